@@ -1,0 +1,2 @@
+//! The `leankv` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! LLVM code generation; the only place where inkwell appears.

@@ -1,0 +1,1 @@
+//! Diagnostics: codes, rendering in rustc's manner, and the text behind `explain`.

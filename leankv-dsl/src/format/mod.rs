@@ -1,0 +1,1 @@
+//! Codecs, KV formats and page layout: derived once, used by everyone.

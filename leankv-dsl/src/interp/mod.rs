@@ -1,0 +1,1 @@
+//! The reference executor: it defines the meaning of the IR.

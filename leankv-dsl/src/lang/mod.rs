@@ -1,0 +1,1 @@
+//! What kernel authors write: tiles, scalars, views, control flow, attention hooks.

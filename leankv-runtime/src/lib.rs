@@ -1,0 +1,1 @@
+//! Devices, kernel cache and typed launch.
