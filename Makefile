@@ -1,0 +1,27 @@
+# Entry points. Each one first runs scripts/setup.sh, which installs what is missing and is quick when nothing is.
+
+CARGO ?= cargo
+
+.PHONY: help setup demo test lint doc bench
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## install what is missing: LLVM 22, g++, ptxas, nvdisasm
+	@./scripts/setup.sh
+
+demo: setup ## quantise real keys and values, attend over them, print accuracy, bytes, time and GPU resources
+	$(CARGO) run --release --locked -p leankv-cli -- demo
+
+lint: setup ## rustfmt and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+doc: setup ## build the documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+test: lint doc ## lint, documentation, then every test
+	$(CARGO) test --workspace --locked
+
+bench: setup ## the numbers of the README, as ratios within one run
+	$(CARGO) bench --workspace --locked
