@@ -1,1 +1,4 @@
 //! Devices, kernel cache and typed launch.
+
+pub mod cache;
+pub mod tools;
