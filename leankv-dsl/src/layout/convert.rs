@@ -1,0 +1,182 @@
+//! What it takes to go from one layout to another.
+
+use super::f2::{self, Span};
+use super::linear::{LANE_BITS, LinearLayout};
+
+/// How a conversion moves data.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum Route {
+    /// Each thread already holds what it needs: registers are renamed (or chosen by lane number).
+    Registers,
+    /// Within each warp, by shuffles.
+    Shuffle,
+    /// Across warps, through shared memory.
+    Shared,
+}
+
+/// Where the data for one input bit of the destination lies in the source layout.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Source {
+    /// Source register bits.
+    pub register: u32,
+    /// Source lane bits.
+    pub lane: u32,
+}
+
+/// The analysis of one conversion.
+///
+/// For [`Route::Registers`] and [`Route::Shuffle`], the destination's (register r, lane l, warp w) is found in the source
+/// at the sum of the [`Source`]s of the bits set in r, l and w.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Conversion {
+    /// The cheapest way that works.
+    pub route: Route,
+    /// By destination register bit.
+    pub registers: Vec<Source>,
+    /// By destination lane bit.
+    pub lanes: [Source; LANE_BITS],
+    /// By destination warp bit.
+    pub warps: Vec<Source>,
+}
+
+impl Conversion {
+    /// Analyses the conversion of a tile from `from` to `to`.
+    pub fn plan(from: &LinearLayout, to: &LinearLayout) -> Conversion {
+        Conversion::try_within_warp(from, to).unwrap_or_else(|| Conversion {
+            route: Route::Shared,
+            registers: Vec::new(),
+            lanes: [Source::default(); LANE_BITS],
+            warps: Vec::new(),
+        })
+    }
+
+    fn try_within_warp(from: &LinearLayout, to: &LinearLayout) -> Option<Conversion> {
+        if from.warps().len() != to.warps().len() {
+            return None;
+        }
+        let own = Span::of(from.registers().iter().copied());
+        let warp = Span::of(from.registers().iter().chain(from.lanes()).copied());
+        let count = from.registers().len();
+        // The lane bits in `stay` are already right, so the registers alone should supply the rest.
+        let find = |v: u32, held: u32, stay: u32| -> Option<Source> {
+            if let Some(mask) = own.solve(v ^ held) {
+                return Some(Source { register: mask as u32, lane: stay });
+            }
+            let from_all = |target: u32, lane: u32| {
+                warp.solve(target).map(|mask| Source {
+                    register: (mask & ((1 << count) - 1)) as u32,
+                    lane: (mask >> count) as u32 ^ lane,
+                })
+            };
+            if stay != 0 { from_all(v, 0) } else { from_all(v ^ held, 0) }
+        };
+        let registers: Option<Vec<Source>> = to.registers().iter().map(|&v| find(v, 0, 0)).collect();
+        let mut lanes = [Source::default(); LANE_BITS];
+        for (i, out) in lanes.iter_mut().enumerate() {
+            *out = find(to.lanes()[i], from.lanes()[i], 1 << i)?;
+        }
+        let warps: Option<Vec<Source>> =
+            to.warps().iter().zip(from.warps()).map(|(&v, &held)| find(v, held, 0)).collect();
+        let (registers, warps) = (registers?, warps?);
+        let in_thread = registers.iter().chain(&warps).all(|s| s.lane == 0)
+            && lanes.iter().enumerate().all(|(i, s)| s.lane == 1 << i);
+        let route = if in_thread { Route::Registers } else { Route::Shuffle };
+        Some(Conversion { route, registers, lanes, warps })
+    }
+
+    /// The source register for destination register `r` in lane 0 of warp 0.
+    pub fn register(&self, r: u32) -> u32 {
+        let masks: Vec<u32> = self.registers.iter().map(|s| s.register).collect();
+        f2::apply(&masks, r)
+    }
+
+    /// The source lane bits that destination register `r` adds.
+    pub fn lane_of_register(&self, r: u32) -> u32 {
+        let masks: Vec<u32> = self.registers.iter().map(|s| s.lane).collect();
+        f2::apply(&masks, r)
+    }
+
+    /// A basis of the source registers that differ from lane to lane or warp to warp: with `n` vectors, each
+    /// destination register is chosen among `2^n` candidates.
+    pub fn choices(&self) -> Vec<u32> {
+        f2::independent(self.lanes.iter().chain(&self.warps).map(|s| s.register))
+    }
+
+    /// Whether the source and the destination hold the same registers in the same order.
+    pub fn is_identity(&self) -> bool {
+        self.route == Route::Registers
+            && self.choices().is_empty()
+            && self.registers.iter().enumerate().all(|(i, s)| s.register == 1 << i)
+    }
+
+    /// The number of 32-bit shuffles each lane takes part in, when an element takes `words` of them.
+    pub fn shuffles(&self, words: u32) -> u64 {
+        match self.route {
+            Route::Shuffle => u64::from(words) << (self.registers.len() + self.choices().len()),
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MmaShape, blocked, mma_accumulator, mma_operand, mma_plan};
+    use super::*;
+
+    /// Follows the plan for every thread and compares tile indices.
+    fn check(from: &LinearLayout, to: &LinearLayout) -> Route {
+        let plan = Conversion::plan(from, to);
+        if plan.route == Route::Shared {
+            return plan.route;
+        }
+        let warps = 1u32 << to.warps().len();
+        for r in 0..to.register_count() as u32 {
+            for lane in 0..32u32 {
+                for warp in 0..warps {
+                    let mut at = Source { register: plan.register(r), lane: plan.lane_of_register(r) };
+                    let mut add = |s: &Source| {
+                        at.register ^= s.register;
+                        at.lane ^= s.lane;
+                    };
+                    (0..5).filter(|i| lane >> i & 1 == 1).for_each(|i| add(&plan.lanes[i]));
+                    (0..plan.warps.len()).filter(|i| warp >> i & 1 == 1).for_each(|i| add(&plan.warps[i]));
+                    assert_eq!(from.at(at.register, at.lane, warp), to.at(r, lane, warp));
+                }
+            }
+        }
+        plan.route
+    }
+
+    #[test]
+    fn an_accumulator_becomes_the_left_operand_of_the_next_dot_without_moving() {
+        let first = mma_plan(MmaShape::for_bits(16), 6, 6, 6, 2, 0, 0);
+        let second = mma_plan(MmaShape::for_bits(16), 6, 7, 6, 2, 0, 0);
+        let route = check(&mma_accumulator(&first, [6, 6]), &mma_operand(&second, true, [6, 6]));
+        assert_eq!(route, Route::Registers);
+    }
+
+    #[test]
+    fn warps_that_split_columns_must_share() {
+        let first = mma_plan(MmaShape::for_bits(16), 4, 6, 6, 0, 2, 0);
+        let second = mma_plan(MmaShape::for_bits(16), 4, 7, 6, 0, 2, 0);
+        let route = check(&mma_accumulator(&first, [4, 6]), &mma_operand(&second, true, [4, 6]));
+        assert_eq!(route, Route::Shared);
+    }
+
+    #[test]
+    fn blocked_layouts_convert_inside_a_warp_by_shuffles() {
+        let a = blocked(&[4, 4], &[0, 3], &[4, 1], &[0, 0], &[1, 0], 0);
+        let b = blocked(&[4, 4], &[3, 0], &[1, 4], &[0, 0], &[0, 1], 0);
+        assert_eq!(check(&a, &b), Route::Shuffle);
+        assert_eq!(check(&a, &a), Route::Registers);
+        assert!(Conversion::plan(&a, &a).is_identity());
+    }
+
+    #[test]
+    fn a_copy_in_every_lane_is_chosen_from_without_a_shuffle() {
+        let all = LinearLayout::replicated(&[5], 1);
+        let one = blocked(&[5], &[0], &[5], &[0], &[0], 1);
+        assert_eq!(check(&all, &one), Route::Registers);
+        assert_eq!(check(&one, &all), Route::Shuffle);
+    }
+}
