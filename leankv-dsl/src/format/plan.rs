@@ -1,0 +1,148 @@
+//! Choosing a page size for a set of formats that share one arena.
+
+use super::page::Rows;
+use super::{FormatError, KvFormat, PageLayout};
+
+/// How page sizes are scanned and compared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PlanOptions {
+    /// Smallest page considered, in bytes.
+    pub min_bytes: u32,
+    /// Largest page considered, in bytes.
+    pub max_bytes: u32,
+    /// Step of the scan, in bytes.
+    pub step_bytes: u32,
+    /// Tokens per page of every format must be a multiple of this (1: no wish). Tensor-core tiles like 8 or 16.
+    pub token_multiple: u32,
+    /// The smallest page whose worst waste is within this of the best one is taken (0: the best itself).
+    pub tolerance: f64,
+}
+
+impl Default for PlanOptions {
+    /// Pages of up to 8 KiB in steps of 128 bytes, so that every page is aligned for vector loads.
+    fn default() -> Self {
+        Self { min_bytes: 896, max_bytes: 8192, step_bytes: 128, token_multiple: 1, tolerance: 0.0 }
+    }
+}
+
+impl PlanOptions {
+    /// The scan of the released system: 800 to 8000 bytes in steps of 32.
+    #[must_use]
+    pub const fn published() -> Self {
+        Self { min_bytes: 800, max_bytes: 8000, step_bytes: 32, token_multiple: 1, tolerance: 0.0 }
+    }
+}
+
+/// A chosen page size.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PagePlan {
+    /// Bytes of every page.
+    pub page_bytes: u32,
+    /// Tokens per page of each format, in the order given.
+    pub tokens: Vec<u32>,
+    /// Largest padding fraction over the formats.
+    pub worst_waste: f64,
+}
+
+/// The smallest page size that minimises the worst padding over `formats` (within the tolerance).
+///
+/// # Errors
+/// A head dim or page size that is not supported, or [`FormatError::NoPageSize`] where no scanned size works
+/// (also for an empty set of formats, a zero step or a zero multiple).
+///
+/// ```
+/// use leankv_dsl::format::{PlanOptions, plan_page_bytes};
+///
+/// let tiers = ["K8V4", "K8V4g1.2", "K4V2", "K4V2g2.4"].map(|name| name.parse().unwrap());
+/// let plan = plan_page_bytes(&tiers, 128, &PlanOptions::published())?;
+/// assert_eq!((plan.page_bytes, plan.tokens), (6784, vec![32, 32, 60, 52]));
+/// # Ok::<(), leankv_dsl::format::FormatError>(())
+/// ```
+pub fn plan_page_bytes(
+    formats: &[KvFormat],
+    head_dim: u32,
+    options: &PlanOptions,
+) -> Result<PagePlan, FormatError> {
+    let &PlanOptions { min_bytes, max_bytes, step_bytes, token_multiple, tolerance } = options;
+    let none = FormatError::NoPageSize { min: min_bytes, max: max_bytes, step: step_bytes };
+    let bad_size = [min_bytes, step_bytes].into_iter().find(|b| b % 4 != 0);
+    if let Some(page_bytes) = bad_size.or((max_bytes > PageLayout::MAX_PAGE_BYTES).then_some(max_bytes)) {
+        return Err(FormatError::PageBytes { page_bytes, max: PageLayout::MAX_PAGE_BYTES });
+    }
+    if formats.is_empty() || step_bytes == 0 || token_multiple == 0 {
+        return Err(none);
+    }
+    let mut rows = Vec::with_capacity(formats.len());
+    for format in formats {
+        let (key, value) = (format.key.shape(), format.value.shape());
+        key.check(head_dim)?;
+        value.check(head_dim)?;
+        rows.push(Rows { key, value, head_dim });
+    }
+    let candidates: Vec<PagePlan> = (min_bytes..=max_bytes)
+        .step_by(step_bytes as usize)
+        .filter_map(|page_bytes| {
+            let tokens: Vec<u32> = rows.iter().map(|r| r.tokens(page_bytes)).collect();
+            let fits = tokens.iter().all(|&n| n > 0 && n % token_multiple == 0);
+            let waste = |(r, &n): (&Rows, &u32)| {
+                1.0 - f64::from(n) * f64::from(r.bytes_per_token()) / f64::from(page_bytes)
+            };
+            let worst_waste = rows.iter().zip(&tokens).map(waste).fold(0.0, f64::max);
+            fits.then_some(PagePlan { page_bytes, tokens, worst_waste })
+        })
+        .collect();
+    let best = candidates.iter().map(|c| c.worst_waste).fold(f64::INFINITY, f64::min);
+    candidates.into_iter().find(|c| c.worst_waste <= best + tolerance).ok_or(none)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiers() -> [KvFormat; 4] {
+        ["K8V4", "K8V4g1.2", "K4V2", "K4V2g2.4"].map(|name| name.parse().unwrap())
+    }
+
+    #[test]
+    fn the_published_scan_gives_the_published_sizes() {
+        for (head_dim, page_bytes, percent) in [(64, 6144, 1.823), (128, 6784, 1.887), (256, 5760, 2.778)] {
+            let plan = plan_page_bytes(&tiers(), head_dim, &PlanOptions::published()).unwrap();
+            assert_eq!(plan.page_bytes, page_bytes);
+            assert!((100.0 * plan.worst_waste - percent).abs() < 5e-4, "{head_dim}: {}", plan.worst_waste);
+        }
+    }
+
+    #[test]
+    fn every_head_dim_gets_a_page_aligned_for_vector_loads() {
+        for head_dim in [64, 80, 96, 128, 256] {
+            let plan = plan_page_bytes(&tiers(), head_dim, &PlanOptions::default()).unwrap();
+            assert_eq!(plan.page_bytes % 128, 0);
+            assert!(plan.worst_waste < 0.05, "{head_dim}: {plan:?}");
+        }
+    }
+
+    #[test]
+    fn a_tolerance_buys_round_token_counts() {
+        let formats = ["K8V4", "K4V2"].map(|name| name.parse().unwrap());
+        let options = PlanOptions { token_multiple: 8, max_bytes: 16384, ..PlanOptions::default() };
+        let plan = plan_page_bytes(&formats, 128, &options).unwrap();
+        assert!(plan.tokens.iter().all(|n| n % 8 == 0), "{plan:?}");
+        let loose = plan_page_bytes(&formats, 128, &PlanOptions { tolerance: 0.2, ..options }).unwrap();
+        assert!(loose.page_bytes <= plan.page_bytes);
+    }
+
+    #[test]
+    fn impossible_plans_are_errors() {
+        let options = PlanOptions { max_bytes: 1024, ..PlanOptions::default() };
+        assert!(matches!(
+            plan_page_bytes(&[KvFormat::FP16], 512, &options),
+            Err(FormatError::NoPageSize { .. })
+        ));
+        let zero = PlanOptions { step_bytes: 0, ..options };
+        assert!(matches!(plan_page_bytes(&tiers(), 128, &zero), Err(FormatError::NoPageSize { .. })));
+        assert!(matches!(plan_page_bytes(&[], 128, &options), Err(FormatError::NoPageSize { .. })));
+        let huge = PlanOptions { max_bytes: u32::MAX, ..options };
+        assert!(matches!(plan_page_bytes(&tiers(), 128, &huge), Err(FormatError::PageBytes { .. })));
+        assert!(matches!(plan_page_bytes(&tiers(), 100, &options), Err(FormatError::HeadDim { .. })));
+    }
+}
