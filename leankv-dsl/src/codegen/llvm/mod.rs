@@ -1,0 +1,15 @@
+//! What every target needs of LLVM.
+
+mod error;
+mod intrinsic;
+mod module;
+
+pub use error::CodegenError;
+pub(crate) use intrinsic::intrinsic;
+pub(crate) use module::{optimise, verify};
+
+/// The LLVM release that this build links, as `22.1.8`: part of every cache key.
+pub fn llvm_version() -> String {
+    let (major, minor, patch) = inkwell::support::get_llvm_version();
+    format!("{major}.{minor}.{patch}")
+}
