@@ -199,7 +199,7 @@ impl KernelCache {
             flight::Role::Leader(flight) => flight,
         };
         // Between the miss above and taking the lead, another thread may have finished and stored the entry.
-        if let Some(hit) = self.from_disk(&digest, &usable) {
+        if let Some(hit) = self.on_disk(&digest, &usable) {
             flight.finish(hit.bytes.clone());
             return Ok(hit);
         }
@@ -239,10 +239,10 @@ impl KernelCache {
                 return Some(Fetched { bytes: bytes.into(), origin: Origin::Bundle });
             }
         }
-        self.from_disk(digest, usable)
+        self.on_disk(digest, usable)
     }
 
-    fn from_disk(&self, digest: &Digest, usable: &impl Fn(&[u8]) -> bool) -> Option<Fetched> {
+    fn on_disk(&self, digest: &Digest, usable: &impl Fn(&[u8]) -> bool) -> Option<Fetched> {
         let path = self.path_of(digest)?;
         let damage = match entry::read(&path, digest) {
             Ok(None) => return None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::ptx_stats::opcode_histogram;
 use crate::tools::{Ptxas, PtxasEntry, ToolError};
 
 /// What a kernel's PTX holds, and what `ptxas` makes of it.
@@ -83,30 +84,6 @@ impl PtxMetrics {
     pub fn count(&self, prefix: &str) -> u32 {
         self.opcodes.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, n)| n).sum()
     }
-}
-
-/// Number of instructions by spelling, predicates taken off.
-pub fn opcode_histogram(ptx: &str) -> BTreeMap<String, u32> {
-    let mut out = BTreeMap::new();
-    let mut depth = 0u32;
-    for line in ptx.lines() {
-        let line = line.split("//").next().unwrap_or_default().trim();
-        let inside = depth > 0;
-        // A line may hold a brace and no instruction, and a vector operand holds both braces.
-        if !line.ends_with(';') {
-            depth += line.matches('{').count() as u32;
-            depth = depth.saturating_sub(line.matches('}').count() as u32);
-        }
-        if !inside || !line.ends_with(';') {
-            continue;
-        }
-        let words = line.split_whitespace().skip_while(|word| word.starts_with('@'));
-        let Some(opcode) = words.map(|word| word.trim_end_matches(';')).next() else { continue };
-        if opcode.starts_with(|c: char| c.is_ascii_lowercase()) {
-            *out.entry(opcode.to_owned()).or_default() += 1;
-        }
-    }
-    out
 }
 
 #[cfg(test)]

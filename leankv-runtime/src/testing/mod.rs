@@ -30,7 +30,8 @@ mod metrics;
 mod normalise;
 
 pub use insta;
-pub use metrics::{PtxMetrics, UnknownMetric, opcode_histogram};
+pub use crate::ptx_stats::opcode_histogram;
+pub use metrics::{PtxMetrics, UnknownMetric};
 pub use normalise::normalise_ptx;
 
 /// Something that PTX can be had from: a recorded kernel, or PTX text itself.

@@ -1,0 +1,326 @@
+//! Typed device memory. Rust's borrows keep a buffer from being read and written at once.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+
+use super::{Device, DeviceError, Memory};
+use crate::element::Element;
+
+/// `len` elements of `T` on a device. Freed when dropped, after the work that uses it.
+pub struct DeviceBuffer<T> {
+    device: Device,
+    memory: Memory,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+/// A part of a buffer, for reading.
+#[derive(Clone, Copy)]
+pub struct BufferView<'a, T> {
+    pub(crate) device: &'a Device,
+    pub(crate) memory: &'a Memory,
+    /// In bytes.
+    pub(crate) offset: usize,
+    /// In elements.
+    pub(crate) len: usize,
+    element: PhantomData<T>,
+}
+
+/// A part of a buffer, for reading and writing.
+pub struct BufferViewMut<'a, T> {
+    pub(crate) device: &'a Device,
+    pub(crate) memory: &'a Memory,
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+    /// The view holds its part alone, as `&mut [T]` does.
+    exclusive: PhantomData<&'a mut T>,
+}
+
+impl<T: Element> DeviceBuffer<T> {
+    pub(super) fn new(device: Device, memory: Memory, len: usize) -> DeviceBuffer<T> {
+        DeviceBuffer { device, memory, len, element: PhantomData }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The device it lies on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The address of its first element, as kernels see it.
+    pub fn address(&self) -> u64 {
+        self.memory.address()
+    }
+
+    /// Overwrites the first `data.len()` elements.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] when `data` is longer than the buffer, and what the driver says.
+    pub fn write(&mut self, data: &[T]) -> Result<(), DeviceError> {
+        self.write_at(0, data)
+    }
+
+    /// Overwrites `data.len()` elements from element `start`.
+    ///
+    /// # Errors
+    /// As [`DeviceBuffer::write`].
+    pub fn write_at(&mut self, start: usize, data: &[T]) -> Result<(), DeviceError> {
+        let range = checked(start..start.saturating_add(data.len()), self.len)?;
+        let stream = self.device.default_stream();
+        self.memory.write(range.start * size_of::<T>(), bytemuck::cast_slice(data), &stream)
+    }
+
+    /// All elements, after the work queued on the default stream.
+    ///
+    /// # Errors
+    /// What the driver says, errors of earlier asynchronous work included.
+    pub fn to_vec(&self) -> Result<Vec<T>, DeviceError> {
+        let mut out = vec![T::zeroed(); self.len];
+        self.as_view().read_into(&mut out)?;
+        Ok(out)
+    }
+
+    /// The whole buffer, for reading.
+    pub fn as_view(&self) -> BufferView<'_, T> {
+        BufferView {
+            device: &self.device,
+            memory: &self.memory,
+            offset: 0,
+            len: self.len,
+            element: PhantomData,
+        }
+    }
+
+    /// The whole buffer, for reading and writing.
+    pub fn as_view_mut(&mut self) -> BufferViewMut<'_, T> {
+        BufferViewMut {
+            device: &self.device,
+            memory: &self.memory,
+            offset: 0,
+            len: self.len,
+            exclusive: PhantomData,
+        }
+    }
+
+    /// A range of elements, for reading.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`].
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Result<BufferView<'_, T>, DeviceError> {
+        self.as_view().slice(range)
+    }
+
+    /// A range of elements, for reading and writing.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`].
+    pub fn slice_mut(&mut self, range: impl RangeBounds<usize>) -> Result<BufferViewMut<'_, T>, DeviceError> {
+        let range = checked(range, self.len)?;
+        let mut view = self.as_view_mut();
+        view.offset += range.start * size_of::<T>();
+        view.len = range.len();
+        Ok(view)
+    }
+}
+
+impl<'a, T: Element> BufferView<'a, T> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// A part of this part.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`].
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Result<BufferView<'a, T>, DeviceError> {
+        let range = checked(range, self.len)?;
+        Ok(BufferView { offset: self.offset + range.start * size_of::<T>(), len: range.len(), ..*self })
+    }
+
+    /// The same bytes as elements of another type.
+    ///
+    /// # Errors
+    /// [`DeviceError::BadCast`] when they are not whole, aligned elements of it.
+    pub fn cast<U: Element>(&self) -> Result<BufferView<'a, U>, DeviceError> {
+        let len = cast_len::<T, U>(self.memory, self.offset, self.len)?;
+        Ok(BufferView {
+            device: self.device,
+            memory: self.memory,
+            offset: self.offset,
+            len,
+            element: PhantomData,
+        })
+    }
+
+    /// Copies all elements out, after the work queued on the default stream.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] when `out` has another length, and what the driver says.
+    pub fn read_into(&self, out: &mut [T]) -> Result<(), DeviceError> {
+        if out.len() != self.len {
+            return Err(DeviceError::OutOfRange { start: 0, end: out.len(), len: self.len });
+        }
+        let stream = self.device.default_stream();
+        self.memory.read(self.offset, bytemuck::cast_slice_mut(out), &stream)
+    }
+}
+
+impl<'a, T: Element> BufferViewMut<'a, T> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Two parts that do not overlap, so that one launch can write both.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] when `at` is beyond the end.
+    pub fn split_at(self, at: usize) -> Result<(BufferViewMut<'a, T>, BufferViewMut<'a, T>), DeviceError> {
+        let first = checked(..at, self.len)?;
+        let rest = self.len - at;
+        let (device, memory, exclusive) = (self.device, self.memory, PhantomData);
+        Ok((
+            BufferViewMut { device, memory, offset: self.offset, len: first.len(), exclusive },
+            BufferViewMut { device, memory, offset: self.offset + at * size_of::<T>(), len: rest, exclusive },
+        ))
+    }
+
+    /// The same bytes as elements of another type.
+    ///
+    /// # Errors
+    /// [`DeviceError::BadCast`] when they are not whole, aligned elements of it.
+    pub fn cast<U: Element>(self) -> Result<BufferViewMut<'a, U>, DeviceError> {
+        let len = cast_len::<T, U>(self.memory, self.offset, self.len)?;
+        let (device, memory, offset) = (self.device, self.memory, self.offset);
+        Ok(BufferViewMut { device, memory, offset, len, exclusive: PhantomData })
+    }
+}
+
+/// The range in elements, if it lies within `len`.
+fn checked(range: impl RangeBounds<usize>, len: usize) -> Result<std::ops::Range<usize>, DeviceError> {
+    let start = match range.start_bound() {
+        Bound::Included(&at) => at,
+        Bound::Excluded(&at) => at.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&at) => at.saturating_add(1),
+        Bound::Excluded(&at) => at,
+        Bound::Unbounded => len,
+    };
+    if start <= end && end <= len { Ok(start..end) } else { Err(DeviceError::OutOfRange { start, end, len }) }
+}
+
+fn cast_len<T: Element, U: Element>(
+    memory: &Memory,
+    offset: usize,
+    len: usize,
+) -> Result<usize, DeviceError> {
+    let bytes = len * size_of::<T>();
+    let aligned = (memory.address() + offset as u64).is_multiple_of(align_of::<U>() as u64);
+    if aligned && bytes.is_multiple_of(size_of::<U>()) {
+        Ok(bytes / size_of::<U>())
+    } else {
+        Err(DeviceError::BadCast { bytes, offset, dtype: U::DTYPE })
+    }
+}
+
+impl<'a, T: Element> From<&'a DeviceBuffer<T>> for BufferView<'a, T> {
+    fn from(buffer: &'a DeviceBuffer<T>) -> Self {
+        buffer.as_view()
+    }
+}
+
+impl<'a, T: Element> From<&'a mut DeviceBuffer<T>> for BufferViewMut<'a, T> {
+    fn from(buffer: &'a mut DeviceBuffer<T>) -> Self {
+        buffer.as_view_mut()
+    }
+}
+
+impl<T: Element> fmt::Debug for DeviceBuffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceBuffer<{}>({} on {})", T::DTYPE, self.len, self.device.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_uploaded_comes_back_whole_and_in_parts() {
+        let device = Device::host();
+        let mut buffer = device.upload(&[1i32, 2, 3, 4]).unwrap();
+        buffer.write_at(2, &[30, 40]).unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [1, 2, 30, 40]);
+        let mut part = [0; 2];
+        buffer.slice(1..=2).unwrap().read_into(&mut part).unwrap();
+        assert_eq!(part, [2, 30]);
+        assert_eq!(device.zeros::<f64>(3).unwrap().to_vec().unwrap(), [0.0; 3]);
+        assert!(device.upload::<u8>(&[]).unwrap().to_vec().unwrap().is_empty());
+    }
+
+    #[test]
+    fn ranges_beyond_a_buffer_are_errors_that_name_it() {
+        let mut buffer = Device::host().upload(&[1u8, 2, 3]).unwrap();
+        let error = buffer.write_at(2, &[0, 0]).unwrap_err();
+        assert_eq!(error.to_string(), "elements 2..4 are out of range for a buffer of 3");
+        assert!(buffer.slice(4..).is_err());
+        #[expect(clippy::reversed_empty_ranges)]
+        let reversed = buffer.slice(2..1);
+        assert!(reversed.is_err());
+        assert!(buffer.slice(..=usize::MAX).is_err());
+        assert!(buffer.slice_mut(0..3).unwrap().split_at(4).is_err());
+        assert!(buffer.as_view().read_into(&mut [0; 2]).is_err());
+        assert_eq!(buffer.to_vec().unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn casts_need_whole_aligned_elements() {
+        let buffer = Device::host().upload(&[1u8, 0, 2, 0, 3]).unwrap();
+        let mut words = [0u16; 2];
+        buffer.slice(0..4).unwrap().cast::<u16>().unwrap().read_into(&mut words).unwrap();
+        assert_eq!(words, [1, 2]);
+        assert!(matches!(buffer.as_view().cast::<u16>(), Err(DeviceError::BadCast { bytes: 5, .. })));
+        assert!(matches!(
+            buffer.slice(1..5).unwrap().cast::<u16>(),
+            Err(DeviceError::BadCast { offset: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn room_that_no_machine_has_is_an_error() {
+        let device = Device::host();
+        assert!(matches!(device.zeros::<u64>(usize::MAX), Err(DeviceError::OutOfMemory { bytes: None })));
+        assert!(matches!(device.zeros::<u8>(1 << 60), Err(DeviceError::OutOfMemory { bytes: Some(_) })));
+    }
+
+    #[test]
+    fn buffers_are_aligned_for_every_vector_width() {
+        let device = Device::host();
+        for len in [0, 1, 7, 4096] {
+            assert!(device.zeros::<u8>(len).unwrap().address().is_multiple_of(256));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Devices: where memory lies and kernels run.
+//!
+//! [`Device`] is a cheap handle. The host device always works. A CUDA device needs a driver, which is looked for when
+//! the device is opened and not before: without one, opening is an error and nothing else changes.
+//!
+//! Nothing outside `device::cuda` names cudarc.
+
+mod buffer;
+mod cuda;
+mod error;
+mod host;
+mod stream;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use buffer::{BufferView, BufferViewMut, DeviceBuffer};
+pub use error::DeviceError;
+pub use stream::{Event, Stream};
+
+use crate::element::Element;
+pub(crate) use cuda::{CudaArg, CudaKernel};
+pub(crate) use host::HostMemory;
+
+/// A device that holds memory and runs kernels. Clones are the same device.
+#[derive(Clone)]
+pub struct Device {
+    pub(crate) inner: Arc<DeviceKind>,
+}
+
+pub(crate) enum DeviceKind {
+    Host,
+    Cuda(cuda::CudaDevice),
+}
+
+/// What sort of device it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// This processor.
+    Host,
+    /// A CUDA GPU.
+    Cuda,
+}
+
+impl Device {
+    /// This processor. Programs run in parallel on rayon's threads.
+    pub fn host() -> Device {
+        Device { inner: Arc::new(DeviceKind::Host) }
+    }
+
+    /// CUDA GPU number `ordinal`, in its primary context, which is shared with other libraries of the process. Work
+    /// goes to the context's default stream until told otherwise.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoDriver`], [`DeviceError::OldDriver`], [`DeviceError::NoSuchDevice`] or
+    /// [`DeviceError::Driver`]. Never a panic.
+    pub fn cuda(ordinal: usize) -> Result<Device, DeviceError> {
+        let cuda = cuda::CudaDevice::open(ordinal, None)?;
+        Ok(Device { inner: Arc::new(DeviceKind::Cuda(cuda)) })
+    }
+
+    /// CUDA GPU number `ordinal` with a stream of the caller's (a `CUstream`, as an address) as its only stream.
+    ///
+    /// # Errors
+    /// As [`Device::cuda`].
+    ///
+    /// # Safety
+    /// `stream` is a valid stream of the GPU's primary context and outlives this device, its buffers and kernels. The
+    /// caller orders work submitted here against work submitted by the stream's owner.
+    pub unsafe fn cuda_on_stream(ordinal: usize, stream: usize) -> Result<Device, DeviceError> {
+        let cuda = cuda::CudaDevice::open(ordinal, Some(stream))?;
+        Ok(Device { inner: Arc::new(DeviceKind::Cuda(cuda)) })
+    }
+
+    /// How many CUDA GPUs the driver offers.
+    ///
+    /// # Errors
+    /// As [`Device::cuda`].
+    pub fn cuda_count() -> Result<usize, DeviceError> {
+        cuda::count()
+    }
+
+    /// What sort of device this is.
+    pub fn kind(&self) -> Kind {
+        match &*self.inner {
+            DeviceKind::Host => Kind::Host,
+            DeviceKind::Cuda(_) => Kind::Cuda,
+        }
+    }
+
+    /// The device's name for people.
+    pub fn name(&self) -> String {
+        match &*self.inner {
+            DeviceKind::Host => format!("host ({})", std::env::consts::ARCH),
+            DeviceKind::Cuda(cuda) => cuda.name().to_owned(),
+        }
+    }
+
+    /// Compute capability of a GPU as major and minor version; `None` for the host.
+    pub fn compute_capability(&self) -> Option<(u32, u32)> {
+        match &*self.inner {
+            DeviceKind::Host => None,
+            DeviceKind::Cuda(cuda) => Some(cuda.compute_capability()),
+        }
+    }
+
+    /// A buffer of `len` elements, all bits zero.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`] when the device has no room (or `len` elements exceed the address space).
+    pub fn zeros<T: Element>(&self, len: usize) -> Result<DeviceBuffer<T>, DeviceError> {
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .filter(|&bytes| isize::try_from(bytes).is_ok())
+            .ok_or(DeviceError::OutOfMemory { bytes: None })?;
+        let memory = match &*self.inner {
+            DeviceKind::Host => Memory::Host(HostMemory::zeroed(bytes)?),
+            DeviceKind::Cuda(cuda) => Memory::Cuda(cuda.zeroed(bytes)?),
+        };
+        Ok(DeviceBuffer::new(self.clone(), memory, len))
+    }
+
+    /// A buffer that holds a copy of `data`.
+    ///
+    /// # Errors
+    /// As [`Device::zeros`], and what the driver says of the copy.
+    pub fn upload<T: Element>(&self, data: &[T]) -> Result<DeviceBuffer<T>, DeviceError> {
+        let mut buffer = self.zeros(data.len())?;
+        buffer.write(data)?;
+        Ok(buffer)
+    }
+
+    /// A buffer over memory that belongs to someone else: another library's tensor, a mapped file. It is not freed
+    /// when the buffer is dropped.
+    ///
+    /// # Errors
+    /// [`DeviceError::Misaligned`] when `address` is not aligned for `T`.
+    ///
+    /// # Safety
+    /// `address` points to `len` initialised elements on this device, which stay there and are neither read nor written
+    /// by others in a conflicting way while the buffer lives.
+    pub unsafe fn wrap<T: Element>(
+        &self,
+        address: usize,
+        len: usize,
+    ) -> Result<DeviceBuffer<T>, DeviceError> {
+        if !address.is_multiple_of(align_of::<T>()) {
+            return Err(DeviceError::Misaligned { address, alignment: align_of::<T>() });
+        }
+        let bytes = len * size_of::<T>();
+        let memory = match &*self.inner {
+            // SAFETY: the caller promises the range.
+            DeviceKind::Host => Memory::Host(unsafe { HostMemory::foreign(address, bytes) }),
+            // SAFETY: likewise.
+            DeviceKind::Cuda(cuda) => Memory::Cuda(unsafe { cuda.foreign(address, bytes)? }),
+        };
+        Ok(DeviceBuffer::new(self.clone(), memory, len))
+    }
+
+    /// A new stream. On the host all streams are the calling thread.
+    ///
+    /// # Errors
+    /// What the driver says; [`DeviceError::ForeignStream`] on a device that was opened on a caller's stream.
+    pub fn new_stream(&self) -> Result<Stream, DeviceError> {
+        Stream::new(self)
+    }
+
+    /// The stream that work goes to when none is named.
+    pub fn default_stream(&self) -> Stream {
+        Stream::default_of(self)
+    }
+
+    /// Waits for all work on the default stream.
+    ///
+    /// # Errors
+    /// What the driver says, errors of earlier asynchronous work included.
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        self.default_stream().synchronize()
+    }
+
+    /// Whether both handles are the same device.
+    pub fn same_as(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+            || matches!((&*self.inner, &*other.inner), (DeviceKind::Host, DeviceKind::Host))
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({})", self.name())
+    }
+}
+
+/// A block of device memory, of the device's own sort.
+pub(crate) enum Memory {
+    Host(HostMemory),
+    Cuda(cuda::CudaMemory),
+}
+
+impl Memory {
+    /// The address of its first byte, as kernels see it.
+    pub(crate) fn address(&self) -> u64 {
+        match self {
+            Memory::Host(memory) => memory.address() as u64,
+            Memory::Cuda(memory) => memory.address(),
+        }
+    }
+
+    /// The GPU memory, if it is that.
+    pub(crate) fn cuda(&self) -> Option<&cuda::CudaMemory> {
+        match self {
+            Memory::Cuda(memory) => Some(memory),
+            Memory::Host(_) => None,
+        }
+    }
+
+    fn write(&mut self, at: usize, data: &[u8], stream: &Stream) -> Result<(), DeviceError> {
+        match self {
+            Memory::Host(memory) => memory.write(at, data),
+            Memory::Cuda(memory) => memory.write(at, data, stream.cuda()?)?,
+        }
+        Ok(())
+    }
+
+    fn read(&self, at: usize, data: &mut [u8], stream: &Stream) -> Result<(), DeviceError> {
+        match self {
+            Memory::Host(memory) => memory.read(at, data),
+            Memory::Cuda(memory) => memory.read(at, data, stream.cuda()?)?,
+        }
+        Ok(())
+    }
+}

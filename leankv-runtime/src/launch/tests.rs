@@ -1,0 +1,200 @@
+use std::sync::{Arc, Mutex};
+
+use leankv_dsl::ir::{Access, Func, Loc, Param, Type};
+
+use super::*;
+use crate::kernel::{HostArg, HostCode, Loaded};
+
+/// Records what it is run with, so that tests see exactly what reaches a kernel.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<([u32; 3], Vec<HostArg>)>>>);
+
+// SAFETY: the recorded pointers are compared, never followed.
+unsafe impl Send for Recorder {}
+// SAFETY: as above.
+unsafe impl Sync for Recorder {}
+
+impl HostCode for Recorder {
+    unsafe fn run(&self, grid: [u32; 3], args: &[HostArg]) -> Result<(), String> {
+        self.0.lock().unwrap().push((grid, args.to_vec()));
+        Ok(())
+    }
+}
+
+/// `scale(x: view of f16 [m, n], y: &mut view of f32 [m, n] with strides, table: &u8, n: i32, by: f32)`.
+fn scale() -> (Kernel, Recorder) {
+    let ptr = |name: &str, dtype, access| Param::new(name, Type::ptr(dtype), access);
+    let number = |name: &str, dtype| Param::new(name, Type::scalar(dtype), Access::Read);
+    let mut params = vec![
+        ptr("x", Dtype::F16, Access::Read),
+        number("x.shape0", Dtype::I32),
+        number("x.shape1", Dtype::I32),
+        ptr("y", Dtype::F32, Access::ReadWrite),
+        number("y.shape0", Dtype::I64),
+        number("y.shape1", Dtype::I64),
+        number("y.stride0", Dtype::I64),
+        number("y.stride1", Dtype::I64),
+        ptr("table", Dtype::U8, Access::Read),
+        number("n", Dtype::I32),
+        number("by", Dtype::F32),
+    ];
+    params[0].multiple_of = 16;
+    params[9].multiple_of = 8;
+    let signature = Signature::of(&Func::new("scale", params, Loc::caller())).unwrap();
+    let recorder = Recorder::default();
+    (Kernel::new(Device::host(), signature, Loaded::Host(Box::new(recorder.clone()))), recorder)
+}
+
+struct Buffers {
+    x: crate::DeviceBuffer<half::f16>,
+    y: crate::DeviceBuffer<f32>,
+    table: crate::DeviceBuffer<u8>,
+}
+
+fn buffers() -> Buffers {
+    let device = Device::host();
+    Buffers { x: device.zeros(32).unwrap(), y: device.zeros(32).unwrap(), table: device.zeros(4).unwrap() }
+}
+
+/// The error of a launch that is right but for what `change` does to it.
+fn refused<'a>(kernel: &'a Kernel, launch: impl FnOnce(Launch<'a>) -> Launch<'a>) -> String {
+    // SAFETY: the recorder follows no pointer.
+    unsafe { launch(kernel.launch(1)).run() }.unwrap_err().to_string()
+}
+
+#[test]
+fn arguments_reach_the_kernel_in_the_order_of_its_parameters() {
+    let (kernel, recorder) = scale();
+    let mut b = buffers();
+    let start = |address: u64| address as *mut u8;
+    let (x, y, table) = (start(b.x.address()), start(b.y.address()), start(b.table.address()));
+    let launch = kernel
+        .launch((2, 3))
+        .scalar("by", -1.0f32)
+        .view_mut("y", b.y.slice_mut(8..).unwrap(), &[2, 12])
+        .scalar("n", -8i32)
+        .buffer("table", &b.table)
+        .view("x", &b.x, &[4, 8]);
+    // SAFETY: the recorder follows no pointer.
+    unsafe { launch.run() }.unwrap();
+    let pointer = |start, bytes| HostArg::Pointer { start, bytes };
+    let number = HostArg::Scalar;
+    let expected = vec![
+        pointer(x, 64),
+        number(4),
+        number(8),
+        pointer(y.wrapping_add(32), 96),
+        number(2),
+        number(12),
+        number(12),
+        number(1),
+        pointer(table, 4),
+        number(u64::from(-8i32 as u32)),
+        number(u64::from((-1.0f32).to_bits())),
+    ];
+    assert_eq!(*recorder.0.lock().unwrap(), [([2, 3, 1], expected)]);
+}
+
+#[test]
+fn each_wrong_argument_is_refused_with_a_message_that_names_it_and_nothing_runs() {
+    let (kernel, recorder) = scale();
+    let b = buffers();
+    let check = |launch: &dyn Fn(Launch<'_>) -> Launch<'_>, expected: &str| {
+        // SAFETY: the recorder follows no pointer.
+        let error = unsafe { launch(kernel.launch(1)).run() }.unwrap_err().to_string();
+        assert_eq!(error, expected);
+    };
+    check(
+        &|l| l.scalar("bye", 1.0f32),
+        "kernel `scale` has no parameter `bye` (did you mean `by`?); it takes `x`, `y`, `table`, `n` and `by`",
+    );
+    check(&|l| l.scalar("by", 1.0f64), "kernel `scale`: `by` takes f32, not f64");
+    check(&|l| l.scalar("x", 1.0f32), "kernel `scale`: `x` takes a buffer to read, not a number");
+    check(&|l| l.scalar("n", 8).scalar("n", 8), "kernel `scale`: `n` was given twice");
+    check(
+        &|l| l.scalar("n", 8).scalar("by", 1.0f32),
+        "kernel `scale`: `x`, `x.shape0`, `x.shape1`, `y`, `y.shape0`, `y.shape1`, `y.stride0`, `y.stride1` and `table` \
+         not given; give the extents of a view with `view` or `view_mut`",
+    );
+    drop(b);
+    assert!(recorder.0.lock().unwrap().is_empty());
+}
+
+#[test]
+fn buffers_are_held_to_type_access_length_rank_and_index_range() {
+    let (kernel, recorder) = scale();
+    let mut b = buffers();
+    assert_eq!(
+        refused(&kernel, |l| l.view("y", &b.y, &[4, 8])),
+        "kernel `scale`: `y` takes a buffer to write, not a buffer to read"
+    );
+    assert_eq!(refused(&kernel, |l| l.view("x", &b.y, &[4, 8])), "kernel `scale`: `x` takes f16, not f32");
+    assert_eq!(
+        refused(&kernel, |l| l.view("x", &b.x, &[3, 11])),
+        "kernel `scale`: `x` as [3, 11] needs 33 elements of f16, and the buffer has 32"
+    );
+    assert_eq!(
+        refused(&kernel, |l| l.view("x", &b.x, &[usize::MAX, usize::MAX])).split(" needs").next(),
+        Some("kernel `scale`: `x` as [18446744073709551615, 18446744073709551615]")
+    );
+    assert_eq!(
+        refused(&kernel, |l| l.view("x", &b.x, &[32])),
+        "kernel `scale`: `x` is a view of rank 2, not 1"
+    );
+    assert_eq!(
+        refused(&kernel, |l| l.view("x", &b.x, &[0, 1 << 31])),
+        "kernel `scale`: 2147483648 does not fit `x.shape1`, which is i32"
+    );
+    assert_eq!(
+        refused(&kernel, |l| l.buffer_mut("y", &mut b.y)).split(" not given").next(),
+        Some(
+            "kernel `scale`: `x`, `x.shape0`, `x.shape1`, `y.shape0`, `y.shape1`, `y.stride0`, `y.stride1`, `table`, `n` \
+             and `by`"
+        )
+    );
+    assert!(recorder.0.lock().unwrap().is_empty());
+}
+
+#[test]
+fn alignment_multiples_overlap_and_grids_are_checked_last() {
+    let (kernel, recorder) = scale();
+    let mut b = buffers();
+    let message = refused(&kernel, |l| {
+        l.view("x", b.x.slice(4..).unwrap(), &[1, 8])
+            .view_mut("y", &mut b.y, &[1, 8])
+            .buffer("table", &b.table)
+            .scalar("n", 8)
+            .scalar("by", 1.0f32)
+    });
+    assert!(
+        message.starts_with("kernel `scale`: `x` must be an address that is a multiple of 16, and it is 0x"),
+        "{message}"
+    );
+    let message = refused(&kernel, |l| {
+        l.view("x", &b.x, &[1, 8])
+            .view_mut("y", &mut b.y, &[1, 8])
+            .buffer("table", &b.table)
+            .scalar("n", 12)
+            .scalar("by", 1.0f32)
+    });
+    assert_eq!(message, "kernel `scale`: `n` must be a multiple of 8, and it is 0xc");
+
+    // Memory of someone else's can be handed in twice; Rust's borrows rule it out for our own.
+    // SAFETY: the bytes of `y` are alive, and only addresses are looked at.
+    let alias = unsafe { Device::host().wrap::<u8>(b.y.address() as usize + 12, 4) }.unwrap();
+    let message = refused(&kernel, |l| {
+        l.view("x", &b.x, &[1, 8])
+            .view_mut("y", &mut b.y, &[1, 8])
+            .buffer("table", &alias)
+            .scalar("n", 8)
+            .scalar("by", 1.0f32)
+    });
+    assert_eq!(message, "kernel `scale` writes `y`, which overlaps `table`; give it a buffer of its own");
+
+    for grid in [(0, 1, 1), (1, 65_536, 1), (1 << 31, 1, 1)] {
+        // SAFETY: the recorder follows no pointer.
+        let error = unsafe { kernel.launch(grid).run() }.unwrap_err();
+        assert!(matches!(error, LaunchError::Argument(ArgumentError::Grid { .. })), "{error}");
+    }
+    assert!(recorder.0.lock().unwrap().is_empty());
+}
