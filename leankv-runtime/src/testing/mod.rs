@@ -29,8 +29,8 @@
 mod metrics;
 mod normalise;
 
-pub use insta;
 pub use crate::ptx_stats::opcode_histogram;
+pub use insta;
 pub use metrics::{PtxMetrics, UnknownMetric};
 pub use normalise::normalise_ptx;
 
