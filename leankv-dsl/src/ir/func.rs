@@ -324,41 +324,57 @@ impl Func {
     }
 
     /// A copy with only what is reachable, numbered in order of appearance. Printing a compacted function is stable
-    /// under dead code.
+    /// under dead code. Uses of values that stand in no block get numbers beyond the copy's values, for the verifier to report.
     pub fn compact(&self) -> Func {
         let mut out = Func::new(self.name.clone(), self.params.clone(), self.loc);
         out.spec = self.spec.clone();
         out.num_warps = self.num_warps;
         let mut map = vec![None; self.values.len()];
         for (old, new) in self.param_values().iter().zip(out.param_values().to_vec()) {
+            out.values[new].ty = self.ty(*old).clone();
             map[old.index()] = Some(new);
         }
         let entry = out.entry;
-        self.copy_insts(self.entry, &mut out, entry, &mut map);
+        let mut copied = Vec::new();
+        self.copy_insts(self.entry, &mut out, entry, &mut map, &mut copied);
+        let count = out.values.len();
+        for (old, new) in copied {
+            out.insts[new].operands = self.insts[old]
+                .operands
+                .iter()
+                .map(|v| {
+                    let known = map.get(v.index()).copied().flatten();
+                    known.unwrap_or_else(|| Value::from_index(count + v.index()))
+                })
+                .collect();
+        }
         out
     }
 
-    fn copy_insts(&self, from: Block, out: &mut Func, to: Block, map: &mut Vec<Option<Value>>) {
+    /// Copies ops without operands, which may be defined later in a function that is wrong.
+    fn copy_insts(
+        &self,
+        from: Block,
+        out: &mut Func,
+        to: Block,
+        map: &mut [Option<Value>],
+        copied: &mut Vec<(Inst, Inst)>,
+    ) {
         for &inst in &self.blocks[from].insts {
             let data = &self.insts[inst];
-            // A use of a value that is not defined above keeps its number, for the verifier to report.
-            let operands: Vec<Value> = data
-                .operands
-                .iter()
-                .map(|v| map[v.index()].unwrap_or(Value::from_index(v.index())))
-                .collect();
             let regions: Vec<Block> = data.regions.iter().map(|_| out.new_block()).collect();
             let types: Vec<Type> = data.results.iter().map(|&r| self.ty(r).clone()).collect();
-            let new = out.make_inst(data.op.clone(), &operands, &types, &regions, data.loc);
-            for (old, new) in data.results.iter().zip(out.insts[new].results.clone()) {
-                map[old.index()] = Some(new);
+            let new = out.make_inst(data.op.clone(), &[], &types, &regions, data.loc);
+            copied.push((inst, new));
+            for (old, new) in data.results.iter().zip(&out.insts[new].results) {
+                map[old.index()] = Some(*new);
             }
             for (&old_region, &new_region) in data.regions.iter().zip(&regions) {
                 for &param in &self.blocks[old_region].params {
                     let new_param = out.add_block_param(new_region, self.ty(param).clone());
                     map[param.index()] = Some(new_param);
                 }
-                self.copy_insts(old_region, out, new_region, map);
+                self.copy_insts(old_region, out, new_region, map, copied);
             }
             out.append(to, new);
         }

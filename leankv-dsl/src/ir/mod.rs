@@ -17,6 +17,8 @@ mod func;
 pub mod infer;
 mod loc;
 pub mod op;
+mod parse;
+mod print;
 mod types;
 
 pub use build::{BuildError, Builder};
@@ -28,4 +30,6 @@ pub use op::{
     AtomicOp, Axis, BinaryOp, CacheHint, CmpOp, Combine, CombineKind, Const, Effect, InstData, MemOrder,
     MemScope, Op, UnaryOp,
 };
+pub use parse::{MAX_DEPTH, parse, parse_all};
+pub use print::{Annotate, Print};
 pub use types::{Dtype, MAX_RANK, MAX_TILE_ELEMENTS, Shape, Type, UnknownDtype};

@@ -178,9 +178,9 @@ impl Shape {
         &self.0
     }
 
-    /// The number of elements (1 for a scalar).
+    /// The number of elements (1 for a scalar); `u64::MAX` for extents whose product is larger.
     pub fn elements(&self) -> u64 {
-        self.0.iter().map(|&e| u64::from(e)).product()
+        self.0.iter().fold(1, |n: u64, &e| n.saturating_mul(e.into()))
     }
 
     /// This shape with a dimension of extent `extent` put in at `axis`.
