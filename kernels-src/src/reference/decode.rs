@@ -1,0 +1,238 @@
+//! Decode attention over paged, two-tier, per-head page lists.
+//!
+//! One query token per request; `group = query_heads / kv_heads` query heads share a KV head. The tokens of
+//! a KV head are its high tier's tokens followed by its low tier's; softmax runs over both.
+//!
+//! Split-KV: the concatenated page list (high pages, then low pages) is cut into `splits` contiguous parts
+//! as equal as whole pages allow; each part yields a [`Partial`] and [`merge_partials`] combines them in
+//! split order. The result does not depend on the number of splits, up to rounding.
+//!
+//! Significance of a token in one decode step is its probability, maximised over the query group (LeanKV,
+//! significance in the decode phase); [`add_significance`] accumulates it into the pages.
+
+use super::error::{ReferenceError, check_len, group_size};
+use super::pages::{PagedFormat, four, page_mut, place, read_tokens, row_mut};
+use crate::pattern::HeadPattern;
+
+/// Paged keys and values of several requests.
+#[derive(Debug, Clone, Copy)]
+pub struct PagedKv<'a> {
+    /// Format of the high tier.
+    pub high: &'a PagedFormat,
+    /// Format of the low tier; none where there is no low tier (low lengths are then 0).
+    pub low: Option<&'a PagedFormat>,
+    /// `[pages, page_bytes]`, all pages of both tiers.
+    pub arena: &'a [u8],
+    /// `[requests, kv_heads, table_len]` page ids: high page `k` at index `k`, low page `k` at index
+    /// `table_len - 1 - k`.
+    pub page_table: &'a [i32],
+    /// `[requests, kv_heads, 2]` tokens: high, low.
+    pub lengths: &'a [i32],
+    /// Entries per table.
+    pub table_len: usize,
+}
+
+/// Arguments of decode attention besides the cache.
+#[derive(Debug, Clone, Copy)]
+pub struct DecodeArgs<'a> {
+    /// `[requests, query_heads, head_dim]`, after RoPE.
+    pub q: &'a [f32],
+    /// `[requests]` positions of the queries; read by patterns other than dense.
+    pub query_positions: &'a [i32],
+    /// Query heads per request.
+    pub query_heads: usize,
+    /// KV heads per request; divides the query heads.
+    pub kv_heads: usize,
+    /// Factor on the logits, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// Which tokens are attended to.
+    pub pattern: HeadPattern,
+}
+
+/// Result of decode attention.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecodeOutput {
+    /// `[requests, query_heads, head_dim]`; zeros where no token is attended to.
+    pub out: Vec<f32>,
+    /// `[requests, query_heads]` natural log of the sum of exponentials of the logits; negative infinity
+    /// where no token is attended to.
+    pub lse: Vec<f32>,
+    /// Per `[requests, kv_heads]`: for each token, high tier then low, the probability maximised over the
+    /// query group. Tokens outside the pattern have 0.
+    pub significance: Vec<Vec<f32>>,
+}
+
+/// Attention of one query head over one split: an online softmax that is not yet normalised.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Partial {
+    /// Largest logit; negative infinity for an empty split.
+    pub max: f32,
+    /// Sum of `exp(logit - max)`.
+    pub sum: f32,
+    /// `[head_dim]` sum of `exp(logit - max) * value`.
+    pub acc: Vec<f32>,
+    /// `exp(logit - max)` of each token of the split; 0 outside the pattern.
+    pub weights: Vec<f32>,
+}
+
+impl Partial {
+    fn empty(head_dim: usize) -> Self {
+        Self { max: f32::NEG_INFINITY, sum: 0.0, acc: vec![0.0; head_dim], weights: Vec::new() }
+    }
+
+    /// Takes in one token: the running maximum, sum and output of flash attention.
+    fn push(&mut self, logit: f32, value: &[f32]) {
+        let max = self.max.max(logit);
+        let (old, new) = (rescale(self.max, max), rescale(logit, max));
+        self.sum = self.sum * old + new;
+        for (acc, v) in self.acc.iter_mut().zip(value) {
+            *acc = *acc * old + new * v;
+        }
+        self.weights.iter_mut().for_each(|w| *w *= old);
+        self.weights.push(new);
+        self.max = max;
+    }
+}
+
+/// Decode attention in one pass (one split).
+///
+/// # Errors
+/// Slices that do not fit the shapes, lengths beyond the page table, page ids outside the arena.
+pub fn decode_attention(args: &DecodeArgs<'_>, kv: &PagedKv<'_>) -> Result<DecodeOutput, ReferenceError> {
+    merge_partials(args, &decode_partials(args, kv, 1)?)
+}
+
+/// The partials `[requests, query_heads, splits]` of decode attention in `splits` parts.
+///
+/// # Errors
+/// As [`decode_attention`]; zero splits count as one.
+pub fn decode_partials(
+    args: &DecodeArgs<'_>,
+    kv: &PagedKv<'_>,
+    splits: usize,
+) -> Result<Vec<Partial>, ReferenceError> {
+    let splits = splits.max(1);
+    let d = kv.high.head_dim();
+    let group = group_size(args.query_heads, args.kv_heads)?;
+    let requests = args.query_positions.len();
+    check_len("q [requests, query_heads, head_dim]", requests * args.query_heads * d, args.q.len())?;
+    check_len("lengths [requests, kv_heads, 2]", requests * args.kv_heads * 2, kv.lengths.len())?;
+    check_len(
+        "page_table [requests, kv_heads, table_len]",
+        requests * args.kv_heads * kv.table_len,
+        kv.page_table.len(),
+    )?;
+    if let Some(low) = kv.low {
+        check_len("head dim of the low tier", d, low.head_dim())?;
+        let bytes = |paged: &PagedFormat| paged.layout().page_bytes() as usize;
+        check_len("page bytes of the low tier", bytes(kv.high), bytes(low))?;
+    }
+    let mut out = Vec::with_capacity(requests * args.query_heads * splits);
+    for request in 0..requests {
+        for kv_head in 0..args.kv_heads {
+            let parts = split_tokens(kv, request * args.kv_heads + kv_head, splits)?;
+            for member in 0..group {
+                let q_row = request * args.query_heads + kv_head * group + member;
+                let q = &args.q[q_row * d..][..d];
+                for tokens in &parts {
+                    let mut partial = Partial::empty(d);
+                    for token in tokens {
+                        if args.pattern.attends(args.query_positions[request], token.position) {
+                            let dot: f32 = q.iter().zip(&token.key).map(|(q, k)| q * k).sum();
+                            partial.push(dot * args.scale, &token.value);
+                        } else {
+                            partial.weights.push(0.0);
+                        }
+                    }
+                    out.push(partial);
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Merges partials `[requests, query_heads, splits]` in split order and derives significance.
+///
+/// # Errors
+/// [`ReferenceError::Shape`] where the partials are not a whole number of splits per query head.
+pub fn merge_partials(args: &DecodeArgs<'_>, partials: &[Partial]) -> Result<DecodeOutput, ReferenceError> {
+    let group = group_size(args.query_heads, args.kv_heads)?;
+    let rows = args.query_positions.len() * args.query_heads;
+    let splits = partials.len().checked_div(rows).unwrap_or(1);
+    check_len("partials [requests, query_heads, splits]", rows * splits.max(1), partials.len())?;
+    let mut result = DecodeOutput { out: Vec::new(), lse: Vec::new(), significance: Vec::new() };
+    for (row, parts) in partials.chunks_exact(splits.max(1)).enumerate() {
+        let max = parts.iter().map(|p| p.max).fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = parts.iter().map(|p| p.sum * rescale(p.max, max)).sum();
+        let factor = |p: &Partial| if sum == 0.0 { 0.0 } else { rescale(p.max, max) / sum };
+        let mut out = vec![0.0; parts[0].acc.len()];
+        for p in parts {
+            out.iter_mut().zip(&p.acc).for_each(|(out, acc)| *out += acc * factor(p));
+        }
+        result.out.extend(out);
+        result.lse.push(if sum == 0.0 { f32::NEG_INFINITY } else { max + sum.ln() });
+        let probabilities = parts.iter().flat_map(|p| p.weights.iter().map(move |w| w * factor(p)));
+        if row % group == 0 {
+            result.significance.push(probabilities.collect());
+        } else if let Some(best) = result.significance.last_mut() {
+            best.iter_mut().zip(probabilities).for_each(|(best, p)| *best = best.max(p));
+        }
+    }
+    Ok(result)
+}
+
+/// Adds the significance of one decode step to the pages of one KV head.
+///
+/// `page_ids` lists the pages of one tier of that head and `step` holds one number per token of it.
+///
+/// # Errors
+/// More tokens than the list holds, or a page id outside the arena.
+pub fn add_significance(
+    paged: &PagedFormat,
+    arena: &mut [u8],
+    page_ids: &[i32],
+    step: &[f32],
+) -> Result<(), ReferenceError> {
+    for (t, add) in step.iter().enumerate() {
+        let (page, slot) = place(paged, page_ids, t)?;
+        let row = row_mut(page_mut(paged, arena, page)?, paged.layout().significance(), slot);
+        let sum = f32::from_le_bytes(four(row)) + add;
+        row.copy_from_slice(&sum.to_le_bytes());
+    }
+    Ok(())
+}
+
+/// `exp(from - to)`, with an empty part (negative infinity) weighing nothing.
+fn rescale(from: f32, to: f32) -> f32 {
+    if from == f32::NEG_INFINITY { 0.0 } else { (from - to).exp() }
+}
+
+/// The tokens of one KV head, cut into splits at page borders.
+fn split_tokens(
+    kv: &PagedKv<'_>,
+    head: usize,
+    splits: usize,
+) -> Result<Vec<Vec<super::Token>>, ReferenceError> {
+    let table = &kv.page_table[head * kv.table_len..][..kv.table_len];
+    let reversed: Vec<i32> = table.iter().rev().copied().collect();
+    let mut pages = Vec::new();
+    let mut free = kv.table_len;
+    let tiers = [(Some(kv.high), table), (kv.low, reversed.as_slice())];
+    for ((paged, ids), &len) in tiers.into_iter().zip(&kv.lengths[head * 2..][..2]) {
+        let room = paged.map_or(0, |p| p.tokens_per_page() * free);
+        let beyond = ReferenceError::LengthBeyondPages { len: len.into(), room };
+        let tokens = usize::try_from(len).ok().filter(|&n| n <= room).ok_or(beyond)?;
+        if let Some(paged) = paged {
+            free -= tokens.div_ceil(paged.tokens_per_page());
+            let tokens = read_tokens(paged, kv.arena, ids, tokens)?;
+            pages.extend(tokens.chunks(paged.tokens_per_page()).map(<[_]>::to_vec));
+        }
+    }
+    let cut = |s: usize| s * pages.len() / splits;
+    Ok((0..splits).map(|s| pages[cut(s)..cut(s + 1)].concat()).collect())
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

@@ -1,0 +1,200 @@
+use super::*;
+use crate::reference::testing::{attend_f64, close, random};
+use crate::reference::{Token, write_prompt};
+use proptest::prelude::*;
+
+const PAGE: usize = 4096;
+const TABLE: usize = 12;
+
+struct Cache {
+    high: PagedFormat,
+    low: PagedFormat,
+    arena: Vec<u8>,
+    table: Vec<i32>,
+    lengths: Vec<i32>,
+    kv_heads: usize,
+}
+
+impl Cache {
+    /// Every (request, head) gets its own lengths; page ids run backwards through the arena.
+    fn new(tiers: (&str, &str), d: u32, kv_heads: usize, lengths: &[[usize; 2]]) -> Self {
+        let paged = |name: &str| PagedFormat::new(name.parse().unwrap(), d, PAGE as u32).unwrap();
+        let (high, low) = (paged(tiers.0), paged(tiers.1));
+        let mut cache = Self {
+            high,
+            low,
+            arena: vec![0xFF; lengths.len() * TABLE * PAGE],
+            table: (0..(lengths.len() * TABLE) as i32).rev().collect(),
+            lengths: lengths.iter().flatten().map(|&n| n as i32).collect(),
+            kv_heads,
+        };
+        for (head, &[n_high, n_low]) in lengths.iter().enumerate() {
+            let ids = cache.table[head * TABLE..][..TABLE].to_vec();
+            let reversed: Vec<i32> = ids.iter().rev().copied().collect();
+            for (tier, paged, ids, n, first) in
+                [(0, &cache.high, &ids, n_high, 0), (1, &cache.low, &reversed, n_low, n_high as i32)]
+            {
+                let seed = (head * 4 + tier * 2) as u64;
+                let (k, v) = (random(seed, n * d as usize), random(seed + 1, n * d as usize));
+                let positions: Vec<i32> = (first..first + n as i32).collect();
+                write_prompt(paged, &mut cache.arena, ids, &k, &v, &positions, None, 1).unwrap();
+            }
+        }
+        cache
+    }
+
+    fn view(&self) -> PagedKv<'_> {
+        PagedKv {
+            high: &self.high,
+            low: Some(&self.low),
+            arena: &self.arena,
+            page_table: &self.table,
+            lengths: &self.lengths,
+            table_len: TABLE,
+        }
+    }
+
+    fn tokens(&self, head: usize) -> Vec<Token> {
+        split_tokens(&self.view(), head, 1).unwrap().remove(0)
+    }
+
+    fn args<'a>(&self, q: &'a [f32], positions: &'a [i32], group: usize) -> DecodeArgs<'a> {
+        DecodeArgs {
+            q,
+            query_positions: positions,
+            query_heads: self.kv_heads * group,
+            kv_heads: self.kv_heads,
+            scale: 0.4,
+            pattern: HeadPattern::Dense,
+        }
+    }
+}
+
+fn check(cache: &Cache, args: &DecodeArgs<'_>, splits: usize) {
+    let d = cache.high.head_dim();
+    let group = args.query_heads / args.kv_heads;
+    let partials = decode_partials(args, &cache.view(), splits).unwrap();
+    let got = merge_partials(args, &partials).unwrap();
+    for head in 0..cache.lengths.len() / 2 {
+        let tokens = cache.tokens(head);
+        let query = args.query_positions[head / args.kv_heads];
+        let kept: Vec<usize> =
+            (0..tokens.len()).filter(|&t| args.pattern.attends(query, tokens[t].position)).collect();
+        let keys: Vec<&[f32]> = kept.iter().map(|&t| tokens[t].key.as_slice()).collect();
+        let values: Vec<&[f32]> = kept.iter().map(|&t| tokens[t].value.as_slice()).collect();
+        let mut best = vec![0.0f64; tokens.len()];
+        for member in 0..group {
+            let row = head * group + member;
+            let (out, p) = attend_f64(&args.q[row * d..][..d], &keys, &values, args.scale);
+            for (i, exact) in out.iter().enumerate() {
+                close(*exact, got.out[row * d + i], 2e-5);
+            }
+            kept.iter().zip(p).for_each(|(&t, p)| best[t] = best[t].max(p));
+        }
+        assert_eq!(got.significance[head].len(), tokens.len());
+        for (exact, got) in best.iter().zip(&got.significance[head]) {
+            close(*exact, *got, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn two_tiers_and_uneven_heads_match_direct_f64_attention() {
+    let lengths = [[70, 100], [1, 0], [0, 33], [129, 3]];
+    let cache = Cache::new(("K8V4", "K4V2"), 64, 2, &lengths);
+    for group in [1, 4, 7] {
+        let q = random(99, 2 * 2 * group * 64);
+        let positions = [200, 200];
+        let args = cache.args(&q, &positions, group);
+        for splits in [1, 2, 5, 40] {
+            check(&cache, &args, splits);
+        }
+    }
+}
+
+#[test]
+fn patterns_mask_by_true_position_in_both_tiers() {
+    let cache = Cache::new(("fp16", "K4V4"), 80, 1, &[[40, 60]]);
+    let q = random(5, 3 * 80);
+    let args = cache.args(&q, &[70], 3);
+    for pattern in [HeadPattern::Causal, HeadPattern::SinkWindow { sinks: 4, window: 20 }] {
+        check(&cache, &DecodeArgs { pattern, ..args }, 3);
+    }
+}
+
+#[test]
+fn nothing_to_attend_to_gives_zeros() {
+    let cache = Cache::new(("K8V4", "K4V2"), 64, 1, &[[0, 0]]);
+    let q = random(1, 2 * 64);
+    let got = decode_attention(&cache.args(&q, &[0], 2), &cache.view()).unwrap();
+    assert_eq!(got.out, [0.0; 128]);
+    assert_eq!(got.lse, [f32::NEG_INFINITY; 2]);
+    assert_eq!(got.significance, [Vec::<f32>::new()]);
+
+    // Tokens exist, but all lie after the query.
+    let cache = Cache::new(("K8V4", "K4V2"), 64, 1, &[[5, 5]]);
+    let args = DecodeArgs { pattern: HeadPattern::Causal, ..cache.args(&q, &[-1], 2) };
+    let got = decode_attention(&args, &cache.view()).unwrap();
+    assert_eq!(got.out, [0.0; 128]);
+    assert_eq!(got.significance, [[0.0; 10]]);
+}
+
+#[test]
+fn one_token_gives_its_value() {
+    let cache = Cache::new(("K8V8", "K4V2"), 64, 1, &[[1, 0]]);
+    let q = random(1, 64);
+    let got = decode_attention(&cache.args(&q, &[0], 1), &cache.view()).unwrap();
+    assert_eq!(got.out, cache.tokens(0)[0].value);
+    assert_eq!(got.significance, [[1.0]]);
+}
+
+#[test]
+fn significance_accumulates_in_the_pages() {
+    let mut cache = Cache::new(("K8V4", "K4V2"), 64, 1, &[[70, 20]]);
+    let q = random(1, 64);
+    let step = decode_attention(&cache.args(&q, &[0], 1), &cache.view()).unwrap().significance.remove(0);
+    let ids = cache.table.clone();
+    for _ in 0..2 {
+        add_significance(&cache.high, &mut cache.arena, &ids, &step[..70]).unwrap();
+    }
+    let tokens = cache.tokens(0);
+    for (token, step) in tokens[..70].iter().zip(&step) {
+        assert_eq!(token.significance, 2.0 * step);
+    }
+    assert!(tokens[70..].iter().all(|t| t.significance == 0.0));
+}
+
+#[test]
+fn bad_arguments_are_errors() {
+    let cache = Cache::new(("K8V4", "K4V2"), 64, 1, &[[3, 0]]);
+    let q = random(1, 3 * 64);
+    let args = cache.args(&q, &[0], 3);
+    let run = |args: &DecodeArgs<'_>, kv: &PagedKv<'_>| decode_attention(args, kv).unwrap_err();
+    assert!(matches!(run(&DecodeArgs { q: &q[1..], ..args }, &cache.view()), ReferenceError::Shape { .. }));
+    let uneven = DecodeArgs { kv_heads: 2, ..args };
+    assert!(matches!(run(&uneven, &cache.view()), ReferenceError::HeadGroups { .. }));
+    let negative = PagedKv { lengths: &[-1, 0], ..cache.view() };
+    assert!(matches!(run(&args, &negative), ReferenceError::LengthBeyondPages { len: -1, .. }));
+    let long = PagedKv { lengths: &[i32::MAX, 0], ..cache.view() };
+    assert!(matches!(run(&args, &long), ReferenceError::LengthBeyondPages { .. }));
+    let no_low = PagedKv { low: None, lengths: &[3, 1], ..cache.view() };
+    assert!(matches!(run(&args, &no_low), ReferenceError::LengthBeyondPages { room: 0, .. }));
+    let whole_table = [(TABLE * cache.high.tokens_per_page()) as i32, 1];
+    let crossing = PagedKv { lengths: &whole_table, ..cache.view() };
+    assert!(matches!(run(&args, &crossing), ReferenceError::LengthBeyondPages { len: 1, room: 0 }));
+    let stale = PagedKv { page_table: &[77; TABLE], ..cache.view() };
+    assert!(matches!(run(&args, &stale), ReferenceError::PageOutOfArena { page: 77, .. }));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn the_number_of_splits_does_not_matter(
+        high in 0usize..90, low in 0usize..90, splits in 1usize..9, group in 1usize..9,
+    ) {
+        let cache = Cache::new(("K8V4", "K4V2g2.4"), 64, 1, &[[high, low]]);
+        let q = random(3, group * 64);
+        check(&cache, &cache.args(&q, &[500], group), splits);
+    }
+}

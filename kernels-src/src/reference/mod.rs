@@ -1,0 +1,36 @@
+//! What every kernel must compute, in plain Rust and `f32`.
+//!
+//! These functions are the yardstick of the conformance tests and the demo, written for clarity: one token
+//! at a time, no blocking, no vectors. Encoding and decoding follow
+//! [`CodecMath`](leankv_dsl::format::CodecMath) and page offsets come from
+//! [`PageLayout`](leankv_dsl::format::PageLayout).
+//!
+//! Tensors are row-major slices; shapes are written `[requests, heads, head_dim]`, outermost first. A slice
+//! of the wrong length, a page id outside the arena or an impossible head count is a [`ReferenceError`].
+//!
+//! | kernel | reference |
+//! |---|---|
+//! | vector add, softmax, matmul | [`add`], [`softmax`], [`matmul`] |
+//! | quantize, dequantize | [`quantize`], [`dequantize`] |
+//! | page writer, append, reader | [`write_prompt`], [`append_token`], [`read_tokens`] |
+//! | decode attention, merge of splits | [`decode_attention`], [`decode_partials`], [`merge_partials`] |
+//! | prefill attention | [`prefill_attention`], [`prompt_significance`] |
+
+mod basic;
+mod decode;
+mod error;
+mod pages;
+mod prefill;
+mod quantize;
+#[cfg(test)]
+mod testing;
+
+pub use basic::{add, matmul, softmax};
+pub use decode::{
+    DecodeArgs, DecodeOutput, PagedKv, Partial, add_significance, decode_attention, decode_partials,
+    merge_partials,
+};
+pub use error::ReferenceError;
+pub use pages::{PagedFormat, Token, append_token, read_token, read_tokens, write_prompt, write_token};
+pub use prefill::{PrefillArgs, PrefillOutput, prefill_attention, prompt_significance};
+pub use quantize::{Quantized, dequantize, quantize};
