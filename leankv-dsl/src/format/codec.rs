@@ -118,7 +118,7 @@ pub enum CodecSpec {
         /// Type of scale and zero.
         meta: HalfType,
     },
-    /// Symmetric: `x ~ scale * (code - centre)`, one scale per group and no zero point.
+    /// Symmetric: `x ~ scale * (code - centre)`, one scale per group and no stored zero point.
     Symmetric {
         /// Code width.
         bits: Bits,

@@ -58,8 +58,8 @@ impl HalfType {
         }
     }
 
-    /// The bit pattern of the smallest positive number used as a scale, whose reciprocal is a finite `f32`:
-    /// 2^-24 (the smallest subnormal) for f16 and 2^-126 (the smallest normal) for bf16.
+    /// The bit pattern of the smallest positive number used as a scale, a normal `f32`: 2^-24 (the smallest
+    /// subnormal) for f16 and 2^-126 (the smallest normal) for bf16.
     #[must_use]
     pub fn smallest_scale(self) -> u16 {
         match self {

@@ -3,28 +3,34 @@
 //! Kernels must produce the same codes and metadata bit for bit. All arithmetic below is IEEE `f32`, round
 //! to nearest even, without contraction.
 //!
-//! Inputs first: NaN is left out of minima and maxima; a finite value or infinity is clamped to `+-limit`
+//! Inputs first: NaN is left out of minima and maxima, and any finite value or infinity is clamped to `+-limit`
 //! ([`input_limit`]), inside which scale, range and decoded values stay finite.
 //!
-//! | scheme | metadata of a group | code of `x` | value of a code |
-//! |---|---|---|---|
-//! | affine | `zero = floor16(min)`, `scale = ceil16((max - zero) / L)` | `clamp(rne((x - zero) * (1 / scale)), 0, L)` | `scale * code + zero` |
-//! | symmetric | `scale = ceil16(max abs / half)` | `clamp(rne(x * (1 / scale) + centre), 0, L)` | `scale * (code - centre)` |
-//! | none | none | the nearest 16-bit float, saturating | that float |
+//! | scheme | metadata of a group | zero in use |
+//! |---|---|---|
+//! | affine | `zero = floor16(min)`, `scale = ceil16((max - zero) / L)` | the stored one |
+//! | symmetric | `scale = ceil16(max abs / half)` | `-scale * centre`, exact in `f32` |
 //!
-//! `L = 2^bits - 1`; `centre = 2^(bits - 1)` and `half = centre - 1`, except that one-bit symmetric codes are
+//! ```text
+//! code  = clamp(rne((x - zero) / scale), 0, L)     0 where scale is 0 or x is NaN
+//! value = scale * code + zero                      the product is exact, so fused or not is the same
+//! ```
+//!
+//! This is what the IR's `quantize` and `dequantize` compute from the same scale and zero. An unquantised
+//! codec stores the nearest 16-bit float, saturating.
+//!
+//! `L = 2^bits - 1`; `centre = 2^(bits - 1)` and `half = L - centre`, except that one-bit symmetric codes are
 //! signs: `centre = half = 1/2`. `floor16` and `ceil16` round to the metadata type towards minus and plus
 //! infinity, so the 16-bit range still covers the data (up to one `f32` rounding), and codes are made with
 //! the constants that decoding uses. A minimum of `-0` counts as `+0`.
 //!
 //! Defined corners:
 //!
-//! * `max == zero` (a constant group whose value is a 16-bit number): scale 0, all codes 0 (symmetric: the
-//!   centre), exact.
-//! * NaN: code 0 in an affine codec (decodes to the group's zero point), the centre in a symmetric codec
-//!   (decodes to 0; one bit: code 0), and 0.0 in an unquantised codec.
+//! * `max == zero` (a constant group whose value is a 16-bit number): scale 0, all codes 0, exact.
+//! * NaN: code 0 in an affine codec, which decodes to the group's zero point; counts as the number 0 in a
+//!   symmetric codec (whose code 0 lies outside the data's range); 0.0 in an unquantised codec.
 //! * A group without any number: scale 0 and zero 0, which decodes to 0.
-//! * A positive scale is at least [`HalfType::smallest_scale`].
+//! * A positive scale is at least [`HalfType::smallest_scale`], so that no executor flushes it to zero.
 //!
 //! The error of a number inside the limit is at most `scale / 2` plus a few `f32` roundings of the group's
 //! largest magnitude. (LeanKV, section on quantisation; the rounding rules are ours.)
@@ -125,7 +131,7 @@ pub fn input_limit(bits: Bits, meta: HalfType) -> f32 {
     }
 }
 
-/// The code that symmetric quantisation gives to zero: `2^(bits - 1)`, or 1/2 at one bit.
+/// The code of zero in symmetric quantisation, `2^(bits - 1)`; at one bit, midway between the codes.
 #[must_use]
 pub fn symmetric_centre(bits: Bits) -> f32 {
     if bits.get() == 1 { 0.5 } else { f32::from(1u16 << (bits.get() - 1)) }
@@ -150,31 +156,22 @@ impl CodecMath for CodecSpec {
                 }
             }
             Self::Affine { bits, meta: t, .. } => {
-                let limit = input_limit(bits, t);
-                let levels = f32::from(bits.max_code());
-                let Some((min, max)) = range(x, limit) else { return no_numbers(codes, meta, 0) };
+                let Some((min, max)) = range(x, input_limit(bits, t)) else {
+                    codes.fill(0);
+                    return meta.fill(0);
+                };
                 let zero = t.floor(min + 0.0);
-                let zero_f = t.decode(zero);
-                let scale = positive_scale(t, (max - zero_f) / levels);
-                let inverse = reciprocal(t.decode(scale));
-                for (code, &x) in codes.iter_mut().zip(x) {
-                    *code = to_code((x.clamp(-limit, limit) - zero_f) * inverse, 0.0, levels, 0);
-                }
+                let scale = positive_scale(t, (max - t.decode(zero)) / f32::from(bits.max_code()));
                 meta.copy_from_slice(&[scale, zero]);
+                to_codes(x, t.decode(scale), t.decode(zero), bits, t, codes);
             }
             Self::Symmetric { bits, meta: t, .. } => {
-                let limit = input_limit(bits, t);
-                let levels = f32::from(bits.max_code());
-                let centre = symmetric_centre(bits);
-                let Some((min, max)) = range(x, limit) else {
-                    return no_numbers(codes, meta, centre as u16);
-                };
+                let x: Vec<f32> = x.iter().map(|&x| if x.is_nan() { 0.0 } else { x }).collect();
+                let (min, max) = range(&x, input_limit(bits, t)).unwrap_or_default();
                 let scale = positive_scale(t, max.max(-min) / symmetric_half_range(bits));
-                let inverse = reciprocal(t.decode(scale));
-                for (code, &x) in codes.iter_mut().zip(x) {
-                    *code = to_code(x.clamp(-limit, limit) * inverse, centre, levels, centre as u16);
-                }
                 meta[0] = scale;
+                let scale = t.decode(scale);
+                to_codes(&x, scale, -scale * symmetric_centre(bits), bits, t, codes);
             }
         }
     }
@@ -193,9 +190,10 @@ impl CodecMath for CodecSpec {
                 }
             }
             Self::Symmetric { bits, meta: t, .. } => {
-                let (scale, centre) = (t.decode(meta[0]), symmetric_centre(bits));
+                let scale = t.decode(meta[0]);
+                let zero = -scale * symmetric_centre(bits);
                 for (x, &code) in x.iter_mut().zip(codes) {
-                    *x = scale * (f32::from(code) - centre);
+                    *x = scale * f32::from(code) + zero;
                 }
             }
         }
@@ -210,23 +208,18 @@ fn range(x: &[f32], limit: f32) -> Option<(f32, f32)> {
     })
 }
 
-fn no_numbers(codes: &mut [u16], meta: &mut [u16], code: u16) {
-    codes.fill(code);
-    meta.fill(0);
-}
-
-/// `step` rounded up to 16 bits; zero stays zero and any other scale has a finite reciprocal.
+/// `step` rounded up to 16 bits; zero stays zero.
 fn positive_scale(t: HalfType, step: f32) -> u16 {
     // The patterns of non-negative 16-bit floats are ordered as the numbers are.
     if step == 0.0 { 0 } else { t.ceil(step).max(t.smallest_scale()) }
 }
 
-fn reciprocal(scale: f32) -> f32 {
-    if scale == 0.0 { 0.0 } else { 1.0 / scale }
-}
-
-fn to_code(steps: f32, centre: f32, levels: f32, nan: u16) -> u16 {
-    if steps.is_nan() { nan } else { (steps + centre).round_ties_even().clamp(0.0, levels) as u16 }
+fn to_codes(x: &[f32], scale: f32, zero: f32, bits: Bits, t: HalfType, codes: &mut [u16]) {
+    let (limit, levels) = (input_limit(bits, t), f32::from(bits.max_code()));
+    for (code, &x) in codes.iter_mut().zip(x) {
+        let steps = ((x.clamp(-limit, limit) - zero) / scale).round_ties_even();
+        *code = if scale == 0.0 || steps.is_nan() { 0 } else { steps.clamp(0.0, levels) as u16 };
+    }
 }
 
 #[cfg(test)]

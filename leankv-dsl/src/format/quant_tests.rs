@@ -152,7 +152,7 @@ fn one_bit_symmetric_codes_are_signs() {
 }
 
 #[test]
-fn tiny_ranges_keep_a_scale_with_a_finite_reciprocal() {
+fn tiny_ranges_keep_a_normal_scale() {
     let row = [1e-40, 2e-40, 0.0, 0.0, 0.0, 0.0, 0.0, 3e-40];
     for codec in all_quantised() {
         let (_, _, back) = round_trip(&codec, &row[..8]);
