@@ -129,6 +129,11 @@ impl Diagnostics {
         self.0.push(diagnostic);
     }
 
+    /// The newest one, to add to it.
+    pub fn last_mut(&mut self) -> Option<&mut Diagnostic> {
+        self.0.last_mut()
+    }
+
     /// Adds those of another collection.
     pub fn append(&mut self, other: Diagnostics) {
         self.0.extend(other.0);

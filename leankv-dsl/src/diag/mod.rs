@@ -7,10 +7,14 @@
 //! * Messages speak the user's words: op names as in IR text, types as they print. Names of this crate's own types never
 //!   appear in them.
 
+mod codes;
 mod diagnostic;
+#[cfg(test)]
+mod registry_tests;
 mod render;
 #[cfg(test)]
 mod tests;
 
+pub use codes::{CODES, Code, explain};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use render::Render;

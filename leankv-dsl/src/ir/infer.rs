@@ -81,6 +81,13 @@ pub fn result_types(op: &Op, operands: &[&Type], wanted: Option<&Type>) -> Resul
                     format!("`iota` makes a rank 1 tile of integers, not `{ty}`"),
                 );
             }
+            let last = Const::Int(i128::from(shape[0]) - 1);
+            if last.rounded(dtype) != last {
+                return err(
+                    BAD_CONSTANT,
+                    format!("`iota` counts to {}, which does not fit `{dtype}`", shape[0] - 1),
+                );
+            }
             smallvec![ty]
         }
         Op::Splat => {

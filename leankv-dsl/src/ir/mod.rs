@@ -18,8 +18,10 @@ pub mod infer;
 mod loc;
 pub mod op;
 mod parse;
+pub mod pointer;
 mod print;
 mod types;
+pub mod verify;
 
 pub use build::{BuildError, Builder};
 pub use entity::{Arena, Block, Entity, Inst, SideTable, Value};
@@ -33,3 +35,4 @@ pub use op::{
 pub use parse::{MAX_DEPTH, parse, parse_all};
 pub use print::{Annotate, Print};
 pub use types::{Dtype, MAX_RANK, MAX_TILE_ELEMENTS, Shape, Type, UnknownDtype};
+pub use verify::verify;

@@ -25,7 +25,7 @@
 
 use std::fmt::{self, Write};
 
-use super::entity::{Block, Entity, Inst, Value};
+use super::entity::{Block, Inst, Value};
 use super::func::{Access, Func, Param};
 use super::loc::Loc;
 use super::op::{Axis, CacheHint, Combine, Const, Op};

@@ -1,0 +1,43 @@
+//! The registry of codes: each has a page in `explain/`.
+//!
+//! To add a code: use it in a [`Diagnostic`](super::Diagnostic), write `explain/K0xyz.md` after the pattern of its neighbours, add it to the list
+//! below, and let a test produce it. Tests in this module hold all four together. The hundreds are areas: `K00` recording a kernel,
+//! `K01` typing rules and the builder, `K02` the verifier, `K03` IR text, `K04` code generation, `K05` formats.
+
+/// A code and what there is to say about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Code {
+    /// `K0101`.
+    pub code: &'static str,
+    /// Its page, in Markdown: a title line, what it is about, a wrong and a right example.
+    pub page: &'static str,
+}
+
+impl Code {
+    /// The title of its page, without the code.
+    pub fn title(&self) -> &'static str {
+        let line = self.page.lines().next().unwrap_or_default();
+        line.split_once(": ").map_or(line, |(_, title)| title)
+    }
+}
+
+macro_rules! codes {
+    ($($code:ident)*) => {
+        /// All codes in rising order.
+        pub const CODES: &[Code] = &[$(Code {
+            code: stringify!($code),
+            page: include_str!(concat!("explain/", stringify!($code), ".md")),
+        },)*];
+    };
+}
+
+codes! {
+    K0101 K0102 K0103 K0104 K0105 K0106 K0107 K0108 K0109
+    K0201 K0202 K0203 K0204 K0205 K0206 K0207 K0208 K0209 K0210 K0211 K0212 K0213
+    K0301 K0302
+}
+
+/// The page of a code, in Markdown; the case of the letter does not matter.
+pub fn explain(code: &str) -> Option<&'static str> {
+    CODES.iter().find(|known| known.code.eq_ignore_ascii_case(code)).map(|known| known.page)
+}
