@@ -20,6 +20,7 @@ pub mod op;
 mod parse;
 pub mod pointer;
 mod print;
+pub mod round;
 mod types;
 pub mod verify;
 

@@ -75,8 +75,8 @@ impl Const {
             (Const::Float(bits), _) if dtype.is_float() => {
                 let x = f64::from_bits(bits);
                 Const::float(match dtype {
-                    Dtype::F16 => half::f16::from_f64(x).to_f64(),
-                    Dtype::BF16 => half::bf16::from_f64(x).to_f64(),
+                    Dtype::F16 => super::round::f16_from_f64(x).to_f64(),
+                    Dtype::BF16 => super::round::bf16_from_f64(x).to_f64(),
                     Dtype::F32 => f64::from(x as f32),
                     _ => x,
                 })
