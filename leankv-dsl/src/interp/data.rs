@@ -316,6 +316,7 @@ impl Data {
     }
 
     /// The only element of an integer scalar.
+    #[allow(clippy::unnecessary_cast)] // one of the eight types needs none
     pub(crate) fn as_int(&self) -> Option<i64> {
         each_int!(self, v => v.first().map(|&x| x as i64), else None)
     }

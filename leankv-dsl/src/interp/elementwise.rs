@@ -43,10 +43,7 @@ pub(crate) fn eval(op: &Op, args: &[&Data], out: Dtype, check_division: bool) ->
         }
         (Op::Fma, [a, b, c]) => each_float!(*a, a => fma(a, b, c), else None),
         (Op::Cmp(op), [a, b]) => each!(*a, a => compare(*op, a, b)),
-        (Op::Select, [c, a, b]) => match c {
-            Data::I1(c) => each!(*a, a => select(c, a, b)),
-            _ => None,
-        },
+        (Op::Select, [Data::I1(c), a, b]) => each!(*a, a => select(c, a, b)),
         (Op::Cast, [a]) => Some(cast(a, out)),
         (Op::Bitcast, [a]) => bitcast(a, out),
         (Op::Quantize, [x, scale, zero]) => quantize(x, scale, zero, out),

@@ -45,6 +45,8 @@ mod number;
 mod race;
 mod shape_ops;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
