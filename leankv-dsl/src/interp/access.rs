@@ -118,7 +118,6 @@ impl Global<'_> {
         self.each_run(ptr, dtype, offsets, mask, |global, run, start, end| {
             bytes.resize(end - start, 0);
             each!(value, v => write_run(&v[run.first..run.first + run.len], &mut bytes));
-            global.check_write(ptr)?;
             global.check_race(ptr, dtype, run, start, end, RaceAccess::Write(&bytes))?;
             let buffer = global.memory.get_mut(ptr.buffer);
             buffer.bytes[start..end].copy_from_slice(&bytes);
@@ -198,8 +197,6 @@ impl Global<'_> {
             }
             let run = Run { first: i, len: 1, offset };
             let (start, end) = self.range(ptr, dtype, &run)?;
-            self.check_write(ptr)?;
-            self.check_readable(ptr)?;
             self.check_written(ptr, &run, start, end, T::BYTES)?;
             if synchronises
                 && acquires
@@ -266,7 +263,6 @@ impl Global<'_> {
         end: usize,
     ) -> Result<(), Raised> {
         let size = (end - start) / run.len;
-        self.check_readable(ptr)?;
         self.check_written(ptr, run, start, end, size)?;
         if dtype == Dtype::I1 {
             let bytes = &self.memory.get_mut(ptr.buffer).bytes[start..end];
@@ -282,20 +278,6 @@ impl Global<'_> {
             return Err(kind.at(run.first + (byte - start) / size));
         }
         self.check_race(ptr, dtype, run, start, end, RaceAccess::Read)
-    }
-
-    fn check_readable(&self, ptr: Pointer) -> Result<(), Raised> {
-        match self.options.check_access && self.access[ptr.param as usize] == Access::Write {
-            true => Err(FaultKind::ReadOfWriteOnly.raised().of(ptr)),
-            false => Ok(()),
-        }
-    }
-
-    fn check_write(&self, ptr: Pointer) -> Result<(), Raised> {
-        match self.options.check_access && self.access[ptr.param as usize] == Access::Read {
-            true => Err(FaultKind::WriteToReadOnly.raised().of(ptr)),
-            false => Ok(()),
-        }
     }
 
     fn check_written(

@@ -32,10 +32,6 @@ pub enum FaultKind {
         /// First byte of the element; `None` for shared memory.
         byte: Option<i64>,
     },
-    /// A write through a parameter that is declared read-only.
-    WriteToReadOnly,
-    /// A read through a parameter that is declared write-only.
-    ReadOfWriteOnly,
     /// A read through a read-only parameter of a byte that this launch wrote through another parameter.
     ReadOnlyMemoryWritten {
         /// The byte.
@@ -128,21 +124,20 @@ impl FaultKind {
             FaultKind::OutOfBounds { .. } => "K0801",
             FaultKind::Misaligned { .. } => "K0802",
             FaultKind::Uninitialised { .. } => "K0803",
-            FaultKind::WriteToReadOnly | FaultKind::ReadOfWriteOnly => "K0804",
-            FaultKind::ReadOnlyMemoryWritten { .. } => "K0805",
-            FaultKind::WriteRace { .. } => "K0806",
-            FaultKind::ReadRace { .. } => "K0807",
-            FaultKind::DuplicateStore { .. } => "K0808",
-            FaultKind::NotABool { .. } => "K0809",
-            FaultKind::DivisionByZero => "K0810",
-            FaultKind::GatherIndex { .. } => "K0811",
-            FaultKind::NonPositiveStep { .. } => "K0812",
-            FaultKind::StepBudget { .. } => "K0813",
-            FaultKind::AssertFailed { .. } => "K0814",
-            FaultKind::StageIndex { .. } => "K0815",
-            FaultKind::StagePending { .. } => "K0816",
-            FaultKind::MissingBarrier { .. } => "K0817",
-            FaultKind::AddressOverflow => "K0818",
+            FaultKind::ReadOnlyMemoryWritten { .. } => "K0804",
+            FaultKind::WriteRace { .. } => "K0805",
+            FaultKind::ReadRace { .. } => "K0806",
+            FaultKind::DuplicateStore { .. } => "K0807",
+            FaultKind::NotABool { .. } => "K0808",
+            FaultKind::DivisionByZero => "K0809",
+            FaultKind::GatherIndex { .. } => "K0810",
+            FaultKind::NonPositiveStep { .. } => "K0811",
+            FaultKind::StepBudget { .. } => "K0812",
+            FaultKind::AssertFailed { .. } => "K0813",
+            FaultKind::StageIndex { .. } => "K0814",
+            FaultKind::StagePending { .. } => "K0815",
+            FaultKind::MissingBarrier { .. } => "K0816",
+            FaultKind::AddressOverflow => "K0817",
             FaultKind::Malformed { .. } => "K0106",
         }
     }
@@ -158,8 +153,6 @@ impl FaultKind {
                 "fill the buffer before the launch, or mask these elements"
             }
             FaultKind::Uninitialised { byte: None } => "copy or store a tile to the stage first",
-            FaultKind::WriteToReadOnly => "declare the parameter for writing",
-            FaultKind::ReadOfWriteOnly => "declare the parameter for reading too",
             FaultKind::ReadOnlyMemoryWritten { .. } => {
                 "a read-only parameter promises that nobody writes its memory during the launch: declare it for writing, or \
                  pass separate buffers"
@@ -216,8 +209,6 @@ impl fmt::Display for FaultKind {
             FaultKind::Uninitialised { byte: None } => {
                 f.write_str("read of a stage of shared memory that was never written")
             }
-            FaultKind::WriteToReadOnly => f.write_str("write through a read-only parameter"),
-            FaultKind::ReadOfWriteOnly => f.write_str("read through a write-only parameter"),
             FaultKind::ReadOnlyMemoryWritten { byte } => {
                 write!(f, "byte {byte} of a read-only parameter was written in this launch")
             }

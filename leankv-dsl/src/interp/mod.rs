@@ -5,8 +5,8 @@
 //! fast enough to run whole attention kernels at small shapes in a test.
 //!
 //! * Each op works on whole tiles, exactly as [`crate::ir::op`] says. `reduce`, `scan` and `dot` combine sequentially by index.
-//! * Every access is checked: bounds, alignment, bytes never written, races between programs, duplicate addresses,
-//!   parameters' access; see [`Options`] for what can be turned off. A [`Fault`] says what went wrong and where the user wrote
+//! * Every access is checked: bounds, alignment, bytes never written, races between programs, duplicate addresses;
+//!   see [`Options`] for what can be turned off. A [`Fault`] says what went wrong and where the user wrote
 //!   it.
 //! * Nothing a kernel does can panic or hang: a loop that does not end exceeds its step budget.
 //!
@@ -55,7 +55,8 @@ pub use args::{Arg, ArgError, ScalarValue};
 pub use fault::{Fault, FaultKind};
 pub use memory::{BufferId, Memory};
 
-use crate::ir::{Entity, Func};
+use crate::diag::Diagnostics;
+use crate::ir::{Entity, Func, verify};
 
 /// The largest number of programs of one launch (2^24); the interpreter is not for more.
 pub const MAX_PROGRAMS: u64 = 1 << 24;
@@ -79,8 +80,6 @@ pub struct Options {
     pub check_alignment: bool,
     /// Bytes must be written before they are read.
     pub check_uninitialised: bool,
-    /// Parameters are accessed as declared.
-    pub check_access: bool,
     /// Programs must not race: no byte written with different values by two of them, none read by one and written by another,
     /// unless atomics order the two. Two atomics never race.
     pub check_races: bool,
@@ -102,7 +101,6 @@ impl Default for Options {
             order: Order::Sequential,
             check_alignment: true,
             check_uninitialised: true,
-            check_access: true,
             check_races: true,
             check_duplicate_stores: true,
             check_division: true,
@@ -153,6 +151,8 @@ pub struct Report {
 /// Why a launch failed.
 #[derive(Clone, PartialEq, Debug)]
 pub enum LaunchError {
+    /// The kernel breaks the IR's rules; nothing ran.
+    Invalid(Diagnostics),
     /// The arguments do not fit the kernel's parameters; nothing ran.
     Arguments(Vec<ArgError>),
     /// The grid has more than [`MAX_PROGRAMS`] programs; nothing ran.
@@ -183,6 +183,7 @@ impl fmt::Display for LaunchError {
             Ok(())
         }
         match self {
+            LaunchError::Invalid(errors) => errors.fmt(f),
             LaunchError::Arguments(errors) => lines(f, errors, "\n"),
             LaunchError::Grid([x, y, z]) => {
                 write!(
@@ -200,7 +201,7 @@ impl std::error::Error for LaunchError {}
 /// Runs `func` once for each program of the grid. A grid with an extent of 0 runs nothing.
 ///
 /// # Errors
-/// When the arguments do not fit, the grid is too large, or a program faults.
+/// When the kernel breaks the IR's rules, the arguments do not fit, the grid is too large, or a program faults.
 pub fn launch(
     func: &Func,
     grid: [u32; 3],
@@ -208,6 +209,7 @@ pub fn launch(
     memory: &mut Memory,
     options: &Options,
 ) -> Result<Report, LaunchError> {
+    verify(func).map_err(LaunchError::Invalid)?;
     let bound = args::bind(func, args, memory).map_err(LaunchError::Arguments)?;
     let programs: u64 = grid
         .iter()

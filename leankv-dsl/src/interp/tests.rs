@@ -1,6 +1,6 @@
 //! Faults, order of programs, counters. What the ops compute is the conformance suite's business.
 
-use super::{Arg, FaultKind, LaunchError, Memory, Options, Order, Report, launch};
+use super::{Arg, Fault, FaultKind, LaunchError, Memory, Options, Order, Report, launch};
 use crate::ir::{Func, parse};
 
 fn kernel(text: &str) -> Func {
@@ -122,19 +122,19 @@ fn bytes_must_be_written_before_they_are_read() {
 }
 
 #[test]
-fn parameters_are_accessed_as_declared() {
-    let write = "kernel @k(%x x: ptr<i32> read) num_warps 1 {
+fn a_kernel_that_breaks_the_rules_is_refused() {
+    let text = "kernel @k(%x x: ptr<i32> read) num_warps 1 {
   %z = constant 0 : i32
   store %x[%z], %z
   return
 }";
-    assert_eq!(fault_of(write, 1, &[i32s(&[0])]), FaultKind::WriteToReadOnly);
-    let read = "kernel @k(%x x: ptr<i32> write) num_warps 1 {
-  %z = constant 0 : i32
-  %v = load %x[%z] : i32
-  return
-}";
-    assert_eq!(fault_of(read, 1, &[i32s(&[0])]), FaultKind::ReadOfWriteOnly);
+    let mut mem = Memory::new();
+    let x = mem.alloc_bytes(&[0; 4]);
+    let result = launch(&kernel(text), [1, 1, 1], &[Arg::Buffer(x, 0)], &mut mem, &Options::default());
+    match result {
+        Err(LaunchError::Invalid(errors)) => assert_eq!(errors.iter().next().unwrap().code, "K0207"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -286,9 +286,10 @@ fn a_gather_index_must_be_in_range() {
 #[test]
 fn a_step_must_be_positive_and_loops_must_end() {
     let text = "kernel @k() num_warps 1 {
-  %z = constant 0 : i32
+  %z = num_programs x : i32
+  %p = program_id x : i32
   %n = constant 10 : i32
-  for %z to %n step %z { |%i: i32|
+  for %z to %n step %p { |%i: i32|
     yield
   }
   return
@@ -441,4 +442,42 @@ fn a_shuffled_order_is_a_permutation_that_the_seed_decides() {
     let mut sorted = order(1);
     sorted.sort();
     assert_eq!(sorted, (0..100).collect::<Vec<u32>>());
+}
+
+/// Runs an example of a page of `explain` over two programs. Each pointer gets 64 bytes: zeros, fresh ones for a parameter
+/// whose name starts with `fresh`, those of `x` for `same_as_x`.
+fn codes_of_example(text: &str) -> Vec<&'static str> {
+    let func = kernel(text);
+    let mut mem = Memory::new();
+    let x = mem.alloc_bytes(&[0; 64]);
+    let args: Vec<Arg> = func
+        .params
+        .iter()
+        .map(|param| match param.name.as_str() {
+            "x" | "same_as_x" => Arg::Buffer(x, 0),
+            name if name.starts_with("fresh") => Arg::Buffer(mem.alloc_uninit(64), 0),
+            _ => Arg::Buffer(mem.alloc_bytes(&[0; 64]), 0),
+        })
+        .collect();
+    let options = Options { max_steps: 1000, max_faults: 1, ..Options::default() };
+    match launch(&func, [2, 1, 1], &args, &mut mem, &options) {
+        Ok(_) => Vec::new(),
+        Err(LaunchError::Faults(faults)) => faults.iter().map(Fault::code).collect(),
+        Err(other) => panic!("{other}\n{text}"),
+    }
+}
+
+#[test]
+fn the_examples_of_the_pages_on_faults_give_their_codes_and_nothing() {
+    let mut checked = 0;
+    for code in crate::diag::CODES {
+        let mut examples =
+            code.page.split("```tile run\n").skip(1).filter_map(|rest| rest.split("```").next());
+        if let (Some(wrong), Some(right)) = (examples.next(), examples.next()) {
+            assert_eq!(codes_of_example(wrong), [code.code], "the wrong example");
+            assert_eq!(codes_of_example(right), [""; 0], "{}: the right example", code.code);
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 17);
 }

@@ -190,16 +190,6 @@ impl Func {
         &self.insts[inst]
     }
 
-    /// The number of values ever made: the length of a dense table over them.
-    pub fn num_values(&self) -> usize {
-        self.values.len()
-    }
-
-    /// The number of ops ever made, those in no block included: the length of a dense table over them.
-    pub fn num_insts(&self) -> usize {
-        self.insts.len()
-    }
-
     /// The op, to change.
     pub fn inst_mut(&mut self, inst: Inst) -> &mut InstData {
         &mut self.insts[inst]

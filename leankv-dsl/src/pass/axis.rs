@@ -129,7 +129,8 @@ impl AxisAnalysis {
                 index.non_negative = lower.non_negative;
                 self.info[params[0]] = Some(index);
                 self.fixpoint(func, &data.operands[3..], &params[1..], &[body], body, 0);
-                let yielded = func.terminator(body).map(|t| func.inst(t).operands.clone()).unwrap_or_default();
+                let yielded =
+                    func.terminator(body).map(|t| func.inst(t).operands.clone()).unwrap_or_default();
                 for ((&result, &init), &last) in data.results.iter().zip(&data.operands[3..]).zip(&yielded) {
                     self.info[result] = Some(self.of(func, init).meet(&self.of(func, last)));
                 }
@@ -364,10 +365,8 @@ impl AxisAnalysis {
                     _ => 0,
                 };
                 for axis in 0..rank {
-                    out.contiguity[axis] = a.contiguity[axis]
-                        .min(a.divisibility[axis])
-                        .min(modulus)
-                        .min(b.constancy[axis]);
+                    out.contiguity[axis] =
+                        a.contiguity[axis].min(a.divisibility[axis]).min(modulus).min(b.constancy[axis]);
                 }
                 if modulus > 0 {
                     each_divisor(&mut out, |axis, block| a.divisibility_at(axis, block).min(modulus));
@@ -375,16 +374,12 @@ impl AxisAnalysis {
                 out.non_negative = unsigned || a.non_negative || (op == BinaryOp::And && b.non_negative);
             }
             BinaryOp::Min | BinaryOp::Max => {
-                each_divisor(&mut out, |axis, _| {
-                    a.divisibility_at(axis, 0).min(b.divisibility_at(axis, 0))
-                });
+                each_divisor(&mut out, |axis, _| a.divisibility_at(axis, 0).min(b.divisibility_at(axis, 0)));
                 out.non_negative =
                     unsigned || both || (op == BinaryOp::Max && (a.non_negative || b.non_negative));
             }
             BinaryOp::Or | BinaryOp::Xor => {
-                each_divisor(&mut out, |axis, _| {
-                    a.divisibility_at(axis, 0).min(b.divisibility_at(axis, 0))
-                });
+                each_divisor(&mut out, |axis, _| a.divisibility_at(axis, 0).min(b.divisibility_at(axis, 0)));
                 out.non_negative = unsigned || both;
             }
             BinaryOp::MulHi => out.non_negative = unsigned,

@@ -126,10 +126,12 @@ impl Pass {
         }
         let inline = matches!(data.op, Op::InlinePtx { .. });
         let free = data.operands.iter().all(|&v| self.is_free(func, v));
-        let renames = pull(func, data, 0, &memory::default_layout(
-            func.ty(first).shape().expect("a tile has a shape"),
-            self.warp_bits,
-        ))
+        let renames = pull(
+            func,
+            data,
+            0,
+            &memory::default_layout(func.ty(first).shape().expect("a tile has a shape"), self.warp_bits),
+        )
         .is_some();
         if free && renames && !inline {
             return;
@@ -235,9 +237,10 @@ impl Pass {
                 continue;
             }
             // Nothing in the loop decides: the first undecided one takes its initial value's layout, and again.
-            let undecided = params.iter().zip(inits).find(|(p, _)| {
-                needs_layout(func, **p) && self.states[**p] == State::Free
-            });
+            let undecided = params
+                .iter()
+                .zip(inits)
+                .find(|(p, _)| needs_layout(func, **p) && self.states[**p] == State::Free);
             match undecided {
                 Some((&param, &init)) => {
                     let layout = self.settle(func, init);

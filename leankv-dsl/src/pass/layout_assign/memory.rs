@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use crate::ir::Shape;
-use crate::layout::{LANE_BITS, LinearLayout, blocked};
 use crate::layout::f2::Span;
+use crate::layout::{LANE_BITS, LinearLayout, blocked};
 use crate::pass::axis::AccessShape;
 
 use super::pull::dims;

@@ -55,7 +55,12 @@ pub(crate) fn reshape_keeps_bits(from: &Shape, to: &Shape) -> bool {
 
 /// The layout that operand `index` must have for the op to give its first result in `result`, when layouts pass through the
 /// op; `None` when they do not.
-pub(crate) fn pull(func: &Func, data: &InstData, index: usize, result: &LinearLayout) -> Option<LinearLayout> {
+pub(crate) fn pull(
+    func: &Func,
+    data: &InstData,
+    index: usize,
+    result: &LinearLayout,
+) -> Option<LinearLayout> {
     let shape = |v| func.ty(v).shape().cloned();
     match &data.op {
         op if is_elementwise(op) => Some(result.clone()),

@@ -89,7 +89,14 @@ impl Rewriter<'_> {
     }
 
     /// The layout that operand `i` must have; `None` when the op itself is free and will be copied.
-    fn wanted(&self, func: &Func, inst: Inst, i: usize, owner: Option<Inst>, block: Block) -> Option<LinearLayout> {
+    fn wanted(
+        &self,
+        func: &Func,
+        inst: Inst,
+        i: usize,
+        owner: Option<Inst>,
+        block: Block,
+    ) -> Option<LinearLayout> {
         let data = func.inst(inst);
         let layouts = &self.pass.out.layouts;
         match &data.op {

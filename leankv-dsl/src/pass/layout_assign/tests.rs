@@ -50,7 +50,12 @@ fn an_elementwise_kernel_needs_no_conversion() {
 #[test]
 fn quantised_operands_are_loaded_into_fragments_without_shared_memory() {
     let at = Loc::unknown();
-    let params = vec![pointer("q", Dtype::F16), pointer("k", Dtype::U8), pointer("v", Dtype::U8), pointer("o", Dtype::F32)];
+    let params = vec![
+        pointer("q", Dtype::F16),
+        pointer("k", Dtype::U8),
+        pointer("v", Dtype::U8),
+        pointer("o", Dtype::F32),
+    ];
     let mut b = Builder::new("k", params, at);
     b.func_mut().num_warps = 1;
     let [q, k, v, o] = b.func().param_values()[..] else { unreachable!() };
@@ -74,7 +79,9 @@ fn quantised_operands_are_loaded_into_fragments_without_shared_memory() {
     let at_o = grid(&mut b, 16, 128, 128);
     store(&mut b, o, at_o, out);
     let mut func = b.build(at).unwrap();
-    let axis_of = |func: &Func, inst: Inst| AxisAnalysis::run(func).access(func, func.inst(inst).operands[0], func.inst(inst).operands[1], None);
+    let axis_of = |func: &Func, inst: Inst| {
+        AxisAnalysis::run(func).access(func, func.inst(inst).operands[0], func.inst(inst).operands[1], None)
+    };
     let assignment = assign(&mut func);
     assert_eq!(assignment.conversions(&func), (0, 0), "{}", describe(&func, &assignment));
     let widths: Vec<u32> = func
