@@ -49,7 +49,7 @@ apt_install() {
     why=$1
     shift
     command="apt-get update && apt-get install -y --no-install-recommends $*"
-    have apt-get || fail "$why is missing, and this system has no apt-get to install it with." \
+    have apt-get || fail "missing: $why; and this system has no apt-get to install it with." \
         "On Debian the packages are: $*" \
         "Elsewhere install the same software (LLVM $llvm_major.1 with its headers and llvm-config, g++, Python 3 with pip) and run this again."
     if [ "$(id -u)" = 0 ]; then
@@ -57,9 +57,9 @@ apt_install() {
     elif have sudo && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
         sudo=sudo
     else
-        fail "$why is missing, and this user may not install packages. Run as root:" "$command"
+        fail "missing: $why; and this user may not install packages. Run as root:" "$command"
     fi
-    say "$why is missing: installing $* with apt-get"
+    say "missing: $why; installing $* with apt-get"
     if [ "$apt_updated" = no ]; then
         # A third-party source that cannot be reached must not stop the packages that Debian itself has.
         $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -q ||

@@ -130,6 +130,21 @@ pub enum ArgumentError {
         /// Elements in the buffer.
         len: usize,
     },
+    /// A stride that the kernel has no parameter for.
+    #[error(
+        "kernel `{kernel}`: `{name}` takes elements that lie one after another along axis {axis}, not {stride} apart; \
+         mark the parameter `#[arg(strided)]` in the kernel, or copy the data"
+    )]
+    Dense {
+        /// The kernel.
+        kernel: String,
+        /// The parameter.
+        name: String,
+        /// The axis.
+        axis: usize,
+        /// The given stride.
+        stride: usize,
+    },
     /// An extent that the kernel's index type cannot hold.
     #[error("kernel `{kernel}`: {value} does not fit `{name}`, which is {dtype}")]
     Range {

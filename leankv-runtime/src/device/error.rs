@@ -72,6 +72,20 @@ pub enum DeviceError {
         /// The element type asked for.
         dtype: Dtype,
     },
+    /// The device runs compiled code only.
+    #[error("{device} runs compiled kernels; only the reference device interprets tile IR")]
+    NeedsCode {
+        /// The device.
+        device: String,
+    },
+    /// The kernel cannot be loaded on any device.
+    #[error("kernel `{kernel}` cannot be loaded: {why}")]
+    BadKernel {
+        /// The kernel.
+        kernel: String,
+        /// Why.
+        why: String,
+    },
     /// Two things of different devices were used together.
     #[error("{what} belongs to another device")]
     WrongDevice {

@@ -9,6 +9,7 @@ mod buffer;
 mod cuda;
 mod error;
 mod host;
+mod reference;
 mod stream;
 
 use std::fmt;
@@ -18,9 +19,14 @@ pub use buffer::{BufferView, BufferViewMut, DeviceBuffer};
 pub use error::DeviceError;
 pub use stream::{Event, Stream};
 
+use leankv_dsl::ir::Func;
+
 use crate::element::Element;
+use crate::kernel::{Kernel, Loaded};
+use crate::signature::Signature;
 pub(crate) use cuda::{CudaArg, CudaKernel};
 pub(crate) use host::HostMemory;
+pub(crate) use reference::ReferenceCode;
 
 /// A device that holds memory and runs kernels. Clones are the same device.
 #[derive(Clone)]
@@ -30,14 +36,17 @@ pub struct Device {
 
 pub(crate) enum DeviceKind {
     Host,
+    Reference,
     Cuda(cuda::CudaDevice),
 }
 
 /// What sort of device it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// This processor.
+    /// This processor, running compiled code.
     Host,
+    /// This processor, interpreting tile IR with every check.
+    Reference,
     /// A CUDA GPU.
     Cuda,
 }
@@ -46,6 +55,12 @@ impl Device {
     /// This processor. Programs run in parallel on rayon's threads.
     pub fn host() -> Device {
         Device { inner: Arc::new(DeviceKind::Host) }
+    }
+
+    /// The interpreter: memory of this processor, and kernels run op by op with bounds, races and uninitialised reads
+    /// checked. For tests and for finding out what a kernel does wrong.
+    pub fn reference() -> Device {
+        Device { inner: Arc::new(DeviceKind::Reference) }
     }
 
     /// CUDA GPU number `ordinal`, in its primary context, which is shared with other libraries of the process. Work
@@ -84,6 +99,7 @@ impl Device {
     pub fn kind(&self) -> Kind {
         match &*self.inner {
             DeviceKind::Host => Kind::Host,
+            DeviceKind::Reference => Kind::Reference,
             DeviceKind::Cuda(_) => Kind::Cuda,
         }
     }
@@ -92,14 +108,15 @@ impl Device {
     pub fn name(&self) -> String {
         match &*self.inner {
             DeviceKind::Host => format!("host ({})", std::env::consts::ARCH),
+            DeviceKind::Reference => "reference interpreter".to_owned(),
             DeviceKind::Cuda(cuda) => cuda.name().to_owned(),
         }
     }
 
-    /// Compute capability of a GPU as major and minor version; `None` for the host.
+    /// Compute capability of a GPU as major and minor version; `None` for devices that are none.
     pub fn compute_capability(&self) -> Option<(u32, u32)> {
         match &*self.inner {
-            DeviceKind::Host => None,
+            DeviceKind::Host | DeviceKind::Reference => None,
             DeviceKind::Cuda(cuda) => Some(cuda.compute_capability()),
         }
     }
@@ -114,7 +131,7 @@ impl Device {
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or(DeviceError::OutOfMemory { bytes: None })?;
         let memory = match &*self.inner {
-            DeviceKind::Host => Memory::Host(HostMemory::zeroed(bytes)?),
+            DeviceKind::Host | DeviceKind::Reference => Memory::Host(HostMemory::zeroed(bytes)?),
             DeviceKind::Cuda(cuda) => Memory::Cuda(cuda.zeroed(bytes)?),
         };
         Ok(DeviceBuffer::new(self.clone(), memory, len))
@@ -150,7 +167,9 @@ impl Device {
         let bytes = len * size_of::<T>();
         let memory = match &*self.inner {
             // SAFETY: the caller promises the range.
-            DeviceKind::Host => Memory::Host(unsafe { HostMemory::foreign(address, bytes) }),
+            DeviceKind::Host | DeviceKind::Reference => {
+                Memory::Host(unsafe { HostMemory::foreign(address, bytes) })
+            }
             // SAFETY: likewise.
             DeviceKind::Cuda(cuda) => Memory::Cuda(unsafe { cuda.foreign(address, bytes)? }),
         };
@@ -178,10 +197,29 @@ impl Device {
         self.default_stream().synchronize()
     }
 
+    /// A kernel for the reference device, which runs tile IR as it is.
+    ///
+    /// # Errors
+    /// [`DeviceError::NeedsCode`] on other devices; [`DeviceError::BadKernel`] when a parameter is neither a number nor a
+    /// pointer.
+    pub fn interpret(&self, func: &Func) -> Result<Kernel, DeviceError> {
+        if self.kind() != Kind::Reference {
+            return Err(DeviceError::NeedsCode { device: self.name() });
+        }
+        let signature = Signature::of(func).map_err(|param| DeviceError::BadKernel {
+            kernel: func.name.clone(),
+            why: format!("parameter `{param}` is neither a number nor a pointer"),
+        })?;
+        Ok(Kernel::new(self.clone(), signature, Loaded::Host(Box::new(ReferenceCode::new(func.clone())))))
+    }
+
     /// Whether both handles are the same device.
     pub fn same_as(&self, other: &Device) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
-            || matches!((&*self.inner, &*other.inner), (DeviceKind::Host, DeviceKind::Host))
+            || matches!(
+                (&*self.inner, &*other.inner),
+                (DeviceKind::Host, DeviceKind::Host) | (DeviceKind::Reference, DeviceKind::Reference)
+            )
     }
 }
 

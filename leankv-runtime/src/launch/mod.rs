@@ -98,7 +98,7 @@ impl<'a> Launch<'a> {
     ) -> Self {
         let view = buffer.into();
         self.with(|launch| {
-            launch.put_extents(name, view.len, T::DTYPE, extents)?;
+            launch.put_extents(name, view.len, T::DTYPE, extents, &dense_strides(extents))?;
             launch.put_view(name, view)
         })
     }
@@ -112,7 +112,37 @@ impl<'a> Launch<'a> {
     ) -> Self {
         let view = buffer.into();
         self.with(|launch| {
-            launch.put_extents(name, view.len, T::DTYPE, extents)?;
+            launch.put_extents(name, view.len, T::DTYPE, extents, &dense_strides(extents))?;
+            launch.put_view_mut(name, view)
+        })
+    }
+
+    /// As [`Launch::view`], with the distance in elements between neighbours along each axis.
+    pub fn view_strided<T: Element>(
+        self,
+        name: &str,
+        buffer: impl Into<BufferView<'a, T>>,
+        extents: &[usize],
+        strides: &[usize],
+    ) -> Self {
+        let view = buffer.into();
+        self.with(|launch| {
+            launch.put_extents(name, view.len, T::DTYPE, extents, strides)?;
+            launch.put_view(name, view)
+        })
+    }
+
+    /// As [`Launch::view_mut`], with the distance in elements between neighbours along each axis.
+    pub fn view_mut_strided<T: Element>(
+        self,
+        name: &str,
+        buffer: impl Into<BufferViewMut<'a, T>>,
+        extents: &[usize],
+        strides: &[usize],
+    ) -> Self {
+        let view = buffer.into();
+        self.with(|launch| {
+            launch.put_extents(name, view.len, T::DTYPE, extents, strides)?;
             launch.put_view_mut(name, view)
         })
     }
@@ -273,22 +303,31 @@ impl<'a> Launch<'a> {
         self.put(place, Slot::Buffer { memory: view.memory, offset: view.offset, bytes, written: true })
     }
 
-    /// Fills in `name.shapeN` and `name.strideN` of a dense tensor, after checking that the buffer holds it.
+    /// Fills in `name.shapeN` and `name.strideN`, after checking that the buffer holds such a tensor.
     fn put_extents(
         &mut self,
         name: &str,
         len: usize,
         dtype: Dtype,
         extents: &[usize],
+        strides: &[usize],
     ) -> Result<(), ArgumentError> {
         // An unknown name is reported as such and not as a rank.
         self.place(name, "a buffer", |k| k != ParamKind::Scalar)?;
         let rank = self.signature().view_rank(name);
-        if rank != extents.len() {
-            let (kernel, name) = (self.kernel_name(), name.to_owned());
-            return Err(ArgumentError::Rank { kernel, name, wanted: rank, got: extents.len() });
+        for got in [extents.len(), strides.len()] {
+            if got != rank {
+                let (kernel, name) = (self.kernel_name(), name.to_owned());
+                return Err(ArgumentError::Rank { kernel, name, wanted: rank, got });
+            }
         }
-        let needed = extents.iter().try_fold(1u128, |n, &e| n.checked_mul(e as u128)).unwrap_or(u128::MAX);
+        // One past the last element that the extents reach.
+        let needed = if extents.contains(&0) {
+            0
+        } else {
+            let last = |(&e, &s): (&usize, &usize)| (e as u128 - 1).saturating_mul(s as u128);
+            extents.iter().zip(strides).map(last).fold(1u128, u128::saturating_add)
+        };
         if needed > len as u128 {
             return Err(ArgumentError::Short {
                 kernel: self.kernel_name(),
@@ -299,13 +338,19 @@ impl<'a> Launch<'a> {
                 len,
             });
         }
-        let mut stride = 1i128;
-        for (axis, &extent) in extents.iter().enumerate().rev() {
+        for (axis, (&extent, &stride)) in extents.iter().zip(strides).enumerate() {
             self.put_integer(&format!("{name}.shape{axis}"), extent as i128)?;
             if self.signature().position(&format!("{name}.stride{axis}")).is_some() {
-                self.put_integer(&format!("{name}.stride{axis}"), stride)?;
+                self.put_integer(&format!("{name}.stride{axis}"), stride as i128)?;
+            } else if stride != 1 && extent > 1 {
+                // A view without a parameter for this stride takes neighbours one element apart.
+                return Err(ArgumentError::Dense {
+                    kernel: self.kernel_name(),
+                    name: name.to_owned(),
+                    axis,
+                    stride,
+                });
             }
-            stride *= extent as i128;
         }
         Ok(())
     }
@@ -348,6 +393,23 @@ fn check_multiple(signature: &Signature, param: &ParamSpec, slot: &Slot<'_>) -> 
     }
     let (kernel, name, multiple_of) = (signature.kernel.clone(), param.name.clone(), param.multiple_of);
     Err(ArgumentError::Multiple { kernel, name, what, multiple_of, value, help })
+}
+
+/// Strides of a dense, row-major tensor.
+fn dense_strides(extents: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1usize; extents.len()];
+    for axis in (1..extents.len()).rev() {
+        strides[axis - 1] = strides[axis].saturating_mul(extents[axis]);
+    }
+    strides
+}
+
+/// Whether a parameter is an extent or a stride of a view: `x.shape0`, `kv.pages.stride1`.
+fn part_of_view(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, part)| {
+        let number = part.strip_prefix("shape").or_else(|| part.strip_prefix("stride"));
+        number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    })
 }
 
 /// The signed number in the low bits.

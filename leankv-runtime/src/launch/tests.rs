@@ -29,6 +29,7 @@ fn scale() -> (Kernel, Recorder) {
         ptr("x", Dtype::F16, Access::Read),
         number("x.shape0", Dtype::I32),
         number("x.shape1", Dtype::I32),
+        number("x.stride0", Dtype::I32),
         ptr("y", Dtype::F32, Access::ReadWrite),
         number("y.shape0", Dtype::I64),
         number("y.shape1", Dtype::I64),
@@ -39,7 +40,7 @@ fn scale() -> (Kernel, Recorder) {
         number("by", Dtype::F32),
     ];
     params[0].multiple_of = 16;
-    params[9].multiple_of = 8;
+    params[10].multiple_of = 8;
     let signature = Signature::of(&Func::new("scale", params, Loc::caller())).unwrap();
     let recorder = Recorder::default();
     (Kernel::new(Device::host(), signature, Loaded::Host(Box::new(recorder.clone()))), recorder)
@@ -83,6 +84,7 @@ fn arguments_reach_the_kernel_in_the_order_of_its_parameters() {
         pointer(x, 64),
         number(4),
         number(8),
+        number(8),
         pointer(y.wrapping_add(32), 96),
         number(2),
         number(12),
@@ -113,7 +115,7 @@ fn each_wrong_argument_is_refused_with_a_message_that_names_it_and_nothing_runs(
     check(&|l| l.scalar("n", 8).scalar("n", 8), "kernel `scale`: `n` was given twice");
     check(
         &|l| l.scalar("n", 8).scalar("by", 1.0f32),
-        "kernel `scale`: `x`, `x.shape0`, `x.shape1`, `y`, `y.shape0`, `y.shape1`, `y.stride0`, `y.stride1` and `table` \
+        "kernel `scale`: `x`, `x.shape0`, `x.shape1`, `x.stride0`, `y`, `y.shape0`, `y.shape1`, `y.stride0`, `y.stride1` and `table` \
          not given; give the extents of a view with `view` or `view_mut`",
     );
     drop(b);
@@ -141,14 +143,24 @@ fn buffers_are_held_to_type_access_length_rank_and_index_range() {
         refused(&kernel, |l| l.view("x", &b.x, &[32])),
         "kernel `scale`: `x` is a view of rank 2, not 1"
     );
+    // Rows of 8, 16 apart: the last one ends at element 24.
+    assert_eq!(
+        refused(&kernel, |l| l.view_mut_strided("y", b.y.slice_mut(..23).unwrap(), &[2, 8], &[16, 1])),
+        "kernel `scale`: `y` as [2, 8] needs 24 elements of f32, and the buffer has 23"
+    );
+    assert_eq!(
+        refused(&kernel, |l| l.view_strided("x", &b.x, &[2, 8], &[16, 2])),
+        "kernel `scale`: `x` takes elements that lie one after another along axis 1, not 2 apart; mark the parameter \
+         `#[arg(strided)]` in the kernel, or copy the data"
+    );
     assert_eq!(
         refused(&kernel, |l| l.view("x", &b.x, &[0, 1 << 31])),
-        "kernel `scale`: 2147483648 does not fit `x.shape1`, which is i32"
+        "kernel `scale`: 2147483648 does not fit `x.stride0`, which is i32"
     );
     assert_eq!(
         refused(&kernel, |l| l.buffer_mut("y", &mut b.y)).split(" not given").next(),
         Some(
-            "kernel `scale`: `x`, `x.shape0`, `x.shape1`, `y.shape0`, `y.shape1`, `y.stride0`, `y.stride1`, `table`, `n` \
+            "kernel `scale`: `x`, `x.shape0`, `x.shape1`, `x.stride0`, `y.shape0`, `y.shape1`, `y.stride0`, `y.stride1`, `table`, `n` \
              and `by`"
         )
     );

@@ -1,0 +1,92 @@
+//! The interpreter as a device: right results, and every mistake of a kernel found.
+
+use leankv_dsl::ir::{Func, parse};
+use leankv_runtime::{ArgumentError, Device, DeviceError, LaunchError};
+
+/// `out[i] = x[i] * by`, 64 elements a program, masked at `n`.
+const SCALE: &str = "\
+kernel @scale(%0 x: ptr<f32> read multiple_of 16, %1 out: ptr<f32> write, %2 n: i32, %3 by: f32) num_warps 1 {
+  %4 = program_id x : i32
+  %5 = constant 64 : i32
+  %6 = mul %4, %5 : i32
+  %7 = splat %6 : tile<64xi32>
+  %8 = iota : tile<64xi32>
+  %9 = add %7, %8 : tile<64xi32>
+  %10 = splat %2 : tile<64xi32>
+  %11 = cmp lt %9, %10 : tile<64xi1>
+  %12 = load %0[%9] mask %11 : tile<64xf32>
+  %13 = splat %3 : tile<64xf32>
+  %14 = mul %12, %13 : tile<64xf32>
+  store %1[%9], %14 mask %11
+  return
+}
+";
+
+fn scale() -> Func {
+    parse("scale.tile", SCALE).unwrap()
+}
+
+#[test]
+fn a_launch_computes_over_all_programs_and_keeps_to_its_mask() {
+    const N: usize = 100;
+    let device = Device::reference();
+    let kernel = device.interpret(&scale()).unwrap();
+    let x: Vec<f32> = (0..N).map(|i| i as f32).collect();
+    let input = device.upload(&x).unwrap();
+    let mut out = device.upload(&[7.0f32; N + 1]).unwrap();
+    let launch = kernel
+        .launch(2)
+        .buffer("x", &input)
+        .buffer_mut("out", &mut out)
+        .scalar("n", N as i32)
+        .scalar("by", 0.5f32);
+    // SAFETY: the reference device checks every access.
+    unsafe { launch.run() }.unwrap();
+    let out = out.to_vec().unwrap();
+    assert!(out[..N].iter().zip(&x).all(|(o, x)| *o == x * 0.5));
+    assert_eq!(out[N], 7.0);
+}
+
+#[test]
+fn an_access_out_of_bounds_is_reported_with_its_parameter_and_writes_nothing() {
+    let device = Device::reference();
+    let kernel = device.interpret(&scale()).unwrap();
+    let input = device.upload(&[1.0f32; 8]).unwrap();
+    let mut out = device.zeros::<f32>(8).unwrap();
+    let launch =
+        kernel.launch(1).buffer("x", &input).buffer_mut("out", &mut out).scalar("n", 9).scalar("by", 1.0f32);
+    // SAFETY: the reference device checks every access.
+    let error = unsafe { launch.run() }.unwrap_err();
+    assert!(matches!(&error, LaunchError::Execution { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("`scale`") && text.contains("`x`"), "{text}");
+    assert_eq!(out.to_vec().unwrap(), [0.0; 8]);
+}
+
+#[test]
+fn buffers_of_other_devices_and_misaligned_ones_are_refused() {
+    let device = Device::reference();
+    let kernel = device.interpret(&scale()).unwrap();
+    let input = device.upload(&[1.0f32; 8]).unwrap();
+    let of_host = Device::host().upload(&[1.0f32; 8]).unwrap();
+    let mut out = device.zeros::<f32>(8).unwrap();
+    let mut refused = |x| {
+        let launch =
+            kernel.launch(1).buffer("x", x).buffer_mut("out", &mut out).scalar("n", 4).scalar("by", 1.0f32);
+        // SAFETY: the reference device checks every access.
+        unsafe { launch.run() }.unwrap_err()
+    };
+    let error = refused(of_host.as_view());
+    assert!(matches!(error, LaunchError::Argument(ArgumentError::Device { .. })), "{error}");
+    let error = refused(input.slice(1..).unwrap());
+    assert!(
+        matches!(error, LaunchError::Argument(ArgumentError::Multiple { multiple_of: 16, .. })),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_host_device_does_not_interpret() {
+    let error = Device::host().interpret(&scale()).unwrap_err();
+    assert!(matches!(error, DeviceError::NeedsCode { .. }), "{error}");
+}
