@@ -12,9 +12,11 @@ use inkwell::module::Module;
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::AsValueRef;
 use llvm_sys::LLVMAtomicOrdering;
-pub(super) use llvm_sys::{LLVMAtomicRMWBinOp as RmwOp, LLVMIntPredicate as IntCmp, LLVMRealPredicate as FloatCmp};
 use llvm_sys::core::*;
 use llvm_sys::prelude::*;
+pub(super) use llvm_sys::{
+    LLVMAtomicRMWBinOp as RmwOp, LLVMIntPredicate as IntCmp, LLVMRealPredicate as FloatCmp,
+};
 
 use super::super::llvm::{CodegenError, intrinsic};
 

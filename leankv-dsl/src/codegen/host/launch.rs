@@ -249,8 +249,7 @@ impl HostKernel {
         ];
         // The status repeats what the assertion's callback has said.
         // SAFETY: by contract of this function; the table is the reporter's first field.
-        let _status = unsafe {
-            (self.entry)(words.as_ptr(), scratch, &ids, std::ptr::from_ref(reporter).cast())
-        };
+        let _status =
+            unsafe { (self.entry)(words.as_ptr(), scratch, &ids, std::ptr::from_ref(reporter).cast()) };
     }
 }

@@ -104,8 +104,12 @@ impl HostKernel {
             let dylib = LLVMOrcLLJITGetMainJITDylib(jit.0);
             let mut generator = null_mut();
             let prefix = LLVMOrcLLJITGetGlobalPrefix(jit.0);
-            let error =
-                LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess(&mut generator, prefix, None, null_mut());
+            let error = LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess(
+                &mut generator,
+                prefix,
+                None,
+                null_mut(),
+            );
             taken(error).or_else(|| {
                 LLVMOrcJITDylibAddGenerator(dylib, generator);
                 let buffer = LLVMCreateMemoryBufferWithMemoryRangeCopy(

@@ -159,10 +159,8 @@ impl Planner<'_> {
         let mut usage = Usage { evaluations: 1.0, last: self.at[inst].position };
         if !consumer {
             // Scalars are computed where they stand.
-            let scalar = data
-                .results
-                .iter()
-                .all(|&v| self.func.ty(v).is_ptr() || self.func.ty(v).is_scalar());
+            let scalar =
+                data.results.iter().all(|&v| self.func.ty(v).is_ptr() || self.func.ty(v).is_scalar());
             if !scalar {
                 let mut evaluations = 0.0;
                 let mut last = 0;

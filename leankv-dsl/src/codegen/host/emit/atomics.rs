@@ -68,13 +68,7 @@ impl Emit<'_, '_> {
         Ok(phi)
     }
 
-    fn atomic_element(
-        &mut self,
-        inst: Inst,
-        dtype: Dtype,
-        to: V,
-        point: &Point,
-    ) -> Result<V, CodegenError> {
+    fn atomic_element(&mut self, inst: Inst, dtype: Dtype, to: V, point: &Point) -> Result<V, CodegenError> {
         let data = self.f.inst(inst);
         let value = self.eval(data.operands[2], point, 1)?;
         match data.op {
@@ -144,5 +138,4 @@ impl Emit<'_, '_> {
         self.b.enter(exit);
         Ok(old)
     }
-
 }

@@ -93,10 +93,9 @@ impl Emit<'_, '_> {
 
         let zero = self.b.index(0);
         // A step that is not positive would never end: such a loop does not run.
-        let runs = self.b.and(
-            self.b.icmp(IntCmp::LLVMIntSLT, lower, upper),
-            self.b.icmp(IntCmp::LLVMIntSGT, step, zero),
-        );
+        let runs = self
+            .b
+            .and(self.b.icmp(IntCmp::LLVMIntSLT, lower, upper), self.b.icmp(IntCmp::LLVMIntSGT, step, zero));
         let before = self.b.here();
         let (head, exit) = (self.b.block(), self.b.block());
         self.b.branch(runs, head, exit);
@@ -136,10 +135,9 @@ impl Emit<'_, '_> {
 
         let latch = self.b.here();
         let next = self.b.add(index, step);
-        let more = self.b.and(
-            self.b.icmp(IntCmp::LLVMIntSLT, next, upper),
-            self.b.icmp(IntCmp::LLVMIntSGT, next, index),
-        );
+        let more = self
+            .b
+            .and(self.b.icmp(IntCmp::LLVMIntSLT, next, upper), self.b.icmp(IntCmp::LLVMIntSGT, next, index));
         self.b.branch(more, head, exit);
         self.b.incoming(index, next, latch);
         for (i, &out) in outs.iter().enumerate() {
@@ -178,8 +176,7 @@ impl Emit<'_, '_> {
                 phi
             })
             .collect();
-        for ((&param, carried), &state) in
-            self.f.block(test).params.clone().iter().zip(&carried).zip(&states)
+        for ((&param, carried), &state) in self.f.block(test).params.clone().iter().zip(&carried).zip(&states)
         {
             self.bind(param, carried, state);
         }

@@ -68,7 +68,11 @@ impl Emit<'_, '_> {
         };
         let out = self.alloc_for(result);
         let product = Product { a, b, acc, out: out.clone(), m, n, k, dtype };
-        if inner { self.inner(&product)? } else { self.outer(&product)? }
+        if inner {
+            self.inner(&product)?
+        } else {
+            self.outer(&product)?
+        }
         self.bufs[result] = Some(out);
         Ok(())
     }
@@ -163,7 +167,9 @@ impl Emit<'_, '_> {
                     4
                 }
             }
-            Op::Unpack | Op::Pack => of(0, pattern) + u32::from(pattern[..pattern.len() - 1].iter().any(|s| *s != Some(0))),
+            Op::Unpack | Op::Pack => {
+                of(0, pattern) + u32::from(pattern[..pattern.len() - 1].iter().any(|s| *s != Some(0)))
+            }
             Op::Join => {
                 let mut source = pattern.clone();
                 source.pop();
@@ -280,18 +286,16 @@ impl Emit<'_, '_> {
         let mut sums = Vec::new();
         for row in 0..rows {
             for chunk in 0..count {
-                let at: Point =
-                    [self.shifted(m, row, 1), self.shifted_lanes(n, chunk * lanes, lanes)].into_iter().collect();
+                let at: Point = [self.shifted(m, row, 1), self.shifted_lanes(n, chunk * lanes, lanes)]
+                    .into_iter()
+                    .collect();
                 let val = self.eval(p.acc, &at, lanes)?;
                 sums.push(self.widen(val, lanes));
             }
         }
         let row_at: Vec<V> = (0..rows)
             .map(|row| {
-                let from = self.b.mul(
-                    self.b.add(m, self.b.index(row.into())),
-                    self.b.index(p.k.into()),
-                );
+                let from = self.b.mul(self.b.add(m, self.b.index(row.into())), self.b.index(p.k.into()));
                 self.b.offset(p.a.ptr, elem, from)
             })
             .collect();
@@ -315,8 +319,9 @@ impl Emit<'_, '_> {
         })?;
         for row in 0..rows {
             for chunk in 0..count {
-                let at: Point =
-                    [self.shifted(m, row, 1), self.shifted_lanes(n, chunk * lanes, lanes)].into_iter().collect();
+                let at: Point = [self.shifted(m, row, 1), self.shifted_lanes(n, chunk * lanes, lanes)]
+                    .into_iter()
+                    .collect();
                 let v = sums[(row * count + chunk) as usize];
                 self.write(&p.out, &at, lanes, Val { v, lanes });
             }
@@ -348,14 +353,7 @@ impl Emit<'_, '_> {
     }
 
     /// `rows` x `columns` sums from row m and column n; columns are a power of two.
-    fn inner_block(
-        &mut self,
-        p: &Product,
-        m: V,
-        rows: u32,
-        n: V,
-        columns: u32,
-    ) -> Result<(), CodegenError> {
+    fn inner_block(&mut self, p: &Product, m: V, rows: u32, n: V, columns: u32) -> Result<(), CodegenError> {
         let elem = register(p.dtype);
         let width = self.product_width(p.dtype).min(1 << p.k.ilog2()).max(columns);
         let zero = self.b.zero(self.b.elem(elem, width));
@@ -372,8 +370,7 @@ impl Emit<'_, '_> {
             if at + lanes <= p.k {
                 let k = Coord::lanes(self.b.index(at.into()), lanes, &self.b);
                 let now = sums;
-                sums =
-                    self.scoped(|me| me.inner_step(p, m, rows, n, columns, k, lanes, width, &now))?;
+                sums = self.scoped(|me| me.inner_step(p, m, rows, n, columns, k, lanes, width, &now))?;
                 at += lanes;
             }
         }

@@ -99,12 +99,9 @@ impl Emit<'_, '_> {
                 let root = named(self, "llvm.sqrt")?;
                 self.b.fdiv(self.b.real(elem, lanes, 1.0), root)
             }
-            UnaryOp::Exp2
-            | UnaryOp::Log2
-            | UnaryOp::Sin
-            | UnaryOp::Cos
-            | UnaryOp::Tanh
-            | UnaryOp::Erf => self.transcendental(op, dtype, x)?,
+            UnaryOp::Exp2 | UnaryOp::Log2 | UnaryOp::Sin | UnaryOp::Cos | UnaryOp::Tanh | UnaryOp::Erf => {
+                self.transcendental(op, dtype, x)?
+            }
         };
         Ok(Val { v: self.rounded(dtype, out, lanes), lanes })
     }
@@ -167,14 +164,7 @@ impl Emit<'_, '_> {
         self.b.gather_lanes(&out)
     }
 
-    fn int_binary(
-        &mut self,
-        op: BinaryOp,
-        dtype: Dtype,
-        a: V,
-        b: V,
-        lanes: u32,
-    ) -> Result<V, CodegenError> {
+    fn int_binary(&mut self, op: BinaryOp, dtype: Dtype, a: V, b: V, lanes: u32) -> Result<V, CodegenError> {
         let elem = register(dtype);
         let ty = self.b.elem(elem, lanes);
         let signed = dtype.is_signed_int();

@@ -53,12 +53,7 @@ const ERFC: [f64; 9] = [
 
 impl Emit<'_, '_> {
     /// `exp2`, `log2`, `sin`, `cos`, `tanh`, `erf`.
-    pub(super) fn transcendental(
-        &mut self,
-        op: UnaryOp,
-        dtype: Dtype,
-        x: Val,
-    ) -> Result<V, CodegenError> {
+    pub(super) fn transcendental(&mut self, op: UnaryOp, dtype: Dtype, x: Val) -> Result<V, CodegenError> {
         let lanes = x.lanes;
         if dtype == Dtype::F64 {
             return Ok(self.by_lane(op.name(), Elem::F64, &[x.v], lanes));
@@ -227,8 +222,7 @@ impl Emit<'_, '_> {
         let near = self.b.fmul(series, x);
         // 1 - erfc(|x|); past 4.1 the complement is below half a unit.
         let most = self.f(lanes, 4.1);
-        let clamped =
-            self.b.select(self.b.fcmp(FloatCmp::LLVMRealOGT, magnitude, most), most, magnitude);
+        let clamped = self.b.select(self.b.fcmp(FloatCmp::LLVMRealOGT, magnitude, most), most, magnitude);
         let exponent = self.poly(clamped, &ERFC, lanes)?;
         let complement = self.exp2(exponent, lanes)?;
         let far = self.b.fsub(self.f(lanes, 1.0), complement);

@@ -145,10 +145,8 @@ impl Emit<'_, '_> {
                 let mut used = 1;
                 let mut parts = Vec::new();
                 for i in 0..per_word {
-                    let at = self.b.add(
-                        self.b.mul(base, self.b.index(per_word.into())),
-                        self.b.index(i.into()),
-                    );
+                    let at =
+                        self.b.add(self.b.mul(base, self.b.index(per_word.into())), self.b.index(i.into()));
                     let at: Point = rows.iter().copied().chain([Coord::at(at, &self.b)]).collect();
                     let val = self.eval(codes, &at, lanes)?;
                     used = used.max(val.lanes);

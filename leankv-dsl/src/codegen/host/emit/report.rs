@@ -55,12 +55,8 @@ impl Emit<'_, '_> {
             return Err(CodegenError::Malformed("not a print".to_owned()));
         };
         let operands = data.operands.iter().map(|&value| SiteOperand::of(self.f.ty(value))).collect();
-        let site = self.site(Site {
-            assert: false,
-            text: prefix.clone(),
-            loc: data.loc.to_string(),
-            operands,
-        });
+        let site =
+            self.site(Site { assert: false, text: prefix.clone(), loc: data.loc.to_string(), operands });
         for (index, &value) in data.operands.iter().enumerate() {
             let (dtype, shape) = self.f.ty(value).as_tile().expect("print takes tiles");
             let (shape, elements) = (shape.clone(), shape.elements());
