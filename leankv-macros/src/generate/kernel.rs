@@ -174,7 +174,8 @@ fn definition(kernel: &Kernel) -> TokenStream {
     let turbofish = ty_generics.as_turbofish();
     let span = Span::call_site().located_at(ident.span());
     let loc = quote_spanned!(ident.span()=> ::leankv_dsl::ir::Loc::new(::core::file!(), ::core::line!(), ::core::column!()));
-    let type_doc = format!("The kernel `{name}` as a value: see the function [`{ident}`](fn@{ident}).\n\n{doc}");
+    let type_doc =
+        format!("The kernel `{name}` as a value: see the function [`{ident}`](fn@{ident}).\n\n{doc}");
     let marker = quote!(::core::marker::PhantomData<fn() -> (#(#type_params,)*)>);
     quote_spanned! {span=>
         #struct_tokens

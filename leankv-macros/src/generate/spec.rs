@@ -80,9 +80,10 @@ fn implement(spec: &SpecStruct) -> TokenStream {
                 ::std::vec![#(#fields),*]
             }
             fn settings(&self) -> ::leankv_dsl::lang::Settings {
-                ::leankv_dsl::lang::Settings::from_iter([
+                let __pairs: ::std::vec::Vec<(::std::string::String, ::std::string::String)> = ::std::vec![
                     #((::std::string::String::from(#texts), ::std::string::ToString::to_string(&self.#names))),*
-                ] as [(::std::string::String, ::std::string::String); _])
+                ];
+                __pairs.into_iter().collect()
             }
             fn from_settings(
                 __settings: &::leankv_dsl::lang::Settings,
@@ -103,12 +104,12 @@ fn implement(spec: &SpecStruct) -> TokenStream {
 /// The default, or the first of the declared values.
 fn first_value(field: &crate::parse::spec::SpecField) -> Option<TokenStream> {
     if let Some(default) = &field.default {
-        return Some(quote!(::core::convert::Into::into(#default)));
+        return Some(quote!(#default));
     }
     let values = field.values.as_ref()?;
     Some(match values {
         Expr::Array(array) => match array.elems.first() {
-            Some(first) => quote!(::core::convert::Into::into(#first)),
+            Some(first) => quote!(#first),
             None => return None,
         },
         other => quote! {

@@ -11,17 +11,6 @@ pub(crate) enum Kind {
     While,
 }
 
-impl Kind {
-    /// The keyword.
-    pub(crate) fn keyword(self) -> &'static str {
-        match self {
-            Kind::If => "if",
-            Kind::For => "for",
-            Kind::While => "while",
-        }
-    }
-}
-
 /// `if` is rewritten unless its condition is a pattern match or `comptime(..)`.
 pub(crate) fn rewrites_if(expr: &ExprIf) -> bool {
     !has_let(&expr.cond) && !is_comptime(&expr.cond)

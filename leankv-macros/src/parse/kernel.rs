@@ -269,7 +269,10 @@ fn check_keys(kernel: &Kernel, errors: &mut Errors) {
             errors.on(spec, "this kernel has its own spec struct, so there is none to name");
         }
         if let Some(valid) = &kernel.keys.valid {
-            errors.on(valid, "this kernel has its own spec struct\nhelp: write `#[spec(valid = |s| ..)]` on it");
+            errors.on(
+                valid,
+                "this kernel has its own spec struct\nhelp: write `#[spec(valid = |s| ..)]` on it",
+            );
         }
         return;
     }

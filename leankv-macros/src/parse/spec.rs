@@ -48,13 +48,8 @@ pub(crate) fn parse(input: DeriveInput, errors: &mut Errors) -> Option<SpecStruc
     let mut fields = Vec::new();
     for field in item.fields {
         let syn::Member::Named(name) = field.member else { continue };
-        let mut out = SpecField {
-            name,
-            doc: doc_text(&field.attrs),
-            ty: field.ty,
-            default: None,
-            values: None,
-        };
+        let mut out =
+            SpecField { name, doc: doc_text(&field.attrs), ty: field.ty, default: None, values: None };
         check_type(&out.ty, errors);
         for attr in field.attrs.iter().filter(|a| a.path().is_ident("spec")) {
             let parsed = keys(attr, &["default", "values"], |key, value| match key {
