@@ -7,7 +7,7 @@ use crate::diag::{Diagnostic, Diagnostics};
 use crate::ir::{Func, Loc};
 
 /// Settings are no valid specialisation of the kernel.
-pub const BAD_SPEC: &str = "K0206";
+pub const BAD_SPEC: &str = "K0006";
 
 /// A kernel with its spec's type. `#[kernel]` implements it.
 pub trait TypedKernel {

@@ -35,6 +35,8 @@ mod kernel;
 mod ops;
 mod record;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 mod tile;
 
 pub use arg::{ArgOptions, ArgScope, KernelArg};

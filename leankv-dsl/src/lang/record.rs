@@ -9,24 +9,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::diag::{Diagnostic, Diagnostics};
-use crate::ir::{Builder, Const, Dtype, Entity, Func, Inst, Loc, Op, Param, Shape, Type, Value};
+use crate::ir::{Builder, Const, Dtype, Entity, Func, Inst, Loc, Op, Param, Shape, Type, Value, verify};
 
 /// A value of another kernel, or one made while no kernel was being recorded.
-pub(crate) const FOREIGN_VALUE: &str = "K0201";
+pub(crate) const FOREIGN_VALUE: &str = "K0001";
 /// Control flow left a recorded region.
-pub(crate) const LEFT_REGION: &str = "K0202";
+pub(crate) const LEFT_REGION: &str = "K0002";
 /// A carried variable changes its type.
-pub(crate) const CARRY_TYPE: &str = "K0203";
+pub(crate) const CARRY_TYPE: &str = "K0003";
 /// A plain Rust value changed inside a recorded region.
-pub(crate) const PLAIN_CHANGED: &str = "K0204";
+pub(crate) const PLAIN_CHANGED: &str = "K0004";
 /// The arms of an `if` give values of different types.
-pub(crate) const ARMS_DIFFER: &str = "K0205";
+pub(crate) const ARMS_DIFFER: &str = "K0005";
 /// The kernel's Rust code panicked while it was recorded.
-pub(crate) const PANICKED: &str = "K0207";
+pub(crate) const PANICKED: &str = "K0007";
 /// A static assertion does not hold for this specialisation.
-pub(crate) const STATIC_ASSERT: &str = "K0208";
+pub(crate) const STATIC_ASSERT: &str = "K0008";
 /// An argument of an op that is a plain number is out of range.
-pub(crate) const BAD_ARGUMENT: &str = "K0209";
+pub(crate) const BAD_ARGUMENT: &str = "K0009";
 
 /// A handle to an IR value, or poison.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +61,7 @@ impl Session {
             return Some(handle.value);
         }
         if !handle.is_poison() {
-            self.found.push(
+            self.push(
                 Diagnostic::error(FOREIGN_VALUE, loc, "a value of another kernel is used here")
                     .note("a tile or scalar belongs to the recording that made it")
                     .help("make the value inside this kernel, or pass it as a parameter of the launch"),
@@ -73,6 +73,18 @@ impl Session {
     fn own_all(&mut self, handles: &[Handle], loc: Loc) -> Option<Vec<Value>> {
         let values: Vec<Option<Value>> = handles.iter().map(|&h| self.own(h, loc)).collect();
         values.into_iter().collect()
+    }
+
+    /// Keeps a mistake, unless it is known: a loop that runs while the kernel is recorded repeats itself, and nested regions
+    /// see the same plain value change.
+    fn push(&mut self, new: Diagnostic) {
+        let known = self.found.iter().any(|old| {
+            let same_place = old.code == new.code && old.loc() == new.loc();
+            same_place && (old.code == PLAIN_CHANGED || old.message == new.message)
+        });
+        if !known {
+            self.found.push(new);
+        }
     }
 
     fn handle(&self, value: Value) -> Handle {
@@ -137,7 +149,10 @@ pub(crate) fn record(
     if found.has_errors() {
         return Err(with_spec(found));
     }
-    session.builder.build(loc).map_err(|error| with_spec(Diagnostic::building(&error, loc).into()))
+    let func =
+        session.builder.build(loc).map_err(|error| with_spec(Diagnostic::building(&error, loc).into()))?;
+    verify(&func).map_err(with_spec)?;
+    Ok(func)
 }
 
 /// Whether a kernel is being recorded on this thread.
@@ -147,7 +162,7 @@ pub(crate) fn active() -> bool {
 
 /// Reports a mistake.
 pub(crate) fn report(diagnostic: Diagnostic) {
-    with(|s| s.found.push(diagnostic));
+    with(|s| s.push(diagnostic));
 }
 
 /// Reports a mistake and gives poison.
@@ -179,7 +194,7 @@ pub(crate) fn ops(
         match s.builder.op(op, &values, wanted, loc) {
             Ok(out) => Some(out.into_iter().map(|v| s.handle(v)).collect::<Vec<_>>()),
             Err(error) => {
-                s.found.push(Diagnostic::building(&error, loc));
+                s.push(Diagnostic::building(&error, loc));
                 None
             }
         }
@@ -237,7 +252,7 @@ pub(crate) fn begin(op: Op, operands: &[Handle], loc: Loc) -> Option<Region> {
         match s.builder.begin(op, &values, loc) {
             Ok(inst) => Some(Region(inst)),
             Err(error) => {
-                s.found.push(Diagnostic::building(&error, loc));
+                s.push(Diagnostic::building(&error, loc));
                 None
             }
         }
@@ -262,7 +277,7 @@ pub(crate) fn close(region: Region, yields: &[Handle], loc: Loc) -> bool {
         match s.builder.close_region(region.0, &values, loc) {
             Ok(()) => true,
             Err(error) => {
-                s.found.push(Diagnostic::building(&error, loc));
+                s.push(Diagnostic::building(&error, loc));
                 false
             }
         }
@@ -319,7 +334,7 @@ pub(crate) fn depth() -> usize {
 /// Reports that control flow left a region without ending it. Regions above `depth` are closed, so that recording can go on.
 pub(crate) fn abandoned(what: &str, depth: usize, loc: Loc) {
     with(|s| {
-        s.found.push(
+        s.push(
             Diagnostic::error(LEFT_REGION, loc, format!("control flow leaves this {what} while it is recorded"))
                 .help("`break`, `continue`, `return` and `?` cannot leave a recorded loop or branch, not even inside a macro"),
         );
