@@ -35,6 +35,7 @@
 
 mod access;
 mod args;
+mod constant;
 mod data;
 mod elementwise;
 mod exec;
@@ -52,6 +53,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use args::{Arg, ArgError, ScalarValue};
+pub use constant::fold_constant;
 pub use fault::{Fault, FaultKind};
 pub use memory::{BufferId, Memory};
 
