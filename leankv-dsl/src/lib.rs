@@ -4,6 +4,10 @@
 //! ([`interp`], or machine code from [`codegen`]). Layers only look down: [`lang`] and [`format`]
 //! know the IR, nothing below [`codegen`] knows LLVM.
 
+// The macros name this crate by its absolute path, here too.
+#[allow(unused_extern_crates)]
+extern crate self as leankv_dsl;
+
 pub mod codegen;
 pub mod diag;
 pub mod format;

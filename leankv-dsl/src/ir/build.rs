@@ -65,6 +65,11 @@ impl Builder {
         self.open.len()
     }
 
+    /// The op whose region is innermost.
+    pub fn innermost(&self) -> Option<Inst> {
+        self.open.last().map(|open| open.owner)
+    }
+
     /// The type of a value.
     pub fn ty(&self, value: Value) -> &Type {
         self.func.ty(value)

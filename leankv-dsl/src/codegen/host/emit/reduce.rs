@@ -1,0 +1,253 @@
+//! `reduce` and `scan`.
+
+use super::super::build::V;
+use super::{Buf, CodegenError, Coord, Emit, Point, Val};
+use crate::ir::{BinaryOp, Block, Combine, CombineKind, Dtype, Inst, Op, Shape};
+
+impl Emit<'_, '_> {
+    /// Combines two elements by a built-in, without rounding to a 16-bit type: sums are kept in `f32`.
+    fn combined(&mut self, kind: CombineKind, dtype: Dtype, x: Val, y: Val) -> Result<Val, CodegenError> {
+        let wide = if dtype.is_float() && dtype != Dtype::F64 { Dtype::F32 } else { dtype };
+        match (kind, dtype) {
+            (CombineKind::Add, Dtype::I1) => self.binary(BinaryOp::Xor, dtype, x, y),
+            _ => self.binary(kind.binary(), wide, x, y),
+        }
+    }
+
+    /// A vector's lanes combined to one scalar.
+    fn fold(&mut self, kind: CombineKind, dtype: Dtype, val: Val) -> Result<Val, CodegenError> {
+        let mut val = val;
+        while val.lanes > 1 {
+            let half = val.lanes / 2;
+            let low: Vec<u32> = (0..half).collect();
+            let high: Vec<u32> = (half..val.lanes).collect();
+            let low = Val { v: self.b.shuffle(val.v, val.v, &low), lanes: half };
+            let high = Val { v: self.b.shuffle(val.v, val.v, &high), lanes: half };
+            val = self.combined(kind, dtype, low, high)?;
+        }
+        Ok(val)
+    }
+
+    pub(super) fn emit_reduce(&mut self, inst: Inst) -> Result<(), CodegenError> {
+        let data = self.f.inst(inst);
+        let Op::Reduce { axis, combine } = &data.op else {
+            return Err(CodegenError::Malformed("not a reduction".to_owned()));
+        };
+        let axis = usize::from(*axis);
+        let shape = self.f.ty(data.operands[0]).shape().expect("reduce takes tiles").clone();
+        let bufs: Vec<Option<Buf>> = data
+            .results
+            .iter()
+            .map(|&result| (!self.f.ty(result).is_scalar()).then(|| self.alloc_for(result)))
+            .collect();
+        let out_shape = shape.without_axis(axis);
+        match combine {
+            Combine::Kind(kind) => {
+                let kind = *kind;
+                if axis + 1 == shape.rank() {
+                    self.nest(out_shape.extents(), &mut Point::new(), &mut |me, point| {
+                        let val = me.reduce_row(inst, kind, &shape, point)?;
+                        me.put(inst, 0, &bufs[0], point, 1, val);
+                        Ok(())
+                    })?;
+                } else {
+                    self.elements(&out_shape, &mut |me, point, lanes| {
+                        let val = me.reduce_column(inst, kind, &shape, axis, point, lanes)?;
+                        me.put(inst, 0, &bufs[0], point, lanes, val);
+                        Ok(())
+                    })?;
+                }
+            }
+            Combine::Region => {
+                let region = data.regions[0];
+                self.nest(out_shape.extents(), &mut Point::new(), &mut |me, point| {
+                    let finals = me.reduce_region(inst, region, &shape, axis, point)?;
+                    for (i, &v) in finals.iter().enumerate() {
+                        me.put(inst, i, &bufs[i], point, 1, Val::scalar(v));
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        for (&result, buf) in data.results.iter().zip(bufs) {
+            self.bufs[result] = buf;
+        }
+        Ok(())
+    }
+
+    /// Stores a result's element, or defines the scalar.
+    fn put(&mut self, inst: Inst, index: usize, buf: &Option<Buf>, point: &Point, lanes: u32, val: Val) {
+        let result = self.f.inst(inst).results[index];
+        let dtype = self.f.ty(result).dtype();
+        let val = Val { v: self.rounded(dtype, val.v, val.lanes), lanes: val.lanes };
+        match buf {
+            Some(buf) => self.write(buf, point, lanes, val),
+            None => self.env[result] = Some(val),
+        }
+    }
+
+    /// Along the last dimension: a vector of partial results, then its lanes.
+    fn reduce_row(
+        &mut self,
+        inst: Inst,
+        kind: CombineKind,
+        shape: &Shape,
+        point: &Point,
+    ) -> Result<Val, CodegenError> {
+        let source = self.f.inst(inst).operands[0];
+        let dtype = self.f.ty(source).dtype();
+        let extent = *shape.extents().last().expect("reduce takes a dimension");
+        let width = self.width;
+        let whole = extent / width * width;
+        let identity = self.constant(kind.identity(dtype), dtype);
+        let at = |coord: Coord| -> Point { point.iter().copied().chain([coord]).collect() };
+        let mut total: Option<Val> = None;
+        if whole > 0 {
+            let start = self.b.splat(identity, width);
+            let sums = self.repeat(0, whole.into(), width.into(), &[start], |me, base, sums| {
+                let coord = Coord::lanes(base, width, &me.b);
+                let val = me.eval(source, &at(coord), width)?;
+                let wide = Val { v: me.widen(val, width), lanes: width };
+                Ok(vec![me.combined(kind, dtype, Val { v: sums[0], lanes: width }, wide)?.v])
+            })?;
+            total = Some(self.fold(kind, dtype, Val { v: sums[0], lanes: width })?);
+        }
+        let (mut from, mut lanes) = (whole, width);
+        while from < extent {
+            lanes /= 2;
+            if from + lanes > extent {
+                continue;
+            }
+            let coord = Coord::lanes(self.b.index(from.into()), lanes, &self.b);
+            let part = self.scoped(|me| {
+                let val = me.eval(source, &at(coord), lanes)?;
+                let wide = Val { v: me.widen(val, lanes), lanes };
+                me.fold(kind, dtype, wide)
+            })?;
+            total = Some(match total {
+                None => part,
+                Some(total) => self.combined(kind, dtype, total, part)?,
+            });
+            from += lanes;
+        }
+        Ok(total.unwrap_or(Val::scalar(identity)))
+    }
+
+    /// Along another dimension: one vector of results.
+    fn reduce_column(
+        &mut self,
+        inst: Inst,
+        kind: CombineKind,
+        shape: &Shape,
+        axis: usize,
+        point: &Point,
+        lanes: u32,
+    ) -> Result<Val, CodegenError> {
+        let source = self.f.inst(inst).operands[0];
+        let dtype = self.f.ty(source).dtype();
+        let start = self.b.splat(self.constant(kind.identity(dtype), dtype), lanes);
+        let sums = self.repeat(0, shape[axis].into(), 1, &[start], |me, index, sums| {
+            let mut at = point.clone();
+            at.insert(axis, Coord::at(index, &me.b));
+            let val = me.eval(source, &at, lanes)?;
+            let wide = Val { v: me.widen(val, lanes), lanes };
+            Ok(vec![me.combined(kind, dtype, Val { v: sums[0], lanes }, wide)?.v])
+        })?;
+        Ok(Val { v: sums[0], lanes })
+    }
+
+    /// By a region, element after element.
+    fn reduce_region(
+        &mut self,
+        inst: Inst,
+        region: Block,
+        shape: &Shape,
+        axis: usize,
+        point: &Point,
+    ) -> Result<Vec<V>, CodegenError> {
+        let first = self.elements_at(inst, axis, point, self.b.index(0))?;
+        if shape[axis] == 1 {
+            return Ok(first);
+        }
+        self.repeat(1, shape[axis].into(), 1, &first, |me, index, sums| {
+            let next = me.elements_at(inst, axis, point, index)?;
+            let args: Vec<Val> = sums.iter().chain(&next).map(|&v| Val::scalar(v)).collect();
+            Ok(me.region(region, &args)?.into_iter().map(|val| val.v).collect())
+        })
+    }
+
+    /// The scalars of all operands at one index along an axis.
+    fn elements_at(
+        &mut self,
+        inst: Inst,
+        axis: usize,
+        point: &Point,
+        index: V,
+    ) -> Result<Vec<V>, CodegenError> {
+        let mut at = point.clone();
+        at.insert(axis, Coord::at(index, &self.b));
+        let operands = self.f.inst(inst).operands.clone();
+        operands.iter().map(|&operand| Ok(self.eval(operand, &at, 1)?.v)).collect()
+    }
+
+    pub(super) fn emit_scan(&mut self, inst: Inst) -> Result<(), CodegenError> {
+        let data = self.f.inst(inst);
+        let Op::Scan { axis, reverse, combine } = data.op else {
+            return Err(CodegenError::Malformed("not a scan".to_owned()));
+        };
+        let axis = usize::from(axis);
+        let shape = self.f.ty(data.operands[0]).shape().expect("scan takes tiles").clone();
+        let bufs: Vec<Buf> = data.results.iter().map(|&result| self.alloc_for(result)).collect();
+        let extent = shape[axis];
+        let dtype = self.f.ty(data.operands[0]).dtype();
+        let region = data.regions.first().copied();
+        let rows = shape.without_axis(axis);
+        let along = |me: &mut Self, index: V| {
+            if reverse { me.b.sub(me.b.index(u64::from(extent) - 1), index) } else { index }
+        };
+        self.nest(rows.extents(), &mut Point::new(), &mut |me, point| {
+            let at = along(me, me.b.index(0));
+            let first = me.elements_at(inst, axis, point, at)?;
+            me.put_row(&bufs, axis, point, at, &first);
+            if extent == 1 {
+                return Ok(());
+            }
+            me.repeat(1, extent.into(), 1, &first, |me, index, sums| {
+                let at = along(me, index);
+                let next = me.elements_at(inst, axis, point, at)?;
+                // The left operand stands for the lower indices.
+                let (low, high) = if reverse { (&next[..], sums) } else { (sums, &next[..]) };
+                let out: Vec<V> = match (combine, region) {
+                    (Combine::Kind(kind), _) => {
+                        let (x, y) = (Val::scalar(low[0]), Val::scalar(high[0]));
+                        vec![me.combined(kind, dtype, x, y)?.v]
+                    }
+                    (Combine::Region, Some(region)) => {
+                        let args: Vec<Val> = low.iter().chain(high).map(|&v| Val::scalar(v)).collect();
+                        me.region(region, &args)?.into_iter().map(|val| val.v).collect()
+                    }
+                    (Combine::Region, None) => {
+                        return Err(CodegenError::Malformed("a scan without its region".to_owned()));
+                    }
+                };
+                me.put_row(&bufs, axis, point, at, &out);
+                Ok(out)
+            })?;
+            Ok(())
+        })?;
+        for (&result, buf) in data.results.iter().zip(bufs) {
+            self.bufs[result] = Some(buf);
+        }
+        Ok(())
+    }
+
+    /// Writes one element of each scanned tile.
+    fn put_row(&mut self, bufs: &[Buf], axis: usize, point: &Point, index: V, values: &[V]) {
+        let mut at = point.clone();
+        at.insert(axis, Coord::at(index, &self.b));
+        for (buf, &v) in bufs.iter().zip(values) {
+            let v = self.rounded(buf.dtype, v, 1);
+            self.write(buf, &at, 1, Val::scalar(v));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The machine that this process runs on, as LLVM sees it.
+
+use std::sync::OnceLock;
+
+use inkwell::OptimizationLevel;
+use inkwell::targets::{CodeModel, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+
+use crate::codegen::llvm::{CodegenError, llvm_version};
+
+/// The host CPU.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostTarget {
+    /// LLVM's triple.
+    pub triple: String,
+    /// LLVM's name of the CPU.
+    pub cpu: String,
+    /// LLVM's list of features, `+avx2,-avx512f,..`.
+    pub features: String,
+}
+
+impl HostTarget {
+    /// This machine.
+    ///
+    /// # Errors
+    /// When LLVM has no back end for it, or it lacks what generated code needs (on x86-64: AVX2, FMA, F16C).
+    pub fn native() -> Result<HostTarget, CodegenError> {
+        static READY: OnceLock<Result<(), String>> = OnceLock::new();
+        READY
+            .get_or_init(|| Target::initialize_native(&InitializationConfig::default()))
+            .clone()
+            .map_err(|reason| CodegenError::Target { target: "host".to_owned(), reason })?;
+        let target = HostTarget {
+            triple: TargetMachine::get_default_triple().as_str().to_string_lossy().into_owned(),
+            cpu: TargetMachine::get_host_cpu_name().to_string(),
+            features: TargetMachine::get_host_cpu_features().to_string(),
+        };
+        if target.is_x86() {
+            for feature in ["avx2", "fma", "f16c"] {
+                if !target.has(feature) {
+                    return Err(CodegenError::Target {
+                        target: "host".to_owned(),
+                        reason: format!(
+                            "the CPU `{}` has no {feature}; kernels need x86-64-v3 (use the interpreter here)",
+                            target.cpu
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(target)
+    }
+
+    /// What compiled objects depend on beside the IR: CPU, features and LLVM's version.
+    pub fn cache_key(&self) -> String {
+        format!("host;{};{};{};llvm-{}", self.triple, self.cpu, self.features, llvm_version())
+    }
+
+    fn is_x86(&self) -> bool {
+        self.triple.starts_with("x86_64")
+    }
+
+    fn has(&self, feature: &str) -> bool {
+        self.features.split(',').any(|entry| entry.strip_prefix('+') == Some(feature))
+    }
+
+    /// 32-bit elements in a vector register.
+    pub(super) fn width(&self) -> u32 {
+        match () {
+            _ if self.is_x86() && self.has("avx512f") && self.has("avx512bw") && self.has("avx512vl") => 16,
+            _ if self.is_x86() => 8,
+            _ => 4,
+        }
+    }
+
+    /// Vector registers.
+    pub(super) fn registers(&self) -> u32 {
+        if self.is_x86() && self.width() < 16 { 16 } else { 32 }
+    }
+
+    /// LLVM's machine for it.
+    pub(super) fn machine(&self) -> Result<TargetMachine, CodegenError> {
+        let fail = |reason: String| CodegenError::Target { target: "host".to_owned(), reason };
+        let triple = TargetTriple::create(&self.triple);
+        let target = Target::from_triple(&triple).map_err(|e| fail(e.to_string()))?;
+        // LLVM prefers 256-bit vectors on most CPUs with AVX-512; the emitter has already chosen its width.
+        let features = if self.width() == 16 {
+            format!("{},-prefer-256-bit", self.features)
+        } else {
+            self.features.clone()
+        };
+        target
+            .create_target_machine(
+                &triple,
+                &self.cpu,
+                &features,
+                OptimizationLevel::Default,
+                RelocMode::PIC,
+                CodeModel::Small,
+            )
+            .ok_or_else(|| fail(format!("LLVM has no back end for {}", self.triple)))
+    }
+}

@@ -1,0 +1,141 @@
+//! Kernel parameters: how a Rust type becomes parameters of the launch.
+
+use crate::diag::Diagnostic;
+use crate::ir::{Access, Dtype, Loc, Param, Type};
+
+use super::element::Plain;
+use super::ops::{Ptr, PtrMut, View, ViewMut};
+use super::record::{self, BAD_ARGUMENT, Handle};
+use super::tile::{Scalar, Tile};
+
+/// What `#[arg(..)]` on a parameter says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ArgOptions {
+    strided: bool,
+    align: u64,
+    multiple_of: u64,
+}
+
+impl ArgOptions {
+    /// No promises but the default ones.
+    pub fn new() -> ArgOptions {
+        ArgOptions::default()
+    }
+
+    /// Views: the last stride is a run-time number too.
+    pub fn strided(mut self) -> ArgOptions {
+        self.strided = true;
+        self
+    }
+
+    /// Views and pointers: the address is a multiple of `bytes`; for views every row too.
+    pub fn align(mut self, bytes: usize) -> ArgOptions {
+        self.align = bytes as u64;
+        self
+    }
+
+    /// Scalars: the number is a multiple of `divisor`.
+    pub fn multiple_of(mut self, divisor: usize) -> ArgOptions {
+        self.multiple_of = divisor as u64;
+        self
+    }
+}
+
+/// Where parameters are declared.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ArgScope;
+
+impl ArgScope {
+    /// A pointer parameter whose address is a multiple of `align` bytes, at least the element's size.
+    fn pointer(&mut self, name: &str, dtype: Dtype, access: Access, align: u64, loc: Loc) -> Handle {
+        let natural = u64::from(dtype.bytes().unwrap_or(1));
+        if align != 0 && (!align.is_power_of_two() || align < natural) {
+            return record::fail(
+                Diagnostic::error(BAD_ARGUMENT, loc, format!("`{name}` is aligned to {align} bytes"))
+                    .help(format!("an alignment is a power of two, at least {natural} for `{dtype}`")),
+            );
+        }
+        let mut param = Param::new(name, Type::ptr(dtype), access);
+        param.multiple_of = align.max(natural);
+        record::param(param)
+    }
+
+    fn number(&mut self, name: &str, dtype: Dtype, multiple_of: u64) -> Handle {
+        let mut param = Param::new(name, Type::scalar(dtype), Access::Read);
+        param.multiple_of = multiple_of.max(1);
+        record::param(param)
+    }
+
+    /// Extents and strides of a view.
+    fn dims<const R: usize>(&mut self, name: &str, dtype: Dtype, options: ArgOptions) -> super::ops::Dims<R> {
+        let mut extents = [Handle::poison(); R];
+        let mut strides = [None; R];
+        for (axis, slot) in extents.iter_mut().enumerate() {
+            *slot = self.number(&format!("{name}.shape{axis}"), Dtype::I64, 1);
+        }
+        let row = options.align / u64::from(dtype.bytes().unwrap_or(1));
+        for (axis, slot) in strides.iter_mut().enumerate() {
+            if axis + 1 < R || options.strided {
+                let promise = if axis + 1 < R { row } else { 1 };
+                *slot = Some(self.number(&format!("{name}.stride{axis}"), Dtype::I64, promise));
+            }
+        }
+        super::ops::Dims { extents, strides }
+    }
+}
+
+/// A type that can be a parameter of a kernel: views, pointers, scalars, and structs of them through
+/// `#[derive(KernelArg)]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a parameter of a kernel's launch",
+    label = "not a kernel parameter",
+    note = "parameters are View, ViewMut, Ptr, PtrMut, Scalar, and structs of them with `#[derive(KernelArg)]`",
+    note = "a value known at specialisation time is marked `#[comptime]`"
+)]
+pub trait KernelArg: Sized {
+    /// Declares the parameters called `name` and gives their handles.
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self;
+}
+
+impl<E: Plain, const R: usize> KernelArg for View<E, R> {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        let ptr = scope.pointer(name, E::TYPE, Access::Read, options.align, Loc::caller());
+        View { ptr: Ptr::new(ptr), dims: scope.dims(name, E::TYPE, options) }
+    }
+}
+
+impl<E: Plain, const R: usize> KernelArg for ViewMut<E, R> {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        let ptr = scope.pointer(name, E::TYPE, Access::ReadWrite, options.align, Loc::caller());
+        ViewMut { ptr: PtrMut::new(ptr), dims: scope.dims(name, E::TYPE, options) }
+    }
+}
+
+impl<E: Plain> KernelArg for Ptr<E> {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        Ptr::new(scope.pointer(name, E::TYPE, Access::Read, options.align, Loc::caller()))
+    }
+}
+
+impl<E: Plain> KernelArg for PtrMut<E> {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        PtrMut::new(scope.pointer(name, E::TYPE, Access::ReadWrite, options.align, Loc::caller()))
+    }
+}
+
+impl<E: Plain> KernelArg for Scalar<E> {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        Tile::new(scope.number(name, E::TYPE, options.multiple_of))
+    }
+}
+
+impl KernelArg for () {
+    fn declare(_: &mut ArgScope, _: &str, _: ArgOptions) -> Self {}
+}

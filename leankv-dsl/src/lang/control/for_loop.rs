@@ -1,0 +1,276 @@
+//! `for`.
+
+use std::marker::PhantomData;
+
+use super::slot::{Kind, KindOf, Recorded, Slot, Static};
+use super::state::Carried;
+use crate::ir::{Loc, Op, Type};
+use crate::lang::element::Index;
+use crate::lang::ops::scalar;
+use crate::lang::record::{self, Handle, Region};
+use crate::lang::tile::{Operand, Scalar, Tile};
+
+/// Run-time bounds of a loop.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    lower: Handle,
+    upper: Handle,
+    step: Handle,
+    index: Type,
+    stages: u8,
+    loc: Loc,
+}
+
+/// What a kernel can loop over: a recorded [`Range`] (or something made of one with [`Range::map`]), or any Rust iterator, whose turns
+/// are then all recorded one after another.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be looped over",
+    label = "neither a run-time range nor a Rust iterator",
+    note = "a loop with run-time bounds is written `for i in range(low, high)`"
+)]
+pub trait Iterable: Sized {
+    /// Whether the loop is recorded.
+    type Kind: Kind;
+    /// What the loop variable is.
+    type Item;
+    /// Gives the items: all of a static loop, exactly one of a recorded loop.
+    type Iter: Iterator<Item = Self::Item>;
+
+    /// The bounds of a recorded loop.
+    fn bounds(&self) -> Option<Bounds>;
+    /// The items; `index` is a recorded loop's index.
+    #[doc(hidden)]
+    fn items(self, index: Scalar<i64>) -> Self::Iter;
+}
+
+impl<I: IntoIterator> Iterable for I {
+    type Kind = Static;
+    type Item = I::Item;
+    type Iter = I::IntoIter;
+
+    fn bounds(&self) -> Option<Bounds> {
+        None
+    }
+
+    fn items(self, _: Scalar<i64>) -> I::IntoIter {
+        self.into_iter()
+    }
+}
+
+/// Run-time indices `low, low + step, ..` below `high`.
+pub struct Range<E> {
+    bounds: Bounds,
+    index: PhantomData<fn() -> E>,
+}
+
+impl<E> Clone for Range<E> {
+    fn clone(&self) -> Self {
+        Range { bounds: self.bounds.clone(), index: PhantomData }
+    }
+}
+
+impl<E> std::fmt::Debug for Range<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("range")
+    }
+}
+
+/// The run-time range `low .. high` of `i32` or `i64`: a recorded loop.
+///
+/// A loop over a plain Rust range (`0..4`) is unrolled while the kernel is recorded.
+#[track_caller]
+pub fn range<E: Index>(low: impl Operand<E, 0>, high: impl Operand<E, 0>) -> Range<E> {
+    let loc = Loc::caller();
+    let bounds = Bounds {
+        lower: scalar::<E>(low, loc),
+        upper: scalar::<E>(high, loc),
+        step: record::constant(crate::ir::Const::Int(1), &Type::scalar(E::TYPE), loc),
+        index: Type::scalar(E::TYPE),
+        stages: 1,
+        loc,
+    };
+    Range { bounds, index: PhantomData }
+}
+
+impl<E: Index> Range<E> {
+    /// With this step, which must be positive.
+    #[track_caller]
+    pub fn step(mut self, step: impl Operand<E, 0>) -> Self {
+        self.bounds.step = scalar::<E>(step, Loc::caller());
+        self
+    }
+
+    /// Asks for a software pipeline of this depth: loads of later turns run ahead.
+    #[track_caller]
+    pub fn stages(mut self, stages: usize) -> Self {
+        match u8::try_from(stages) {
+            Ok(stages @ 1..=16) => self.bounds.stages = stages,
+            _ => record::report(
+                crate::diag::Diagnostic::error(
+                    record::BAD_ARGUMENT,
+                    Loc::caller(),
+                    format!("a pipeline of {stages} stages"),
+                )
+                .help("a pipeline has 1 to 16 stages; 1 asks for none"),
+            ),
+        }
+        self
+    }
+
+    /// The range of what `f` makes of each index. `f` runs inside of the loop, once, and may record ops.
+    pub fn map<T, F: FnOnce(Scalar<E>) -> T>(self, f: F) -> Mapped<E, F> {
+        Mapped { range: self, f }
+    }
+}
+
+/// A [`Range`] of values made from indices.
+pub struct Mapped<E, F> {
+    range: Range<E>,
+    f: F,
+}
+
+impl<E, F> std::fmt::Debug for Mapped<E, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("range")
+    }
+}
+
+impl<E: Index> Iterable for Range<E> {
+    type Kind = Recorded;
+    type Item = Scalar<E>;
+    type Iter = std::option::IntoIter<Scalar<E>>;
+
+    fn bounds(&self) -> Option<Bounds> {
+        Some(self.bounds.clone())
+    }
+
+    fn items(self, index: Scalar<i64>) -> Self::Iter {
+        Some(Tile::new(index.handle)).into_iter()
+    }
+}
+
+impl<E: Index, T, F: FnOnce(Scalar<E>) -> T> Iterable for Mapped<E, F> {
+    type Kind = Recorded;
+    type Item = T;
+    type Iter = std::option::IntoIter<T>;
+
+    fn bounds(&self) -> Option<Bounds> {
+        Some(self.range.bounds.clone())
+    }
+
+    fn items(self, index: Scalar<i64>) -> Self::Iter {
+        Some((self.f)(Tile::new(index.handle))).into_iter()
+    }
+}
+
+/// A `for` that is being recorded, or runs.
+pub struct ForLoop<I: Iterable> {
+    source: Option<I>,
+    loc: Loc,
+    state: State,
+}
+
+/// How far a recorded loop is.
+enum State {
+    /// A static loop, or nothing happened yet.
+    Idle,
+    /// The region is open.
+    Open {
+        region: Option<Region>,
+        depth: usize,
+        carried: Carried,
+        index: Handle,
+        params: Vec<Handle>,
+        ended: bool,
+    },
+}
+
+/// Starts a `for`.
+#[doc(hidden)]
+#[track_caller]
+pub fn for_begin<I: Iterable>(source: I) -> ForLoop<I> {
+    let loc = source.bounds().map_or(Loc::caller(), |b| b.loc);
+    ForLoop { source: Some(source), loc, state: State::Idle }
+}
+
+#[doc(hidden)]
+impl<I: Iterable> ForLoop<I> {
+    pub fn kind(&self) -> KindOf<I::Kind> {
+        KindOf(PhantomData)
+    }
+
+    pub fn enter(&mut self, slots: &mut [Slot<'_>]) {
+        let Some(bounds) = self.source.as_ref().and_then(Iterable::bounds) else { return };
+        let depth = record::depth();
+        let carried = Carried::of(slots, self.loc);
+        let mut operands = vec![bounds.lower, bounds.upper, bounds.step];
+        if operands.iter().any(|h| h.is_poison()) && record::active() {
+            // The body is still recorded, for its own messages.
+            operands = vec![record::constant(crate::ir::Const::Int(0), &bounds.index, self.loc); 3];
+        }
+        operands.extend(carried.inits());
+        let region = record::begin(Op::For { stages: bounds.stages }, &operands, self.loc);
+        let mut types = vec![bounds.index];
+        types.extend(carried.types());
+        let mut params = region.map(|region| record::open(region, &types)).unwrap_or_default();
+        let index = if params.is_empty() { Handle::poison() } else { params.remove(0) };
+        carried.rebind(slots, &params);
+        self.state = State::Open { region, depth, carried, index, params, ended: false };
+    }
+
+    pub fn indices(&mut self) -> std::iter::Flatten<std::option::IntoIter<I::Iter>> {
+        let index = match &self.state {
+            State::Open { index, .. } => *index,
+            State::Idle => Handle::poison(),
+        };
+        self.source.take().map(|source| source.items(Tile::new(index))).into_iter().flatten()
+    }
+
+    pub fn reached_end(&mut self) {
+        if let State::Open { ended, .. } = &mut self.state {
+            *ended = true;
+        }
+    }
+
+    pub fn exit(&mut self, slots: &mut [Slot<'_>]) {
+        let State::Open { region, depth, carried, params, ended, .. } =
+            std::mem::replace(&mut self.state, State::Idle)
+        else {
+            return;
+        };
+        let Some(region) = region else { return };
+        if !ended || record::depth() != depth + 1 {
+            record::abandoned("`for`", depth, self.loc);
+            carried.restore(slots);
+            return;
+        }
+        let yields = carried.yields(slots, &params, "loop");
+        record::close(region, &yields, self.loc);
+        // Variables that the body left alone are not carried after all.
+        let mut results: Vec<Option<Handle>> = vec![None; params.len()];
+        let inits = carried.inits();
+        for i in (0..params.len()).rev() {
+            if yields[i] == params[i] {
+                record::replace_uses(params[i], inits[i]);
+                record::drop_carried(region, 3, 1, i);
+                results[i] = Some(inits[i]);
+            }
+        }
+        let types: Vec<Type> =
+            carried.types().into_iter().zip(&results).filter(|(_, r)| r.is_none()).map(|(t, _)| t).collect();
+        let mut fresh = record::finish(region, &types).into_iter();
+        let results: Vec<Handle> =
+            results.into_iter().map(|r| r.or_else(|| fresh.next()).unwrap_or_else(Handle::poison)).collect();
+        carried.rebind(slots, &results);
+    }
+}
+
+impl<I: Iterable> Drop for ForLoop<I> {
+    fn drop(&mut self) {
+        if let State::Open { depth, .. } = &self.state
+            && !std::thread::panicking()
+        {
+            record::abandoned("`for`", *depth, self.loc);
+        }
+    }
+}

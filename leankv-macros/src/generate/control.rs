@@ -1,0 +1,169 @@
+//! The rewriter: regions for `if`, `for` and `while`.
+//!
+//! It walks constructs in the order of the scan and asks it for the candidates of each. Whether a construct is
+//! recorded or stays plain Rust is decided by the types of the generated calls, never here.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::visit_mut::{self, VisitMut};
+use syn::{Block, Expr, ExprForLoop, ExprIf, ExprWhile, Signature};
+
+use crate::error::Errors;
+use crate::parse::control;
+use crate::scan::walk::{Candidate, scan_fn};
+
+/// Rewrites the control flow of a function's body in place.
+pub(crate) fn rewrite_fn(sig: &Signature, body: &mut Block, errors: &mut Errors) {
+    let scan = scan_fn(sig, body, errors);
+    let mut rewriter = Rewriter { constructs: scan.constructs.into_iter() };
+    rewriter.visit_block_mut(body);
+    debug_assert!(rewriter.constructs.next().is_none(), "the rewriter met every construct of the scan");
+}
+
+struct Rewriter {
+    constructs: std::vec::IntoIter<Vec<Candidate>>,
+}
+
+impl Rewriter {
+    fn candidates(&mut self) -> Vec<Candidate> {
+        self.constructs.next().unwrap_or_default()
+    }
+}
+
+impl VisitMut for Rewriter {
+    fn visit_item_mut(&mut self, _: &mut syn::Item) {}
+
+    fn visit_expr_mut(&mut self, expr: &mut Expr) {
+        match expr {
+            Expr::If(inner) if control::rewrites_if(inner) => {
+                let candidates = self.candidates();
+                visit_mut::visit_expr_if_mut(self, inner);
+                *expr = Expr::Verbatim(rewrite_if(inner, &candidates));
+            }
+            Expr::ForLoop(inner) if control::rewrites_for(inner) => {
+                // The scan meets what stands in the iterated expression before the loop itself.
+                self.visit_expr_mut(&mut inner.expr);
+                let candidates = self.candidates();
+                self.visit_block_mut(&mut inner.body);
+                *expr = Expr::Verbatim(rewrite_for(inner, &candidates));
+            }
+            Expr::While(inner) if control::rewrites_while(inner) => {
+                let candidates = self.candidates();
+                visit_mut::visit_expr_while_mut(self, inner);
+                *expr = Expr::Verbatim(rewrite_while(inner, &candidates));
+            }
+            Expr::Match(inner) if control::matches_literals(inner) => {
+                visit_mut::visit_expr_match_mut(self, inner);
+                let value = &inner.expr;
+                let span = value.span();
+                *inner.expr = Expr::Verbatim(quote_spanned! {span=>
+                    ::leankv_dsl::lang::control::known(#value)
+                });
+            }
+            _ => visit_mut::visit_expr_mut(self, expr),
+        }
+    }
+}
+
+/// A name of the expansion. It resolves at the attribute, so that kernels written by a user's own macro work; the calls
+/// around it keep the user's spans, since ops take their location from them.
+fn own(name: &str) -> Ident {
+    Ident::new(name, Span::call_site())
+}
+
+/// `&mut [slot, ..]`: what the region may change.
+fn slots(candidates: &[Candidate]) -> TokenStream {
+    let kind = own("__kind");
+    let slots = candidates.iter().map(|candidate| {
+        let name = &candidate.name;
+        let text = name.to_string();
+        // Each call is spanned on the variable, so that "cannot be carried" points at it.
+        let span = name.span();
+        let place = if candidate.through_ref {
+            quote_spanned!(span=> &mut *#name)
+        } else {
+            quote_spanned!(span=> &mut #name)
+        };
+        if candidate.hard {
+            quote_spanned!(span=> ::leankv_dsl::lang::control::hard(#kind, #text, #place))
+        } else {
+            quote_spanned! {span=> {
+                use ::leankv_dsl::lang::control::soft::*;
+                (&&&Probe::new(#kind, #text, #place)).slot()
+            }}
+        }
+    });
+    quote!(&mut [#(#slots),*])
+}
+
+fn rewrite_if(expr: &ExprIf, candidates: &[Candidate]) -> TokenStream {
+    let ExprIf { attrs, if_token, cond, then_branch, else_branch } = expr;
+    let slots = slots(candidates);
+    let span = if_token.span;
+    let (region, kind) = (own("__if"), own("__kind"));
+    let (then, other) = (own("__then"), own("__else"));
+    let begin = quote_spanned!(cond.span()=> ::leankv_dsl::lang::control::if_begin(#cond));
+    let then_value = quote_spanned!(then_branch.span()=> ::core::option::Option::Some(#then_branch));
+    let else_value = match else_branch {
+        Some((_, body)) => quote_spanned!(body.span()=> ::core::option::Option::Some(#body)),
+        None => quote_spanned!(span=> ::core::option::Option::Some(())),
+    };
+    quote_spanned! {span=>
+        #(#attrs)*
+        {
+            let mut #region = #begin;
+            let #kind = #region.kind();
+            #region.enter(#slots);
+            let #then = if #region.then() { #then_value } else { ::core::option::Option::None };
+            #region.swap(#slots);
+            let #other = if #region.otherwise() { #else_value } else { ::core::option::Option::None };
+            #region.merge(#slots);
+            #region.pick(#then, #other)
+        }
+    }
+}
+
+fn rewrite_for(expr: &ExprForLoop, candidates: &[Candidate]) -> TokenStream {
+    let ExprForLoop { attrs, label, for_token, pat, expr: range, body, .. } = expr;
+    let slots = slots(candidates);
+    let span = for_token.span;
+    let (region, kind) = (own("__for"), own("__kind"));
+    let begin = quote_spanned!(range.span()=> ::leankv_dsl::lang::control::for_begin(#range));
+    quote_spanned! {span=>
+        #(#attrs)*
+        {
+            let mut #region = #begin;
+            let #kind = #region.kind();
+            #region.enter(#slots);
+            #label for #pat in #region.indices() {
+                #body
+                #[allow(unreachable_code)]
+                #region.reached_end();
+            }
+            #region.exit(#slots);
+        }
+    }
+}
+
+fn rewrite_while(expr: &ExprWhile, candidates: &[Candidate]) -> TokenStream {
+    let ExprWhile { attrs, label, while_token, cond, body } = expr;
+    let slots = slots(candidates);
+    let span = while_token.span;
+    let (region, kind) = (own("__while"), own("__kind"));
+    let test = quote_spanned!(cond.span()=> #region.test(#cond, #slots));
+    quote_spanned! {span=>
+        #(#attrs)*
+        {
+            let mut #region = ::leankv_dsl::lang::control::while_begin();
+            let #kind = #region.kind();
+            #region.enter(#slots);
+            #label while #region.pass() && #test {
+                #body
+                #[allow(unreachable_code)]
+                #region.again(#slots);
+            }
+            #region.exit(#slots);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `#[derive(Carry)]` and `#[derive(KernelArg)]`.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{DeriveInput, Generics, parse_quote};
+
+use crate::error::Errors;
+use crate::parse::derive::{ArgOptions, Struct, is_fixed, parse, take_arg_options};
+
+fn read(item: TokenStream, derive: &str, errors: &mut Errors) -> Option<Struct> {
+    let input = errors.take(syn::parse2::<DeriveInput>(item))?;
+    parse(input, derive, errors)
+}
+
+/// Adds `T: bound` for every type parameter.
+fn bounded(generics: &Generics, bound: TokenStream) -> Generics {
+    let mut out = generics.clone();
+    for param in out.type_params_mut() {
+        param.bounds.push(parse_quote!(#bound));
+    }
+    out
+}
+
+/// Expands `#[derive(Carry)]`.
+pub(crate) fn carry(item: TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let Some(input) = read(item, "Carry", &mut errors) else { return errors.to_tokens() };
+    let mut values = Vec::new();
+    let mut rebinds = Vec::new();
+    let mut prints = Vec::new();
+    for field in &input.fields {
+        let member = &field.member;
+        let span = field.ty.span();
+        if is_fixed(field, &mut errors) {
+            let name = member.to_token_stream().to_string();
+            prints.push(quote_spanned!(span=> __out.fixed(#name, &self.#member);));
+        } else {
+            values.push(
+                quote_spanned!(span=> ::leankv_dsl::lang::control::Carry::values(&self.#member, __out);),
+            );
+            rebinds.push(
+                quote_spanned!(span=> ::leankv_dsl::lang::control::Carry::rebind(&mut self.#member, __from);),
+            );
+        }
+    }
+    let name = &input.name;
+    let generics = input.generics.clone();
+    let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
+    let errors = errors.to_tokens();
+    quote! {
+        #errors
+        #[automatically_derived]
+        impl #impl_generics ::leankv_dsl::lang::control::Carry for #name #ty_generics #where_clause {
+            fn values(&self, __out: &mut ::leankv_dsl::lang::control::Flat) {
+                #(#prints)*
+                #(#values)*
+                let _ = __out;
+            }
+            fn rebind(&mut self, __from: &mut ::leankv_dsl::lang::control::Fresh<'_>) {
+                #(#rebinds)*
+                let _ = __from;
+            }
+        }
+    }
+}
+
+/// Expands `#[derive(KernelArg)]`.
+pub(crate) fn kernel_arg(item: TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let Some(mut input) = read(item, "KernelArg", &mut errors) else { return errors.to_tokens() };
+    let mut inits = Vec::new();
+    for field in &mut input.fields {
+        let options = arg_options(&take_arg_options(&mut field.attrs, &mut errors));
+        let member = &field.member;
+        let text = member.to_token_stream().to_string();
+        let span = field.ty.span();
+        inits.push(quote_spanned! {span=>
+            #member: ::leankv_dsl::lang::KernelArg::declare(
+                __scope,
+                &::std::format!("{}.{}", __name, #text),
+                #options,
+            )
+        });
+    }
+    let name = &input.name;
+    let generics = bounded(&input.generics, quote!(::leankv_dsl::lang::KernelArg));
+    let (impl_generics, _, where_clause) = generics.split_for_impl();
+    let (_, ty_generics, _) = input.generics.split_for_impl();
+    let errors = errors.to_tokens();
+    quote! {
+        #errors
+        #[automatically_derived]
+        impl #impl_generics ::leankv_dsl::lang::KernelArg for #name #ty_generics #where_clause {
+            #[track_caller]
+            fn declare(
+                __scope: &mut ::leankv_dsl::lang::ArgScope,
+                __name: &str,
+                _: ::leankv_dsl::lang::ArgOptions,
+            ) -> Self {
+                let _ = (&__scope, __name);
+                #name { #(#inits),* }
+            }
+        }
+    }
+}
+
+/// `ArgOptions` as an expression.
+pub(crate) fn arg_options(options: &ArgOptions) -> TokenStream {
+    let mut out = quote!(::leankv_dsl::lang::ArgOptions::new());
+    if options.strided {
+        out.extend(quote!(.strided()));
+    }
+    if let Some(align) = &options.align {
+        out.extend(quote!(.align(#align)));
+    }
+    if let Some(divisor) = &options.multiple_of {
+        out.extend(quote!(.multiple_of(#divisor)));
+    }
+    out
+}

@@ -1,0 +1,6 @@
+//! What the rewriting of control flow must know before it touches anything: which variables a region may change
+//! ([`walk`]), and where control flow would leave one ([`flow`]).
+
+pub(crate) mod flow;
+pub(crate) mod scope;
+pub(crate) mod walk;
