@@ -15,6 +15,8 @@ mod launch;
 mod load;
 mod plan;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use abi::{Site, SiteOperand};
 pub use compile::{HostArtifact, HostOptions, compile};

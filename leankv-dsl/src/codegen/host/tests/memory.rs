@@ -1,0 +1,253 @@
+//! Loads, stores, atomics: masks, strides, and the order of reads and writes.
+
+use super::{bytes, check, random, run_host};
+use crate::codegen::host::LaunchError;
+use crate::ir::{Dtype, parse};
+
+#[test]
+fn masks_of_all_kinds() {
+    for d in [Dtype::F32, Dtype::U8, Dtype::F16, Dtype::BF16, Dtype::I64, Dtype::I1] {
+        for limit in [0, 1, 17, 39, 40] {
+            let other = if d == Dtype::I1 {
+                "true"
+            } else if d.is_float() {
+                "2.0"
+            } else {
+                "2"
+            };
+            let text = format!(
+                "kernel @k(%px x: ptr<{d}> read, %pa a: ptr<{d}> write, %pb b: ptr<{d}> write, %pc c: ptr<{d}> read_write) num_warps 4 {{
+  %i = iota : tile<40xi32>
+  %n = constant {limit} : tile<40xi32>
+  %m = cmp lt %i, %n : tile<40xi1>
+  %x = load %px[%i] mask %m : tile<40x{d}>
+  store %pa[%i], %x
+  %o = constant {other} : tile<40x{d}>
+  %y = load %px[%i] mask %m other %o : tile<40x{d}>
+  store %pb[%i], %y
+  store %pc[%i], %o mask %m
+  return
+}}"
+            );
+            let size = 40 * d.bytes().unwrap() as usize;
+            // The input ends where the mask does.
+            let input = random(d, limit.max(1), 1);
+            check(&text, [1, 1, 1], &[input, vec![0; size], vec![0; size], vec![0; size]], 0.0);
+        }
+    }
+}
+
+#[test]
+fn masks_that_are_one_for_a_whole_row() {
+    let text = "kernel @k(%px x: ptr<u8> read, %pm m: ptr<i1> read, %po o: ptr<u8> read_write) num_warps 4 {
+  %r = iota : tile<6xi32>
+  %rm = load %pm[%r] : tile<6xi1>
+  %re = expand_dims %rm axis 1 : tile<6x1xi1>
+  %m = broadcast %re : tile<6x20xi1>
+  %r1 = expand_dims %r axis 1 : tile<6x1xi32>
+  %w = constant 20 : tile<6x1xi32>
+  %ro = mul %r1, %w : tile<6x1xi32>
+  %rb = broadcast %ro : tile<6x20xi32>
+  %c = iota : tile<20xi32>
+  %c1 = expand_dims %c axis 0 : tile<1x20xi32>
+  %cb = broadcast %c1 : tile<6x20xi32>
+  %at = add %rb, %cb : tile<6x20xi32>
+  %nine = constant 9 : tile<6x20xu8>
+  %x = load %px[%at] mask %m other %nine : tile<6x20xu8>
+  %y = load %px[%at] mask %m : tile<6x20xu8>
+  %s = add %x, %y : tile<6x20xu8>
+  %t = add %s, %nine : tile<6x20xu8>
+  store %po[%at], %t mask %m
+  return
+}";
+    let mask = bytes(Dtype::I1, [1.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+    // The last rows are masked off and not there.
+    check(text, [1, 1, 1], &[random(Dtype::U8, 80, 3), mask, vec![1; 120]], 0.0);
+}
+
+#[test]
+fn strided_reversed_and_scattered_accesses() {
+    let text = "kernel @k(%px x: ptr<f32> read, %pj j: ptr<i64> read, %pa a: ptr<f32> write, %pb b: ptr<f32> read_write, %pc c: ptr<f32> read_write) num_warps 4 {
+  %i = iota : tile<37xi32>
+  %3 = constant 3 : tile<37xi32>
+  %s = mul %i, %3 : tile<37xi32>
+  %x = load %px[%s] : tile<37xf32>
+  %36 = constant 36 : tile<37xi32>
+  %back = sub %36, %i : tile<37xi32>
+  store %pa[%back], %x
+  %j = load %pj[%i] : tile<37xi64>
+  %y = load %px[%j] : tile<37xf32>
+  store %pb[%s], %y
+  store %pc[%j], %y
+  return
+}";
+    let index: Vec<f64> = (0..37).map(|i| f64::from(i * 5 % 37)).collect();
+    let data = [
+        random(Dtype::F32, 120, 3),
+        bytes(Dtype::I64, index),
+        vec![0; 37 * 4],
+        vec![0; 120 * 4],
+        vec![0; 37 * 4],
+    ];
+    check(text, [1, 1, 1], &data, 0.0);
+}
+
+/// An unsigned count that wraps below zero within one vector is not taken for neighbouring addresses.
+#[test]
+fn unsigned_offsets_that_wrap_stay_right() {
+    let text = "kernel @k(%px x: ptr<f32> read, %po o: ptr<f32> write) num_warps 4 {
+  %i = iota : tile<32xu32>
+  %1 = constant 1 : tile<32xu32>
+  %d = sub %i, %1 : tile<32xu32>
+  %at = cast %d : tile<32xi64>
+  %z = constant 0 : tile<32xu32>
+  %m = cmp gt %i, %z : tile<32xi1>
+  %x = load %px[%at] mask %m : tile<32xf32>
+  %oi = iota : tile<32xi32>
+  store %po[%oi], %x
+  return
+}";
+    check(text, [1, 1, 1], &[random(Dtype::F32, 31, 3), vec![0; 128]], 0.0);
+}
+
+/// A load stands before a store to the same memory and is used after it.
+#[test]
+fn a_load_reads_what_was_there_before_a_later_store() {
+    let text = "kernel @k(%px x: ptr<f32> read_write, %po o: ptr<f32> write) num_warps 4 {
+  %i = iota : tile<40xi32>
+  %1 = constant 1 : tile<40xi32>
+  %n = add %i, %1 : tile<40xi32>
+  %x = load %px[%i] : tile<40xf32>
+  store %px[%n], %x
+  %y = add %x, %x : tile<40xf32>
+  store %po[%i], %y
+  return
+}";
+    check(text, [1, 1, 1], &[random(Dtype::F32, 41, 3), vec![0; 160]], 0.0);
+}
+
+/// The same, where the load is used in a loop that writes.
+#[test]
+fn a_load_before_a_loop_that_writes_is_not_repeated() {
+    let text = "kernel @k(%px x: ptr<f32> read_write) num_warps 4 {
+  %i = iota : tile<24xi32>
+  %x = load %px[%i] : tile<24xf32>
+  %0 = constant 0 : i32
+  %1 = constant 1 : i32
+  %4 = constant 4 : i32
+  for %0 to %4 step %1 { |%k: i32|
+    %c = load %px[%i] : tile<24xf32>
+    %s = add %c, %x : tile<24xf32>
+    store %px[%i], %s
+    yield
+  }
+  return
+}";
+    check(text, [1, 1, 1], &[random(Dtype::F32, 24, 3)], 1e-6);
+}
+
+#[test]
+fn pointers_move_and_change_type() {
+    let text = "kernel @k(%px x: ptr<u8> read, %po o: ptr<f32> write) num_warps 4 {
+  %12 = constant 12 : i64
+  %q = ptr_add %px, %12 : ptr<u8>
+  %f = ptr_cast %q : ptr<f32>
+  %i = iota : tile<20xi64>
+  %x = load %f[%i] : tile<20xf32>
+  %2 = constant 2 : i64
+  %p = ptr_add %po, %2 : ptr<f32>
+  store %p[%i], %x
+  return
+}";
+    let mut raw = vec![0u8; 12];
+    raw.extend(random(Dtype::F32, 20, 4));
+    check(text, [1, 1, 1], &[raw, vec![0; 88]], 0.0);
+}
+
+#[test]
+fn atomics_of_every_kind() {
+    for d in [Dtype::I32, Dtype::U32, Dtype::I64, Dtype::U64, Dtype::F32] {
+        for op in ["add", "min", "max", "and", "or", "xor", "xchg"] {
+            if d.is_float() && matches!(op, "and" | "or" | "xor") {
+                continue;
+            }
+            let text = format!(
+                "kernel @k(%px x: ptr<{d}> read_write, %pv v: ptr<{d}> read, %po o: ptr<{d}> write) num_warps 4 {{
+  %i = iota : tile<19xi32>
+  %n = constant 11 : tile<19xi32>
+  %m = cmp lt %i, %n : tile<19xi1>
+  %v = load %pv[%i] : tile<19x{d}>
+  %old = atomic_rmw {op} relaxed device %px[%i], %v mask %m : tile<19x{d}>
+  store %po[%i], %old
+  return
+}}"
+            );
+            let size = 19 * d.bytes().unwrap() as usize;
+            check(&text, [1, 1, 1], &[random(d, 19, 1), random(d, 19, 2), vec![0; size]], 0.0);
+        }
+    }
+    for d in [Dtype::F16, Dtype::BF16, Dtype::F64] {
+        let text = format!(
+            "kernel @k(%px x: ptr<{d}> read_write, %pv v: ptr<{d}> read) num_warps 4 {{
+  %i = iota : tile<19xi32>
+  %v = load %pv[%i] : tile<19x{d}>
+  %old = atomic_rmw add acq_rel device %px[%i], %v : tile<19x{d}>
+  return
+}}"
+        );
+        check(&text, [1, 1, 1], &[random(d, 19, 1), random(d, 19, 2)], 0.0);
+    }
+}
+
+#[test]
+fn many_programs_add_to_one_counter() {
+    let text = "kernel @k(%px x: ptr<i32> read_write, %po o: ptr<i32> write) num_warps 4 {
+  %p = program_id x : i32
+  %q = program_id y : i32
+  %n = num_programs x : i32
+  %0 = constant 0 : i32
+  %1 = constant 1 : i32
+  %old = atomic_rmw add relaxed device %px[%0], %1 : i32
+  %r = mul %q, %n : i32
+  %at = add %r, %p : i32
+  store %po[%at], %at
+  %seen = atomic_cas relaxed device %px[%1], %0, %1 : i32
+  return
+}";
+    check(text, [50, 7, 1], &[vec![0; 8], vec![0; 1400]], 0.0);
+}
+
+#[test]
+fn a_failed_assertion_ends_the_launch_with_its_place() {
+    let text = "kernel @k(%px x: ptr<i32> read, %po o: ptr<i32> write) num_warps 4 {
+  %i = iota : tile<20xi32>
+  %x = load %px[%i] : tile<20xi32>
+  %5 = constant 5 : tile<20xi32>
+  %ok = cmp lt %x, %5 : tile<20xi1>
+  assert %ok \"codes are below 5\" loc(\"kernel.rs\":3:9)
+  store %po[%i], %x
+  return
+}";
+    let func = parse("t", text).unwrap();
+    let mut buffers = vec![bytes(Dtype::I32, (0..20).map(|i| f64::from(i % 6))), vec![0; 80]];
+    let error = run_host(&func, [1, 1, 1], &mut buffers, None, 1).unwrap_err();
+    let want =
+        LaunchError::Assertion { message: "codes are below 5".to_owned(), loc: "kernel.rs:3:9".to_owned() };
+    assert_eq!(error, want);
+    assert_eq!(buffers[1], vec![0; 80], "nothing after the assertion runs");
+    buffers[0] = vec![0; 80];
+    run_host(&func, [1, 1, 1], &mut buffers, None, 1).unwrap();
+}
+
+#[test]
+fn printing_does_not_disturb() {
+    let text = "kernel @k(%px x: ptr<f16> read, %po o: ptr<f16> write) num_warps 4 {
+  %i = iota : tile<5xi32>
+  %x = load %px[%i] : tile<5xf16>
+  %s = reduce add %x axis 0 : f16
+  print \"x, sum =\" %x, %s
+  store %po[%i], %x
+  return
+}";
+    check(text, [1, 1, 1], &[random(Dtype::F16, 5, 1), vec![0; 10]], 0.0);
+}
