@@ -1,2 +1,60 @@
-//! The `leankv` command.
-fn main() {}
+//! The `leankv` command: lists, compiles and inspects kernels, explains errors, and runs the demo.
+//!
+//! Results go to standard output, everything else to standard error, so that output can be piped. Exit codes are part of
+//! the interface (see [`failure`]).
+
+mod args;
+mod cache;
+mod compile;
+mod devices;
+mod emit;
+mod explain;
+mod failure;
+mod inspect;
+mod list;
+mod registry;
+mod select;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use leankv_runtime::Compiler;
+use leankv_runtime::cache::KernelCache;
+
+use args::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.verbose);
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    let compiler = || Compiler::new(KernelCache::user());
+    match command {
+        Command::List(args) => list::run(args),
+        Command::Compile(args) => compile::run(args, compiler()),
+        Command::Inspect(args) => inspect::run(args, &compiler()),
+        Command::Explain(args) => explain::run(args),
+        Command::Cache(args) => cache::run(args, &KernelCache::user()),
+        Command::Devices(args) => devices::run(args),
+    }
+}
+
+/// Messages of the libraries: warnings, and with `-v` and `-vv` more.
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,5 +1,6 @@
 //! Compiled kernels as values: what was compiled, for what, and the code, in a form that caches and bundles store.
 
+use leankv_dsl::codegen::host::HostArtifact;
 use serde::{Deserialize, Serialize};
 
 use crate::ptx_stats::PtxStats;
@@ -35,7 +36,7 @@ pub struct KernelInfo {
     pub entry: String,
     /// Threads per program on a GPU; 1 on the host.
     pub threads: u32,
-    /// Bytes of dynamic shared memory per program on a GPU; bytes of scratch on the host.
+    /// Bytes of dynamic shared memory per program on a GPU; 0 on the host.
     pub shared_bytes: u32,
     /// What the compiler did that a reader of the resources should know (a `dot` without tensor cores, for one).
     pub notes: Vec<String>,
@@ -48,8 +49,8 @@ pub struct KernelInfo {
 pub enum Code {
     /// PTX text.
     Ptx(String),
-    /// A host object file.
-    Object(Vec<u8>),
+    /// A host object with what its loader needs.
+    Host(HostArtifact),
 }
 
 /// What a kernel takes of the machine.
@@ -78,7 +79,7 @@ impl CompiledKernel {
     pub fn ptx(&self) -> Option<&str> {
         match &self.code {
             Code::Ptx(text) => Some(text),
-            Code::Object(_) => None,
+            Code::Host(_) => None,
         }
     }
 
@@ -100,7 +101,7 @@ impl CompiledKernel {
     pub fn resources(&self) -> Result<Resources, ToolError> {
         let assembled = self.assemble()?;
         let code_bytes = match (&self.code, &assembled) {
-            (Code::Object(object), _) => object.len(),
+            (Code::Host(artifact), _) => artifact.object.len(),
             (Code::Ptx(_), Some(assembled)) => assembled.cubin.len(),
             (Code::Ptx(text), None) => text.len(),
         };
@@ -121,7 +122,11 @@ impl CompiledKernel {
     pub fn to_bytes(&self) -> Vec<u8> {
         let (kind, code) = match &self.code {
             Code::Ptx(text) => (CodeKind::Ptx, text.as_bytes()),
-            Code::Object(bytes) => (CodeKind::Object, &bytes[..]),
+            // The object goes into a section of its own: as JSON it would be a list of numbers.
+            Code::Host(artifact) => {
+                let rest = HostArtifact { object: Vec::new(), ..artifact.clone() };
+                (CodeKind::Host(rest), &artifact.object[..])
+            }
         };
         let sections = [self.tile_ir.as_bytes(), self.llvm_ir.as_bytes(), code];
         let header = Header { info: self.info.clone(), kind, lengths: sections.map(<[u8]>::len) };
@@ -156,7 +161,7 @@ impl CompiledKernel {
             llvm_ir: String::from_utf8(llvm).ok()?,
             code: match header.kind {
                 CodeKind::Ptx => Code::Ptx(String::from_utf8(code).ok()?),
-                CodeKind::Object => Code::Object(code),
+                CodeKind::Host(rest) => Code::Host(HostArtifact { object: code, ..rest }),
             },
         })
     }
@@ -184,5 +189,5 @@ struct Header {
 #[derive(Serialize, Deserialize)]
 enum CodeKind {
     Ptx,
-    Object,
+    Host(HostArtifact),
 }

@@ -2,10 +2,13 @@
 
 pub mod cache;
 pub mod compiled;
+mod compiler;
 pub mod device;
 mod element;
 mod kernel;
 mod launch;
+mod load;
+mod lower;
 mod ptx_stats;
 mod signature;
 mod target;
@@ -15,6 +18,7 @@ pub mod text;
 pub mod tools;
 
 pub use compiled::{Code, CompiledKernel, KernelInfo, Resources};
+pub use compiler::{CompileError, CompileOptions, Compiled, Compiler, LoadError};
 pub use device::{BufferView, BufferViewMut, Device, DeviceBuffer, DeviceError, Event, Stream};
 pub use element::Element;
 pub use kernel::Kernel;

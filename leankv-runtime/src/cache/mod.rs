@@ -69,7 +69,7 @@ pub struct CacheStats {
 }
 
 /// Why a lookup gave nothing.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum CacheError<E> {
     /// The entry is in no bundle and not in the folder, and building is not allowed here.
     #[error(

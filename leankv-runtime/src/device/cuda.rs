@@ -200,7 +200,7 @@ impl CudaDevice {
         &self.name
     }
 
-    pub(super) fn compute_capability(&self) -> (u32, u32) {
+    pub(crate) fn compute_capability(&self) -> (u32, u32) {
         self.capability
     }
 

@@ -225,7 +225,7 @@ impl<'a> Launch<'a> {
         let Some(place) = signature.position(name) else {
             // Parts of views are filled in with their view; listing them would only confuse.
             let known =
-                signature.params.iter().map(|p| p.name.clone()).filter(|n| !n.contains('.')).collect();
+                signature.params.iter().map(|p| p.name.clone()).filter(|n| !part_of_view(n)).collect();
             return Err(ArgumentError::Unknown { kernel: self.kernel_name(), name: name.to_owned(), known });
         };
         let kind = signature.params[place].kind;

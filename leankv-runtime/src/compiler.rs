@@ -1,0 +1,223 @@
+//! From tile IR to a compiled kernel, through the cache.
+
+use std::sync::OnceLock;
+
+use leankv_dsl::codegen::host;
+use leankv_dsl::codegen::llvm::{CodegenError, llvm_version};
+use leankv_dsl::diag::Diagnostics;
+use leankv_dsl::ir::{Func, Print};
+
+use crate::cache::{CacheError, CacheKey, KernelCache, Origin};
+use crate::compiled::CompiledKernel;
+use crate::device::{Device, DeviceError, Kind};
+use crate::kernel::Kernel;
+use crate::lower;
+use crate::target::{Sm, Target};
+
+/// What to keep and to add while compiling. Every field is part of the cache key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CompileOptions {
+    /// Keep LLVM IR, for people to read.
+    pub llvm_ir: bool,
+}
+
+/// A compiled kernel and how it came about.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The kernel.
+    pub kernel: CompiledKernel,
+    /// Whether it was compiled now or found.
+    pub origin: Origin,
+    /// What it is stored under.
+    pub key: CacheKey,
+}
+
+/// Why there is no compiled kernel.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The kernel breaks a rule of tile IR; each finding has its place in the source.
+    #[error("{0}")]
+    Invalid(Diagnostics),
+    /// The target cannot express the kernel, or the compiler failed.
+    #[error("kernel `{kernel}`{}: {source}", at_spec(spec))]
+    Codegen {
+        /// The kernel.
+        kernel: String,
+        /// Its specialisation.
+        spec: String,
+        /// Why.
+        source: CodegenError,
+    },
+    /// A parameter is neither a number nor a pointer.
+    #[error(
+        "kernel `{kernel}`: parameter `{param}` is neither a number nor a pointer, and cannot be given at a launch"
+    )]
+    Parameter {
+        /// The kernel.
+        kernel: String,
+        /// The parameter.
+        param: String,
+    },
+    /// Compiling at run time is denied and the kernel is in no bundle.
+    #[error("kernel `{kernel}`{} for {target}: {source}", at_spec(spec))]
+    Denied {
+        /// The kernel.
+        kernel: String,
+        /// Its specialisation.
+        spec: String,
+        /// The target.
+        target: Target,
+        /// What to do.
+        source: CacheError<std::convert::Infallible>,
+    },
+    /// The GPU is older than every target.
+    #[error("{device} has compute capability {}.{}; the oldest GPUs that kernels are compiled for have 8.0",
+        capability.0, capability.1)]
+    OldGpu {
+        /// The GPU.
+        device: String,
+        /// Its compute capability.
+        capability: (u32, u32),
+    },
+    /// The code cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// Why compiled code cannot be loaded on a device.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It was compiled for something else.
+    #[error("kernel `{kernel}` was compiled for {compiled}, and {device} needs {needed}")]
+    Target {
+        /// The kernel.
+        kernel: String,
+        /// What it was compiled for.
+        compiled: String,
+        /// The device.
+        device: String,
+        /// What the device needs.
+        needed: String,
+    },
+    /// The device refused it.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The host loader refused it.
+    #[error("kernel `{kernel}`: {source}")]
+    Host {
+        /// The kernel.
+        kernel: String,
+        /// Why.
+        source: host::LoadError,
+    },
+}
+
+fn at_spec(spec: &str) -> String {
+    if spec.is_empty() { String::new() } else { format!(" ({spec})") }
+}
+
+/// Compiles kernels and remembers them.
+#[derive(Debug)]
+pub struct Compiler {
+    cache: KernelCache,
+    options: CompileOptions,
+}
+
+impl Compiler {
+    /// A compiler over a cache.
+    pub fn new(cache: KernelCache) -> Compiler {
+        Compiler { cache, options: CompileOptions::default() }
+    }
+
+    /// The process's compiler, over the user's cache; what [`Device::kernel`] uses.
+    pub fn global() -> &'static Compiler {
+        static GLOBAL: OnceLock<Compiler> = OnceLock::new();
+        GLOBAL.get_or_init(|| Compiler::new(KernelCache::user()))
+    }
+
+    /// The same compiler with other options.
+    pub fn with_options(self, options: CompileOptions) -> Compiler {
+        Compiler { options, ..self }
+    }
+
+    /// Its cache: to deny compiling, add bundles, read statistics.
+    pub fn cache(&self) -> &KernelCache {
+        &self.cache
+    }
+
+    /// What a kernel is stored under.
+    ///
+    /// # Errors
+    /// When this machine cannot be compiled for.
+    pub fn key(&self, func: &Func, target: Target) -> Result<CacheKey, CompileError> {
+        let processor = lower::processor(target).map_err(|source| CompileError::Codegen {
+            kernel: func.name.clone(),
+            spec: func.spec.clone(),
+            source,
+        })?;
+        Ok(CacheKey {
+            // With locations: they reach the code as debug lines and in the messages of assertions.
+            ir: Print { locs: true, ..Print::default() }.func(func),
+            target: format!("{target} {processor}"),
+            llvm: llvm_version(),
+            compiler: leankv_dsl::COMPILER_FINGERPRINT.to_owned(),
+            options: format!("{:?}", self.options),
+        })
+    }
+
+    /// The kernel for `target`, from the cache or compiled now.
+    ///
+    /// # Errors
+    /// [`CompileError`]; never for the sake of the cache's files.
+    pub fn compile(&self, func: &Func, target: Target) -> Result<Compiled, CompileError> {
+        let key = self.key(func, target)?;
+        let fetched = self
+            .cache
+            .get_or_build(
+                &key,
+                |bytes| CompiledKernel::from_bytes(bytes).is_some_and(|k| k.info.target == target),
+                || lower::lower(func, target, self.options).map(|kernel| kernel.to_bytes()),
+            )
+            .map_err(|error| match error {
+                CacheError::Build(error) => error,
+                CacheError::Denied { digest } => CompileError::Denied {
+                    kernel: func.name.clone(),
+                    spec: func.spec.clone(),
+                    target,
+                    source: CacheError::Denied { digest },
+                },
+            })?;
+        let kernel = CompiledKernel::from_bytes(&fetched.bytes)
+            .expect("the cache gives bytes that were asked about, or that `to_bytes` just made");
+        Ok(Compiled { kernel, origin: fetched.origin, key })
+    }
+
+    /// The kernel, compiled for `device` and loaded on it.
+    ///
+    /// # Errors
+    /// [`CompileError`].
+    pub fn kernel(&self, device: &Device, func: &Func) -> Result<Kernel, CompileError> {
+        if device.kind() == Kind::Reference {
+            return Ok(device.interpret(func).map_err(LoadError::Device)?);
+        }
+        let target = match device.compute_capability() {
+            None => Target::Host,
+            Some(capability) => {
+                let sm = Sm::for_capability(capability.0, capability.1)
+                    .ok_or_else(|| CompileError::OldGpu { device: device.name(), capability })?;
+                Target::Gpu(sm)
+            }
+        };
+        Ok(device.load(&self.compile(func, target)?.kernel)?)
+    }
+}
+
+impl Device {
+    /// Compiles `func` for this device, or finds it in the user's cache, and loads it.
+    ///
+    /// # Errors
+    /// [`CompileError`].
+    pub fn kernel(&self, func: &Func) -> Result<Kernel, CompileError> {
+        Compiler::global().kernel(self, func)
+    }
+}

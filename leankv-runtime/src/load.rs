@@ -1,0 +1,84 @@
+//! Compiled code onto a device.
+
+use leankv_dsl::codegen::host::{self, HostKernel};
+
+use crate::compiled::{Code, CompiledKernel};
+use crate::compiler::LoadError;
+use crate::device::{Device, DeviceKind};
+use crate::kernel::{HostArg, HostCode, Kernel, Loaded};
+use crate::lower;
+use crate::target::Target;
+
+impl Device {
+    /// Makes a compiled kernel launchable on this device.
+    ///
+    /// # Errors
+    /// [`LoadError::Target`] when it was compiled for something that this device does not run; what the device's loader
+    /// says otherwise.
+    pub fn load(&self, kernel: &CompiledKernel) -> Result<Kernel, LoadError> {
+        let info = &kernel.info;
+        let loaded = match (&*self.inner, &kernel.code) {
+            (DeviceKind::Host, Code::Host(artifact)) => {
+                let here = lower::processor(Target::Host).map_err(host::LoadError::Target);
+                let here = here.map_err(|source| self.host_error(kernel, source))?;
+                if here != info.processor {
+                    return Err(self.wrong_target(kernel, here));
+                }
+                let code = HostKernel::load(artifact).map_err(|source| self.host_error(kernel, source))?;
+                Loaded::Host(Box::new(Native(code)))
+            }
+            (DeviceKind::Cuda(cuda), Code::Ptx(ptx)) => {
+                let (major, minor) = cuda.compute_capability();
+                // PTX of an older generation runs on a newer one; not the other way round.
+                let runs = matches!(info.target, Target::Gpu(sm) if sm.number() <= major * 10 + minor);
+                if !runs {
+                    return Err(self.wrong_target(kernel, format!("sm_{major}{minor} or older")));
+                }
+                Loaded::Cuda(cuda.load(ptx.as_bytes(), &info.entry, info.threads, info.shared_bytes)?)
+            }
+            (kind, _) => {
+                let needed = match kind {
+                    DeviceKind::Host => "host".to_owned(),
+                    DeviceKind::Reference => "tile IR".to_owned(),
+                    DeviceKind::Cuda(_) => "a GPU target".to_owned(),
+                };
+                return Err(self.wrong_target(kernel, needed));
+            }
+        };
+        Ok(Kernel::new(self.clone(), info.signature.clone(), loaded))
+    }
+
+    fn wrong_target(&self, kernel: &CompiledKernel, needed: String) -> LoadError {
+        LoadError::Target {
+            kernel: kernel.info.signature.kernel.clone(),
+            compiled: match kernel.info.target {
+                Target::Host => kernel.info.processor.clone(),
+                Target::Gpu(sm) => sm.to_string(),
+            },
+            device: self.name(),
+            needed,
+        }
+    }
+
+    fn host_error(&self, kernel: &CompiledKernel, source: host::LoadError) -> LoadError {
+        LoadError::Host { kernel: kernel.info.signature.kernel.clone(), source }
+    }
+}
+
+/// Machine code of this processor.
+struct Native(HostKernel);
+
+impl HostCode for Native {
+    unsafe fn run(&self, grid: [u32; 3], args: &[HostArg]) -> Result<(), String> {
+        let args: Vec<host::HostArg> = args
+            .iter()
+            .map(|arg| match *arg {
+                HostArg::Pointer { start, .. } => host::HostArg::Ptr(start),
+                HostArg::Scalar(bits) => host::HostArg::Bits(bits),
+            })
+            .collect();
+        // SAFETY: the launch checked the arguments and holds the buffers; the kernel's own addresses are promised by the
+        // caller of `Launch::run`.
+        unsafe { self.0.launch(grid, &args, 0) }.map_err(|e| e.to_string())
+    }
+}

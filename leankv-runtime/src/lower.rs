@@ -1,0 +1,64 @@
+//! Tile IR to code: verifier, passes, and the code generator of the target.
+
+use std::time::Instant;
+
+use leankv_dsl::codegen::host::{self, HostOptions, HostTarget};
+use leankv_dsl::codegen::llvm::CodegenError;
+use leankv_dsl::ir::{Func, verify};
+
+use crate::compiled::{Code, CompiledKernel, KernelInfo};
+use crate::compiler::{CompileError, CompileOptions};
+use crate::signature::Signature;
+use crate::target::Target;
+
+/// The processor that code for `target` needs, with everything its code depends on.
+pub(crate) fn processor(target: Target) -> Result<String, CodegenError> {
+    Ok(match target {
+        Target::Host => HostTarget::native()?.cache_key(),
+        Target::Gpu(sm) => sm.to_string(),
+    })
+}
+
+/// Compiles `func` for `target`.
+pub(crate) fn lower(
+    func: &Func,
+    target: Target,
+    options: CompileOptions,
+) -> Result<CompiledKernel, CompileError> {
+    let start = Instant::now();
+    verify(func).map_err(CompileError::Invalid)?;
+    let signature =
+        Signature::of(func).map_err(|param| CompileError::Parameter { kernel: func.name.clone(), param })?;
+    let failed =
+        |source| CompileError::Codegen { kernel: func.name.clone(), spec: func.spec.clone(), source };
+    let info = KernelInfo {
+        signature,
+        spec: func.spec.clone(),
+        target,
+        processor: processor(target).map_err(failed)?,
+        entry: func.name.clone(),
+        threads: 1,
+        shared_bytes: 0,
+        notes: Vec::new(),
+        compile_ms: 0.0,
+    };
+    let mut kernel = match target {
+        Target::Host => for_host(func, info, options),
+        Target::Gpu(_) => Err(CodegenError::Target {
+            target: target.to_string(),
+            reason: "this build has no code generator for GPUs".to_owned(),
+        }),
+    }
+    .map_err(failed)?;
+    kernel.info.compile_ms = start.elapsed().as_secs_f64() * 1e3;
+    Ok(kernel)
+}
+
+fn for_host(func: &Func, info: KernelInfo, options: CompileOptions) -> Result<CompiledKernel, CodegenError> {
+    let mut artifact =
+        host::compile(func, &HostOptions { keep_llvm_ir: options.llvm_ir, ..HostOptions::default() })?;
+    let llvm_ir = std::mem::take(&mut artifact.optimised_llvm_ir);
+    artifact.llvm_ir = String::new();
+    let info = KernelInfo { entry: artifact.entry.clone(), notes: artifact.notes.clone(), ..info };
+    Ok(CompiledKernel { info, tile_ir: func.to_string(), llvm_ir, code: Code::Host(artifact) })
+}

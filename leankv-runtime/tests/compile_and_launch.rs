@@ -1,0 +1,165 @@
+//! From tile IR to results on every device this machine has, through the cache.
+
+use leankv_dsl::ir::{Func, parse};
+use leankv_runtime::cache::{Bundle, BundleWriter, KernelCache, Origin};
+use leankv_runtime::{ArgumentError, CompileError, CompileOptions, Compiler, Device, LaunchError, Target};
+
+/// `out[i] = x[i] * by`, 64 elements a program, masked at `n`.
+const SCALE: &str = "\
+kernel @scale(%0 x: ptr<f32> read multiple_of 16, %1 out: ptr<f32> write, %2 n: i32, %3 by: f32) num_warps 1 {
+  %4 = program_id x : i32
+  %5 = constant 64 : i32
+  %6 = mul %4, %5 : i32
+  %7 = splat %6 : tile<64xi32>
+  %8 = iota : tile<64xi32>
+  %9 = add %7, %8 : tile<64xi32>
+  %10 = splat %2 : tile<64xi32>
+  %11 = cmp lt %9, %10 : tile<64xi1>
+  %12 = load %0[%9] mask %11 : tile<64xf32>
+  %13 = splat %3 : tile<64xf32>
+  %14 = mul %12, %13 : tile<64xf32>
+  store %1[%9], %14 mask %11
+  return
+}
+";
+
+fn scale() -> Func {
+    parse("scale.tile", SCALE).unwrap()
+}
+
+fn in_memory() -> Compiler {
+    Compiler::new(KernelCache::without_folder())
+}
+
+/// The devices of this machine: a GPU where there is one.
+fn devices() -> Vec<Device> {
+    let mut devices = vec![Device::host(), Device::reference()];
+    devices.extend(Device::cuda(0).ok());
+    devices
+}
+
+#[test]
+fn one_kernel_gives_the_same_result_on_every_device() {
+    const N: usize = 1000;
+    let x: Vec<f32> = (0..N).map(|i| i as f32 - 500.0).collect();
+    let expected: Vec<f32> = x.iter().map(|v| v * 0.5).collect();
+    for device in devices() {
+        let kernel = in_memory().kernel(&device, &scale()).unwrap();
+        let input = device.upload(&x).unwrap();
+        // One element more than is written, to see that the mask holds.
+        let mut out = device.upload(&vec![7.0f32; N + 1]).unwrap();
+        let launch = kernel
+            .launch(N.div_ceil(64) as u32)
+            .buffer("x", &input)
+            .buffer_mut("out", &mut out)
+            .scalar("n", N as i32)
+            .scalar("by", 0.5f32);
+        // SAFETY: the mask keeps every access below `n`, which is the buffers' length.
+        unsafe { launch.run() }.unwrap();
+        let out = out.to_vec().unwrap();
+        assert_eq!(out[..N], expected, "{device:?}");
+        assert_eq!(out[N], 7.0, "{device:?}");
+    }
+}
+
+#[test]
+fn wrong_arguments_are_refused_on_a_compiled_kernel_as_on_a_fresh_one() {
+    for device in devices() {
+        let kernel = in_memory().kernel(&device, &scale()).unwrap();
+        let input = device.upload(&[1.0f32; 8]).unwrap();
+        let mut out = device.zeros::<f32>(8).unwrap();
+        let misaligned = kernel
+            .launch(1)
+            .buffer("x", input.slice(1..).unwrap())
+            .buffer_mut("out", &mut out)
+            .scalar("n", 4)
+            .scalar("by", 1.0f32);
+        // SAFETY: refused before anything runs.
+        let error = unsafe { misaligned.run() }.unwrap_err();
+        assert!(matches!(error, LaunchError::Argument(ArgumentError::Multiple { .. })), "{error}");
+    }
+}
+
+#[test]
+fn the_reference_device_reports_what_a_kernel_does_out_of_bounds() {
+    let device = Device::reference();
+    let kernel = in_memory().kernel(&device, &scale()).unwrap();
+    let input = device.upload(&[1.0f32; 8]).unwrap();
+    let mut out = device.zeros::<f32>(8).unwrap();
+    let launch =
+        kernel.launch(1).buffer("x", &input).buffer_mut("out", &mut out).scalar("n", 9).scalar("by", 1.0f32);
+    // SAFETY: the reference device checks every access.
+    let error = unsafe { launch.run() }.unwrap_err();
+    assert!(matches!(&error, LaunchError::Execution { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("scale") && text.contains("`x`"), "{text}");
+    assert_eq!(out.to_vec().unwrap(), [0.0; 8]);
+}
+
+#[test]
+fn a_buffer_of_another_device_is_refused() {
+    let (host, reference) = (Device::host(), Device::reference());
+    let kernel = in_memory().kernel(&host, &scale()).unwrap();
+    let input = reference.upload(&[1.0f32; 8]).unwrap();
+    let mut out = host.zeros::<f32>(8).unwrap();
+    let launch =
+        kernel.launch(1).buffer("x", &input).buffer_mut("out", &mut out).scalar("n", 8).scalar("by", 1.0f32);
+    // SAFETY: refused before anything runs.
+    let error = unsafe { launch.run() }.unwrap_err();
+    assert!(matches!(error, LaunchError::Argument(ArgumentError::Device { .. })), "{error}");
+}
+
+#[test]
+fn a_compiled_kernel_comes_back_from_disk_equal() {
+    let dir = tempfile::tempdir().unwrap();
+    for target in [Target::Host] {
+        let options = CompileOptions { llvm_ir: true };
+        let compiler = || Compiler::new(KernelCache::at(dir.path())).with_options(options);
+        let fresh = compiler().compile(&scale(), target).unwrap();
+        let cached = compiler().compile(&scale(), target).unwrap();
+        assert_eq!((fresh.origin, cached.origin), (Origin::Built, Origin::Disk), "{target}");
+        assert_eq!(fresh.kernel, cached.kernel, "{target}");
+        assert!(fresh.kernel.tile_ir.contains("@scale"), "{target}");
+        assert!(fresh.kernel.llvm_ir.contains("define"), "{target}");
+    }
+}
+
+#[test]
+fn a_kernel_from_a_damaged_cache_still_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Device::host();
+    let key = Compiler::new(KernelCache::at(dir.path())).compile(&scale(), Target::Host).unwrap().key;
+    let compiler = Compiler::new(KernelCache::at(dir.path()));
+    let path = compiler.cache().path_of(&key.digest()).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let kernel = compiler.kernel(&device, &scale()).unwrap();
+    assert_eq!(compiler.cache().stats().corrupt, 1);
+    let input = device.upload(&[3.0f32]).unwrap();
+    let mut out = device.zeros::<f32>(1).unwrap();
+    let launch =
+        kernel.launch(1).buffer("x", &input).buffer_mut("out", &mut out).scalar("n", 1).scalar("by", 2.0f32);
+    // SAFETY: `n` is the buffers' length.
+    unsafe { launch.run() }.unwrap();
+    assert_eq!(out.to_vec().unwrap(), [6.0]);
+}
+
+#[test]
+fn production_runs_from_a_bundle_and_never_compiles() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kernels.lkvb");
+    let compiled = in_memory().compile(&scale(), Target::Host).unwrap();
+    let mut bundle = BundleWriter::new();
+    bundle.add(&compiled.key, compiled.kernel.to_bytes());
+    bundle.write(&path).unwrap();
+
+    let production = in_memory();
+    production.cache().deny_jit(true);
+    let error = production.kernel(&Device::host(), &scale()).unwrap_err();
+    assert!(matches!(error, CompileError::Denied { .. }), "{error}");
+    assert!(error.to_string().contains("`scale`"), "{error}");
+    production.cache().add_bundle(Bundle::open(&path).unwrap());
+    production.kernel(&Device::host(), &scale()).unwrap();
+    assert_eq!(production.cache().stats().built, 0);
+}
