@@ -1,11 +1,12 @@
 //! From tile IR to a compiled kernel, through the cache.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use leankv_dsl::codegen::host;
 use leankv_dsl::codegen::llvm::{CodegenError, llvm_version};
 use leankv_dsl::diag::Diagnostics;
 use leankv_dsl::ir::{Func, Print};
+use leankv_dsl::pass::PassError;
 
 use crate::cache::{CacheError, CacheKey, KernelCache, Origin};
 use crate::compiled::CompiledKernel;
@@ -35,9 +36,12 @@ pub struct Compiled {
 /// Why there is no compiled kernel.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CompileError {
-    /// The kernel breaks a rule of tile IR; each finding has its place in the source.
+    /// The kernel breaks a rule of tile IR or asks for something no target has; each finding has its place in the source.
     #[error("{0}")]
-    Invalid(Diagnostics),
+    Refused(Diagnostics),
+    /// A pass made invalid tile IR: a bug of the compiler.
+    #[error("{0}")]
+    Pass(Arc<PassError>),
     /// The target cannot express the kernel, or the compiler failed.
     #[error("kernel `{kernel}`{}: {source}", at_spec(spec))]
     Codegen {
@@ -46,7 +50,7 @@ pub enum CompileError {
         /// Its specialisation.
         spec: String,
         /// Why.
-        source: CodegenError,
+        source: Box<CodegenError>,
     },
     /// A parameter is neither a number nor a pointer.
     #[error(
@@ -108,7 +112,7 @@ pub enum LoadError {
         /// The kernel.
         kernel: String,
         /// Why.
-        source: host::LoadError,
+        source: Box<host::LoadError>,
     },
 }
 
@@ -153,7 +157,7 @@ impl Compiler {
         let processor = lower::processor(target).map_err(|source| CompileError::Codegen {
             kernel: func.name.clone(),
             spec: func.spec.clone(),
-            source,
+            source: Box::new(source),
         })?;
         Ok(CacheKey {
             // With locations: they reach the code as debug lines and in the messages of assertions.

@@ -61,7 +61,7 @@ impl Device {
     }
 
     fn host_error(&self, kernel: &CompiledKernel, source: host::LoadError) -> LoadError {
-        LoadError::Host { kernel: kernel.info.signature.kernel.clone(), source }
+        LoadError::Host { kernel: kernel.info.signature.kernel.clone(), source: Box::new(source) }
     }
 }
 

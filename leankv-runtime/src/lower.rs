@@ -1,10 +1,12 @@
 //! Tile IR to code: verifier, passes, and the code generator of the target.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use leankv_dsl::codegen::host::{self, HostOptions, HostTarget};
 use leankv_dsl::codegen::llvm::CodegenError;
 use leankv_dsl::ir::{Func, verify};
+use leankv_dsl::pass::{self, Facts, PassError};
 
 use crate::compiled::{Code, CompiledKernel, KernelInfo};
 use crate::compiler::{CompileError, CompileOptions};
@@ -26,11 +28,19 @@ pub(crate) fn lower(
     options: CompileOptions,
 ) -> Result<CompiledKernel, CompileError> {
     let start = Instant::now();
-    verify(func).map_err(CompileError::Invalid)?;
+    verify(func).map_err(CompileError::Refused)?;
     let signature =
         Signature::of(func).map_err(|param| CompileError::Parameter { kernel: func.name.clone(), param })?;
-    let failed =
-        |source| CompileError::Codegen { kernel: func.name.clone(), spec: func.spec.clone(), source };
+    let failed = |source: CodegenError| CompileError::Codegen {
+        kernel: func.name.clone(),
+        spec: func.spec.clone(),
+        source: Box::new(source),
+    };
+    let mut func = func.compact();
+    pass::standard().run(&mut func, &mut Facts::new()).map_err(|error| match error {
+        PassError::Refused(found) => CompileError::Refused(found),
+        other => CompileError::Pass(Arc::new(other)),
+    })?;
     let info = KernelInfo {
         signature,
         spec: func.spec.clone(),
@@ -43,7 +53,7 @@ pub(crate) fn lower(
         compile_ms: 0.0,
     };
     let mut kernel = match target {
-        Target::Host => for_host(func, info, options),
+        Target::Host => for_host(&func, info, options),
         Target::Gpu(_) => Err(CodegenError::Target {
             target: target.to_string(),
             reason: "this build has no code generator for GPUs".to_owned(),

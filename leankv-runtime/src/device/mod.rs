@@ -166,12 +166,16 @@ impl Device {
         }
         let bytes = len * size_of::<T>();
         let memory = match &*self.inner {
-            // SAFETY: the caller promises the range.
             DeviceKind::Host | DeviceKind::Reference => {
-                Memory::Host(unsafe { HostMemory::foreign(address, bytes) })
+                // SAFETY: the caller promises the range.
+                let memory = unsafe { HostMemory::foreign(address, bytes) };
+                Memory::Host(memory)
             }
-            // SAFETY: likewise.
-            DeviceKind::Cuda(cuda) => Memory::Cuda(unsafe { cuda.foreign(address, bytes)? }),
+            DeviceKind::Cuda(cuda) => {
+                // SAFETY: the caller promises the range.
+                let memory = unsafe { cuda.foreign(address, bytes)? };
+                Memory::Cuda(memory)
+            }
         };
         Ok(DeviceBuffer::new(self.clone(), memory, len))
     }
