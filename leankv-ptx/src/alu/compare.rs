@@ -1,0 +1,302 @@
+//! Comparisons: `setp`, `set` and `testp`.
+
+use super::macros::compare;
+use crate::decode::cx::{Cx, Res};
+use crate::decode::op::Op;
+use crate::soft;
+use crate::syntax::ast::Operand;
+use crate::ty::Ty;
+use crate::vm::regs::{AluFn, Args, Regs, SINK};
+
+/// How the comparison bit meets the third operand; bits 0-1 of `Args::imm`.
+const COMBINE: &[(&str, u32)] = &[("and", 1), ("or", 2), ("xor", 3)];
+/// `imm` bits 4-6: what a true `set` writes (0 = predicate).
+const SET_B32: u32 = 1 << 4;
+const SET_F32: u32 = 2 << 4;
+const SET_F16: u32 = 3 << 4;
+const SET_BF16: u32 = 4 << 4;
+const SET_B16: u32 = 5 << 4;
+
+/// Stores a comparison result by `setp` or `set` rules. `s[2]` is the encoded predicate to combine with.
+#[inline(always)]
+pub(crate) fn store(r: &mut Regs, x: &Args, m: u32, t: u32) {
+    if x.imm == 0 {
+        r.putp(x.d, m, t);
+        r.putp(x.d2, m, !t);
+        return;
+    }
+    store_general(r, x, m, t);
+}
+
+fn combine(kind: u32, t: u32, c: u32) -> u32 {
+    match kind & 3 {
+        1 => t & c,
+        2 => t | c,
+        3 => t ^ c,
+        _ => t,
+    }
+}
+
+fn store_general(r: &mut Regs, x: &Args, m: u32, t: u32) {
+    let c = if x.imm & 3 == 0 { 0 } else { r.pred(x.s[2]) };
+    let (p, q) = (combine(x.imm, t, c), combine(x.imm, !t, c));
+    let one = match x.imm & 0x70 {
+        SET_B32 => u32::MAX,
+        SET_F32 => 1.0f32.to_bits(),
+        SET_F16 => 0x3c00,
+        SET_BF16 => 0x3f80,
+        SET_B16 => 0xffff,
+        _ => {
+            r.putp(x.d, m, p);
+            r.putp(x.d2, m, q);
+            return;
+        }
+    };
+    let mut o = [0; 32];
+    for (l, v) in o.iter_mut().enumerate() {
+        *v = if p >> l & 1 == 1 { one } else { 0 };
+    }
+    r.put32(x.d, m, &o);
+}
+
+const OPS: &[&str] = &[
+    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu",
+    "num", "nan",
+];
+
+macro_rules! float_ops {
+    ($op:expr, $class:ident, $conv:expr) => {{
+        match $op {
+            "eq" => compare!(a, b: $class; $conv(a) == $conv(b)),
+            "ne" => compare!(a, b: $class; { let (a, b) = ($conv(a), $conv(b)); a < b || a > b }),
+            "lt" => compare!(a, b: $class; $conv(a) < $conv(b)),
+            "le" => compare!(a, b: $class; $conv(a) <= $conv(b)),
+            "gt" => compare!(a, b: $class; $conv(a) > $conv(b)),
+            "ge" => compare!(a, b: $class; $conv(a) >= $conv(b)),
+            "equ" => compare!(a, b: $class; { let (a, b) = ($conv(a), $conv(b)); !(a < b || a > b) }),
+            "neu" => compare!(a, b: $class; $conv(a) != $conv(b)),
+            "ltu" => compare!(a, b: $class; !($conv(a) >= $conv(b))),
+            "leu" => compare!(a, b: $class; !($conv(a) > $conv(b))),
+            "gtu" => compare!(a, b: $class; !($conv(a) <= $conv(b))),
+            "geu" => compare!(a, b: $class; !($conv(a) < $conv(b))),
+            "num" => compare!(a, b: $class; !$conv(a).is_nan() && !$conv(b).is_nan()),
+            "nan" => compare!(a, b: $class; $conv(a).is_nan() || $conv(b).is_nan()),
+            _ => return None,
+        }
+    }};
+}
+
+macro_rules! int_ops {
+    ($op:expr, $class:ident, $conv:expr) => {{
+        match $op {
+            "eq" => compare!(a, b: $class; $conv(a) == $conv(b)),
+            "ne" => compare!(a, b: $class; $conv(a) != $conv(b)),
+            "lt" | "lo" => compare!(a, b: $class; $conv(a) < $conv(b)),
+            "le" | "ls" => compare!(a, b: $class; $conv(a) <= $conv(b)),
+            "gt" | "hi" => compare!(a, b: $class; $conv(a) > $conv(b)),
+            "ge" | "hs" => compare!(a, b: $class; $conv(a) >= $conv(b)),
+            _ => return None,
+        }
+    }};
+}
+
+fn f32_of(v: u32) -> f32 {
+    f32::from_bits(v)
+}
+fn f32_ftz(v: u32) -> f32 {
+    f32::from_bits(soft::ftz32(v))
+}
+fn f16_of(v: u32) -> f32 {
+    soft::f16_to_f32(v as u16)
+}
+fn f16_ftz(v: u32) -> f32 {
+    soft::f16_to_f32(soft::ftz16(v as u16))
+}
+fn bf16_of(v: u32) -> f32 {
+    soft::bf16_to_f32(v as u16)
+}
+fn i16_of(v: u32) -> i16 {
+    v as u16 as i16
+}
+fn i32_of(v: u32) -> i32 {
+    v as i32
+}
+fn i64_of(v: u64) -> i64 {
+    v as i64
+}
+fn same32(v: u32) -> u32 {
+    v
+}
+fn same64(v: u64) -> u64 {
+    v
+}
+
+#[allow(clippy::neg_cmp_op_on_partial_ord, clippy::nonminimal_bool)] // Unordered comparisons are negations.
+fn pick(op: &str, ty: Ty, ftz: bool) -> Option<AluFn> {
+    let signed_only = matches!(op, "lo" | "ls" | "hi" | "hs");
+    let bits_only = matches!(op, "eq" | "ne");
+    Some(match ty {
+        Ty::F32 if ftz => float_ops!(op, r32, f32_ftz),
+        Ty::F32 => float_ops!(op, r32, f32_of),
+        Ty::F16 if ftz => float_ops!(op, r32, f16_ftz),
+        Ty::F16 => float_ops!(op, r32, f16_of),
+        Ty::Bf16 => float_ops!(op, r32, bf16_of),
+        Ty::F64 => float_ops!(op, r64, f64::from_bits),
+        Ty::B16 | Ty::B32 if bits_only => int_ops!(op, r32, same32),
+        Ty::B64 if bits_only => int_ops!(op, r64, same64),
+        Ty::U16 | Ty::U32 => int_ops!(op, r32, same32),
+        Ty::U64 => int_ops!(op, r64, same64),
+        Ty::S16 if !signed_only => int_ops!(op, r32, i16_of),
+        Ty::S32 if !signed_only => int_ops!(op, r32, i32_of),
+        Ty::S64 if !signed_only => int_ops!(op, r64, i64_of),
+        _ => return None,
+    })
+}
+
+pub(crate) fn decode(cx: &mut Cx<'_, '_>) -> Res<Op> {
+    match cx.instr.base.as_str() {
+        "testp" => testp(cx),
+        "set" => set(cx),
+        _ => setp(cx),
+    }
+}
+
+fn setp(cx: &mut Cx<'_, '_>) -> Res<Op> {
+    let op = cx.need(OPS)?;
+    let names = ["and", "or", "xor"];
+    let combine = cx.one_of(&names);
+    let ftz = cx.flag("ftz");
+    let ty = cx.ty()?;
+    let n = if combine.is_some() { 4 } else { 3 };
+    cx.done(n, n)?;
+    if matches!(ty, Ty::F16x2 | Ty::Bf16x2) {
+        return packed(cx, op, combine, ftz, ty);
+    }
+    let Some(f) = pick(op, ty, ftz) else { return cx.no_form() };
+    let (d, d2) = match cx.operand(0)? {
+        Operand::Pair(a, b) => (cx.pred_dst_of(a)?, cx.pred_dst_of(b)?),
+        o => (cx.pred_dst_of(o)?, SINK),
+    };
+    let mut x = Args { d, d2, s: [cx.src(1, ty)?, cx.src(2, ty)?, 0, 0], imm: 0 };
+    if let Some(c) = combine {
+        x.imm = COMBINE.iter().find(|(n, _)| *n == c).map_or(0, |(_, v)| *v);
+        x.s[2] = cx.pred(3)?;
+    }
+    Ok(Op::Alu(f, x))
+}
+
+/// Compares both halves of a packed pair: `p` gets the low one, `q` the high one.
+fn packed(cx: &mut Cx<'_, '_>, op: &'static str, combine: Option<&str>, ftz: bool, ty: Ty) -> Res<Op> {
+    if !OPS[..6].contains(&op) && !OPS[10..].contains(&op) {
+        return cx.no_form();
+    }
+    let Operand::Pair(a, b) = cx.operand(0)? else {
+        return cx.err(format!("`{}` needs two predicate destinations `p|q`", cx.opcode()));
+    };
+    let (d, d2) = (cx.pred_dst_of(a)?, cx.pred_dst_of(b)?);
+    let code = OPS.iter().position(|o| *o == op).unwrap_or(0) as u32;
+    let kind = combine.and_then(|c| COMBINE.iter().find(|(n, _)| *n == c)).map_or(0, |(_, v)| *v);
+    let mut x = Args { d, d2, s: [cx.src(1, ty)?, cx.src(2, ty)?, 0, 0], imm: kind };
+    if kind != 0 {
+        x.s[2] = cx.pred(3)?;
+    }
+    x.s[3] = code;
+    x.imm |= u32::from(ftz) << 8 | u32::from(ty == Ty::Bf16x2) << 9;
+    let f: AluFn = |r, x, m| {
+        let (a, b) = (r.r32[x.s[0] as usize], r.r32[x.s[1] as usize]);
+        let conv: fn(u32) -> f32 = match (x.imm & 0x200 != 0, x.imm & 0x100 != 0) {
+            (true, _) => bf16_of,
+            (_, true) => f16_ftz,
+            _ => f16_of,
+        };
+        let (mut lo, mut hi) = (0, 0);
+        for l in 0..32 {
+            lo |= u32::from(float_compare(x.s[3], conv(a[l] & 0xffff), conv(b[l] & 0xffff))) << l;
+            hi |= u32::from(float_compare(x.s[3], conv(a[l] >> 16), conv(b[l] >> 16))) << l;
+        }
+        let c = if x.imm & 3 == 0 { 0 } else { r.pred(x.s[2]) };
+        r.putp(x.d, m, combine_bits(x.imm, lo, c));
+        r.putp(x.d2, m, combine_bits(x.imm, hi, c));
+    };
+    Ok(Op::Alu(f, x))
+}
+
+fn combine_bits(kind: u32, t: u32, c: u32) -> u32 {
+    combine(kind, t, c)
+}
+
+/// The comparison number `code` of [`OPS`] on two floats.
+pub(crate) fn float_compare(code: u32, a: f32, b: f32) -> bool {
+    let unordered = a.is_nan() || b.is_nan();
+    match OPS.get(code as usize).copied().unwrap_or("eq") {
+        "eq" => a == b,
+        "ne" => !unordered && a != b,
+        "lt" => a < b,
+        "le" => a <= b,
+        "gt" => a > b,
+        "ge" => a >= b,
+        "equ" => unordered || a == b,
+        "neu" => a != b,
+        "ltu" => unordered || a < b,
+        "leu" => unordered || a <= b,
+        "gtu" => unordered || a > b,
+        "geu" => unordered || a >= b,
+        "num" => !unordered,
+        _ => unordered,
+    }
+}
+
+fn set(cx: &mut Cx<'_, '_>) -> Res<Op> {
+    let op = cx.need(OPS)?;
+    let combine = cx.one_of(&["and", "or", "xor"]);
+    let ftz = cx.flag("ftz");
+    let dty = cx.ty()?;
+    let sty = cx.ty()?;
+    let n = if combine.is_some() { 4 } else { 3 };
+    cx.done(n, n)?;
+    let kind = match dty {
+        Ty::U32 | Ty::S32 => SET_B32,
+        Ty::F32 => SET_F32,
+        Ty::F16 => SET_F16,
+        Ty::Bf16 => SET_BF16,
+        Ty::U16 | Ty::S16 => SET_B16,
+        _ => return cx.unsupported("this destination type of set is not executed"),
+    };
+    let Some(f) = pick(op, sty, ftz) else { return cx.no_form() };
+    let mut x = cx.args2(dty, sty, sty)?;
+    x.d2 = SINK;
+    x.imm = kind;
+    if let Some(c) = combine {
+        x.imm |= COMBINE.iter().find(|(n, _)| *n == c).map_or(0, |(_, v)| *v);
+        x.s[2] = cx.pred(3)?;
+    }
+    Ok(Op::Alu(f, x))
+}
+
+fn testp(cx: &mut Cx<'_, '_>) -> Res<Op> {
+    let op = cx.need(&["finite", "infinite", "number", "notanumber", "normal", "subnormal"])?;
+    let ty = cx.ty()?;
+    cx.done(2, 2)?;
+    macro_rules! test {
+        ($class:ident, $f:ty) => {
+            match op {
+                "finite" => compare!(a, _b: $class; <$f>::from_bits(a).is_finite()),
+                "infinite" => compare!(a, _b: $class; <$f>::from_bits(a).is_infinite()),
+                "number" => compare!(a, _b: $class; !<$f>::from_bits(a).is_nan()),
+                "notanumber" => compare!(a, _b: $class; <$f>::from_bits(a).is_nan()),
+                // Zero counts as normal.
+                "normal" => compare!(a, _b: $class; { let v = <$f>::from_bits(a); v.is_normal() || v == 0.0 }),
+                _ => compare!(a, _b: $class; <$f>::from_bits(a).is_subnormal()),
+            }
+        };
+    }
+    let f: AluFn = match ty {
+        Ty::F32 => test!(r32, f32),
+        Ty::F64 => test!(r64, f64),
+        _ => return cx.no_form(),
+    };
+    let o = cx.operand(0)?;
+    let d = cx.pred_dst_of(o)?;
+    let a = cx.src(1, ty)?;
+    Ok(Op::Alu(f, Args { d, d2: SINK, s: [a, a, 0, 0], imm: 0 }))
+}

@@ -1,0 +1,192 @@
+//! What executing code can reach: the launch, the block's memory, counters and findings.
+
+use super::barrier::BarState;
+use super::clock::Clocks;
+use super::global::GlobalMemory;
+use super::mbar::MbarState;
+use super::race::GlobalSync;
+use super::regs::Regs;
+use super::shared::Shared;
+use crate::config::Config;
+use crate::counters::InstrCounters;
+use crate::decode::{Code, Program};
+use crate::error::{Fault, FaultKind, Site};
+use crate::finding::{Finding, FindingKind, Findings, Party, Severity};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// Everything that stays the same during a launch, shared by all workers.
+pub(crate) struct Launch<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) entry: u32,
+    pub(crate) config: &'a Config,
+    pub(crate) global: &'a GlobalMemory,
+    /// Initial registers of each function's frames.
+    pub(crate) templates: Vec<Regs>,
+    /// First counter of each function.
+    pub(crate) counter_base: Vec<usize>,
+    pub(crate) counters: usize,
+    pub(crate) params: Vec<u8>,
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    /// Address range of each shared variable in the block, sorted.
+    pub(crate) shared_ranges: Vec<(u32, u32, String)>,
+    pub(crate) shared_bytes: u32,
+    pub(crate) dynamic_bytes: u32,
+    pub(crate) exact_clocks: bool,
+    pub(crate) has_local: bool,
+    /// Allocations that a tracked range lies in.
+    pub(crate) tracked: Vec<(u64, u64)>,
+    /// Number of this launch, for stamps.
+    pub(crate) number: u32,
+    pub(crate) stop: AtomicBool,
+    pub(crate) executed: AtomicU64,
+    pub(crate) sync: Mutex<GlobalSync>,
+}
+
+impl Launch<'_> {
+    pub(crate) fn threads(&self) -> u32 {
+        self.block[0] * self.block[1] * self.block[2]
+    }
+
+    pub(crate) fn kernel(&self) -> &Code {
+        &self.program.funcs[self.entry as usize]
+    }
+}
+
+/// Traffic of one allocation or range.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) read: u64,
+    pub(crate) written: u64,
+    pub(crate) read_sectors: u64,
+    pub(crate) written_sectors: u64,
+}
+
+/// State of the block that is running, and of the worker that runs it.
+pub(crate) struct Ctx<'a> {
+    pub(crate) launch: &'a Launch<'a>,
+    pub(crate) block: [u32; 3],
+    pub(crate) linear: u32,
+    pub(crate) shared: Shared,
+    pub(crate) clocks: Clocks,
+    pub(crate) bars: Vec<BarState>,
+    pub(crate) mbars: BTreeMap<u32, MbarState>,
+    pub(crate) race: super::race::BlockClock,
+    pub(crate) live_threads: u32,
+    pub(crate) ticks: u64,
+    /// Allocation of the last global access.
+    pub(crate) hint: usize,
+}
+
+/// Counters and findings of a worker, which outlive its blocks.
+pub(crate) struct Worker {
+    pub(crate) counters: Vec<InstrCounters>,
+    pub(crate) traffic: Vec<Traffic>,
+    pub(crate) tracked: Vec<Traffic>,
+    pub(crate) findings: Findings,
+    pub(crate) blocks: u64,
+}
+
+/// Position of an instruction: function and program counter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    pub(crate) func: u32,
+    pub(crate) pc: u32,
+    pub(crate) warp: u32,
+}
+
+impl Ctx<'_> {
+    pub(crate) fn site(&self, at: At, lane: u32) -> Site {
+        let p = self.launch.program;
+        let code = &p.funcs[at.func as usize];
+        let info = code.info.get(at.pc as usize);
+        Site {
+            kernel: self.launch.kernel().name.clone(),
+            function: code.name.clone(),
+            ptx_line: info.map_or(0, |i| i.pos.line),
+            opcode: info.map_or(String::new(), |i| i.opcode.to_string()),
+            source: info.and_then(|i| p.source(i.loc)),
+            block: self.block,
+            warp: at.warp,
+            lane,
+        }
+    }
+
+    #[cold]
+    pub(crate) fn fault(&self, kind: FaultKind, at: At, lane: u32) -> Box<Fault> {
+        Box::new(Fault { kind, site: self.site(at, lane) })
+    }
+
+    /// Reports a finding.
+    #[cold]
+    pub(crate) fn report(
+        &self,
+        worker: &mut Worker,
+        kind: FindingKind,
+        at: At,
+        lane: u32,
+        address: Option<u64>,
+        message: &str,
+    ) {
+        let key = (kind, Severity::Error, at.func, at.pc, u32::MAX);
+        worker.findings.add(key, || Finding {
+            kind,
+            severity: Severity::Error,
+            site: self.site(at, lane),
+            address,
+            message: message.to_string(),
+            other: None,
+            count: 1,
+        });
+    }
+
+    /// Reports a race with an earlier access whose instruction is `other`.
+    #[cold]
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn report_race(
+        &self,
+        worker: &mut Worker,
+        kind: FindingKind,
+        severity: Severity,
+        at: At,
+        lane: u32,
+        address: u64,
+        message: &str,
+        other: OtherSide,
+    ) {
+        let key = (kind, severity, at.func, at.pc, other.pc);
+        worker.findings.add(key, || {
+            let p = self.launch.program;
+            // Program counters of other functions are not on record; the kernel's own are the common case.
+            let info = p.funcs[at.func as usize].info.get(other.pc as usize);
+            Finding {
+                kind,
+                severity,
+                site: self.site(at, lane),
+                address: Some(address),
+                message: message.to_string(),
+                other: Some(Party {
+                    access: if other.write { "write" } else { "read" },
+                    ptx_line: info.map_or(0, |i| i.pos.line),
+                    source: info.and_then(|i| p.source(i.loc)),
+                    block: other.block,
+                    warp: other.warp,
+                    lane: other.lane,
+                }),
+                count: 1,
+            }
+        });
+    }
+}
+
+/// The other side of a race, as the shadow knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OtherSide {
+    pub(crate) write: bool,
+    pub(crate) pc: u32,
+    pub(crate) block: u32,
+    pub(crate) warp: Option<u32>,
+    pub(crate) lane: Option<u32>,
+}

@@ -1,0 +1,266 @@
+//! Global memory: separately tracked allocations in a fake 64-bit address space.
+//!
+//! * Addresses are never given out twice, so a stale pointer is always recognised.
+//! * Between allocations lies unmapped space, so that an overrun hits nothing.
+//! * Data is accessed by relaxed atomics of the access width: blocks on different threads may race, and a race
+//!   in the PTX program must not be undefined behaviour in the machine.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Lowest address given out.
+const FIRST: u64 = 0x0000_0200_0000_0000;
+/// Unmapped bytes on both sides of an allocation.
+const RED_ZONE: u64 = 4096;
+
+/// Marks of which blocks touched a word, for the race check: one write and one read stamp.
+pub(crate) struct RaceShadow {
+    pub(crate) write: Box<[AtomicU64]>,
+    pub(crate) read: Box<[AtomicU64]>,
+    pub(crate) write_pc: Box<[AtomicU32]>,
+    pub(crate) read_pc: Box<[AtomicU32]>,
+}
+
+pub(crate) struct Alloc {
+    pub(crate) base: u64,
+    pub(crate) bytes: u64,
+    data: Box<[AtomicU64]>,
+    /// One byte per byte: 1 when written. Absent once everything is known to be written.
+    init: Box<[AtomicU64]>,
+    pub(crate) freed: bool,
+    pub(crate) read_only: bool,
+    pub(crate) name: Option<String>,
+    pub(crate) race: OnceLock<RaceShadow>,
+    /// Per word, the last launch in which a read-only (`.nc`) load touched it.
+    pub(crate) nc: OnceLock<Box<[AtomicU32]>>,
+}
+
+fn zeroed(words: usize) -> Box<[AtomicU64]> {
+    let mut v = Vec::with_capacity(words);
+    v.resize_with(words, || AtomicU64::new(0));
+    v.into()
+}
+
+fn zeroed32(words: usize) -> Box<[AtomicU32]> {
+    let mut v = Vec::with_capacity(words);
+    v.resize_with(words, || AtomicU32::new(0));
+    v.into()
+}
+
+macro_rules! accessors {
+    ($load:ident, $store:ident, $t:ty, $atomic:ty, $bytes:literal) => {
+        /// Loads from an offset that is aligned and within the allocation.
+        #[inline(always)]
+        pub(crate) fn $load(&self, offset: u64) -> $t {
+            debug_assert!(offset % $bytes == 0 && offset + $bytes <= self.bytes);
+            // SAFETY: callers checked bounds and alignment against `bytes`; the storage is that large, rounded
+            // up to whole words, 8-byte aligned, and only ever accessed atomically.
+            unsafe { (*self.data.as_ptr().cast::<u8>().add(offset as usize).cast::<$atomic>()).load(Relaxed) }
+        }
+
+        /// Stores to an offset that is aligned and within the allocation.
+        #[inline(always)]
+        pub(crate) fn $store(&self, offset: u64, v: $t) {
+            debug_assert!(offset % $bytes == 0 && offset + $bytes <= self.bytes);
+            // SAFETY: as for the load; atomics allow stores through a shared reference.
+            unsafe {
+                (*self.data.as_ptr().cast::<u8>().add(offset as usize).cast::<$atomic>()).store(v, Relaxed)
+            }
+        }
+    };
+}
+
+impl Alloc {
+    accessors!(load8, store8, u8, AtomicU8, 1);
+    accessors!(load16, store16, u16, AtomicU16, 2);
+    accessors!(load32, store32, u32, AtomicU32, 4);
+    accessors!(load64, store64, u64, AtomicU64, 8);
+
+    /// A 32-bit atomic at an aligned offset within the allocation.
+    pub(crate) fn atomic32(&self, offset: u64) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.bytes, "atomic offset was checked");
+        // SAFETY: in bounds and aligned, as just asserted.
+        unsafe { &*self.data.as_ptr().cast::<u8>().add(offset as usize).cast::<AtomicU32>() }
+    }
+
+    /// A 64-bit atomic at an aligned offset within the allocation.
+    pub(crate) fn atomic64(&self, offset: u64) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.bytes, "atomic offset was checked");
+        &self.data[(offset / 8) as usize]
+    }
+
+    /// Whether `size` (1, 2, 4 or 8) aligned bytes are all written.
+    #[inline(always)]
+    pub(crate) fn is_init(&self, offset: u64, size: u32) -> bool {
+        if self.init.is_empty() {
+            return true;
+        }
+        let word = self.init[(offset / 8) as usize].load(Relaxed);
+        let mask = if size >= 8 { u64::MAX } else { ((1u64 << (size * 8)) - 1) << (offset % 8 * 8) };
+        word & 0x0101_0101_0101_0101 & mask == 0x0101_0101_0101_0101 & mask
+    }
+
+    /// Marks `size` (1, 2, 4 or 8) aligned bytes as written.
+    #[inline(always)]
+    pub(crate) fn set_init(&self, offset: u64, size: u32) {
+        if self.init.is_empty() {
+            return;
+        }
+        // SAFETY: same layout and bounds as the data; aligned to the access size.
+        unsafe {
+            let p = self.init.as_ptr().cast::<u8>().add(offset as usize);
+            match size {
+                1 => (*p.cast::<AtomicU8>()).store(1, Relaxed),
+                2 => (*p.cast::<AtomicU16>()).store(0x0101, Relaxed),
+                4 => (*p.cast::<AtomicU32>()).store(0x0101_0101, Relaxed),
+                _ => (*p.cast::<AtomicU64>()).store(0x0101_0101_0101_0101, Relaxed),
+            }
+        }
+    }
+
+    pub(crate) fn shadow(&self) -> &RaceShadow {
+        self.race.get_or_init(|| {
+            let n = (self.bytes as usize).div_ceil(4);
+            RaceShadow { write: zeroed(n), read: zeroed(n), write_pc: zeroed32(n), read_pc: zeroed32(n) }
+        })
+    }
+
+    pub(crate) fn nc_marks(&self) -> &[AtomicU32] {
+        self.nc.get_or_init(|| zeroed32((self.bytes as usize).div_ceil(4)))
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.base + self.bytes
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let name = self.name.as_deref().map(|n| format!("`{n}` ")).unwrap_or_default();
+        format!("{name}[0x{:x}, 0x{:x}) of {} bytes", self.base, self.end(), self.bytes)
+    }
+}
+
+/// All allocations, by address.
+pub(crate) struct GlobalMemory {
+    pub(crate) allocs: Vec<Alloc>,
+    next: u64,
+    pub(crate) used: u64,
+    limit: u64,
+    pub(crate) track_init: bool,
+}
+
+impl GlobalMemory {
+    pub(crate) fn new(limit: u64, track_init: bool) -> Self {
+        GlobalMemory { allocs: Vec::new(), next: FIRST, used: 0, limit, track_init }
+    }
+
+    pub(crate) fn alloc(&mut self, bytes: u64, align: u64) -> Result<u64, String> {
+        if !align.is_power_of_two() || align > 1 << 20 {
+            return Err("the alignment must be a power of two up to 1 MiB".to_string());
+        }
+        if bytes == 0 {
+            return Err("the size must not be zero".to_string());
+        }
+        if self.used.saturating_add(bytes) > self.limit {
+            return Err(format!("out of memory: {} of {} bytes are in use", self.used, self.limit));
+        }
+        let base = (self.next + RED_ZONE).next_multiple_of(align.max(256));
+        let words = bytes.div_ceil(8) as usize;
+        self.allocs.push(Alloc {
+            base,
+            bytes,
+            data: zeroed(words),
+            init: if self.track_init { zeroed(words) } else { Box::default() },
+            freed: false,
+            read_only: false,
+            name: None,
+            race: OnceLock::new(),
+            nc: OnceLock::new(),
+        });
+        self.next = base + bytes;
+        self.used += bytes;
+        Ok(base)
+    }
+
+    pub(crate) fn free(&mut self, base: u64) -> Result<(), String> {
+        match self.allocs.binary_search_by_key(&base, |a| a.base) {
+            Ok(i) if !self.allocs[i].freed => {
+                let a = &mut self.allocs[i];
+                a.freed = true;
+                a.data = Box::default();
+                a.init = Box::default();
+                a.race = OnceLock::new();
+                a.nc = OnceLock::new();
+                self.used -= a.bytes;
+                Ok(())
+            }
+            Ok(_) => Err("it is already free".to_string()),
+            Err(_) => Err("no allocation starts at this address".to_string()),
+        }
+    }
+
+    /// Index of the allocation that `address` lies in or behind.
+    #[inline(always)]
+    pub(crate) fn find(&self, address: u64) -> Option<usize> {
+        let i = self.allocs.partition_point(|a| a.base <= address);
+        i.checked_sub(1)
+    }
+
+    /// The live allocation that holds `[address, address + bytes)`.
+    pub(crate) fn span(&self, address: u64, bytes: u64) -> Result<&Alloc, String> {
+        let Some(i) = self.find(address) else { return Err(self.nearest(address)) };
+        let a = &self.allocs[i];
+        if address.checked_add(bytes).is_none_or(|end| end > a.end()) {
+            return Err(self.nearest(address));
+        }
+        if a.freed {
+            return Err(format!("allocation {} was freed", a.describe()));
+        }
+        Ok(a)
+    }
+
+    /// Describes what lies around an address.
+    pub(crate) fn nearest(&self, address: u64) -> String {
+        match self.find(address) {
+            Some(i) => {
+                let a = &self.allocs[i];
+                let next = self.allocs.get(i + 1);
+                match next {
+                    Some(n) if n.base - address < address.saturating_sub(a.end()) => {
+                        format!("{} bytes before {}", n.base - address, n.describe())
+                    }
+                    _ if address >= a.end() => {
+                        format!("{} bytes past the end of {}", address - a.end(), a.describe())
+                    }
+                    _ => format!("crosses the end of {}", a.describe()),
+                }
+            }
+            None => match self.allocs.first() {
+                Some(a) => format!("far below {}", a.describe()),
+                None => "nothing is allocated".to_string(),
+            },
+        }
+    }
+
+    pub(crate) fn write(&self, address: u64, data: &[u8]) -> Result<(), String> {
+        let a = self.span(address, data.len() as u64)?;
+        let start = address - a.base;
+        for (i, b) in data.iter().enumerate() {
+            a.store8(start + i as u64, *b);
+        }
+        if !a.init.is_empty() {
+            for i in 0..data.len() as u64 {
+                a.set_init(start + i, 1);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read(&self, address: u64, out: &mut [u8]) -> Result<(), String> {
+        let a = self.span(address, out.len() as u64)?;
+        let start = address - a.base;
+        for (i, b) in out.iter_mut().enumerate() {
+            *b = a.load8(start + i as u64);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Races between blocks on global memory.
+//!
+//! A block counts as one actor. Its accesses carry its release count; another block is ordered after them once
+//! it has acquired from a location that the first block released to later than that.
+
+use super::context::{At, Ctx, OtherSide, Worker};
+use super::global::Alloc;
+use crate::finding::{FindingKind, Severity};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What a block knows about others.
+#[derive(Debug, Default)]
+pub(crate) struct BlockClock {
+    /// Releases so far.
+    epoch: u32,
+    /// A fence ran since the last release: the next atomic or strong store publishes.
+    fenced: bool,
+    /// Per block, the number of releases seen.
+    known: BTreeMap<u32, u32>,
+    /// Seen by relaxed reads, becomes known at the next fence.
+    observed: BTreeMap<u32, u32>,
+}
+
+/// Release history of each synchronisation location.
+#[derive(Debug, Default)]
+pub(crate) struct GlobalSync {
+    locations: BTreeMap<u64, BTreeMap<u32, u32>>,
+}
+
+impl BlockClock {
+    pub(crate) fn reset(&mut self) {
+        *self = BlockClock::default();
+    }
+}
+
+const MANY: u64 = 0xffff_ffff;
+
+/// launch (12 bits), release count (12), bytes (4), atomic (1), block + 1 (32).
+fn stamp(launch: u32, epoch: u32, bytes: u64, atomic: bool, block: u64) -> u64 {
+    u64::from(launch & 0xfff) << 52
+        | u64::from(epoch.min(0xfff)) << 40
+        | bytes << 36
+        | u64::from(atomic) << 35
+        | (block & 0xffff_ffff)
+}
+
+impl Ctx<'_> {
+    pub(crate) fn fence(&mut self, acquire: bool, release: bool) {
+        if !self.launch.config.checks.global_races {
+            return;
+        }
+        if release {
+            self.race.fenced = true;
+        }
+        if acquire {
+            for (b, e) in std::mem::take(&mut self.race.observed) {
+                let k = self.race.known.entry(b).or_default();
+                *k = (*k).max(e);
+            }
+        }
+    }
+
+    /// An atomic or strong access to `address`, which may publish and learn.
+    pub(crate) fn synchronise(
+        &mut self,
+        address: u64,
+        reads: bool,
+        writes: bool,
+        acquire: bool,
+        release: bool,
+    ) {
+        let publishes = writes && (release || self.race.fenced);
+        // Locations that nobody ever released to teach nothing; the lock is for the others.
+        let Ok(mut sync) = self.launch.sync.lock() else { return };
+        if reads && let Some(loc) = sync.locations.get(&address) {
+            let into = if acquire { &mut self.race.known } else { &mut self.race.observed };
+            for (b, e) in loc {
+                let k = into.entry(*b).or_default();
+                *k = (*k).max(*e);
+            }
+        }
+        if publishes {
+            self.race.epoch += 1;
+            let loc = sync.locations.entry(address).or_default();
+            loc.insert(self.linear, self.race.epoch);
+            for (b, e) in &self.race.known {
+                let k = loc.entry(*b).or_default();
+                *k = (*k).max(*e);
+            }
+        }
+    }
+
+    /// Whether an earlier stamp is unordered with this block's present.
+    #[inline(always)]
+    fn unordered(&self, s: u64) -> bool {
+        if s >> 52 != u64::from(self.launch.number & 0xfff) || s == 0 {
+            return false;
+        }
+        let block = s & 0xffff_ffff;
+        if block == MANY {
+            return true;
+        }
+        let other = (block - 1) as u32;
+        if other == self.linear {
+            return false;
+        }
+        let epoch = (s >> 40 & 0xfff) as u32;
+        self.race.known.get(&other).is_none_or(|k| *k <= epoch)
+    }
+
+    /// Records an access to `size` bytes within one word and checks it against other blocks.
+    #[inline(always)]
+    pub(crate) fn global_access(
+        &self,
+        worker: &mut Worker,
+        a: &Alloc,
+        offset: u64,
+        size: u32,
+        write: bool,
+        atomic: bool,
+        at: At,
+        lane: u32,
+    ) {
+        let shadow = a.shadow();
+        let w = (offset / 4) as usize;
+        let bytes = (((1u64 << size.min(4)) - 1) << (offset & 3)) & 15;
+        let me = stamp(self.launch.number, self.race.epoch, bytes, atomic, u64::from(self.linear) + 1);
+        let seen = shadow.write[w].load(Relaxed);
+        let both_atomic = atomic && seen >> 35 & 1 == 1;
+        let mut trouble = None;
+        if seen >> 36 & 15 & bytes != 0 && !both_atomic && self.unordered(seen) {
+            trouble = Some((true, seen, shadow.write_pc[w].load(Relaxed)));
+        }
+        if write {
+            let r = shadow.read[w].load(Relaxed);
+            let both_atomic = atomic && r >> 35 & 1 == 1;
+            if trouble.is_none() && r >> 36 & 15 & bytes != 0 && !both_atomic && self.unordered(r) {
+                trouble = Some((false, r, shadow.read_pc[w].load(Relaxed)));
+            }
+            if seen != me {
+                shadow.write[w].store(me, Relaxed);
+                shadow.write_pc[w].store(at.pc, Relaxed);
+            }
+        } else {
+            let r = shadow.read[w].load(Relaxed);
+            if r != me {
+                let same_launch = r >> 52 == me >> 52 && r != 0;
+                let new = if same_launch && r & 0xffff_ffff != me & 0xffff_ffff {
+                    // Readers of several blocks; bytes add up.
+                    stamp(self.launch.number, 0, bytes | (r >> 36 & 15), atomic && r >> 35 & 1 == 1, MANY)
+                } else {
+                    me
+                };
+                if new != r {
+                    shadow.read[w].store(new, Relaxed);
+                    shadow.read_pc[w].store(at.pc, Relaxed);
+                }
+            }
+        }
+        if let Some((other_write, s, pc)) = trouble {
+            let block = s & 0xffff_ffff;
+            if block == MANY {
+                // The set of readers was not kept: this block alone having read it is possible only if it is
+                // the one reader, which is not MANY.
+            }
+            let other = OtherSide {
+                write: other_write,
+                pc,
+                block: if block == MANY { u32::MAX } else { (block - 1) as u32 },
+                warp: None,
+                lane: None,
+            };
+            let message = match (write, other_write) {
+                (true, true) => "two blocks write the same global memory without ordering",
+                (true, false) => "a block writes global memory that another block read without ordering",
+                _ => "a block reads global memory that another block wrote without ordering",
+            };
+            self.report_race(
+                worker,
+                FindingKind::GlobalRace,
+                Severity::Error,
+                at,
+                lane,
+                a.base + offset,
+                message,
+                other,
+            );
+        }
+    }
+}
