@@ -4,17 +4,36 @@
 //! all, for the command line, the tuner and the tests that visit every declared specialisation. [`reference`] holds what each
 //! kernel must compute, in plain Rust.
 
+pub mod decode;
 pub mod matmul;
+pub mod page_writer;
 pub mod pattern;
+pub mod prefill;
+pub mod quantize;
 pub mod reference;
 pub mod softmax;
 pub mod vector_add;
 
+use half::f16;
 use leankv_dsl::lang::KernelDef;
+use leankv_dsl::lang::attention::{Plain, Stock};
 
 /// Every shipped kernel, in alphabetical order.
-pub static KERNELS: &[&dyn KernelDef] =
-    &[&matmul::matmul::KERNEL, &softmax::softmax::KERNEL, &vector_add::vector_add::KERNEL];
+pub static KERNELS: &[&dyn KernelDef] = &[
+    &page_writer::append_token::<Stock, f16>::KERNEL,
+    &page_writer::append_token::<Stock, f32>::named("append_token_f32"),
+    &decode::decode_attention::<Stock, Plain>::KERNEL,
+    &quantize::dequantize::<Stock>::KERNEL,
+    &matmul::matmul::KERNEL,
+    &decode::merge_splits::<Stock, Plain>::KERNEL,
+    &prefill::prefill_attention::KERNEL,
+    &prefill::prefill_significance::KERNEL,
+    &quantize::quantize::<Stock>::KERNEL,
+    &softmax::softmax::KERNEL,
+    &vector_add::vector_add::KERNEL,
+    &page_writer::write_prompt::<Stock, f16>::KERNEL,
+    &page_writer::write_prompt::<Stock, f32>::named("write_prompt_f32"),
+];
 
 /// The shipped kernel with this name.
 pub fn find(name: &str) -> Option<&'static dyn KernelDef> {

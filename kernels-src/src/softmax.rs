@@ -6,7 +6,7 @@ use leankv_dsl::lang::*;
 ///
 /// * Shapes: `x`, `out` are `[rows, cols]` with `cols <= block`; what lies beyond `cols` counts as minus infinity.
 /// * Grid: `[ceil(rows / rows_per_program)]`.
-/// * Values: a row of minus infinity, and a row with NaN, give NaN as the formula does.
+/// * Values: a row of minus infinity (everything masked) gives zeros; a row with NaN gives NaN.
 /// * Errors: a row longer than `block` is refused when the kernel runs, since its sum would be wrong.
 #[kernel(space(block = [128, 1024], rows_per_program = [1, 4]))]
 pub fn softmax(

@@ -29,6 +29,7 @@
 //! ```
 
 mod arg;
+pub mod attention;
 pub mod control;
 mod element;
 mod kernel;

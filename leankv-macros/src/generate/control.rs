@@ -7,7 +7,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Block, Expr, ExprForLoop, ExprIf, ExprWhile, Signature};
+use syn::{Block, Expr, ExprForLoop, ExprIf, ExprWhile, Signature, Stmt};
 
 use crate::error::Errors;
 use crate::parse::control;
@@ -97,6 +97,14 @@ fn slots(candidates: &[Candidate]) -> TokenStream {
     quote!(&mut [#(#slots),*])
 }
 
+/// The value of a block that is nothing else, so that no braces stand inside of a call.
+fn bare(block: &Block) -> Option<&Expr> {
+    match &block.stmts[..] {
+        [Stmt::Expr(value, None)] => Some(value),
+        _ => None,
+    }
+}
+
 fn rewrite_if(expr: &ExprIf, candidates: &[Candidate]) -> TokenStream {
     let ExprIf { attrs, if_token, cond, then_branch, else_branch } = expr;
     let slots = slots(candidates);
@@ -104,9 +112,17 @@ fn rewrite_if(expr: &ExprIf, candidates: &[Candidate]) -> TokenStream {
     let (region, kind) = (own("__if"), own("__kind"));
     let (then, other) = (own("__then"), own("__else"));
     let begin = quote_spanned!(cond.span()=> ::leankv_dsl::lang::control::if_begin(#cond));
-    let then_value = quote_spanned!(then_branch.span()=> ::core::option::Option::Some(#then_branch));
+    let then_body = bare(then_branch).map_or_else(|| quote!(#then_branch), |value| quote!(#value));
+    let then_value = quote_spanned!(then_branch.span()=> ::core::option::Option::Some(#then_body));
     let else_value = match else_branch {
-        Some((_, body)) => quote_spanned!(body.span()=> ::core::option::Option::Some(#body)),
+        Some((_, body)) => {
+            let value = match &**body {
+                Expr::Block(block) if block.attrs.is_empty() && block.label.is_none() => bare(&block.block),
+                _ => None,
+            };
+            let value = value.unwrap_or(body);
+            quote_spanned!(body.span()=> ::core::option::Option::Some(#value))
+        }
         None => quote_spanned!(span=> ::core::option::Option::Some(())),
     };
     quote_spanned! {span=>

@@ -206,12 +206,15 @@ reductions!(1 -> 0 2 -> 1 3 -> 2 4 -> 3 5 -> 4);
 macro_rules! softmax {
     ($($rank:literal)*) => {$(
         impl<E: crate::lang::element::Float> Tile<E, $rank> {
-            /// `exp(x - max) / sum(exp(x - max))` along `axis`. Minus infinity everywhere gives NaN.
+            /// `exp(x - max) / sum(exp(x - max))` along `axis`; zeros where every element is minus infinity (all masked).
             #[track_caller]
             pub fn softmax(self, axis: usize) -> Self {
-                let top = self.reduce_max(axis);
-                let powers = (self - top.expand_dims(axis)).exp();
-                powers / powers.reduce_sum(axis).expand_dims(axis)
+                let number = |x: f64| Scalar::lit(E::of(x));
+                let top = self.reduce_max(axis).expand_dims(axis);
+                let base = top.gt(number(f64::NEG_INFINITY)).select(top, number(0.0));
+                let powers = (self - base).exp();
+                let sum = powers.reduce_sum(axis).expand_dims(axis);
+                powers / sum.eq(number(0.0)).select(number(1.0), sum)
             }
         }
     )*};

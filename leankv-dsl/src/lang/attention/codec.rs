@@ -1,0 +1,97 @@
+//! Codecs on the device: how rows of keys or values become codes, and how attention works on codes.
+
+use half::f16;
+
+use super::rows::Rows;
+use crate::format::{CodecShape, CodecSpec};
+use crate::lang::element::Code;
+use crate::lang::tile::Tile;
+
+/// Rows of codes with their metadata, before they are stored.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// The codes, `[rows, head_dim]`.
+    pub codes: EncodedCodes,
+    /// One tile `[rows, groups]` of 16-bit patterns for each metadata word, in storage order.
+    pub meta: Vec<Tile<u16, 2>>,
+}
+
+/// What is stored for each element.
+#[derive(Clone, Copy, Debug)]
+pub enum EncodedCodes {
+    /// Codes of 1 to 8 bits.
+    Codes(Tile<Code, 2>),
+    /// 16-bit patterns of unquantised values.
+    Words(Tile<u16, 2>),
+}
+
+/// How one side of a cache (keys or values) is coded.
+///
+/// `shape`, `encode` and `decode` are enough: attention then decodes rows and multiplies. `logits` and `accumulate` can do better,
+/// such as multiplying codes and applying scales to the sums. In plain Rust a codec's meaning is
+/// [`CodecMath`](crate::format::CodecMath); tests compare the two.
+///
+/// Extents: `rows` is the number of tokens of a tile, `queries` the query heads that share a KV head.
+pub trait Codec {
+    /// Bits, groups and metadata words of one row: all a page layout needs.
+    fn shape(&self) -> CodecShape;
+
+    /// Codes and metadata of `x: [rows, head_dim]`.
+    fn encode(&self, x: Tile<f32, 2>) -> Encoded;
+
+    /// The values, `[rows, head_dim]`; zeros in rows that do not exist.
+    fn decode(&self, rows: &Rows) -> Tile<f32, 2>;
+
+    /// `q k^T` for keys in these rows: `q: [queries, head_dim]` gives `[queries, rows]`.
+    #[track_caller]
+    fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
+        let keys = self.decode(rows);
+        let zeros = Tile::zeros([q.extents()[0], rows.count()]);
+        q.cast::<f32>().dot(keys.t(), zeros)
+    }
+
+    /// `acc + p v` for values in these rows: `p: [queries, rows]`, `acc: [queries, head_dim]`.
+    #[track_caller]
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, acc: Tile<f32, 2>) -> Tile<f32, 2> {
+        p.dot(self.decode(rows), acc)
+    }
+}
+
+/// Which codecs a kernel uses, given what its specialisation names.
+///
+/// [`Stock`] takes the codecs of this crate. A user's own come in through [`Of`], or through an `impl` that
+/// looks at the name.
+pub trait Codecs: 'static {
+    /// The codec of keys.
+    fn keys(named: &CodecSpec) -> Box<dyn Codec>;
+    /// The codec of values.
+    fn values(named: &CodecSpec) -> Box<dyn Codec>;
+}
+
+/// The codecs of this crate: affine, symmetric, unquantised.
+#[derive(Clone, Copy, Debug)]
+pub struct Stock;
+
+impl Codecs for Stock {
+    fn keys(named: &CodecSpec) -> Box<dyn Codec> {
+        super::stock(named)
+    }
+
+    fn values(named: &CodecSpec) -> Box<dyn Codec> {
+        super::stock(named)
+    }
+}
+
+/// One codec for keys and one for values, whatever the specialisation names.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<K, V>(std::marker::PhantomData<fn() -> (K, V)>);
+
+impl<K: Codec + Default + 'static, V: Codec + Default + 'static> Codecs for Of<K, V> {
+    fn keys(_: &CodecSpec) -> Box<dyn Codec> {
+        Box::new(K::default())
+    }
+
+    fn values(_: &CodecSpec) -> Box<dyn Codec> {
+        Box::new(V::default())
+    }
+}

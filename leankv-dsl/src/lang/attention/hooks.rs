@@ -1,0 +1,81 @@
+//! What an attention variant can change, as default methods of one trait (FlashInfer's six hooks).
+
+use half::f16;
+
+use crate::lang::tile::{Scalar, Tile};
+
+/// An attention variant. Every method has the meaning of plain attention by default.
+///
+/// Run-time numbers of a variant (a cap, slopes) are fields: the type is then a kernel parameter through
+/// `#[derive(KernelArg)]`. Numbers known at specialisation time are constants of the type.
+///
+/// ```
+/// use leankv_dsl::lang::*;
+/// use leankv_dsl::lang::attention::AttentionHooks;
+///
+/// /// Logits are squeezed into `-cap .. cap`.
+/// #[derive(Clone, Copy, KernelArg)]
+/// struct SoftCap {
+///     cap: Scalar<f32>,
+/// }
+///
+/// impl AttentionHooks for SoftCap {
+///     fn logits(&self, logits: Tile<f32, 2>, _: Tile<i32, 1>, _: Scalar<i32>) -> Tile<f32, 2> {
+///         (logits / self.cap).tanh() * self.cap
+///     }
+/// }
+/// ```
+pub trait AttentionHooks {
+    /// The query `[queries, head_dim]` before it meets keys.
+    #[track_caller]
+    fn query(&self, q: Tile<f16, 2>) -> Tile<f16, 2> {
+        q
+    }
+
+    /// Key logits `q . k` before the scale, `[queries, rows]`; `positions` are the keys' positions.
+    #[track_caller]
+    fn key_logits(&self, logits: Tile<f32, 2>, positions: Tile<i32, 1>) -> Tile<f32, 2> {
+        let _ = positions;
+        logits
+    }
+
+    /// Scaled logits, `[queries, rows]`, of keys at `positions` for the query at `position`.
+    #[track_caller]
+    fn logits(&self, logits: Tile<f32, 2>, positions: Tile<i32, 1>, position: Scalar<i32>) -> Tile<f32, 2> {
+        let _ = (positions, position);
+        logits
+    }
+
+    /// Which keys may be attended to besides what the head pattern says, `[rows]`; `None` for all.
+    #[track_caller]
+    fn mask(&self, positions: Tile<i32, 1>, position: Scalar<i32>) -> Option<Tile<bool, 1>> {
+        let _ = (positions, position);
+        None
+    }
+
+    /// The new running maximum `[queries]`, and the finite number that exponents are taken relative to.
+    #[track_caller]
+    fn running_max(&self, max: Tile<f32, 1>, logits: Tile<f32, 2>) -> (Tile<f32, 1>, Tile<f32, 1>) {
+        let max = max.max(logits.reduce_max(1));
+        // A block without any key must not give infinity minus infinity.
+        (max, max.gt(f32::NEG_INFINITY).select(max, 0.0))
+    }
+
+    /// The normalised output, `[queries, head_dim]`.
+    #[track_caller]
+    fn output(&self, out: Tile<f32, 2>) -> Tile<f32, 2> {
+        out
+    }
+}
+
+/// Plain attention.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plain;
+
+impl AttentionHooks for Plain {}
+
+impl crate::lang::KernelArg for Plain {
+    fn declare(_: &mut crate::lang::ArgScope, _: &str, _: crate::lang::ArgOptions) -> Self {
+        Plain
+    }
+}

@@ -1,0 +1,27 @@
+//! Building blocks of attention over a compressed cache.
+//!
+//! | concept | item | what it hides |
+//! |---|---|---|
+//! | codec | [`Codec`] | how rows of keys or values are coded, and how attention works on the codes |
+//! | rows | [`Rows`], [`RowsMut`] | where codes and metadata of consecutive tokens lie, and how codes are packed |
+//! | KV operand | [`PagedKv`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
+//! | hooks | [`AttentionHooks`] | what a variant changes: query, key logits, mask, running state, output |
+//! | online softmax | [`OnlineSoftmax`] | running maximum, sum and output |
+//!
+//! A kernel never does page arithmetic; a codec never sees a page.
+
+mod codec;
+mod half16;
+mod hooks;
+mod online;
+mod paged;
+mod rows;
+mod stock;
+
+pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock};
+pub use half16::{decode16, encode16, floor16, positive_scale16};
+pub use hooks::{AttentionHooks, Plain};
+pub use online::OnlineSoftmax;
+pub use paged::{Block, PagedKv, Slots, Tier, TierLayout, Tiers, Work};
+pub use rows::{Rows, RowsMut};
+pub use stock::{Affine, Raw, Symmetric, stock};

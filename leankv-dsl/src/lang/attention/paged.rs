@@ -1,0 +1,419 @@
+//! The paged KV operand: page tables, tiers, splits and partly filled pages stay in here.
+//!
+//! One page table belongs to one (request, KV head): high page `k` at entry `k`, low page `k` at entry `table_len - 1 - k`. A work
+//! item's pages are its high pages followed by its low pages; split `s` of `n` takes pages `s * pages / n .. (s + 1) * pages / n`.
+
+use half::f16;
+
+use super::codec::{Codec, Codecs};
+use super::rows::{Form, Rows, RowsMut};
+use crate::diag::Diagnostic;
+use crate::format::{Interleave, KvFormat, PageLayout, Segment, Tiering};
+use crate::ir::Loc;
+use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
+use crate::lang::control::{Iterable, Recorded, comptime, range};
+use crate::lang::ops::{Memory, PtrMut, View};
+use crate::lang::record::{self, BAD_ARGUMENT};
+use crate::lang::tile::{Scalar, Tile, iota, lit};
+
+/// One tier of a cache: its codecs and where they lie in a page. Known at specialisation time.
+pub struct Tier {
+    /// Codec of keys.
+    pub keys: Box<dyn Codec>,
+    /// Codec of values.
+    pub values: Box<dyn Codec>,
+    layout: TierLayout,
+    low: bool,
+    /// Tokens of a page of the other tier.
+    other_tokens: Option<usize>,
+}
+
+/// The tiers of a cache: a high one, and a low one if there is any. Known at specialisation time.
+#[derive(Debug)]
+pub struct Tiers {
+    high: Tier,
+    low: Option<Tier>,
+}
+
+impl Tiers {
+    /// Tiers of these formats in pages of `page_bytes`, worked on in blocks of `block` tokens; `None`, reported at the caller's line,
+    /// when they do not fit.
+    #[track_caller]
+    pub fn new<C: Codecs>(
+        tiering: &Tiering,
+        head_dim: usize,
+        page_bytes: usize,
+        block: usize,
+    ) -> Option<Tiers> {
+        let mut high = Tier::new::<C>(&tiering.high, head_dim, page_bytes, block)?;
+        let mut low = match &tiering.low {
+            Some(format) => Some(Tier::new::<C>(format, head_dim, page_bytes, block)?),
+            None => None,
+        };
+        if let Some(low) = &mut low {
+            low.low = true;
+            low.other_tokens = Some(high.layout.tokens());
+            high.other_tokens = Some(low.layout.tokens());
+        }
+        Some(Tiers { high, low })
+    }
+
+    /// The high tier.
+    pub fn high(&self) -> &Tier {
+        &self.high
+    }
+
+    /// The low tier, if there is one.
+    pub fn low(&self) -> Option<&Tier> {
+        self.low.as_ref()
+    }
+
+    /// The high tier, then the low one.
+    pub fn iter(&self) -> impl Iterator<Item = &Tier> {
+        std::iter::once(&self.high).chain(&self.low)
+    }
+}
+
+/// A tier's page layout and how it is cut into blocks.
+#[derive(Clone, Debug)]
+pub struct TierLayout {
+    page: PageLayout,
+    block: usize,
+}
+
+impl TierLayout {
+    /// The page layout.
+    pub fn page(&self) -> &PageLayout {
+        &self.page
+    }
+
+    /// Tokens of a block: what one turn of a loop works on. Blocks do not cross pages; the last one of a page may be short.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
+    /// Blocks of a page.
+    pub fn blocks_per_page(&self) -> usize {
+        self.tokens().div_ceil(self.block)
+    }
+
+    /// Tokens of a page.
+    pub fn tokens(&self) -> usize {
+        self.page.tokens_per_page() as usize
+    }
+
+    /// Codes and metadata of consecutive slots of a page.
+    #[track_caller]
+    pub(crate) fn locate<P: Memory<Element = u8>>(
+        &self,
+        page: P,
+        slot: Scalar<i32>,
+        segment: &Segment,
+    ) -> P::To<u8> {
+        page.byte_add(slot * segment.row_bytes as i32 + segment.offset as i32)
+    }
+
+    pub(crate) fn form(&self, keys: bool, valid: Tile<bool, 1>, count: usize) -> Form {
+        let (shape, segment) = match keys {
+            true => (self.page.key_shape(), self.page.keys()),
+            false => (self.page.value_shape(), self.page.values()),
+        };
+        Form {
+            shape,
+            head_dim: self.page.head_dim() as usize,
+            count,
+            align: segment.row_align as usize,
+            valid,
+        }
+    }
+}
+
+impl Tier {
+    /// The tier of this format in pages of `page_bytes`; `None`, reported at the caller's line, when they do not fit.
+    #[track_caller]
+    pub fn new<C: Codecs>(
+        format: &KvFormat,
+        head_dim: usize,
+        page_bytes: usize,
+        block: usize,
+    ) -> Option<Tier> {
+        let (keys, values) = (C::keys(&format.key), C::values(&format.value));
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let layout = PageLayout::from_shapes(
+            keys.shape(),
+            values.shape(),
+            number(head_dim),
+            number(page_bytes),
+            Interleave::TokenMajor,
+        );
+        let loc = Loc::caller();
+        let page = match layout {
+            Ok(page) => page,
+            Err(error) => {
+                record::report(Diagnostic::error(BAD_ARGUMENT, loc, error.to_string()));
+                return None;
+            }
+        };
+        if block == 0 {
+            record::report(
+                Diagnostic::error(BAD_ARGUMENT, loc, "a block of 0 tokens").help("use at least 1"),
+            );
+            return None;
+        }
+        Some(Tier { keys, values, layout: TierLayout { page, block }, low: false, other_tokens: None })
+    }
+
+    /// Whether this is the low tier.
+    pub fn is_low(&self) -> bool {
+        self.low
+    }
+
+    /// The layout.
+    pub fn layout(&self) -> &TierLayout {
+        &self.layout
+    }
+}
+
+impl std::fmt::Debug for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.layout.fmt(f)
+    }
+}
+
+/// What one program works on: a request, a KV head and a split of its pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// The request.
+    pub request: Scalar<i32>,
+    /// The KV head.
+    pub head: Scalar<i32>,
+    /// The split.
+    pub split: Scalar<i32>,
+    /// The number of splits.
+    pub splits: usize,
+}
+
+/// The paged cache as kernel parameters.
+///
+/// * `arena`: `[pages, page_bytes]` bytes, aligned to 128;
+/// * `table`: `[requests, kv_heads, table_len]` page numbers;
+/// * `lengths`: `[requests, kv_heads, 2]` tokens: high, low.
+#[derive(Clone, Copy, Debug)]
+pub struct PagedKv {
+    arena: PtrMut<u8>,
+    table: View<i32, 3>,
+    lengths: View<i32, 3>,
+}
+
+impl KernelArg for PagedKv {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, _: ArgOptions) -> Self {
+        let align = ArgOptions::new().align(PageLayout::ARENA_ALIGN as usize);
+        PagedKv {
+            arena: PtrMut::declare(scope, &format!("{name}.arena"), align),
+            table: View::declare(scope, &format!("{name}.table"), ArgOptions::new()),
+            lengths: View::declare(scope, &format!("{name}.lengths"), ArgOptions::new()),
+        }
+    }
+}
+
+/// Some tokens of one page.
+#[derive(Clone, Debug)]
+pub struct Block<'t> {
+    tier: &'t Tier,
+    page: PtrMut<u8>,
+    slot: Scalar<i32>,
+    /// Number of the first token in its tier's list.
+    first: Scalar<i32>,
+    valid: Tile<bool, 1>,
+}
+
+impl PagedKv {
+    /// The number of tokens of a tier.
+    #[track_caller]
+    pub fn length(&self, at: Work, low: bool) -> Scalar<i32> {
+        self.lengths.get([at.request, at.head, lit(i32::from(low))])
+    }
+
+    /// The tier's blocks in this split: a recorded loop, `stages` deep.
+    #[track_caller]
+    pub fn blocks<'t>(
+        &self,
+        at: Work,
+        tier: &'t Tier,
+        stages: usize,
+    ) -> impl Iterable<Item = Block<'t>, Kind = Recorded> + use<'t> {
+        let kv = *self;
+        let length = kv.length(at, tier.low);
+        let mine = length.cdiv(tier.layout.tokens() as i32);
+        // The split is a part of all pages, high ones first: those of the other tier shift where it lies in this one.
+        let others = match tier.other_tokens {
+            Some(tokens) => kv.length(at, !tier.low).cdiv(tokens as i32),
+            None => lit(0),
+        };
+        let before = if comptime(tier.low) { others } else { lit(0) };
+        let (pages, splits) = (mine + others, at.splits as i32);
+        let from = (at.split * pages / splits - before).clamp(0, mine);
+        let to = ((at.split + 1) * pages / splits - before).clamp(0, mine);
+        let per_page = tier.layout.blocks_per_page() as i32;
+        range(from * per_page, to * per_page)
+            .stages(stages)
+            .map(move |number| kv.block(at, tier, length, number))
+    }
+
+    /// Block `number` of a tier's list.
+    #[track_caller]
+    fn block<'t>(&self, at: Work, tier: &'t Tier, length: Scalar<i32>, number: Scalar<i32>) -> Block<'t> {
+        let layout = &tier.layout;
+        let per_page = layout.blocks_per_page() as i32;
+        let (index, part) = match per_page {
+            1 => (number, lit(0)),
+            _ => (number / per_page, number % per_page),
+        };
+        let entry = match tier.low {
+            false => index,
+            true => self.table.extent(2).cast::<i32>() - 1 - index,
+        };
+        let page = self.table.get([at.request, at.head, entry]).cast::<i64>();
+        let page = self.arena.byte_add(page * i64::from(layout.page.page_bytes()));
+        let slot = part * layout.block as i32;
+        let first = index * layout.tokens() as i32 + slot;
+        let slots = iota(layout.block);
+        let end = (length - first).min(layout.tokens() as i32 - slot);
+        Block { tier, page, slot, first, valid: slots.lt(end) }
+    }
+}
+
+impl Block<'_> {
+    /// Which tokens exist, `[block]`.
+    pub fn valid(&self) -> Tile<bool, 1> {
+        self.valid
+    }
+
+    /// Number of the block's first token in its tier's list.
+    pub fn first_token(&self) -> Scalar<i32> {
+        self.first
+    }
+
+    #[track_caller]
+    fn rows(&self, keys: bool) -> Rows {
+        let layout = &self.tier.layout;
+        let (codes, meta) = match keys {
+            true => (layout.page.keys(), layout.page.key_meta()),
+            false => (layout.page.values(), layout.page.value_meta()),
+        };
+        Rows {
+            codes: read(layout.locate(self.page, self.slot, codes)),
+            meta: read(layout.locate(self.page, self.slot, meta)),
+            form: layout.form(keys, self.valid, layout.block),
+        }
+    }
+
+    /// The keys as stored.
+    #[track_caller]
+    pub fn keys(&self) -> Rows {
+        self.rows(true)
+    }
+
+    /// The values as stored.
+    #[track_caller]
+    pub fn values(&self) -> Rows {
+        self.rows(false)
+    }
+
+    /// `q k^T`, `[queries, block]`.
+    #[track_caller]
+    pub fn logits(&self, q: Tile<f16, 2>) -> Tile<f32, 2> {
+        self.tier.keys.logits(q, &self.keys())
+    }
+
+    /// `acc + p v`.
+    #[track_caller]
+    pub fn accumulate(&self, p: Tile<f32, 2>, acc: Tile<f32, 2>) -> Tile<f32, 2> {
+        self.tier.values.accumulate(p, &self.values(), acc)
+    }
+
+    #[track_caller]
+    fn words(&self, segment: &Segment) -> PtrMut<u8> {
+        self.tier.layout.locate(self.page, self.slot, segment)
+    }
+
+    /// Positions of the tokens in their sequence, `[block]`; zero where there is none.
+    #[track_caller]
+    pub fn positions(&self) -> Tile<i32, 1> {
+        let at = self.words(self.tier.layout.page.positions()).cast::<i32>();
+        at.load_masked(iota(self.tier.layout.block), self.valid)
+    }
+
+    /// Adds to the tokens' significance. Programs of one (request, KV head) must not do it at the same time for one page.
+    #[track_caller]
+    pub fn add_significance(&self, step: Tile<f32, 1>) {
+        let at = self.words(self.tier.layout.page.significance()).cast::<f32>();
+        let slots = iota(self.tier.layout.block);
+        let sum = at.load_masked(slots, self.valid) + step;
+        at.store_masked(slots, sum, self.valid);
+    }
+}
+
+/// Consecutive slots of one page, to write.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots<'t> {
+    tier: &'t Tier,
+    page: PtrMut<u8>,
+    slot: Scalar<i32>,
+    count: usize,
+    valid: Tile<bool, 1>,
+}
+
+impl<'t> Slots<'t> {
+    /// `count` slots of page number `page` from `slot` on, of which `valid` are written.
+    #[track_caller]
+    pub fn new(
+        tier: &'t Tier,
+        arena: PtrMut<u8>,
+        page: Scalar<i32>,
+        slot: Scalar<i32>,
+        count: usize,
+        valid: Tile<bool, 1>,
+    ) -> Self {
+        let page = arena.byte_add(page.cast::<i64>() * i64::from(tier.layout.page.page_bytes()));
+        Slots { tier, page, slot, count, valid }
+    }
+
+    #[track_caller]
+    fn rows(&self, keys: bool) -> RowsMut {
+        let layout = &self.tier.layout;
+        let (codes, meta) = match keys {
+            true => (layout.page.keys(), layout.page.key_meta()),
+            false => (layout.page.values(), layout.page.value_meta()),
+        };
+        RowsMut {
+            codes: layout.locate(self.page, self.slot, codes),
+            meta: layout.locate(self.page, self.slot, meta),
+            form: layout.form(keys, self.valid, self.count),
+        }
+    }
+
+    /// Encodes and writes keys and values `[count, head_dim]`, and writes significance and positions, `[count]`.
+    #[track_caller]
+    pub fn store(
+        &self,
+        keys: Tile<f32, 2>,
+        values: Tile<f32, 2>,
+        significance: Tile<f32, 1>,
+        positions: Tile<i32, 1>,
+    ) {
+        self.rows(true).store(&self.tier.keys.encode(keys));
+        self.rows(false).store(&self.tier.values.encode(values));
+        let layout = &self.tier.layout;
+        let at = layout.locate(self.page, self.slot, layout.page.significance()).cast::<f32>();
+        at.store_masked(iota(self.count), significance, self.valid);
+        let at = layout.locate(self.page, self.slot, layout.page.positions()).cast::<i32>();
+        at.store_masked(iota(self.count), positions, self.valid);
+    }
+}
+
+/// The same address for reading.
+pub(crate) fn read(ptr: PtrMut<u8>) -> crate::lang::ops::Ptr<u8> {
+    crate::lang::ops::Ptr::new(ptr.raw.handle)
+}

@@ -1,0 +1,264 @@
+//! The codecs of this crate. Codes and metadata equal [`CodecMath`](crate::format::CodecMath) bit for bit.
+
+use half::{bf16, f16};
+
+use super::codec::{Codec, Encoded, EncodedCodes};
+use super::half16::{decode16, encode16, floor16, positive_scale16};
+use super::rows::Rows;
+use crate::format::quant::{input_limit, symmetric_centre, symmetric_half_range};
+use crate::format::{Bits, CodecShape, CodecSpec, Groups, HalfType};
+use crate::lang::element::Code;
+use crate::lang::tile::Tile;
+
+/// The device form of a named codec.
+pub fn stock(named: &CodecSpec) -> Box<dyn Codec> {
+    match *named {
+        CodecSpec::None { dtype } => Box::new(Raw { dtype }),
+        CodecSpec::Affine { bits, groups, meta } => Box::new(Affine { bits, groups, meta }),
+        CodecSpec::Symmetric { bits, groups, meta } => Box::new(Symmetric { bits, groups, meta }),
+    }
+}
+
+/// `x ~ scale * code + zero` per group (LeanKV, quantisation).
+#[derive(Clone, Copy, Debug)]
+pub struct Affine {
+    /// Code width.
+    pub bits: Bits,
+    /// Groups along the head dim.
+    pub groups: Groups,
+    /// Type of scale and zero.
+    pub meta: HalfType,
+}
+
+/// `x ~ scale * (code - centre)` per group.
+#[derive(Clone, Copy, Debug)]
+pub struct Symmetric {
+    /// Code width.
+    pub bits: Bits,
+    /// Groups along the head dim.
+    pub groups: Groups,
+    /// Type of the scale.
+    pub meta: HalfType,
+}
+
+/// Unquantised 16-bit floats.
+#[derive(Clone, Copy, Debug)]
+pub struct Raw {
+    /// The stored type.
+    pub dtype: HalfType,
+}
+
+/// `[rows, head_dim]` as `[rows, groups, len]`.
+#[track_caller]
+fn grouped(x: Tile<f32, 2>, groups: Groups) -> Tile<f32, 3> {
+    let [rows, dim] = x.extents();
+    let groups = groups.get() as usize;
+    x.reshape([rows, groups, dim / groups])
+}
+
+/// Codes of `[rows, groups, len]` under scale and zero of each group, as `[rows, head_dim]`.
+#[track_caller]
+fn codes(x: Tile<f32, 3>, scale: Tile<f32, 2>, zero: Tile<f32, 2>, bits: Bits) -> Tile<Code, 2> {
+    let [rows, groups, len] = x.extents();
+    let codes = x.quantize(scale.expand_dims(2), zero.expand_dims(2), bits.get() as usize);
+    codes.reshape([rows, groups * len])
+}
+
+/// The values of codes under scale and zero of each group.
+#[track_caller]
+fn values(rows: &Rows, scale: Tile<f32, 2>, zero: Tile<f32, 2>) -> Tile<f32, 2> {
+    let [_, groups] = scale.extents();
+    let (count, dim) = (rows.count(), rows.head_dim());
+    let codes = rows.codes().reshape([count, groups, dim / groups]);
+    codes.dequantize(scale.expand_dims(2), zero.expand_dims(2)).reshape([count, dim])
+}
+
+/// The two halves of every row.
+#[track_caller]
+fn halves(x: Tile<f16, 2>) -> (Tile<f16, 2>, Tile<f16, 2>) {
+    let [rows, dim] = x.extents();
+    x.reshape([rows, 2, dim / 2]).permute([0, 2, 1]).split()
+}
+
+/// The part of every row that each group covers.
+#[track_caller]
+fn parts(x: Tile<f16, 2>, groups: Groups) -> Vec<Tile<f16, 2>> {
+    match groups {
+        Groups::One => vec![x],
+        Groups::Two => {
+            let (a, b) = halves(x);
+            vec![a, b]
+        }
+        Groups::Four => {
+            let (a, b) = halves(x);
+            [halves(a), halves(b)].into_iter().flat_map(|(a, b)| [a, b]).collect()
+        }
+    }
+}
+
+/// `sum over groups of scale_g (q_g . code_g) + zero_g sum(q_g)`: multiplies codes, which f16 holds exactly, and applies
+/// scale and zero to the sums.
+#[track_caller]
+fn code_logits(
+    q: Tile<f16, 2>,
+    rows: &Rows,
+    groups: Groups,
+    meta: impl Fn(usize) -> (Tile<f32, 1>, Tile<f32, 1>),
+) -> Tile<f32, 2> {
+    let zeros = Tile::zeros([q.extents()[0], rows.count()]);
+    let mut sum: Option<Tile<f32, 2>> = None;
+    for (group, q) in parts(q, groups).into_iter().enumerate() {
+        let codes = rows.group_codes(group).cast::<f16>();
+        let (scale, zero) = meta(group);
+        let q_sum = q.cast::<f32>().reduce_sum(1).expand_dims(1);
+        let product = q.dot(codes.t(), zeros) * scale.expand_dims(0);
+        let part = q_sum.fma(zero.expand_dims(0), product);
+        sum = Some(sum.map_or(part, |sum| sum + part));
+    }
+    sum.unwrap_or(zeros)
+}
+
+/// `acc + p v` for one group: the scale goes into `p`, relative to the largest of the tile so that f16 holds it, and the zero
+/// point is one number per query.
+#[track_caller]
+fn code_accumulate(
+    p: Tile<f32, 2>,
+    rows: &Rows,
+    scale: Tile<f32, 1>,
+    zero: Tile<f32, 1>,
+    acc: Tile<f32, 2>,
+) -> Tile<f32, 2> {
+    let codes = rows.codes().cast::<f16>();
+    let top = scale.reduce_max(0);
+    let relative = scale / top.gt(0.0).select(top, 1.0);
+    let weights = (p * relative.expand_dims(0)).cast::<f16>();
+    let product = weights.dot(codes, Tile::zeros(acc.extents()));
+    let offset = (p * zero.expand_dims(0)).reduce_sum(1).expand_dims(1);
+    product.fma(top.splat([1, 1]), acc + offset)
+}
+
+/// As [`code_accumulate`] for several groups: the values are decoded to f16.
+#[track_caller]
+fn value_accumulate(p: Tile<f32, 2>, values: Tile<f32, 2>, acc: Tile<f32, 2>) -> Tile<f32, 2> {
+    p.cast::<f16>().dot(values.cast::<f16>(), acc)
+}
+
+impl Affine {
+    #[track_caller]
+    fn constants(&self, rows: &Rows, group: usize) -> (Tile<f32, 1>, Tile<f32, 1>) {
+        (rows.group_meta(group, 0, self.meta), rows.group_meta(group, 1, self.meta))
+    }
+}
+
+impl Codec for Affine {
+    fn shape(&self) -> CodecShape {
+        CodecSpec::Affine { bits: self.bits, groups: self.groups, meta: self.meta }.shape()
+    }
+
+    fn encode(&self, x: Tile<f32, 2>) -> Encoded {
+        let limit = input_limit(self.bits, self.meta);
+        let x = grouped(x, self.groups);
+        let (number, clamped) = (x.eq(x), x.clamp(-limit, limit));
+        let min = number.select(clamped, f32::INFINITY).reduce_min(2);
+        let max = number.select(clamped, f32::NEG_INFINITY).reduce_max(2);
+        // A group without any number has scale and zero 0.
+        let any = min.le(max);
+        let zero = floor16(any.select(min + 0.0, 0.0), self.meta);
+        let zero_value = decode16(zero, self.meta);
+        let step = (max - zero_value) / f32::from(self.bits.max_code());
+        let scale = positive_scale16(any.select(step, 0.0), self.meta);
+        let codes = codes(clamped, decode16(scale, self.meta), zero_value, self.bits);
+        Encoded { codes: EncodedCodes::Codes(codes), meta: vec![scale, zero] }
+    }
+
+    fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
+        values(rows, rows.meta(0, self.meta), rows.meta(1, self.meta))
+    }
+
+    fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
+        code_logits(q, rows, self.groups, |group| self.constants(rows, group))
+    }
+
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, acc: Tile<f32, 2>) -> Tile<f32, 2> {
+        if self.groups != Groups::One {
+            return value_accumulate(p, self.decode(rows), acc);
+        }
+        let (scale, zero) = self.constants(rows, 0);
+        code_accumulate(p, rows, scale, zero, acc)
+    }
+}
+
+impl Symmetric {
+    #[track_caller]
+    fn constants(&self, rows: &Rows, group: usize) -> (Tile<f32, 1>, Tile<f32, 1>) {
+        let scale = rows.group_meta(group, 0, self.meta);
+        (scale, -scale * symmetric_centre(self.bits))
+    }
+}
+
+impl Codec for Symmetric {
+    fn shape(&self) -> CodecShape {
+        CodecSpec::Symmetric { bits: self.bits, groups: self.groups, meta: self.meta }.shape()
+    }
+
+    fn encode(&self, x: Tile<f32, 2>) -> Encoded {
+        let limit = input_limit(self.bits, self.meta);
+        let x = grouped(x, self.groups);
+        let clamped = x.eq(x).select(x, 0.0).clamp(-limit, limit);
+        let largest = clamped.abs().reduce_max(2);
+        let scale = positive_scale16(largest / symmetric_half_range(self.bits), self.meta);
+        let step = decode16(scale, self.meta);
+        let codes = codes(clamped, step, -step * symmetric_centre(self.bits), self.bits);
+        Encoded { codes: EncodedCodes::Codes(codes), meta: vec![scale] }
+    }
+
+    fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
+        let scale = rows.meta(0, self.meta);
+        values(rows, scale, -scale * symmetric_centre(self.bits))
+    }
+
+    fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
+        code_logits(q, rows, self.groups, |group| self.constants(rows, group))
+    }
+
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, acc: Tile<f32, 2>) -> Tile<f32, 2> {
+        if self.groups != Groups::One {
+            return value_accumulate(p, self.decode(rows), acc);
+        }
+        let (scale, zero) = self.constants(rows, 0);
+        code_accumulate(p, rows, scale, zero, acc)
+    }
+}
+
+impl Codec for Raw {
+    fn shape(&self) -> CodecShape {
+        CodecSpec::None { dtype: self.dtype }.shape()
+    }
+
+    fn encode(&self, x: Tile<f32, 2>) -> Encoded {
+        Encoded { codes: EncodedCodes::Words(encode16(x, self.dtype)), meta: Vec::new() }
+    }
+
+    fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
+        match self.dtype {
+            HalfType::F16 => rows.raw::<f16>().cast(),
+            HalfType::Bf16 => rows.raw::<bf16>().cast(),
+        }
+    }
+
+    fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
+        let zeros = Tile::zeros([q.extents()[0], rows.count()]);
+        match self.dtype {
+            HalfType::F16 => q.dot(rows.raw::<f16>().t(), zeros),
+            // bf16 holds numbers that f16 does not.
+            HalfType::Bf16 => q.cast::<f32>().dot(self.decode(rows).t(), zeros),
+        }
+    }
+
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, acc: Tile<f32, 2>) -> Tile<f32, 2> {
+        match self.dtype {
+            HalfType::F16 => p.cast::<f16>().dot(rows.raw::<f16>(), acc),
+            HalfType::Bf16 => p.cast::<bf16>().dot(rows.raw::<bf16>(), acc),
+        }
+    }
+}
