@@ -1,0 +1,235 @@
+//! Decode and prefill attention against their references, on the interpreter.
+
+mod common;
+
+use common::{Run, close, halves, random};
+use leankv_kernels::reference::{
+    DecodeArgs, DecodeOutput, PagedFormat, PagedKv, PrefillArgs, add_significance, decode_attention,
+    prefill_attention, write_token,
+};
+use leankv_kernels::{find, pattern::HeadPattern};
+
+const D: usize = 64;
+const PAGE: usize = 2048;
+
+/// A cache of several requests with lists of different lengths.
+struct Cache {
+    high: PagedFormat,
+    low: Option<PagedFormat>,
+    arena: Vec<u8>,
+    table: Vec<i32>,
+    lengths: Vec<i32>,
+    table_len: usize,
+}
+
+fn cache(tiering: &str, kv_heads: usize, lengths: &[[usize; 2]]) -> Cache {
+    let (high, low) = match tiering.split_once('/') {
+        Some((high, low)) => (high, Some(low)),
+        None => (tiering, None),
+    };
+    let format = |name: &str| PagedFormat::new(name.parse().unwrap(), D as u32, PAGE as u32).unwrap();
+    let (high, low) = (format(high), low.map(format));
+    let table_len = 12;
+    let mut cache = Cache {
+        arena: Vec::new(),
+        table: vec![-1; lengths.len() * table_len],
+        lengths: lengths.iter().flatten().map(|&n| n as i32).collect(),
+        high,
+        low,
+        table_len,
+    };
+    assert!(lengths.len().is_multiple_of(kv_heads));
+    let (mut page, mut seed) = (0, 100);
+    for (list, lengths) in lengths.iter().enumerate() {
+        let mut position = 0;
+        for (tier, &tokens) in lengths.iter().enumerate() {
+            let Some(paged) = (if tier == 0 { Some(&cache.high) } else { cache.low.as_ref() }) else {
+                continue;
+            };
+            for t in 0..tokens {
+                let (index, slot) = (t / paged.tokens_per_page(), t % paged.tokens_per_page());
+                if slot == 0 {
+                    // What no token is written to holds NaN patterns: nobody may read it.
+                    cache.arena.extend(std::iter::repeat_n(0xFF, PAGE));
+                    let entry = if tier == 0 { index } else { table_len - 1 - index };
+                    cache.table[list * table_len + entry] = page;
+                    page += 1;
+                }
+                seed += 2;
+                let (key, value) = (random(seed, D), random(seed + 1, D));
+                let key: Vec<f32> = key.iter().map(|x| 2.0 * x + 0.5).collect();
+                let at = cache.arena.len() - PAGE;
+                write_token(paged, &mut cache.arena[at..], slot as u32, &key, &value, 0.25, position)
+                    .unwrap();
+                position += 1;
+            }
+        }
+    }
+    cache
+}
+
+fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block: usize) {
+    let kv_heads = 2;
+    let lengths = [[37, 20], [1, 0], [0, 0], [50, 41], [16, 3], [33, 1]];
+    let lengths: Vec<[usize; 2]> =
+        lengths.iter().map(|&[h, l]| [h, if tiering.contains('/') { l } else { 0 }]).collect();
+    let cache = cache(tiering, kv_heads, &lengths);
+    let (requests, heads) = (lengths.len() / kv_heads, kv_heads * group);
+    let (q, q32) = halves(&random(7, requests * heads * D));
+    let positions = vec![60, 20, 40];
+    let kv = PagedKv {
+        high: &cache.high,
+        low: cache.low.as_ref(),
+        arena: &cache.arena,
+        page_table: &cache.table,
+        lengths: &cache.lengths,
+        table_len: cache.table_len,
+    };
+    let args = DecodeArgs {
+        q: &q32,
+        query_positions: &positions,
+        query_heads: heads,
+        kv_heads,
+        scale: 0.125,
+        pattern,
+    };
+    let expected: DecodeOutput = decode_attention(&args, &kv).unwrap();
+
+    let texts = [group, splits, block, D, PAGE].map(|n| n.to_string());
+    let pattern = pattern.to_string();
+    let settings = [
+        ("tiering", tiering),
+        ("group", &texts[0]),
+        ("splits", &texts[1]),
+        ("block", &texts[2]),
+        ("head_dim", &texts[3]),
+        ("page_bytes", &texts[4]),
+        ("pattern", &pattern),
+        ("significance", "true"),
+    ];
+    let most = lengths.iter().map(|l| l[0] + l[1]).max().unwrap_or(0);
+    let parts = |run: &mut Run, prefix: &str, from: Option<&Run>| {
+        let get = |name: &str, len: usize| match from {
+            Some(run) => run.read::<f32>(&format!("out.{name}")),
+            None => vec![f32::NAN; len],
+        };
+        let n = requests * heads;
+        run.view(&format!("{prefix}.max"), &get("max", n * splits), &[requests, heads, splits]);
+        run.view(&format!("{prefix}.sum"), &get("sum", n * splits), &[requests, heads, splits]);
+        run.view(&format!("{prefix}.acc"), &get("acc", n * splits * D), &[requests, heads, splits, D]);
+        run.view(&format!("{prefix}.logits"), &get("logits", n * most), &[requests, heads, most]);
+        run.buffer("kv.arena", &cache.arena);
+        run.view("kv.table", &cache.table, &[requests, kv_heads, cache.table_len]);
+        run.view("kv.lengths", &cache.lengths, &[requests, kv_heads, 2]);
+    };
+    let mut decode = Run::new(find("decode_attention").unwrap(), &settings);
+    decode.view("q", &q, &[requests, heads, D]).view("query_positions", &positions, &[requests]);
+    decode.scalar("scale", 0.125f32);
+    parts(&mut decode, "out", None);
+    decode.launch([kv_heads, requests, splits]);
+
+    let mut merge = Run::new(find("merge_splits").unwrap(), &settings);
+    parts(&mut merge, "parts", Some(&decode));
+    let n = requests * heads;
+    merge.view("out", &vec![f32::NAN; n * D], &[requests, heads, D]);
+    merge.view("lse", &vec![f32::NAN; n], &[requests, heads]);
+    merge.launch([kv_heads, requests, 1]);
+
+    let what = format!("{tiering}, group {group}, {splits} splits, {pattern}");
+    close(&format!("output of {what}"), &merge.read::<f32>("out"), &expected.out, 2e-3);
+    close(&format!("lse of {what}"), &merge.read::<f32>("lse"), &expected.lse, 1e-3);
+
+    // The step's significance was added to every token, and nothing else changed.
+    let mut arena = cache.arena.clone();
+    for (list, step) in expected.significance.iter().enumerate() {
+        let table = &cache.table[list * cache.table_len..][..cache.table_len];
+        let (high, low) = step.split_at(lengths[list][0]);
+        add_significance(&cache.high, &mut arena, table, high).unwrap();
+        let reversed: Vec<i32> = table.iter().rev().copied().collect();
+        if let Some(paged) = &cache.low {
+            add_significance(paged, &mut arena, &reversed, low).unwrap();
+        }
+    }
+    let words = |bytes: &[u8]| -> Vec<u32> {
+        bytes.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect()
+    };
+    let (before, got, expected) = (words(&cache.arena), words(&merge.read::<u8>("kv.arena")), words(&arena));
+    for (i, ((before, got), expected)) in before.iter().zip(&got).zip(&expected).enumerate() {
+        if before == expected {
+            let change = f32::from_bits(*got) - f32::from_bits(*before);
+            assert!(got == before || change.abs() < 1e-4, "{what}: word {i} of the arena changed");
+        } else {
+            let error = (f32::from_bits(*got) - f32::from_bits(*expected)).abs();
+            assert!(error < 1e-4, "{what}: significance at word {i} is off by {error}");
+        }
+    }
+}
+
+#[test]
+fn one_tier_of_every_kind_of_codec() {
+    for tiering in ["fp16", "K8V4", "K4V2", "K8sV4s", "K3V5", "K16V4", "K4V2g2.4", "K4V4-bf16"] {
+        check(tiering, 2, 1, HeadPattern::Dense, 16);
+    }
+}
+
+#[test]
+fn two_tiers_in_one_pass_with_any_number_of_splits() {
+    for (splits, block) in [(1, 32), (3, 16), (7, 8)] {
+        check("K8V4/K4V2", 2, splits, HeadPattern::Dense, block);
+    }
+    check("K8V4g1.2/K4V2g2.4", 1, 2, HeadPattern::Dense, 16);
+}
+
+#[test]
+fn query_groups_of_one_to_eight() {
+    for group in [1, 3, 7, 8] {
+        check("K8V4/K4V2", group, 1, HeadPattern::Dense, 16);
+    }
+}
+
+#[test]
+fn head_patterns_mask_by_position() {
+    check("K8V4/K4V2", 2, 2, HeadPattern::Causal, 16);
+    check("K8V4/K4V2", 2, 2, HeadPattern::SinkWindow { sinks: 3, window: 9 }, 16);
+}
+
+#[test]
+fn prefill_matches_the_reference_with_its_significance() {
+    let (queries, tokens, query_heads, kv_heads) = (50, 70, 4, 2);
+    let (q, q32) = halves(&random(21, queries * query_heads * D));
+    let (k, k32) = halves(&random(22, tokens * kv_heads * D));
+    let (v, v32) = halves(&random(23, tokens * kv_heads * D));
+    for window in [1, 20, 64] {
+        let args = PrefillArgs {
+            q: &q32,
+            k: &k32,
+            v: &v32,
+            query_heads,
+            kv_heads,
+            head_dim: D,
+            scale: 0.125,
+            window,
+        };
+        let expected = prefill_attention(&args).unwrap();
+        let settings =
+            [("head_dim", "64"), ("group", "2"), ("block_q", "16"), ("block_kv", "32"), ("stages", "1")];
+        let mut run = Run::new(find("prefill_attention").unwrap(), &settings);
+        run.view("q", &q, &[queries, query_heads, D]).view("k", &k, &[tokens, kv_heads, D]);
+        run.view("v", &v, &[tokens, kv_heads, D]).scalar("scale", 0.125f32);
+        run.view("out", &vec![f32::NAN; q.len()], &[queries, query_heads, D]);
+        run.view("lse", &vec![f32::NAN; queries * query_heads], &[queries, query_heads]);
+        run.launch([queries.div_ceil(16), query_heads, 1]);
+        close("prefill output", &run.read::<f32>("out"), &expected.out, 1e-3);
+        close("prefill lse", &run.read::<f32>("lse"), &expected.lse, 1e-4);
+
+        let mut sums = Run::new(find("prefill_significance").unwrap(), &settings);
+        sums.view("q", &q, &[queries, query_heads, D]).view("k", &k, &[tokens, kv_heads, D]);
+        sums.view("lse", &run.read::<f32>("lse"), &[queries, query_heads]).scalar("scale", 0.125f32);
+        sums.scalar("window", window as i32);
+        sums.view("column_sums", &vec![f32::NAN; query_heads * tokens], &[query_heads, tokens]);
+        sums.view("group_max_sums", &vec![f32::NAN; kv_heads * tokens], &[kv_heads, tokens]);
+        sums.launch([tokens.div_ceil(32), kv_heads, 1]);
+        close("column sums", &sums.read::<f32>("column_sums"), &expected.column_sums, 1e-4);
+        close("group maxima", &sums.read::<f32>("group_max_sums"), &expected.group_max_sums, 1e-4);
+    }
+}

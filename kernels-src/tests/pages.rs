@@ -1,0 +1,62 @@
+//! Page writers against their references, on the interpreter: every byte of the arena.
+
+mod common;
+
+use common::{Run, halves, random};
+use leankv_kernels::find;
+use leankv_kernels::reference::{PagedFormat, append_token, write_prompt};
+
+const PAGE: usize = 2048;
+
+fn check(format: &str, head_dim: usize, tokens: usize) {
+    let paged = PagedFormat::new(format.parse().unwrap(), head_dim as u32, PAGE as u32).unwrap();
+    let (heads, n) = (2, paged.tokens_per_page());
+    let per_head = (tokens + 1).div_ceil(n);
+    let len = tokens * heads * head_dim;
+    let ((keys, keys32), (values, values32)) = (halves(&random(1, len)), halves(&random(2, len)));
+    let significance = random(3, heads * tokens);
+    let positions: Vec<i32> = (0..tokens as i32).map(|p| 2 * p + 1).collect();
+    // Pages out of order, so that no two neighbours are adjacent.
+    let pages = heads * per_head;
+    let ids: Vec<i32> = (0..pages).map(|i| (pages - 1 - i) as i32 ^ 1).collect();
+    let arena = vec![0x5Au8; (pages + 1) * PAGE];
+    let mut expected = arena.clone();
+    write_prompt(&paged, &mut expected, &ids, &keys32, &values32, &positions, Some(&significance), heads)
+        .unwrap();
+
+    let (dim, page) = (head_dim.to_string(), PAGE.to_string());
+    let settings = [("format", format), ("head_dim", &*dim), ("page_bytes", &*page)];
+    let mut run = Run::new(find("write_prompt").unwrap(), &settings);
+    let extents = [tokens, heads, head_dim];
+    run.view("keys", &keys, &extents).view("values", &values, &extents);
+    run.view("significance", &significance, &[heads, tokens]).view("positions", &positions, &[tokens]);
+    run.view("pages", &ids, &[heads, per_head]).buffer("arena", &arena);
+    run.launch([tokens.div_ceil(n) * n.div_ceil(16), heads, 1]);
+    assert!(run.read::<u8>("arena") == expected, "pages of {format} at head dim {head_dim}, {tokens} tokens");
+
+    let arena = expected.clone();
+    let ((key, key32), (value, value32)) =
+        (halves(&random(4, heads * head_dim)), halves(&random(5, heads * head_dim)));
+    let lengths = vec![tokens as i32; heads];
+    append_token(&paged, &mut expected, &ids, &lengths, &key32, &value32, 77).unwrap();
+    let mut run = Run::new(find("append_token").unwrap(), &settings);
+    run.view("keys", &key, &[heads, head_dim]).view("values", &value, &[heads, head_dim]);
+    run.view("positions", &vec![77i32; heads], &[heads]).view("lengths", &lengths, &[heads]);
+    run.view("pages", &ids, &[heads, per_head]).buffer("arena", &arena);
+    run.launch([heads, 1, 1]);
+    assert!(
+        run.read::<u8>("arena") == expected,
+        "appending to {format} at head dim {head_dim}, {tokens} tokens"
+    );
+}
+
+#[test]
+fn prompts_and_appended_tokens_in_every_kind_of_format() {
+    for (format, head_dim) in
+        [("fp16", 64), ("K8V4", 64), ("K4V2g2.4", 64), ("K3V5", 80), ("K8sV2", 96), ("K8V4-bf16", 128)]
+    {
+        for tokens in [1, 5, 40] {
+            check(format, head_dim, tokens);
+        }
+    }
+}
