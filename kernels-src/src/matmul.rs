@@ -5,7 +5,8 @@ use leankv_dsl::lang::*;
 
 /// `out = a b` with f16 operands and f32 accumulation.
 ///
-/// * Shapes: `a` is `[m, k]`, `b` is `[k, n]`, `out` is `[m, n]`; any extents, the rims are masked.
+/// * Shapes: `a` is `[m, k]`, `b` is `[k, n]`, `out` is `[m, n]`; any extents, the rims are masked. Rows of `a` and `b` start at multiples of
+///   16 bytes, so that they are read in 128-bit words.
 /// * Grid: `[ceil(n / bn), ceil(m / bm)]`; one program computes one `[bm, bn]` tile of `out`.
 /// * Rounding: products and sums in f32; the order of summation along `k` is by tiles of `bk`.
 /// * `stages` is the depth of the software pipeline that loads tiles ahead.
