@@ -67,7 +67,8 @@ pub fn result_types(op: &Op, operands: &[&Type], wanted: Option<&Type>) -> Resul
             let (dtype, shape) = tile(name, &ty)?;
             check_shape(name, shape)?;
             if value.rounded(dtype) != *value && !is_nan(*value) {
-                return err(BAD_CONSTANT, format!("the constant {} does not fit `{dtype}`", value.as_f64()));
+                let shown = value.as_int().map_or_else(|| value.as_f64().to_string(), |int| int.to_string());
+                return err(BAD_CONSTANT, format!("the constant {shown} does not fit `{dtype}`"));
             }
             smallvec![ty]
         }
@@ -153,7 +154,10 @@ pub fn result_types(op: &Op, operands: &[&Type], wanted: Option<&Type>) -> Resul
             let (to, to_shape) = tile(name, &ty)?;
             same_shape(name, shape, to_shape)?;
             let plain = |d: Dtype| !d.is_code() && d != Dtype::I1;
-            if from.bits() != to.bits() || !plain(from) || !plain(to) {
+            if let Some(odd) = [from, to].into_iter().find(|&d| !plain(d)) {
+                return err(UNSUPPORTED_ELEMENT, format!("`bitcast` does not exist for `{odd}`"));
+            }
+            if from.bits() != to.bits() {
                 return err(
                     ELEMENT_MISMATCH,
                     format!("`bitcast` from `{from}` to `{to}`: the widths differ"),
@@ -450,7 +454,8 @@ fn check_count(op: &Op, operands: &[&Type]) -> Result<(), TypeError> {
     if operands.len() == want {
         return Ok(());
     }
-    err(MALFORMED, format!("`{}` takes {want} operands, not {}", op.name(), operands.len()))
+    let plural = if want == 1 { "" } else { "s" };
+    err(MALFORMED, format!("`{}` takes {want} operand{plural}, not {}", op.name(), operands.len()))
 }
 
 fn is_nan(value: Const) -> bool {

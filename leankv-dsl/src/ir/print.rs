@@ -78,12 +78,14 @@ impl fmt::Display for Func {
     }
 }
 
-/// The text of a constant of an element type; parsing it gives the same constant.
-pub(super) fn constant_text(value: Const, dtype: Dtype) -> String {
-    match value {
-        Const::Int(value) if dtype == Dtype::I1 && (value == 0 || value == 1) => (value == 1).to_string(),
-        Const::Int(value) => value.to_string(),
-        Const::Float(bits) => float_text(bits, dtype),
+impl Const {
+    /// The constant in IR text: `true`, `-3`, `0.1` (the shortest decimal that rounds to it), `inf`, `nan`. [`Const::parse`] reads it back.
+    pub fn text(self, dtype: Dtype) -> String {
+        match self {
+            Const::Int(value) if dtype == Dtype::I1 && (value == 0 || value == 1) => (value == 1).to_string(),
+            Const::Int(value) => value.to_string(),
+            Const::Float(bits) => float_text(bits, dtype),
+        }
     }
 }
 
@@ -254,7 +256,7 @@ impl Printer<'_> {
             }
             Op::Constant(value) => {
                 let dtype = data.results.first().map_or(Dtype::I64, |&r| self.func.ty(r).dtype());
-                write!(out, " {}", constant_text(*value, dtype))?;
+                write!(out, " {}", value.text(dtype))?;
                 spaced(out, v)
             }
             Op::Cmp(cmp) => {
@@ -424,7 +426,7 @@ mod tests {
 
     #[test]
     fn floats_print_as_the_shortest_decimal_of_their_type() {
-        let text = |x: f64, d: Dtype| constant_text(Const::float(x).rounded(d), d);
+        let text = |x: f64, d: Dtype| Const::float(x).rounded(d).text(d);
         assert_eq!(text(0.1, Dtype::F32), "0.1");
         assert_eq!(text(0.1, Dtype::F16), "0.1");
         assert_eq!(text(0.1, Dtype::BF16), "0.1");
@@ -435,7 +437,7 @@ mod tests {
         assert_eq!(text(f64::NAN, Dtype::F64), "nan");
         assert_eq!(text(5e-324, Dtype::F64), "5e-324");
         // Not exact in the type: shown as it is, not as what it would round to.
-        assert_eq!(constant_text(Const::float(0.1), Dtype::F32), "0x3fb999999999999a");
+        assert_eq!(Const::float(0.1).text(Dtype::F32), "0x3fb999999999999a");
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub(super) struct Cursor<'t> {
     text: &'t str,
     file: &'t str,
     pos: usize,
+    /// Where the last word ended, and where skipping blanks after it ended.
+    end: usize,
+    skipped: usize,
     /// The line of `line_start` and its first byte: positions are asked for in rising order mostly.
     line: u32,
     line_start: usize,
@@ -20,11 +23,17 @@ pub(super) struct Cursor<'t> {
 
 impl<'t> Cursor<'t> {
     pub(super) fn new(file: &'t str, text: &'t str) -> Cursor<'t> {
-        Cursor { text, file, pos: 0, line: 1, line_start: 0 }
+        Cursor { text, file, pos: 0, end: 0, skipped: 0, line: 1, line_start: 0 }
     }
 
     pub(super) fn pos(&self) -> usize {
         self.pos
+    }
+
+    /// Where the last word ended: the place of something that should follow it.
+    pub(super) fn end(&mut self) -> usize {
+        self.skip();
+        self.end
     }
 
     fn rest(&self) -> &'t str {
@@ -70,6 +79,14 @@ impl<'t> Cursor<'t> {
 
     /// Skips blanks and comments.
     pub(super) fn skip(&mut self) {
+        if self.pos != self.skipped {
+            self.end = self.pos;
+        }
+        self.skip_blanks();
+        self.skipped = self.pos;
+    }
+
+    fn skip_blanks(&mut self) {
         loop {
             let rest = self.rest();
             let trimmed = rest.trim_start();

@@ -155,7 +155,7 @@ impl<'c, 't> Parser<'c, 't> {
         }
         let (op, literal, operands) = op::parse(self.cursor)?;
         let mut types = Vec::new();
-        let colon = self.cursor.pos();
+        let colon = self.cursor.end();
         if self.cursor.eat(':') {
             types.push(ty(self.cursor)?);
             while self.cursor.eat(',') {

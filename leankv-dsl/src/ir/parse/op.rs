@@ -13,26 +13,30 @@ pub(super) struct Literal<'t> {
 }
 
 impl Literal<'_> {
-    /// The constant op. Integers are kept as written, so that the verifier can say what does not fit; decimals are
-    /// rounded to the element type.
+    /// The constant op.
     pub(super) fn typed(self, cursor: &mut Cursor<'_>, dtype: Dtype) -> Result<Op> {
-        let text = self.text;
-        let value = if dtype.is_float() {
-            match text.strip_prefix("0x") {
+        match Const::parse(self.text, dtype) {
+            Some(value) => Ok(Op::Constant(value)),
+            None => cursor.error_at(self.pos, format!("`{}` is no constant of `{dtype}`", self.text)),
+        }
+    }
+}
+
+impl Const {
+    /// Reads a constant of an element type. Integers are kept as written, so that the verifier can say what does not fit; decimals
+    /// are rounded to the type, and `0x` with the bits of an `f64` is taken as it is.
+    pub fn parse(text: &str, dtype: Dtype) -> Option<Const> {
+        if dtype.is_float() {
+            return match text.strip_prefix("0x") {
                 Some(hex) => u64::from_str_radix(hex, 16).ok().map(Const::Float),
                 None if text == "nan" => Some(Const::float(f64::NAN)),
                 None => text.parse().ok().map(|x| Const::float(x).rounded(dtype)),
-            }
-        } else {
-            match text {
-                "true" => Some(Const::Int(1)),
-                "false" => Some(Const::Int(0)),
-                _ => text.parse().ok().map(Const::Int),
-            }
-        };
-        match value {
-            Some(value) => Ok(Op::Constant(value)),
-            None => cursor.error_at(self.pos, format!("`{text}` is no constant of `{dtype}`")),
+            };
+        }
+        match text {
+            "true" => Some(Const::Int(1)),
+            "false" => Some(Const::Int(0)),
+            _ => text.parse().ok().map(Const::Int),
         }
     }
 }

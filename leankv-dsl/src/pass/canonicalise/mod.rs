@@ -18,9 +18,7 @@ mod shape;
 
 use super::manager::{Facts, Pass};
 use crate::diag::Diagnostics;
-use crate::ir::{
-    Block, Const, Dtype, Effect, Entity, Func, Inst, InstData, Loc, Op, SideTable, Type, Value, infer,
-};
+use crate::ir::{Block, Const, Dtype, Func, Inst, InstData, Loc, Op, SideTable, Type, Value, infer};
 use smallvec::SmallVec;
 
 /// Rounds over the function at most; each one finds what the one before made possible.
