@@ -23,5 +23,6 @@ mod shared;
 
 pub use build::{MmaShape, Operand, blocked, mma_accumulator, mma_operand, mma_plan};
 pub use convert::{Conversion, Route, Source};
+pub(crate) use linear::drop_bits;
 pub use linear::{LANE_BITS, LinearLayout, log2_padded};
 pub use shared::{SharedLayout, Vectors, conversion_scratch};

@@ -1,6 +1,6 @@
 //! Forwards: which layout each value gets.
 
-use crate::ir::{Block, Func, Inst, Op, Value};
+use crate::ir::{Block, Combine, Func, Inst, Op, Value};
 use crate::layout::{Conversion, LinearLayout, Route};
 
 use super::memory;
@@ -82,7 +82,14 @@ impl Pass {
                 }
             },
             Op::Reduce { .. } | Op::Scan { .. } => {
-                let layout = self.first_fixed(func, &data.operands);
+                let shape = func.ty(data.operands[0]).shape().expect("a reduction takes tiles");
+                // Order matters to a scan and to a combination that may not commute.
+                let layout = match data.op {
+                    Op::Scan { axis, .. } | Op::Reduce { axis, combine: Combine::Region } => {
+                        memory::scan_layout(shape, axis.into(), self.warp_bits)
+                    }
+                    _ => self.first_fixed(func, &data.operands),
+                };
                 self.out.operand_layouts.insert(inst, layout.clone());
                 let result = push(func, data, &layout).expect("layouts pass through reductions");
                 for &value in data.results.iter().filter(|&&r| needs_layout(func, r)) {

@@ -36,6 +36,29 @@ pub(crate) fn coalesced(shape: &Shape, access: &AccessShape, warp_bits: u32) -> 
     blocked(&dims, &per_thread, &lanes, &warps, &access.order, warp_bits as usize)
 }
 
+/// The layout of the operands of a scan along `axis`, and of a reduction whose order matters: each thread holds a run of
+/// elements next to each other, lanes follow each other, and no two warps share a row.
+pub(crate) fn scan_layout(shape: &Shape, axis: usize, warp_bits: u32) -> LinearLayout {
+    let dims = dims(shape);
+    let rank = dims.len();
+    let lanes_here = dims[axis].min(LANE_BITS as u32);
+    let mut per_thread: SmallVec<[u32; 5]> = SmallVec::from_elem(0, rank);
+    per_thread[axis] = dims[axis] - lanes_here;
+    let order: SmallVec<[usize; 5]> =
+        std::iter::once(axis).chain((0..rank).rev().filter(|&a| a != axis)).collect();
+    let mut lanes: SmallVec<[u32; 5]> = SmallVec::from_elem(0, rank);
+    lanes[axis] = lanes_here;
+    let mut warps: SmallVec<[u32; 5]> = SmallVec::from_elem(0, rank);
+    let (mut lanes_left, mut warps_left) = (LANE_BITS as u32 - lanes_here, warp_bits);
+    for &a in &order[1..] {
+        lanes[a] = lanes_left.min(dims[a]);
+        lanes_left -= lanes[a];
+        warps[a] = warps_left.min(dims[a] - lanes[a]);
+        warps_left -= warps[a];
+    }
+    blocked(&dims, &per_thread, &lanes, &warps, &order, warp_bits as usize)
+}
+
 /// A layout for a tile that no memory access decides: rows over warps, the last dimension over lanes.
 pub(crate) fn default_layout(shape: &Shape, warp_bits: u32) -> LinearLayout {
     let access = AccessShape {

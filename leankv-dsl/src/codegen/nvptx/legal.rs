@@ -1,0 +1,51 @@
+//! What NVPTX cannot do, found before LLVM is asked: LLVM ends the process on an op that it cannot select.
+
+use crate::codegen::CodegenError;
+use crate::ir::{AtomicOp, BinaryOp, Dtype, Func, Inst, Op, UnaryOp};
+
+use super::target::NvptxTarget;
+
+/// The most warps a block can have.
+const MAX_WARPS: u32 = 32;
+
+/// Checks the kernel's attributes and every op.
+pub(super) fn check(func: &Func, target: NvptxTarget) -> Result<(), CodegenError> {
+    if !func.num_warps.is_power_of_two() || func.num_warps > MAX_WARPS {
+        return Err(CodegenError::Unsupported {
+            op: format!("num_warps = {}", func.num_warps),
+            target: target.to_string(),
+            reason: "a block has 1, 2, 4, 8, 16 or 32 warps".to_owned(),
+            loc: func.loc,
+        });
+    }
+    for inst in func.walk() {
+        check_inst(func, inst, target)?;
+    }
+    Ok(())
+}
+
+fn check_inst(func: &Func, inst: Inst, target: NvptxTarget) -> Result<(), CodegenError> {
+    let data = func.inst(inst);
+    let dtype = data.operands.first().map(|&v| func.ty(v).dtype());
+    let refuse = |op: String, reason: &str| {
+        Err(CodegenError::Unsupported { op, target: target.to_string(), reason: reason.to_owned(), loc: data.loc })
+    };
+    match (&data.op, dtype) {
+        (Op::Binary(BinaryOp::Rem), Some(d)) if d.is_float() => {
+            refuse(format!("rem of {d}"), "GPUs have no floating-point remainder; the host and the interpreter do")
+        }
+        (Op::Unary(op), Some(Dtype::F64)) => match op {
+            UnaryOp::Exp2 | UnaryOp::Log2 | UnaryOp::Sin | UnaryOp::Cos | UnaryOp::Tanh | UnaryOp::Erf => {
+                refuse(format!("{op} of f64"), "GPUs have it for f32 and narrower; the host has it for f64")
+            }
+            _ => Ok(()),
+        },
+        (Op::AtomicRmw { op: AtomicOp::Add, .. }, Some(Dtype::BF16)) if target < NvptxTarget::Sm90 => {
+            refuse("atomic add of bf16".to_owned(), "the first GPU with it is sm_90; add in f32 instead")
+        }
+        (Op::Print { .. }, _) => {
+            refuse("print".to_owned(), "kernels print on the interpreter and on the host device")
+        }
+        _ => Ok(()),
+    }
+}

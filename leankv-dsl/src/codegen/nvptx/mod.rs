@@ -1,0 +1,238 @@
+//! Tile IR to PTX.
+//!
+//! Layouts are assigned first ([`crate::pass::layout_assign`]); then each op is emitted for one thread, whose registers
+//! hold its elements of each tile. One block runs one program.
+//!
+//! **Invariants**: every op that LLVM cannot select is refused by `legal` before LLVM sees it; PTX depends on the kernel, the
+//! target and the options alone.
+
+mod address;
+mod atomic;
+mod cast;
+mod debug;
+mod dot;
+mod elementwise;
+mod emit;
+mod exchange;
+mod ir;
+mod legal;
+mod local;
+mod math;
+mod memory;
+mod place;
+mod reduce;
+mod shape;
+mod target;
+
+use inkwell::OptimizationLevel;
+use inkwell::attributes::{Attribute, AttributeLoc};
+use inkwell::context::Context;
+use inkwell::module::Linkage;
+use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+use inkwell::types::BasicMetadataTypeEnum;
+use inkwell::values::FunctionValue;
+
+use crate::codegen::CodegenError;
+use crate::codegen::llvm::{optimise, verify};
+use crate::ir::{Access, Dtype, Func, Op, Type};
+use crate::pass::layout_assign::{self, Assignment, stored_bytes};
+
+use debug::DebugInfo;
+use emit::Emitter;
+use ir::Ir;
+
+pub use target::{NvptxTarget, UnknownTarget};
+
+/// Bytes of shared memory that a kernel may declare statically; above, it is dynamic and the launch must ask for it.
+const STATIC_SHARED_BYTES: u32 = 48 << 10;
+
+/// The calling convention of kernels.
+const PTX_KERNEL: u32 = 71;
+
+/// How to compile.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NvptxOptions {
+    /// Whether PTX names the source line of each instruction (`.loc`).
+    pub line_info: bool,
+}
+
+impl Default for NvptxOptions {
+    fn default() -> Self {
+        NvptxOptions { line_info: true }
+    }
+}
+
+/// A compiled kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NvptxArtifact {
+    /// The PTX text.
+    pub ptx: String,
+    /// LLVM IR before LLVM's optimisations.
+    pub llvm_ir: String,
+    /// Tile IR after layout assignment, with the layout of each value.
+    pub tile_ir: String,
+    /// The name of the entry in the PTX.
+    pub entry: String,
+    /// Threads of a block.
+    pub block_threads: u32,
+    /// Bytes of shared memory that the PTX declares.
+    pub static_shared_bytes: u32,
+    /// Bytes of shared memory that the launch must ask for.
+    pub dynamic_shared_bytes: u32,
+    /// Which path each dot took, what is pipelined, which layouts are converted and how.
+    pub notes: Vec<String>,
+}
+
+/// Compiles a kernel for a GPU.
+///
+/// # Errors
+/// When the target lacks an op or resource that the kernel asks for, with the op's location; or when LLVM fails, which is a
+/// bug of this compiler.
+pub fn compile(func: &Func, target: &NvptxTarget, options: &NvptxOptions) -> Result<NvptxArtifact, CodegenError> {
+    let target = *target;
+    legal::check(func, target)?;
+    let mut func = func.compact();
+    let plan = layout_assign::assign(&mut func);
+    let tile_ir = layout_assign::describe(&func, &plan);
+
+    let machine = machine(target)?;
+    let cx = Context::create();
+    let ir = Ir::new(&cx, &func.name);
+    ir.module.set_triple(&machine.get_triple());
+    ir.module.set_data_layout(&machine.get_target_data().get_data_layout());
+    let function = declare(&ir, &func);
+    let local_bytes = local_bytes(&func, &plan);
+    // Its size is known when everything is emitted; until then it stands for itself.
+    let placeholder = ir.module.add_global(ir.i8().array_type(0), Some(Ir::shared_space()), "smem.unsized");
+    ir.b.position_at_end(cx.append_basic_block(function, "entry"));
+    let debug = options.line_info.then(|| DebugInfo::new(&ir, function, func.loc));
+    let mut emitter =
+        Emitter::new(ir, &func, &plan, function, placeholder.as_pointer_value(), local_bytes, debug)?;
+    emitter.run()?;
+    emitter.ir.b.build_return(None)?;
+    if let Some(debug) = &emitter.debug {
+        debug.finish();
+    }
+
+    let shared_bytes = local_bytes + emitter.scratch_bytes;
+    if shared_bytes > target.shared_bytes() {
+        return Err(CodegenError::Unsupported {
+            op: format!("{shared_bytes} bytes of shared memory"),
+            target: target.to_string(),
+            reason: format!(
+                "a block has at most {}; use smaller tiles or fewer pipeline stages",
+                target.shared_bytes()
+            ),
+            loc: func.loc,
+        });
+    }
+    let Emitter { ir, mut notes, .. } = emitter;
+    let dynamic = shared_bytes > STATIC_SHARED_BYTES;
+    if shared_bytes > 0 {
+        let size = if dynamic { 0 } else { shared_bytes };
+        let name = if dynamic { "dynamic_shared" } else { "static_shared" };
+        let ty = ir.i8().array_type(size);
+        let global = ir.module.add_global(ty, Some(Ir::shared_space()), name);
+        global.set_alignment(16);
+        if dynamic {
+            global.set_linkage(Linkage::External);
+        } else {
+            global.set_linkage(Linkage::Internal);
+            global.set_initializer(&ty.get_undef());
+        }
+        placeholder.as_pointer_value().replace_all_uses_with(global.as_pointer_value());
+    }
+    // SAFETY: every use of the placeholder was replaced, or there is none because no shared memory is used.
+    unsafe { placeholder.delete() };
+    let (shuffled, shared) = plan.conversions(&func);
+    notes.push(format!("layout conversions: {shuffled} by shuffles, {shared} through shared memory"));
+
+    let llvm_ir = ir.module.print_to_string().to_string();
+    verify(&ir.module)?;
+    optimise(&ir.module, &machine, "default<O3>", false)?;
+    let buffer = machine
+        .write_to_memory_buffer(&ir.module, FileType::Assembly)
+        .map_err(|e| CodegenError::llvm("writing PTX", e.to_string_lossy()))?;
+    let ptx = String::from_utf8_lossy(buffer.as_slice()).trim_end_matches('\0').to_owned();
+    Ok(NvptxArtifact {
+        ptx,
+        llvm_ir,
+        tile_ir,
+        entry: func.name.clone(),
+        block_threads: func.num_warps * 32,
+        static_shared_bytes: if dynamic { 0 } else { shared_bytes },
+        dynamic_shared_bytes: if dynamic { shared_bytes } else { 0 },
+        notes,
+    })
+}
+
+fn machine(target: NvptxTarget) -> Result<TargetMachine, CodegenError> {
+    static START: std::sync::Once = std::sync::Once::new();
+    START.call_once(|| Target::initialize_nvptx(&InitializationConfig::default()));
+    let unusable = |reason: String| CodegenError::Target { target: target.to_string(), reason };
+    let triple = TargetTriple::create("nvptx64-nvidia-cuda");
+    let found = Target::from_triple(&triple).map_err(|e| unusable(e.to_string()))?;
+    found
+        .create_target_machine(
+            &triple,
+            &target.to_string(),
+            target.ptx_feature(),
+            OptimizationLevel::Aggressive,
+            RelocMode::Default,
+            CodeModel::Default,
+        )
+        .ok_or_else(|| unusable("LLVM has no code generator for it".to_owned()))
+}
+
+/// Declares the kernel's entry with the promises of its parameters.
+fn declare<'c>(ir: &Ir<'c>, func: &Func) -> FunctionValue<'c> {
+    let params: Vec<BasicMetadataTypeEnum<'c>> = func
+        .params
+        .iter()
+        .map(|param| match &param.ty {
+            Type::Ptr { .. } => ir.cx.ptr_type(Ir::global_space()).into(),
+            ty => match ty.dtype() {
+                Dtype::F16 => ir.f16().into(),
+                Dtype::BF16 => ir.cx.bf16_type().into(),
+                Dtype::F32 => ir.f32().into(),
+                Dtype::F64 => ir.cx.f64_type().into(),
+                other => ir.int_type(other.bits().max(8)).into(),
+            },
+        })
+        .collect();
+    let function = ir.module.add_function(&func.name, ir.cx.void_type().fn_type(&params, false), None);
+    function.set_call_conventions(PTX_KERNEL);
+    let threads = (func.num_warps * 32).to_string();
+    function.add_attribute(AttributeLoc::Function, ir.cx.create_string_attribute("nvvm.maxntid", &threads));
+    let attribute = |name: &str, value: u64| {
+        ir.cx.create_enum_attribute(Attribute::get_named_enum_kind_id(name), value)
+    };
+    function.add_attribute(AttributeLoc::Function, attribute("nounwind", 0));
+    for (i, param) in func.params.iter().enumerate().filter(|(_, p)| p.ty.is_ptr()) {
+        let at = AttributeLoc::Param(i as u32);
+        function.add_attribute(at, attribute("noundef", 0));
+        let align = param.multiple_of.max(1) & param.multiple_of.max(1).wrapping_neg();
+        if align > 1 {
+            function.add_attribute(at, attribute("align", align.min(1 << 12)));
+        }
+        if param.access == Access::Read {
+            // Nobody writes there while the kernel runs, so nothing else that is written is it.
+            function.add_attribute(at, attribute("noalias", 0));
+            function.add_attribute(at, attribute("readonly", 0));
+        }
+    }
+    function
+}
+
+/// Bytes of shared memory that blocks of the pipelining pass take.
+fn local_bytes(func: &Func, plan: &Assignment) -> u32 {
+    func.walk()
+        .into_iter()
+        .filter(|&inst| matches!(func.inst(inst).op, Op::LocalAlloc))
+        .map(|inst| {
+            let result = func.result(inst);
+            let Type::Shared { dtype, stages, .. } = func.ty(result) else { return 0 };
+            plan.shared[&result].elements() * stored_bytes(*dtype) * stages
+        })
+        .sum()
+}
