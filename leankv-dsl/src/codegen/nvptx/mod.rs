@@ -23,6 +23,8 @@ mod place;
 mod reduce;
 mod shape;
 mod target;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use inkwell::OptimizationLevel;
 use inkwell::attributes::{Attribute, AttributeLoc};

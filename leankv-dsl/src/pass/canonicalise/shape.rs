@@ -16,7 +16,7 @@ impl Walk<'_> {
         let source = inner.as_ref().and_then(|d| d.operands.first().copied());
         match (&data.op, inner_op, source) {
             (Op::Splat | Op::Reshape | Op::Broadcast, _, _) if same_type => Rewrite::value(x),
-            (Op::Transpose { perm }, _, _) if perm.iter().enumerate().all(|(i, &p)| i == p.into()) => {
+            (Op::Transpose { perm }, _, _) if perm.iter().enumerate().all(|(i, &p)| i == usize::from(p)) => {
                 Rewrite::value(x)
             }
             (Op::Reshape, Some(Op::Reshape | Op::ExpandDims { .. }), Some(source)) => {

@@ -1,4 +1,4 @@
-//! The host against the interpreter: every op, at extents that are no multiples of a vector.
+//! The host and PTX against the interpreter: every op, at extents that are no multiples of a vector.
 
 mod control;
 mod dot;
@@ -127,6 +127,8 @@ pub(super) fn check(text: &str, grid: [u32; 3], buffers: &[Vec<u8>], tolerance: 
     let args: Vec<Arg> = ids.iter().map(|&id| Arg::Buffer(id, 0)).collect();
     interp::launch(&func, grid, &args, &mut memory, &Options::default())
         .unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let want: Vec<Vec<u8>> = ids.iter().map(|&id| memory.bytes(id).to_vec()).collect();
+    crate::codegen::nvptx::tests::check(&func, grid, buffers, &want, tolerance);
     for width in [None, Some(4)] {
         let mut got = buffers.to_vec();
         run_host(&func, grid, &mut got, width, 2).unwrap_or_else(|e| panic!("{e}\n{text}"));
