@@ -78,7 +78,11 @@ impl Alloc {
 
     /// A 32-bit atomic at an aligned offset within the allocation.
     pub(crate) fn atomic32(&self, offset: u64) -> &AtomicU32 {
-        assert!(offset.is_multiple_of(4) && offset + 4 <= self.bytes, "atomic offset was checked");
+        // A 16-bit atomic works on the word around it, which may reach into the rounding of the storage.
+        assert!(
+            offset.is_multiple_of(4) && offset + 4 <= self.bytes.next_multiple_of(8),
+            "atomic offset was checked"
+        );
         // SAFETY: in bounds and aligned, as just asserted.
         unsafe { &*self.data.as_ptr().cast::<u8>().add(offset as usize).cast::<AtomicU32>() }
     }

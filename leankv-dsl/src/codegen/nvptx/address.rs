@@ -25,7 +25,9 @@ pub(super) fn address_values(func: &Func) -> BTreeSet<Value> {
             let all = uses[value.index()].iter().all(|&(user, i)| {
                 let data = func.inst(user);
                 match &data.op {
-                    Op::Load { .. } | Op::Store { .. } | Op::AtomicRmw { .. } | Op::AtomicCas { .. } => i == 1,
+                    Op::Load { .. } | Op::Store { .. } | Op::AtomicRmw { .. } | Op::AtomicCas { .. } => {
+                        i == 1
+                    }
                     Op::AsyncCopy { .. } => i == 3,
                     Op::Binary(BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul)
                     | Op::ExpandDims { .. }

@@ -34,7 +34,9 @@ impl<'c> Emitter<'c, '_> {
         let offsets = self.registers(data.operands[1]);
         let values = self.registers(data.operands[2]);
         let (mask, swap, order) = match data.op {
-            Op::AtomicRmw { masked, order, .. } => (masked.then(|| self.registers(data.operands[3])), None, order),
+            Op::AtomicRmw { masked, order, .. } => {
+                (masked.then(|| self.registers(data.operands[3])), None, order)
+            }
             Op::AtomicCas { order, .. } => (None, Some(self.registers(data.operands[3])), order),
             _ => unreachable!("internal error: this is an atomic"),
         };
@@ -74,7 +76,14 @@ impl<'c> Emitter<'c, '_> {
                     let shape = self.func.ty(result).shape().cloned().unwrap_or_default();
                     self.scatter_shared(base, layout, &shape, dtype, &out, &at);
                     self.barrier()?;
-                    out = at.iter().map(|&at| self.read_shared(base, dtype, at)).collect();
+                    out = at
+                        .iter()
+                        .zip(&inside)
+                        .map(|(&at, &cond)| {
+                            let at = self.choose(cond, at, self.ir.c32(0));
+                            self.read_shared(base, dtype, at)
+                        })
+                        .collect();
                 }
                 None => {
                     let base = self.scratch(bytes)?;
@@ -109,35 +118,36 @@ impl<'c> Emitter<'c, '_> {
             32 => ('r', ir.c32(0)),
             _ => ('l', ir.c64(0)),
         };
-        let emit = |name: &str, order: MemOrder, scope: MemScope, ty: String, args: &[Val<'c>], cond: Cond<'c>| {
-            let mut all: Vec<Val<'c>> = vec![at];
-            all.extend(args);
-            let mut constraints = format!("={class},l");
-            let mut list = String::new();
-            for i in 0..args.len() {
-                constraints.push_str(&format!(",{class}"));
-                list.push_str(&format!(", ${}", i + 2));
-            }
-            let mut guard = String::new();
-            match cond {
-                Cond::Never => return zero,
-                Cond::Always => {}
-                Cond::If(c) => {
-                    guard = format!("@${} ", all.len() + 1);
-                    all.push(c);
-                    constraints.push_str(",b");
-                    all.push(zero);
-                    constraints.push_str(",0");
+        let emit =
+            |name: &str, order: MemOrder, scope: MemScope, ty: String, args: &[Val<'c>], cond: Cond<'c>| {
+                let mut all: Vec<Val<'c>> = vec![at];
+                all.extend(args);
+                let mut constraints = format!("={class},l");
+                let mut list = String::new();
+                for i in 0..args.len() {
+                    constraints.push_str(&format!(",{class}"));
+                    list.push_str(&format!(", ${}", i + 2));
                 }
-            }
-            constraints.push_str(",~{memory}");
-            let text = format!(
-                "{guard}atom.{}.{}.global.{name}.{ty} $0, [$1]{list};",
-                order_name(order),
-                scope_name(scope)
-            );
-            ir.asm(&text, &constraints, &[raw.into()], &all, true)[0]
-        };
+                let mut guard = String::new();
+                match cond {
+                    Cond::Never => return zero,
+                    Cond::Always => {}
+                    Cond::If(c) => {
+                        guard = format!("@${} ", all.len() + 1);
+                        all.push(c);
+                        constraints.push_str(",b");
+                        all.push(zero);
+                        constraints.push_str(",0");
+                    }
+                }
+                constraints.push_str(",~{memory}");
+                let text = format!(
+                    "{guard}atom.{}.{}.global.{name}.{ty} $0, [$1]{list};",
+                    order_name(order),
+                    scope_name(scope)
+                );
+                ir.asm(&text, &constraints, &[raw.into()], &all, true)[0]
+            };
         let old = match *op {
             Op::AtomicCas { order, scope } => {
                 let new = swap.expect("compare-and-exchange has a new value");
@@ -157,9 +167,10 @@ impl<'c> Emitter<'c, '_> {
                     ir.select(negative, b, a)
                 } else {
                     let (name, ty) = match op {
-                        AtomicOp::Add if dtype.is_float() && bits == 16 => {
-                            ("add.noftz", if dtype == Dtype::F16 { "f16".to_owned() } else { "bf16".to_owned() })
-                        }
+                        AtomicOp::Add if dtype.is_float() && bits == 16 => (
+                            "add.noftz",
+                            if dtype == Dtype::F16 { "f16".to_owned() } else { "bf16".to_owned() },
+                        ),
                         AtomicOp::Add if dtype.is_float() => ("add", format!("f{bits}")),
                         AtomicOp::Add => ("add", format!("u{bits}")),
                         AtomicOp::Min | AtomicOp::Max => {
@@ -211,7 +222,8 @@ impl<'c> Emitter<'c, '_> {
             }
         }
         constraints.push_str(",~{memory}");
-        let text = format!("{guard}atom.{}.{}.global.{name} $0, [$1], $2;", order_name(order), scope_name(scope));
+        let text =
+            format!("{guard}atom.{}.{}.global.{name} $0, [$1], $2;", order_name(order), scope_name(scope));
         let old = ir.asm(&text, &constraints, &[ty], &args, true)[0];
         ir.bitcast(old, ir.int_type(dtype.bits()).into())
     }

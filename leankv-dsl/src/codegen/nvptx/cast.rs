@@ -83,7 +83,10 @@ impl<'c> Emitter<'c, '_> {
     /// A vector of two `f32` rounded to 16-bit floats.
     fn round_pair(&self, pair: Val<'c>, to: Dtype) -> Val<'c> {
         let ty = self.llvm_type(to).into_float_type().vec_type(2);
-        self.ir.b.build_cast(inkwell::values::InstructionOpcode::FPTrunc, pair, ty, "").expect("two f32 round to a pair")
+        self.ir
+            .b
+            .build_cast(inkwell::values::InstructionOpcode::FPTrunc, pair, ty, "")
+            .expect("two f32 round to a pair")
     }
 
     /// An unsigned number below 2^23 in a 32-bit register.
@@ -162,8 +165,7 @@ impl<'c> Emitter<'c, '_> {
         // Fold the low bits that f64 cannot hold into one sticky bit: they decide ties alone.
         let wide = ir.i64();
         let negative = ir.icmp(IntPredicate::SLT, value, ir.c64(0));
-        let magnitude =
-            if signed { ir.select(negative, ir.sub(ir.c64(0), value), value) } else { value };
+        let magnitude = if signed { ir.select(negative, ir.sub(ir.c64(0), value), value) } else { value };
         let low = ir.and(magnitude, ir.c64(0xFFFF));
         let sticky = ir.resize(ir.icmp(IntPredicate::NE, low, ir.c64(0)), wide, false);
         let high = ir.or(ir.shl(ir.lshr(magnitude, 16), ir.c64(16)), ir.shl(sticky, ir.c64(15)));
@@ -204,7 +206,9 @@ impl<'c> Emitter<'c, '_> {
         let ty = self.llvm_type(to).into_float_type();
         match (from, to) {
             // Through f32, which holds both.
-            (Dtype::F16, Dtype::BF16) | (Dtype::BF16, Dtype::F16) => ir.fptrunc(ir.fpext(value, ir.f32()), ty),
+            (Dtype::F16, Dtype::BF16) | (Dtype::BF16, Dtype::F16) => {
+                ir.fptrunc(ir.fpext(value, ir.f32()), ty)
+            }
             (Dtype::F64, Dtype::BF16) => self.f64_to_half(value, to),
             (Dtype::BF16, Dtype::F64) => ir.fpext(ir.fpext(value, ir.f32()), ty),
             _ if to.bits() > from.bits() => ir.fpext(value, ty),

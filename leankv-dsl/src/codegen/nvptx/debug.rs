@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use inkwell::debug_info::{
-    AsDIScope, DICompileUnit, DIFile, DIFlags, DIFlagsConstants, DILexicalBlock, DISubprogram, DWARFEmissionKind,
-    DWARFSourceLanguage, DebugInfoBuilder,
+    AsDIScope, DICompileUnit, DIFile, DIFlags, DIFlagsConstants, DILexicalBlock, DISubprogram,
+    DWARFEmissionKind, DWARFSourceLanguage, DebugInfoBuilder,
 };
 use inkwell::module::FlagBehavior;
 use inkwell::values::FunctionValue;
@@ -73,7 +73,8 @@ impl<'c> DebugInfo<'c> {
                 if loc.file().is_empty() { unit.get_file() } else { builder.create_file(loc.file(), "") };
             builder.create_lexical_block(subprogram.as_debug_info_scope(), file, 0, 0)
         });
-        let at = builder.create_debug_location(ir.cx, loc.line(), loc.col(), scope.as_debug_info_scope(), None);
+        let at =
+            builder.create_debug_location(ir.cx, loc.line(), loc.col(), scope.as_debug_info_scope(), None);
         ir.b.set_current_debug_location(at);
     }
 

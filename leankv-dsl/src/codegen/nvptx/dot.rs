@@ -262,10 +262,8 @@ impl<'c> Emitter<'c, '_> {
             let inside = self.ir.icmp(IntPredicate::ULT, at, self.ir.c32(extent));
             self.ir.select(inside, at, self.ir.c32(0))
         };
-        let row_starts: Vec<Val<'c>> = row_first
-            .iter()
-            .map(|&r| self.ir.mul(clamp(rows[r], a_shape[0]), self.ir.c32(k)))
-            .collect();
+        let row_starts: Vec<Val<'c>> =
+            row_first.iter().map(|&r| self.ir.mul(clamp(rows[r], a_shape[0]), self.ir.c32(k))).collect();
         let column_starts: Vec<Val<'c>> = column_first.iter().map(|&r| clamp(columns[r], n)).collect();
 
         let entry = self.ir.block();

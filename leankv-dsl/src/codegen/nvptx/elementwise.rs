@@ -83,7 +83,11 @@ impl<'c> Emitter<'c, '_> {
         b: Val<'c>,
         right: Option<i128>,
     ) -> Emitted<Val<'c>> {
-        if dtype.is_float() { self.float_binary(op, dtype, a, b) } else { self.int_binary(op, dtype, a, b, right) }
+        if dtype.is_float() {
+            self.float_binary(op, dtype, a, b)
+        } else {
+            self.int_binary(op, dtype, a, b, right)
+        }
     }
 
     fn float_binary(&self, op: BinaryOp, dtype: Dtype, a: Val<'c>, b: Val<'c>) -> Emitted<Val<'c>> {
@@ -137,10 +141,8 @@ impl<'c> Emitter<'c, '_> {
                 let mut avoid = zero;
                 if signed {
                     let least = constant(-1i64 << (ty.get_bit_width() - 1));
-                    let wraps = ir.and(
-                        ir.icmp(IntPredicate::EQ, b, constant(-1)),
-                        ir.icmp(IntPredicate::EQ, a, least),
-                    );
+                    let wraps = ir
+                        .and(ir.icmp(IntPredicate::EQ, b, constant(-1)), ir.icmp(IntPredicate::EQ, a, least));
                     avoid = ir.or(zero, wraps);
                 }
                 let quotient = apply(a, ir.select(avoid, constant(1), b));
@@ -166,16 +168,17 @@ impl<'c> Emitter<'c, '_> {
                 }
                 let fits = ir.icmp(IntPredicate::ULT, b, constant(width as i64));
                 let all = constant(width as i64 - 1);
-                let shifted = shift(ir.select(fits, b, all));
-                if op == BinaryOp::Shr && signed {
-                    shifted
-                } else {
-                    ir.select(fits, shifted, constant(0))
-                }
+                // Shifts are masked and not clamped where they fall away afterwards: LLVM would take the clamp for the hardware's,
+                // which looks at the low 32 bits alone.
+                let by = if op == BinaryOp::Shr && signed { ir.select(fits, b, all) } else { ir.and(b, all) };
+                let shifted = shift(by);
+                if op == BinaryOp::Shr && signed { shifted } else { ir.select(fits, shifted, constant(0)) }
             }
             BinaryOp::MulHi => {
                 let bits = ty.get_bit_width();
-                let wide = ir.cx.custom_width_int_type(std::num::NonZeroU32::new(bits * 2).expect("a width is positive"))
+                let wide = ir
+                    .cx
+                    .custom_width_int_type(std::num::NonZeroU32::new(bits * 2).expect("a width is positive"))
                     .expect("128 bits are an integer type");
                 let (x, y) = (ir.resize(a, wide, signed), ir.resize(b, wide, signed));
                 let product = ir.mul(x, y);
@@ -192,7 +195,13 @@ impl<'c> Emitter<'c, '_> {
     }
 
     /// Combines two elements by a built-in kind.
-    pub(super) fn combine(&self, kind: CombineKind, dtype: Dtype, a: Val<'c>, b: Val<'c>) -> Emitted<Val<'c>> {
+    pub(super) fn combine(
+        &self,
+        kind: CombineKind,
+        dtype: Dtype,
+        a: Val<'c>,
+        b: Val<'c>,
+    ) -> Emitted<Val<'c>> {
         self.binary(kind.binary(), dtype, a, b)
     }
 
@@ -310,7 +319,9 @@ impl<'c> Emitter<'c, '_> {
             .iter()
             .zip(operands)
             .enumerate()
-            .map(|(i, (&arg, &v))| fit(arg, self.dtype(v), register(parts.get(i + 1).unwrap_or(&"r"), self.dtype(v))))
+            .map(|(i, (&arg, &v))| {
+                fit(arg, self.dtype(v), register(parts.get(i + 1).unwrap_or(&"r"), self.dtype(v)))
+            })
             .collect();
         let dtype = self.dtype(result);
         let out = register(parts[0], dtype);

@@ -91,7 +91,8 @@ impl<'c, 'f> Emitter<'c, 'f> {
             out.warp = out.ir.lshr(tid, 5);
         }
         for (i, (param, &value)) in func.params.iter().zip(func.param_values()).enumerate() {
-            let arg = function.get_nth_param(i as u32).expect("the function was declared with these parameters");
+            let arg =
+                function.get_nth_param(i as u32).expect("the function was declared with these parameters");
             let repr = match &param.ty {
                 Type::Ptr { .. } => Repr::Ptr(arg.into_pointer_value(), param.access == Access::Read),
                 ty if ty.dtype() == Dtype::I1 => {
@@ -116,7 +117,9 @@ impl<'c, 'f> Emitter<'c, 'f> {
     }
 
     pub(super) fn get(&self, value: Value) -> &Repr<'c> {
-        self.values[value.index()].as_ref().unwrap_or_else(|| panic!("internal error: {value} was not emitted"))
+        self.values[value.index()]
+            .as_ref()
+            .unwrap_or_else(|| panic!("internal error: {value} was not emitted"))
     }
 
     /// A tile's registers, or a scalar as one.
@@ -285,8 +288,8 @@ impl<'c, 'f> Emitter<'c, 'f> {
         let inits = &data.operands;
         let start = self.flatten(inits);
         let entry = self.ir.block();
-        let [head, inner, exit] =
-            ["while", "while.body", "while.end"].map(|name| self.ir.cx.append_basic_block(self.function, name));
+        let [head, inner, exit] = ["while", "while.body", "while.end"]
+            .map(|name| self.ir.cx.append_basic_block(self.function, name));
         self.ir.br(head);
         self.ir.b.position_at_end(head);
         let phis = self.phis(&start, entry);

@@ -106,7 +106,13 @@ impl<'c> Emitter<'c, '_> {
     }
 
     /// One element from another lane: `idx`, `bfly`, `up` or `down`.
-    pub(super) fn shuffle(&self, dtype: Dtype, value: Val<'c>, mode: &str, lane: Val<'c>) -> Emitted<Val<'c>> {
+    pub(super) fn shuffle(
+        &self,
+        dtype: Dtype,
+        value: Val<'c>,
+        mode: &str,
+        lane: Val<'c>,
+    ) -> Emitted<Val<'c>> {
         let ir = &self.ir;
         let bits = self.register_bits(dtype);
         let clamp = ir.c32(if mode == "up" { 0 } else { 31 });
@@ -154,7 +160,13 @@ impl<'c> Emitter<'c, '_> {
     }
 
     /// Reads consecutive elements; `at` counts elements.
-    pub(super) fn read_shared_vector(&self, base: u32, dtype: Dtype, at: Val<'c>, count: usize) -> Vec<Val<'c>> {
+    pub(super) fn read_shared_vector(
+        &self,
+        base: u32,
+        dtype: Dtype,
+        at: Val<'c>,
+        count: usize,
+    ) -> Vec<Val<'c>> {
         let bytes = element_bytes(dtype);
         let total = bytes * count as u32;
         let word_bits = (total * 8).min(32);

@@ -207,7 +207,9 @@ impl<'c> Ir<'c> {
         match from.cmp(&to) {
             std::cmp::Ordering::Equal => a,
             std::cmp::Ordering::Greater => self.b.build_int_truncate(value, ty, "").expect(BUILDER).into(),
-            std::cmp::Ordering::Less if signed => self.b.build_int_s_extend(value, ty, "").expect(BUILDER).into(),
+            std::cmp::Ordering::Less if signed => {
+                self.b.build_int_s_extend(value, ty, "").expect(BUILDER).into()
+            }
             std::cmp::Ordering::Less => self.b.build_int_z_extend(value, ty, "").expect(BUILDER).into(),
         }
     }
@@ -255,7 +257,12 @@ impl<'c> Ir<'c> {
     }
 
     /// The address `offset` elements of `ty` after `pointer`.
-    pub(crate) fn gep(&self, ty: BasicTypeEnum<'c>, pointer: PointerValue<'c>, offset: Val<'c>) -> PointerValue<'c> {
+    pub(crate) fn gep(
+        &self,
+        ty: BasicTypeEnum<'c>,
+        pointer: PointerValue<'c>,
+        offset: Val<'c>,
+    ) -> PointerValue<'c> {
         // SAFETY: an address computation without `inbounds` has no undefined behaviour in LLVM; whether the address may be
         // accessed is decided by who uses it.
         unsafe { self.b.build_gep(ty, pointer, &[offset.into_int_value()], "").expect(BUILDER) }
@@ -269,7 +276,12 @@ impl<'c> Ir<'c> {
         value
     }
 
-    pub(crate) fn store(&self, pointer: PointerValue<'c>, value: Val<'c>, align: u32) -> InstructionValue<'c> {
+    pub(crate) fn store(
+        &self,
+        pointer: PointerValue<'c>,
+        value: Val<'c>,
+        align: u32,
+    ) -> InstructionValue<'c> {
         let inst = self.b.build_store(pointer, value).expect(BUILDER);
         inst.set_alignment(align).expect("a store takes an alignment that is a power of two");
         inst

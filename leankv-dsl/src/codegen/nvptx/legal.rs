@@ -28,12 +28,18 @@ fn check_inst(func: &Func, inst: Inst, target: NvptxTarget) -> Result<(), Codege
     let data = func.inst(inst);
     let dtype = data.operands.first().map(|&v| func.ty(v).dtype());
     let refuse = |op: String, reason: &str| {
-        Err(CodegenError::Unsupported { op, target: target.to_string(), reason: reason.to_owned(), loc: data.loc })
+        Err(CodegenError::Unsupported {
+            op,
+            target: target.to_string(),
+            reason: reason.to_owned(),
+            loc: data.loc,
+        })
     };
     match (&data.op, dtype) {
-        (Op::Binary(BinaryOp::Rem), Some(d)) if d.is_float() => {
-            refuse(format!("rem of {d}"), "GPUs have no floating-point remainder; the host and the interpreter do")
-        }
+        (Op::Binary(BinaryOp::Rem), Some(d)) if d.is_float() => refuse(
+            format!("rem of {d}"),
+            "GPUs have no floating-point remainder; the host and the interpreter do",
+        ),
         (Op::Unary(op), Some(Dtype::F64)) => match op {
             UnaryOp::Exp2 | UnaryOp::Log2 | UnaryOp::Sin | UnaryOp::Cos | UnaryOp::Tanh | UnaryOp::Erf => {
                 refuse(format!("{op} of f64"), "GPUs have it for f32 and narrower; the host has it for f64")

@@ -53,7 +53,8 @@ impl<'c> Emitter<'c, '_> {
     fn fast_call(&self, name: &str, x: Val<'c>) -> Emitted<Val<'c>> {
         let value = self.ir.call(name, &self.f32_overload(), &[x])?;
         if let Some(inst) = value.as_instruction_value() {
-            inst.set_fast_math_flags(FastMathFlags::ApproxFunc).expect("a call of a float takes fast-math flags");
+            inst.set_fast_math_flags(FastMathFlags::ApproxFunc)
+                .expect("a call of a float takes fast-math flags");
         }
         Ok(value)
     }

@@ -30,7 +30,12 @@ pub(super) fn vectors(layout: &LinearLayout, access: &AccessShape) -> Vectors {
 
 impl<'c> Emitter<'c, '_> {
     /// The address of one element.
-    pub(super) fn address(&self, pointer: PointerValue<'c>, dtype: Dtype, offset: Val<'c>) -> PointerValue<'c> {
+    pub(super) fn address(
+        &self,
+        pointer: PointerValue<'c>,
+        dtype: Dtype,
+        offset: Val<'c>,
+    ) -> PointerValue<'c> {
         let ty = self.ir.int_type(self.memory_bits(dtype)).into();
         self.ir.gep(ty, pointer, self.ir.resize(offset, self.ir.i64(), true))
     }
@@ -61,7 +66,12 @@ impl<'c> Emitter<'c, '_> {
             return Ok(());
         }
         let layout = self.layout(result);
-        let access = self.axis.access(self.func, data.operands[0], data.operands[1], mask_operand(&data.op, &data.operands));
+        let access = self.axis.access(
+            self.func,
+            data.operands[0],
+            data.operands[1],
+            mask_operand(&data.op, &data.operands),
+        );
         let groups = vectors(layout, &access);
         let inside = self.in_tile(layout, self.func.ty(result).shape().expect("a tile has a shape"));
         let mut regs = vec![self.ir.c32(0); layout.register_count()];
@@ -122,9 +132,14 @@ impl<'c> Emitter<'c, '_> {
                 let value = ir.load(ty, at, bytes);
                 if let Some(inst) = value.as_instruction_value().filter(|_| read_only) {
                     let node = ir.cx.metadata_node(&[]);
-                    inst.set_metadata(node, ir.cx.get_kind_id("invariant.load")).expect("a load takes metadata");
+                    inst.set_metadata(node, ir.cx.get_kind_id("invariant.load"))
+                        .expect("a load takes metadata");
                 }
-                if words == 1 { vec![value] } else { (0..words as u32).map(|i| ir.extract(value, i)).collect() }
+                if words == 1 {
+                    vec![value]
+                } else {
+                    (0..words as u32).map(|i| ir.extract(value, i)).collect()
+                }
             }
             _ => self.load_asm(at, word_bits, words, cond, fallback(), read_only, cache),
         };
@@ -154,8 +169,11 @@ impl<'c> Emitter<'c, '_> {
             let names: Vec<String> = (from..from + words).map(|i| format!("${i}")).collect();
             names.join(", ")
         };
-        let (vector, target) =
-            if words == 1 { (String::new(), list(0)) } else { (format!(".v{words}"), format!("{{{}}}", list(0))) };
+        let (vector, target) = if words == 1 {
+            (String::new(), list(0))
+        } else {
+            (format!(".v{words}"), format!("{{{}}}", list(0)))
+        };
         let ty = if word_bits == 8 { "u8".to_owned() } else { format!("b{word_bits}") };
         let mut args: Vec<Val<'c>> = vec![at.into()];
         let mut constraints: Vec<String> = (0..words).map(|_| format!("={class}")).collect();
@@ -194,7 +212,10 @@ impl<'c> Emitter<'c, '_> {
             }
         };
         if bits > word_bits {
-            return words.chunks(2).map(|pair| finish(ir.bitcast(ir.vector(pair), ir.i64().into()))).collect();
+            return words
+                .chunks(2)
+                .map(|pair| finish(ir.bitcast(ir.vector(pair), ir.i64().into())))
+                .collect();
         }
         let per_word = (word_bits / bits) as usize;
         let narrow = ir.int_type(bits);
@@ -241,7 +262,8 @@ impl<'c> Emitter<'c, '_> {
                 let word = ir.int_type(word_bits);
                 chunk.iter().enumerate().fold(ir.int(word, 0), |sum, (i, &v)| {
                     let part = ir.zext(as_int(v), word);
-                    let shifted = if i == 0 { part } else { ir.shl(part, ir.int(word, i as i64 * bits as i64)) };
+                    let shifted =
+                        if i == 0 { part } else { ir.shl(part, ir.int(word, i as i64 * bits as i64)) };
                     if i == 0 { shifted } else { ir.or(sum, shifted) }
                 })
             })
@@ -267,9 +289,15 @@ impl<'c> Emitter<'c, '_> {
             return Ok(());
         }
         let layout = &self.plan.operand_layouts[&inst];
-        let access = self.axis.access(self.func, data.operands[0], data.operands[1], mask_operand(&data.op, &data.operands));
+        let access = self.axis.access(
+            self.func,
+            data.operands[0],
+            data.operands[1],
+            mask_operand(&data.op, &data.operands),
+        );
         let groups = vectors(layout, &access);
-        let inside = self.in_tile(layout, self.func.ty(data.operands[1]).shape().expect("a tile has a shape"));
+        let inside =
+            self.in_tile(layout, self.func.ty(data.operands[1]).shape().expect("a tile has a shape"));
         let owner = self.owner(layout.free_lanes(), layout.free_warps());
         for group in &groups.groups {
             let first = group[0] as usize;
@@ -284,7 +312,14 @@ impl<'c> Emitter<'c, '_> {
         Ok(())
     }
 
-    fn store_vector(&self, at: PointerValue<'c>, dtype: Dtype, values: &[Val<'c>], cond: Cond<'c>, cache: CacheHint) {
+    fn store_vector(
+        &self,
+        at: PointerValue<'c>,
+        dtype: Dtype,
+        values: &[Val<'c>],
+        cond: Cond<'c>,
+        cache: CacheHint,
+    ) {
         let bytes = self.memory_bits(dtype) / 8 * values.len() as u32;
         let word_bits = (bytes * 8).min(32);
         let words = self.to_words(values, dtype, word_bits);

@@ -30,7 +30,9 @@ use inkwell::OptimizationLevel;
 use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::context::Context;
 use inkwell::module::Linkage;
-use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+use inkwell::targets::{
+    CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple,
+};
 use inkwell::types::BasicMetadataTypeEnum;
 use inkwell::values::FunctionValue;
 
@@ -38,6 +40,7 @@ use crate::codegen::CodegenError;
 use crate::codegen::llvm::{optimise, verify};
 use crate::ir::{Access, Dtype, Func, Op, Type};
 use crate::pass::layout_assign::{self, Assignment, stored_bytes};
+use crate::pass::program_order::keep_program_order;
 
 use debug::DebugInfo;
 use emit::Emitter;
@@ -90,11 +93,16 @@ pub struct NvptxArtifact {
 /// # Errors
 /// When the target lacks an op or resource that the kernel asks for, with the op's location; or when LLVM fails, which is a
 /// bug of this compiler.
-pub fn compile(func: &Func, target: &NvptxTarget, options: &NvptxOptions) -> Result<NvptxArtifact, CodegenError> {
+pub fn compile(
+    func: &Func,
+    target: &NvptxTarget,
+    options: &NvptxOptions,
+) -> Result<NvptxArtifact, CodegenError> {
     let target = *target;
     legal::check(func, target)?;
     let mut func = func.compact();
     let plan = layout_assign::assign(&mut func);
+    keep_program_order(&mut func);
     let tile_ir = layout_assign::describe(&func, &plan);
 
     let machine = machine(target)?;
@@ -206,9 +214,8 @@ fn declare<'c>(ir: &Ir<'c>, func: &Func) -> FunctionValue<'c> {
     function.set_call_conventions(PTX_KERNEL);
     let threads = (func.num_warps * 32).to_string();
     function.add_attribute(AttributeLoc::Function, ir.cx.create_string_attribute("nvvm.maxntid", &threads));
-    let attribute = |name: &str, value: u64| {
-        ir.cx.create_enum_attribute(Attribute::get_named_enum_kind_id(name), value)
-    };
+    let attribute =
+        |name: &str, value: u64| ir.cx.create_enum_attribute(Attribute::get_named_enum_kind_id(name), value);
     function.add_attribute(AttributeLoc::Function, attribute("nounwind", 0));
     for (i, param) in func.params.iter().enumerate().filter(|(_, p)| p.ty.is_ptr()) {
         let at = AttributeLoc::Param(i as u32);

@@ -133,7 +133,10 @@ impl<'c> Emitter<'c, '_> {
                 Cond::If(self.ir.icmp(IntPredicate::EQ, set, self.ir.c32(0)))
             }
         };
-        self.both(none_set(self.lane, free_lanes, 31), none_set(self.warp, free_warps, self.func.num_warps - 1))
+        self.both(
+            none_set(self.lane, free_lanes, 31),
+            none_set(self.warp, free_warps, self.func.num_warps - 1),
+        )
     }
 
     /// Both conditions.

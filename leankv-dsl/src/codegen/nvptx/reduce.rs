@@ -110,7 +110,9 @@ impl<'c> Emitter<'c, '_> {
 
     pub(super) fn reduce(&mut self, inst: Inst) -> Emitted {
         let data = self.func.inst(inst);
-        let Op::Reduce { axis, combine } = data.op else { unreachable!("internal error: this is a reduction") };
+        let Op::Reduce { axis, combine } = data.op else {
+            unreachable!("internal error: this is a reduction")
+        };
         let axis = usize::from(axis);
         let layout = self.plan.operand_layouts[&inst].clone();
         let with = self.combiner(inst, combine);
@@ -251,7 +253,8 @@ impl<'c> Emitter<'c, '_> {
                     .zip(&starts)
                     .map(|(&dtype, &start)| self.read_shared(base + start, dtype, slot))
                     .collect();
-                let valid = if counted { Cond::If(values.pop().expect("it was written")) } else { Cond::Always };
+                let valid =
+                    if counted { Cond::If(values.pop().expect("it was written")) } else { Cond::Always };
                 let item = Item { values, valid };
                 total = Some(match total {
                     None => item,
@@ -267,7 +270,9 @@ impl<'c> Emitter<'c, '_> {
     /// `scan_layout`): runs are scanned in registers, their totals over lanes, and the sum before each run is put in front.
     pub(super) fn scan(&mut self, inst: Inst) -> Emitted {
         let data = self.func.inst(inst);
-        let Op::Scan { axis, reverse, combine } = data.op else { unreachable!("internal error: this is a scan") };
+        let Op::Scan { axis, reverse, combine } = data.op else {
+            unreachable!("internal error: this is a scan")
+        };
         let axis = usize::from(axis);
         let layout = self.plan.operand_layouts[&inst].clone();
         let with = self.combiner(inst, combine);
@@ -328,7 +333,13 @@ impl<'c> Emitter<'c, '_> {
     }
 
     /// Combines in scan order: for a reverse scan the first seen has the higher index.
-    fn in_order(&mut self, with: &Combiner, reverse: bool, first: &Item<'c>, second: &Item<'c>) -> Emitted<Item<'c>> {
+    fn in_order(
+        &mut self,
+        with: &Combiner,
+        reverse: bool,
+        first: &Item<'c>,
+        second: &Item<'c>,
+    ) -> Emitted<Item<'c>> {
         if reverse { self.merge(with, second, first) } else { self.merge(with, first, second) }
     }
 }

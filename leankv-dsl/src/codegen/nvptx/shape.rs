@@ -105,9 +105,7 @@ impl<'c> Emitter<'c, '_> {
         }
         let index = register_index(self.layout(operand));
         let out = self.layout(result);
-        let regs = (0..out.register_count() as u32)
-            .map(|r| source[index[&image(out.at(r, 0, 0))]])
-            .collect();
+        let regs = (0..out.register_count() as u32).map(|r| source[index[&image(out.at(r, 0, 0))]]).collect();
         self.set(result, Repr::Tile(regs));
     }
 

@@ -24,6 +24,7 @@ use crate::pass::axis::AxisAnalysis;
 
 pub use dots::DotPath;
 pub(crate) use pull::{codes_a_word, reshape_keeps_bits};
+pub(crate) use rewrite::find;
 
 /// Where everything lives: the result of the pass, beside the rewritten function.
 #[derive(Clone, Default)]

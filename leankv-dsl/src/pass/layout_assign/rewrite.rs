@@ -52,7 +52,8 @@ pub(super) fn rewrite(func: &mut Func, pass: &mut Pass) {
     }
 }
 
-fn find(func: &Func, inst: Inst) -> (Block, usize) {
+/// The block that an op stands in, and its place there.
+pub(crate) fn find(func: &Func, inst: Inst) -> (Block, usize) {
     for i in 0..func.block_count() {
         let block = Block::from_index(i);
         if let Some(index) = func.block(block).insts.iter().position(|&other| other == inst) {

@@ -161,12 +161,12 @@ fn scans_in_both_directions() {
             run(&[5, 23], &format!("  %r = scan {kind} %x axis 1{reverse} : tile<5x23xf32>"), &[5, 23], 1e-5);
             run(&[5, 23], &format!("  %r = scan {kind} %x axis 0{reverse} : tile<5x23xf32>"), &[5, 23], 1e-5);
         }
-        // Not commutative: keeps the left operand's value, so it shows the order.
+        // The last positive element so far: associative and not commutative, so it shows the order.
         let body = format!(
             "  %r = scan %x axis 0{reverse} : tile<23xf32> {{ |%a: f32, %b: f32|
-    %h = constant 0.5 : f32
-    %t = mul %a, %h : f32
-    %u = add %t, %b : f32
+    %h = constant 0.0 : f32
+    %t = cmp gt %b, %h : i1
+    %u = select %t, %b, %a : f32
     yield %u
   }}"
         );

@@ -8,7 +8,8 @@ fn interpret(func: &Func, grid: [u32; 3], buffers: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut memory = Memory::new();
     let ids: Vec<_> = buffers.iter().map(|b| memory.alloc_bytes(b)).collect();
     let args: Vec<interp::Arg> = ids.iter().map(|&id| interp::Arg::Buffer(id, 0)).collect();
-    interp::launch(func, grid, &args, &mut memory, &Options::default()).unwrap_or_else(|e| panic!("{e}\n{func}"));
+    interp::launch(func, grid, &args, &mut memory, &Options::default())
+        .unwrap_or_else(|e| panic!("{e}\n{func}"));
     ids.iter().map(|&id| memory.bytes(id).to_vec()).collect()
 }
 

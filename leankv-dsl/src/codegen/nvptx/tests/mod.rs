@@ -29,7 +29,12 @@ fn close(dtype: Dtype, a: &[u8], b: &[u8], tolerance: f64) -> bool {
 }
 
 /// Runs PTX whose parameters are all pointers. Every check of the machine is on and must be silent.
-pub(super) fn run(artifact: &NvptxArtifact, grid: [u32; 3], buffers: &[Vec<u8>], config: Config) -> Vec<Vec<u8>> {
+pub(super) fn run(
+    artifact: &NvptxArtifact,
+    grid: [u32; 3],
+    buffers: &[Vec<u8>],
+    config: Config,
+) -> Vec<Vec<u8>> {
     let module = Module::parse(&artifact.ptx).unwrap_or_else(|e| panic!("{e}\n{}", artifact.ptx));
     let mut machine = Machine::new(config);
     let addresses: Vec<u64> = buffers
