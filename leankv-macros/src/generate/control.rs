@@ -3,12 +3,13 @@
 //! It walks constructs in the order of the scan and asks it for the candidates of each. Whether a construct is
 //! recorded or stays plain Rust is decided by the types of the generated calls, never here.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
 use syn::{Block, Expr, ExprForLoop, ExprIf, ExprWhile, Signature, Stmt};
 
+use super::own;
 use crate::error::Errors;
 use crate::parse::control;
 use crate::scan::walk::{Candidate, scan_fn};
@@ -64,12 +65,6 @@ impl VisitMut for Rewriter {
             _ => visit_mut::visit_expr_mut(self, expr),
         }
     }
-}
-
-/// A name of the expansion. It resolves at the attribute, so that kernels written by a user's own macro work; the calls
-/// around it keep the user's spans, since ops take their location from them.
-fn own(name: &str) -> Ident {
-    Ident::new(name, Span::call_site())
 }
 
 /// `&mut [slot, ..]`: what the region may change.

@@ -5,6 +5,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Generics, parse_quote};
 
+use super::own;
 use crate::error::Errors;
 use crate::parse::derive::{ArgOptions, Struct, is_fixed, parse, take_arg_options};
 
@@ -29,18 +30,19 @@ pub(crate) fn carry(item: TokenStream) -> TokenStream {
     let mut values = Vec::new();
     let mut rebinds = Vec::new();
     let mut prints = Vec::new();
+    let (this, out, from) = (own("self"), own("__out"), own("__from"));
     for field in &input.fields {
         let member = &field.member;
         let span = field.ty.span();
         if is_fixed(field, &mut errors) {
             let name = member.to_token_stream().to_string();
-            prints.push(quote_spanned!(span=> __out.fixed(#name, &self.#member);));
+            prints.push(quote_spanned!(span=> #out.fixed(#name, &#this.#member);));
         } else {
             values.push(
-                quote_spanned!(span=> ::leankv_dsl::lang::control::Carry::values(&self.#member, __out);),
+                quote_spanned!(span=> ::leankv_dsl::lang::control::Carry::values(&#this.#member, #out);),
             );
             rebinds.push(
-                quote_spanned!(span=> ::leankv_dsl::lang::control::Carry::rebind(&mut self.#member, __from);),
+                quote_spanned!(span=> ::leankv_dsl::lang::control::Carry::rebind(&mut #this.#member, #from);),
             );
         }
     }
@@ -52,14 +54,14 @@ pub(crate) fn carry(item: TokenStream) -> TokenStream {
         #errors
         #[automatically_derived]
         impl #impl_generics ::leankv_dsl::lang::control::Carry for #name #ty_generics #where_clause {
-            fn values(&self, __out: &mut ::leankv_dsl::lang::control::Flat) {
+            fn values(&self, #out: &mut ::leankv_dsl::lang::control::Flat) {
                 #(#prints)*
                 #(#values)*
-                let _ = __out;
+                let _ = #out;
             }
-            fn rebind(&mut self, __from: &mut ::leankv_dsl::lang::control::Fresh<'_>) {
+            fn rebind(&mut self, #from: &mut ::leankv_dsl::lang::control::Fresh<'_>) {
                 #(#rebinds)*
-                let _ = __from;
+                let _ = #from;
             }
         }
     }
@@ -70,6 +72,7 @@ pub(crate) fn kernel_arg(item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let Some(mut input) = read(item, "KernelArg", &mut errors) else { return errors.to_tokens() };
     let mut inits = Vec::new();
+    let (scope, prefix) = (own("__scope"), own("__name"));
     for field in &mut input.fields {
         let options = arg_options(&take_arg_options(&mut field.attrs, &mut errors));
         let member = &field.member;
@@ -77,8 +80,8 @@ pub(crate) fn kernel_arg(item: TokenStream) -> TokenStream {
         let span = field.ty.span();
         inits.push(quote_spanned! {span=>
             #member: ::leankv_dsl::lang::KernelArg::declare(
-                __scope,
-                &::std::format!("{}.{}", __name, #text),
+                #scope,
+                &::std::format!("{}.{}", #prefix, #text),
                 #options,
             )
         });
@@ -94,11 +97,11 @@ pub(crate) fn kernel_arg(item: TokenStream) -> TokenStream {
         impl #impl_generics ::leankv_dsl::lang::KernelArg for #name #ty_generics #where_clause {
             #[track_caller]
             fn declare(
-                __scope: &mut ::leankv_dsl::lang::ArgScope,
-                __name: &str,
+                #scope: &mut ::leankv_dsl::lang::ArgScope,
+                #prefix: &str,
                 _: ::leankv_dsl::lang::ArgOptions,
             ) -> Self {
-                let _ = (&__scope, __name);
+                let _ = (&#scope, #prefix);
                 #name { #(#inits),* }
             }
         }

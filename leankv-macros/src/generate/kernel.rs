@@ -9,6 +9,7 @@ use syn::spanned::Spanned;
 use super::control::rewrite_fn;
 use super::derive::arg_options;
 use super::device::check;
+use super::own;
 use crate::error::Errors;
 use crate::parse::kernel::{Input, Kernel, parse};
 
@@ -138,6 +139,7 @@ fn definition(kernel: &Kernel) -> TokenStream {
     let full_where = quote!(where #(#type_params: 'static,)* #(#where_predicates,)* #(#generic_bounds,)*);
 
     let own_spec = kernel.own_spec().is_some();
+    let scope = own("__scope");
     let mut declares = Vec::new();
     let mut args = Vec::new();
     for input in &kernel.inputs {
@@ -151,7 +153,7 @@ fn definition(kernel: &Kernel) -> TokenStream {
                 let (field, ty, text) = (&param.name, &param.ty, param.name.to_string());
                 let options = arg_options(&param.options);
                 let declare = quote_spanned! {param.name.span()=>
-                    let #field = <#ty as ::leankv_dsl::lang::KernelArg>::declare(__scope, #text, #options);
+                    let #field = <#ty as ::leankv_dsl::lang::KernelArg>::declare(#scope, #text, #options);
                 };
                 declares.push(declare);
                 args.push(quote!(#field));
@@ -227,8 +229,8 @@ fn definition(kernel: &Kernel) -> TokenStream {
                 #warps
             }
 
-            fn record(&self, __spec: &#spec_ty, __scope: &mut ::leankv_dsl::lang::ArgScope) {
-                let _ = (__spec, &__scope);
+            fn record(&self, __spec: &#spec_ty, #scope: &mut ::leankv_dsl::lang::ArgScope) {
+                let _ = (__spec, &#scope);
                 #(#declares)*
                 #ident #turbofish (#(#args),*);
             }

@@ -5,6 +5,7 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Expr};
 
+use super::own;
 use crate::error::Errors;
 use crate::parse::spec::{SpecStruct, parse};
 
@@ -35,6 +36,7 @@ fn implement(spec: &SpecStruct) -> TokenStream {
             }
         }
     });
+    let reader = own("__reader");
     let reads = spec.fields.iter().map(|field| {
         let (ident, text, ty) = (&field.name, field.name.to_string(), &field.ty);
         let fallback = match first_value(field) {
@@ -42,7 +44,7 @@ fn implement(spec: &SpecStruct) -> TokenStream {
             None => quote!(::core::option::Option::None),
         };
         let span = ty.span();
-        quote_spanned!(span=> let #ident = __reader.field::<#ty>(#text, #fallback);)
+        quote_spanned!(span=> let #ident = #reader.field::<#ty>(#text, #fallback);)
     });
     let unwraps = names.iter().map(|n| quote!(#n: #n?));
     let space = space(spec);
@@ -89,9 +91,9 @@ fn implement(spec: &SpecStruct) -> TokenStream {
                 __settings: &::leankv_dsl::lang::Settings,
             ) -> ::core::result::Result<Self, ::leankv_dsl::lang::SpecError> {
                 #[allow(unused_mut)]
-                let mut __reader = ::leankv_dsl::lang::spec::Reader::new(__settings, &[#(#texts),*]);
+                let mut #reader = ::leankv_dsl::lang::spec::Reader::new(__settings, &[#(#texts),*]);
                 #(#reads)*
-                __reader.finish(move || ::core::option::Option::Some(#name { #(#unwraps),* }))
+                #reader.finish(move || ::core::option::Option::Some(#name { #(#unwraps),* }))
             }
             fn space() -> ::std::vec::Vec<Self> {
                 #space
