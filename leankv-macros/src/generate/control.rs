@@ -69,12 +69,12 @@ impl VisitMut for Rewriter {
 
 /// `&mut [slot, ..]`: what the region may change.
 fn slots(candidates: &[Candidate]) -> TokenStream {
-    let kind = own("__kind");
     let slots = candidates.iter().map(|candidate| {
         let name = &candidate.name;
         let text = name.to_string();
         // Each call is spanned on the variable, so that "cannot be carried" points at it.
         let span = name.span();
+        let kind = own("__kind", span);
         let place = if candidate.through_ref {
             quote_spanned!(span=> &mut *#name)
         } else {
@@ -104,11 +104,12 @@ fn rewrite_if(expr: &ExprIf, candidates: &[Candidate]) -> TokenStream {
     let ExprIf { attrs, if_token, cond, then_branch, else_branch } = expr;
     let slots = slots(candidates);
     let span = if_token.span;
-    let (region, kind) = (own("__if"), own("__kind"));
-    let (then, other) = (own("__then"), own("__else"));
+    let (region, kind) = (own("__if", span), own("__kind", span));
+    let (then, other) = (own("__then", span), own("__else", span));
     let begin = quote_spanned!(cond.span()=> ::leankv_dsl::lang::control::if_begin(#cond));
     let then_body = bare(then_branch).map_or_else(|| quote!(#then_branch), |value| quote!(#value));
-    let then_value = quote_spanned!(then_branch.span()=> ::core::option::Option::Some(#then_body));
+    let arm = |span, body: TokenStream| quote_spanned!(span=> ::core::option::Option::Some(::leankv_dsl::lang::control::arm(#kind, #body)));
+    let then_value = arm(then_branch.span(), then_body);
     let else_value = match else_branch {
         Some((_, body)) => {
             let value = match &**body {
@@ -116,9 +117,9 @@ fn rewrite_if(expr: &ExprIf, candidates: &[Candidate]) -> TokenStream {
                 _ => None,
             };
             let value = value.unwrap_or(body);
-            quote_spanned!(body.span()=> ::core::option::Option::Some(#value))
+            arm(body.span(), quote!(#value))
         }
-        None => quote_spanned!(span=> ::core::option::Option::Some(())),
+        None => arm(span, quote!(())),
     };
     quote_spanned! {span=>
         #(#attrs)*
@@ -139,15 +140,16 @@ fn rewrite_for(expr: &ExprForLoop, candidates: &[Candidate]) -> TokenStream {
     let ExprForLoop { attrs, label, for_token, pat, expr: range, body, .. } = expr;
     let slots = slots(candidates);
     let span = for_token.span;
-    let (region, kind) = (own("__for"), own("__kind"));
+    let (region, kind) = (own("__for", span), own("__kind", span));
     let begin = quote_spanned!(range.span()=> ::leankv_dsl::lang::control::for_begin(#range));
+    let indices = quote_spanned!(range.span()=> ::leankv_dsl::lang::control::indices(&mut #region));
     quote_spanned! {span=>
         #(#attrs)*
         {
             let mut #region = #begin;
             let #kind = #region.kind();
             #region.enter(#slots);
-            #label for #pat in #region.indices() {
+            #label for #pat in #indices {
                 #body
                 #[allow(unreachable_code)]
                 #region.reached_end();
@@ -161,7 +163,7 @@ fn rewrite_while(expr: &ExprWhile, candidates: &[Candidate]) -> TokenStream {
     let ExprWhile { attrs, label, while_token, cond, body } = expr;
     let slots = slots(candidates);
     let span = while_token.span;
-    let (region, kind) = (own("__while"), own("__kind"));
+    let (region, kind) = (own("__while", span), own("__kind", span));
     let test = quote_spanned!(cond.span()=> #region.test(#cond, #slots));
     quote_spanned! {span=>
         #(#attrs)*

@@ -30,7 +30,8 @@ pub(crate) fn carry(item: TokenStream) -> TokenStream {
     let mut values = Vec::new();
     let mut rebinds = Vec::new();
     let mut prints = Vec::new();
-    let (this, out, from) = (own("self"), own("__out"), own("__from"));
+    let at = input.name.span();
+    let (this, out, from) = (own("self", at), own("__out", at), own("__from", at));
     for field in &input.fields {
         let member = &field.member;
         let span = field.ty.span();
@@ -72,7 +73,8 @@ pub(crate) fn kernel_arg(item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let Some(mut input) = read(item, "KernelArg", &mut errors) else { return errors.to_tokens() };
     let mut inits = Vec::new();
-    let (scope, prefix) = (own("__scope"), own("__name"));
+    let at = input.name.span();
+    let (scope, prefix) = (own("__scope", at), own("__name", at));
     for field in &mut input.fields {
         let options = arg_options(&take_arg_options(&mut field.attrs, &mut errors));
         let member = &field.member;

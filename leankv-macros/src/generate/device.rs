@@ -22,9 +22,17 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> TokenStream {
         check(sig, &mut errors);
         rewrite_fn(sig, body, &mut errors);
     }
+    quiet(&errors, device.attrs());
     // The rewritten item stands beside the errors: it gives fewer follow-up errors than the original would.
     let errors = errors.to_tokens();
     quote!(#errors #device)
+}
+
+/// With errors, warnings about the item would only distract.
+pub(crate) fn quiet(errors: &Errors, attrs: &mut Vec<syn::Attribute>) {
+    if !errors.is_empty() {
+        attrs.push(syn::parse_quote!(#[allow(warnings)]));
+    }
 }
 
 /// What neither a kernel nor a device function can be.

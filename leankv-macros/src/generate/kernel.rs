@@ -8,7 +8,7 @@ use syn::spanned::Spanned;
 
 use super::control::rewrite_fn;
 use super::derive::arg_options;
-use super::device::check;
+use super::device::{check, quiet};
 use super::own;
 use crate::error::Errors;
 use crate::parse::kernel::{Input, Kernel, parse};
@@ -22,6 +22,7 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> TokenStream {
     };
     check(&kernel.item.sig, &mut errors);
     rewrite_fn(&kernel.item.sig, &mut kernel.item.block, &mut errors);
+    quiet(&errors, &mut kernel.item.attrs);
     let function = &kernel.item;
     // With errors in the signature the rest would only repeat them.
     let rest = if errors.is_empty() { definition(&kernel) } else { TokenStream::new() };
@@ -139,7 +140,7 @@ fn definition(kernel: &Kernel) -> TokenStream {
     let full_where = quote!(where #(#type_params: 'static,)* #(#where_predicates,)* #(#generic_bounds,)*);
 
     let own_spec = kernel.own_spec().is_some();
-    let scope = own("__scope");
+    let scope = own("__scope", ident.span());
     let mut declares = Vec::new();
     let mut args = Vec::new();
     for input in &kernel.inputs {

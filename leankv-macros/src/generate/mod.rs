@@ -9,7 +9,7 @@ pub(crate) mod spec;
 use proc_macro2::{Ident, Span};
 
 /// A name of the expansion. It resolves at the attribute, so that kernels written by a user's own macro work; the calls
-/// around it keep the user's spans, since ops take their location from them.
-pub(crate) fn own(name: &str) -> Ident {
-    Ident::new(name, Span::call_site())
+/// around it keep the user's spans, since ops take their location from them. Errors about it point to `at`.
+pub(crate) fn own(name: &str, at: Span) -> Ident {
+    Ident::new(name, Span::call_site().located_at(at))
 }

@@ -36,7 +36,7 @@ fn implement(spec: &SpecStruct) -> TokenStream {
             }
         }
     });
-    let reader = own("__reader");
+    let reader = own("__reader", name.span());
     let reads = spec.fields.iter().map(|field| {
         let (ident, text, ty) = (&field.name, field.name.to_string(), &field.ty);
         let fallback = match first_value(field) {

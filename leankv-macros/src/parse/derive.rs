@@ -64,7 +64,8 @@ pub(crate) fn is_fixed(field: &Field, errors: &mut Errors) -> bool {
             }
             Err(unknown_key(&meta.path, &["fixed"]))
         });
-        errors.take(parsed);
+        // A field with a mistaken key is left alone, so that one mistake gives one message.
+        fixed |= errors.take(parsed).is_none();
     }
     fixed
 }

@@ -58,6 +58,15 @@ impl ToTokens for Device {
 }
 
 impl Device {
+    /// The item's attributes.
+    pub(crate) fn attrs(&mut self) -> &mut Vec<syn::Attribute> {
+        match self {
+            Device::Fn(item) => &mut item.attrs,
+            Device::Impl(item) => &mut item.attrs,
+            Device::Trait(item) => &mut item.attrs,
+        }
+    }
+
     /// Every function with a body.
     pub(crate) fn bodies(&mut self) -> Vec<(&syn::Signature, &mut syn::Block)> {
         match self {

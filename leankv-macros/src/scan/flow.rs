@@ -100,9 +100,15 @@ impl Flow {
 
 fn report(kind: Kind, word: &str, span: Span, errors: &mut Errors) {
     let (what, help) = match kind {
-        Kind::If => ("an `if` whose arms are both recorded for the device", HELP_IF),
-        Kind::For => ("a `for` whose body is recorded once for the device", HELP_LOOP),
-        Kind::While => ("a `while` whose body is recorded once for the device", HELP_LOOP),
+        Kind::If => {
+            ("an `if` that may be recorded for the device, where nothing leaves an arm early", HELP_IF)
+        }
+        Kind::For => {
+            ("a `for` that may be recorded for the device, where nothing leaves a loop early", HELP_LOOP)
+        }
+        Kind::While => {
+            ("a `while` that may be recorded for the device, where nothing leaves a loop early", HELP_LOOP)
+        }
     };
     errors.at(span, format!("{word} would leave {what}{help}"));
 }

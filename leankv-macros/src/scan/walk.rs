@@ -115,6 +115,8 @@ struct Walker<'e> {
     open: Vec<Open>,
     scan: Scan,
     errors: &'e mut Errors,
+    /// Variables without a first value that were reported.
+    refused: Vec<Place>,
     /// Inside a macro's input, whose constructs are not rewritten.
     in_macro: bool,
 }
@@ -127,6 +129,7 @@ impl<'e> Walker<'e> {
             open: Vec::new(),
             scan: Scan::default(),
             errors,
+            refused: Vec::new(),
             in_macro: false,
         }
     }
@@ -187,6 +190,7 @@ impl<'e> Walker<'e> {
             }
             if unset && hard {
                 refused = true;
+                continue;
             }
             let candidate = open.found.entry(place).or_insert_with(|| Candidate {
                 name: name.clone(),
@@ -198,7 +202,8 @@ impl<'e> Walker<'e> {
                 candidate.name = name.clone();
             }
         }
-        if refused {
+        if refused && !self.refused.contains(&place) {
+            self.refused.push(place);
             self.errors.on(
                 name,
                 format!(

@@ -58,6 +58,7 @@ impl<'a> Fresh<'a> {
     message = "`{Self}` cannot change inside a loop or branch that is recorded for the device",
     label = "a plain Rust value changes here once, while the kernel is recorded, and not when it runs",
     note = "make it a `Scalar` (`lit(0)`) or a tile; a struct of them takes `#[derive(Carry)]`",
+    note = "a plain field of such a struct that stays as it is takes `#[carry(fixed)]`",
     note = "if it is only read here, rebind it before the loop: `let x = x;`",
     note = "if the loop or branch is known at specialisation time, write `comptime(..)` around its range or condition"
 )]

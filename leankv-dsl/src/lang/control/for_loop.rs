@@ -43,6 +43,7 @@ pub trait Iterable: Sized {
     fn items(self, index: Scalar<i64>) -> Self::Iter;
 }
 
+#[diagnostic::do_not_recommend]
 impl<I: IntoIterator> Iterable for I {
     type Kind = Static;
     type Item = I::Item;
@@ -164,10 +165,14 @@ impl<E: Index, T, F: FnOnce(Scalar<E>) -> T> Iterable for Mapped<E, F> {
 }
 
 /// A `for` that is being recorded, or runs.
-pub struct ForLoop<I: Iterable> {
+///
+/// The kind stands in the type by itself: where `I` cannot be looped over it is unknown, and follow-up errors stay away.
+pub struct ForLoop<I, K> {
     source: Option<I>,
+    bounds: Option<Bounds>,
     loc: Loc,
     state: State,
+    marker: PhantomData<fn() -> K>,
 }
 
 /// How far a recorded loop is.
@@ -188,19 +193,33 @@ enum State {
 /// Starts a `for`.
 #[doc(hidden)]
 #[track_caller]
-pub fn for_begin<I: Iterable>(source: I) -> ForLoop<I> {
-    let loc = source.bounds().map_or(Loc::caller(), |b| b.loc);
-    ForLoop { source: Some(source), loc, state: State::Idle }
+pub fn for_begin<I: Iterable>(source: I) -> ForLoop<I, I::Kind> {
+    let bounds = source.bounds();
+    let loc = bounds.as_ref().map_or(Loc::caller(), |b| b.loc);
+    ForLoop { source: Some(source), bounds, loc, state: State::Idle, marker: PhantomData }
+}
+
+/// The items of a `for`.
+#[doc(hidden)]
+pub fn indices<I: Iterable, K>(
+    region: &mut ForLoop<I, K>,
+) -> std::iter::Flatten<std::option::IntoIter<I::Iter>> {
+    let index = match &region.state {
+        State::Open { index, .. } => *index,
+        State::Idle => Handle::poison(),
+    };
+    // An iterator of one iterator: a loop that was entered twice would give nothing.
+    region.source.take().map(|source| source.items(Tile::new(index))).into_iter().flatten()
 }
 
 #[doc(hidden)]
-impl<I: Iterable> ForLoop<I> {
-    pub fn kind(&self) -> KindOf<I::Kind> {
+impl<I, K: Kind> ForLoop<I, K> {
+    pub fn kind(&self) -> KindOf<K> {
         KindOf(PhantomData)
     }
 
     pub fn enter(&mut self, slots: &mut [Slot<'_>]) {
-        let Some(bounds) = self.source.as_ref().and_then(Iterable::bounds) else { return };
+        let Some(bounds) = self.bounds.take() else { return };
         let depth = record::depth();
         let carried = Carried::of(slots, self.loc);
         let mut operands = vec![bounds.lower, bounds.upper, bounds.step];
@@ -216,14 +235,6 @@ impl<I: Iterable> ForLoop<I> {
         let index = if params.is_empty() { Handle::poison() } else { params.remove(0) };
         carried.rebind(slots, &params);
         self.state = State::Open { region, depth, carried, index, params, ended: false };
-    }
-
-    pub fn indices(&mut self) -> std::iter::Flatten<std::option::IntoIter<I::Iter>> {
-        let index = match &self.state {
-            State::Open { index, .. } => *index,
-            State::Idle => Handle::poison(),
-        };
-        self.source.take().map(|source| source.items(Tile::new(index))).into_iter().flatten()
     }
 
     pub fn reached_end(&mut self) {
@@ -265,7 +276,7 @@ impl<I: Iterable> ForLoop<I> {
     }
 }
 
-impl<I: Iterable> Drop for ForLoop<I> {
+impl<I, K> Drop for ForLoop<I, K> {
     fn drop(&mut self) {
         if let State::Open { depth, .. } = &self.state
             && !std::thread::panicking()

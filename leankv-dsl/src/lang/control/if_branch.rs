@@ -55,19 +55,45 @@ impl Cond for Tile<bool, 0> {
 }
 
 /// What the arms of an `if` of this kind may give.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the value of an `if` that is recorded for the device",
+    label = "both arms of this `if` are recorded, so no plain Rust value can be chosen",
+    note = "give a `Scalar` (`lit(1)`) or a tile in both arms; a struct of them takes `#[derive(Carry)]`",
+    note = "if the condition is known at specialisation time, make it a `bool`"
+)]
 pub trait PickIn<K>: Sized {
+    /// The type itself. That it is reached through the trait keeps follow-up errors away.
+    #[doc(hidden)]
+    type Same;
+    /// The value itself.
+    #[doc(hidden)]
+    fn same(self) -> Self::Same;
     /// One value of both.
     #[doc(hidden)]
     fn pick(branch: &mut Branch, then: Option<Self>, otherwise: Option<Self>) -> Self;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T> PickIn<Static> for T {
+    type Same = T;
+
+    fn same(self) -> T {
+        self
+    }
+
     fn pick(_: &mut Branch, then: Option<T>, otherwise: Option<T>) -> T {
         then.or(otherwise).expect("exactly one arm of a static `if` ran")
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Carry> PickIn<Recorded> for T {
+    type Same = T;
+
+    fn same(self) -> T {
+        self
+    }
+
     fn pick(branch: &mut Branch, then: Option<T>, otherwise: Option<T>) -> T {
         let mut value = then.expect("both arms of a recorded `if` ran");
         let other = otherwise.expect("both arms of a recorded `if` ran");
@@ -89,6 +115,12 @@ impl<T: Carry> PickIn<Recorded> for T {
         value.rebind(&mut Fresh::new(&merged));
         value
     }
+}
+
+/// The value of an arm.
+#[doc(hidden)]
+pub fn arm<K: Kind, T: PickIn<K>>(_: KindOf<K>, value: T) -> T::Same {
+    value.same()
 }
 
 /// An `if` that is being recorded, or runs.

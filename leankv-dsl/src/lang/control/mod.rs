@@ -15,8 +15,8 @@ mod state;
 mod while_loop;
 
 pub use carry::{Carry, Flat, Fresh};
-pub use for_loop::{Bounds, ForLoop, Iterable, Mapped, Range, for_begin, range};
-pub use if_branch::{Cond, IfBranch, PickIn, if_begin};
+pub use for_loop::{Bounds, ForLoop, Iterable, Mapped, Range, for_begin, indices, range};
+pub use if_branch::{Cond, IfBranch, PickIn, arm, if_begin};
 pub use slot::{CarryIn, Kind, KindOf, Recorded, Slot, Static, hard};
 pub use while_loop::{WhileLoop, while_begin};
 
@@ -33,16 +33,36 @@ pub fn comptime<T>(known: T) -> T {
     note = "both arms of a run-time choice are recorded: write `if x.eq(0) {{ .. }} else {{ .. }}`, or `select`",
     note = "`match` works on values known at specialisation time"
 )]
-pub trait Known {}
+pub trait Known {
+    /// The type itself. That it is reached through the trait keeps follow-up errors away.
+    #[doc(hidden)]
+    type Same;
+    /// The value itself.
+    #[doc(hidden)]
+    fn same(self) -> Self::Same;
+}
 
 macro_rules! known_types {
-    ($($ty:ty)*) => {$(impl Known for $ty {})*};
+    ($($ty:ty)*) => {$(
+        impl Known for $ty {
+            type Same = $ty;
+            fn same(self) -> $ty {
+                self
+            }
+        }
+    )*};
 }
 known_types!(bool char i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize f32 f64);
-impl<T: ?Sized> Known for &T {}
+
+impl<'a> Known for &'a str {
+    type Same = &'a str;
+    fn same(self) -> &'a str {
+        self
+    }
+}
 
 /// The value of a `match` with literals.
 #[doc(hidden)]
-pub fn known<T: Known>(value: T) -> T {
-    value
+pub fn known<T: Known>(value: T) -> T::Same {
+    value.same()
 }

@@ -44,18 +44,27 @@ impl<K> Copy for KindOf<K> {}
 
 /// Variables that may change in a construct of this kind: all in a static one, those that can be carried in a
 /// recorded one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot change inside a loop or branch that is recorded for the device",
+    label = "a plain Rust value changes here once, while the kernel is recorded, and not when it runs",
+    note = "make it a `Scalar` (`lit(0)`) or a tile; a struct of them takes `#[derive(Carry)]`",
+    note = "if it is only read here, rebind it before the loop: `let x = x;`",
+    note = "if the loop or branch is known at specialisation time, write `comptime(..)` around its range or condition"
+)]
 pub trait CarryIn<K> {
     /// What to do with the variable.
     #[doc(hidden)]
     fn what(&mut self) -> What<'_>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T> CarryIn<Static> for T {
     fn what(&mut self) -> What<'_> {
         What::Ignore
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Carry> CarryIn<Recorded> for T {
     fn what(&mut self) -> What<'_> {
         What::Carry(self)

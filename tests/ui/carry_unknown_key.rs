@@ -1,0 +1,10 @@
+use leankv_dsl::lang::*;
+
+#[derive(Clone, Copy, Carry)]
+struct Broken {
+    sum: Scalar<f32>,
+    #[carry(fix)]
+    width: usize,
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use leankv_dsl::lang::*;
+
+#[kernel]
+struct Broken {
+    block: usize,
+}
+
+fn main() {}
