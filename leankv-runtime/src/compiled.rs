@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ptx_stats::PtxStats;
 use crate::signature::Signature;
-use crate::target::{Sm, Target};
+use crate::target::Target;
 use crate::tools::{Assembled, Ptxas, PtxasEntry, ToolError};
 
 /// A kernel compiled for one target.
@@ -15,7 +15,7 @@ pub struct CompiledKernel {
     pub info: KernelInfo,
     /// The tile IR that was lowered, after all passes.
     pub tile_ir: String,
-    /// LLVM IR after LLVM's optimisations; empty unless it was asked for.
+    /// LLVM IR: after LLVM's passes for the host, before them for a GPU. Empty unless it was asked for.
     pub llvm_ir: String,
     /// The code.
     pub code: Code,
@@ -36,8 +36,10 @@ pub struct KernelInfo {
     pub entry: String,
     /// Threads per program on a GPU; 1 on the host.
     pub threads: u32,
-    /// Bytes of dynamic shared memory per program on a GPU; 0 on the host.
-    pub shared_bytes: u32,
+    /// Bytes of shared memory that the code declares, per program on a GPU; 0 on the host.
+    pub static_shared_bytes: u32,
+    /// Bytes of shared memory that a launch must ask for, per program on a GPU; 0 on the host.
+    pub dynamic_shared_bytes: u32,
     /// What the compiler did that a reader of the resources should know (a `dot` without tensor cores, for one).
     pub notes: Vec<String>,
     /// Milliseconds from tile IR to code, when it was compiled.
@@ -89,7 +91,7 @@ impl CompiledKernel {
     /// See [`Ptxas`].
     pub fn assemble(&self) -> Result<Option<Assembled>, ToolError> {
         match (self.ptx(), self.info.target) {
-            (Some(ptx), Target::Gpu(sm)) => Ok(Some(Ptxas::find()?.assemble(ptx, assembler_name(sm))?)),
+            (Some(ptx), Target::Gpu(sm)) => Ok(Some(Ptxas::find()?.assemble(ptx, &sm.to_string())?)),
             _ => Ok(None),
         }
     }
@@ -109,7 +111,7 @@ impl CompiledKernel {
         Ok(Resources {
             target: self.info.target,
             threads: self.info.threads,
-            dynamic_shared_bytes: self.info.shared_bytes,
+            dynamic_shared_bytes: self.info.dynamic_shared_bytes,
             ptx: self.ptx().map(PtxStats::of),
             assembled: entry,
             code_bytes,
@@ -164,18 +166,6 @@ impl CompiledKernel {
                 CodeKind::Host(rest) => Code::Host(HostArtifact { object: code, ..rest }),
             },
         })
-    }
-}
-
-/// The GPU name that the assembler is given.
-fn assembler_name(sm: Sm) -> &'static str {
-    match sm {
-        Sm::Sm80 => "sm_80",
-        Sm::Sm86 => "sm_86",
-        Sm::Sm89 => "sm_89",
-        Sm::Sm90 => "sm_90",
-        Sm::Sm100 => "sm_100",
-        Sm::Sm120 => "sm_120",
     }
 }
 

@@ -13,7 +13,7 @@ use crate::compiled::CompiledKernel;
 use crate::device::{Device, DeviceError, Kind};
 use crate::kernel::Kernel;
 use crate::lower;
-use crate::target::{Sm, Target};
+use crate::target::{Target, newest_for};
 
 /// What to keep and to add while compiling. Every field is part of the cache key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -207,7 +207,7 @@ impl Compiler {
         let target = match device.compute_capability() {
             None => Target::Host,
             Some(capability) => {
-                let sm = Sm::for_capability(capability.0, capability.1)
+                let sm = newest_for(capability)
                     .ok_or_else(|| CompileError::OldGpu { device: device.name(), capability })?;
                 Target::Gpu(sm)
             }

@@ -4,7 +4,7 @@ use leankv_dsl::codegen::host::{self, HostKernel};
 
 use crate::compiled::{Code, CompiledKernel};
 use crate::compiler::LoadError;
-use crate::device::{Device, DeviceKind};
+use crate::device::{Device, DeviceError, DeviceKind};
 use crate::kernel::{HostArg, HostCode, Kernel, Loaded};
 use crate::lower;
 use crate::target::Target;
@@ -30,16 +30,32 @@ impl Device {
             (DeviceKind::Cuda(cuda), Code::Ptx(ptx)) => {
                 let (major, minor) = cuda.compute_capability();
                 // PTX of an older generation runs on a newer one; not the other way round.
-                let runs = matches!(info.target, Target::Gpu(sm) if sm.number() <= major * 10 + minor);
+                let runs = matches!(info.target, Target::Gpu(sm) if sm.sm() <= major * 10 + minor);
                 if !runs {
                     return Err(self.wrong_target(kernel, format!("sm_{major}{minor} or older")));
                 }
-                Loaded::Cuda(cuda.load(ptx.as_bytes(), &info.entry, info.threads, info.shared_bytes)?)
+                Loaded::Cuda(cuda.load(
+                    ptx.as_bytes(),
+                    &info.entry,
+                    info.threads,
+                    info.dynamic_shared_bytes,
+                )?)
+            }
+            (DeviceKind::Emulated(device), Code::Ptx(ptx)) => {
+                if info.target != Target::Gpu(device.sm()) {
+                    return Err(self.wrong_target(kernel, device.sm().to_string()));
+                }
+                let code = device.load(ptx, info).map_err(|why| DeviceError::BadKernel {
+                    kernel: info.signature.kernel.clone(),
+                    why: format!("its PTX is not understood: {why}"),
+                })?;
+                Loaded::Host(Box::new(code))
             }
             (kind, _) => {
                 let needed = match kind {
                     DeviceKind::Host => "host".to_owned(),
                     DeviceKind::Reference => "tile IR".to_owned(),
+                    DeviceKind::Emulated(device) => device.sm().to_string(),
                     DeviceKind::Cuda(_) => "a GPU target".to_owned(),
                 };
                 return Err(self.wrong_target(kernel, needed));

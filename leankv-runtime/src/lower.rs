@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use leankv_dsl::codegen::host::{self, HostOptions, HostTarget};
 use leankv_dsl::codegen::llvm::CodegenError;
+use leankv_dsl::codegen::nvptx::{self, NvptxOptions};
 use leankv_dsl::ir::{Func, verify};
 use leankv_dsl::pass::{self, Facts, PassError};
 
 use crate::compiled::{Code, CompiledKernel, KernelInfo};
 use crate::compiler::{CompileError, CompileOptions};
 use crate::signature::Signature;
-use crate::target::Target;
+use crate::target::{Sm, Target};
 
 /// The processor that code for `target` needs, with everything its code depends on.
 pub(crate) fn processor(target: Target) -> Result<String, CodegenError> {
@@ -48,16 +49,14 @@ pub(crate) fn lower(
         processor: processor(target).map_err(failed)?,
         entry: func.name.clone(),
         threads: 1,
-        shared_bytes: 0,
+        static_shared_bytes: 0,
+        dynamic_shared_bytes: 0,
         notes: Vec::new(),
         compile_ms: 0.0,
     };
     let mut kernel = match target {
         Target::Host => for_host(&func, info, options),
-        Target::Gpu(_) => Err(CodegenError::Target {
-            target: target.to_string(),
-            reason: "this build has no code generator for GPUs".to_owned(),
-        }),
+        Target::Gpu(sm) => for_gpu(&func, sm, info, options),
     }
     .map_err(failed)?;
     kernel.info.compile_ms = start.elapsed().as_secs_f64() * 1e3;
@@ -71,4 +70,27 @@ fn for_host(func: &Func, info: KernelInfo, options: CompileOptions) -> Result<Co
     artifact.llvm_ir = String::new();
     let info = KernelInfo { entry: artifact.entry.clone(), notes: artifact.notes.clone(), ..info };
     Ok(CompiledKernel { info, tile_ir: func.to_string(), llvm_ir, code: Code::Host(artifact) })
+}
+
+fn for_gpu(
+    func: &Func,
+    sm: Sm,
+    info: KernelInfo,
+    options: CompileOptions,
+) -> Result<CompiledKernel, CodegenError> {
+    let artifact = nvptx::compile(func, &sm, &NvptxOptions::default())?;
+    let info = KernelInfo {
+        entry: artifact.entry,
+        threads: artifact.block_threads,
+        static_shared_bytes: artifact.static_shared_bytes,
+        dynamic_shared_bytes: artifact.dynamic_shared_bytes,
+        notes: artifact.notes,
+        ..info
+    };
+    Ok(CompiledKernel {
+        info,
+        tile_ir: artifact.tile_ir,
+        llvm_ir: if options.llvm_ir { artifact.llvm_ir } else { String::new() },
+        code: Code::Ptx(artifact.ptx),
+    })
 }

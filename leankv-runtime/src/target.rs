@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+pub use leankv_dsl::codegen::nvptx::NvptxTarget as Sm;
 use serde::{Deserialize, Serialize};
 
 use crate::text::{join, suggestion};
@@ -17,23 +18,6 @@ pub enum Target {
     Gpu(Sm),
 }
 
-/// A GPU generation that kernels are compiled for; newer GPUs of the same major version run the code too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Sm {
-    /// A100.
-    Sm80,
-    /// A10, A40, RTX 30.
-    Sm86,
-    /// L4, L40, RTX 40.
-    Sm89,
-    /// H100, H200, GH200.
-    Sm90,
-    /// B100, B200.
-    Sm100,
-    /// RTX 50, RTX PRO Blackwell.
-    Sm120,
-}
-
 /// A name that is no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is not a target{}; the targets are {}", suggestion(name, &Target::names()), join(&Target::names()))]
@@ -42,26 +26,9 @@ pub struct UnknownTarget {
     pub name: String,
 }
 
-impl Sm {
-    /// All of them, oldest first.
-    pub const ALL: [Sm; 6] = [Sm::Sm80, Sm::Sm86, Sm::Sm89, Sm::Sm90, Sm::Sm100, Sm::Sm120];
-
-    /// Major version times ten plus minor version: 80, 86, ...
-    pub fn number(self) -> u32 {
-        match self {
-            Sm::Sm80 => 80,
-            Sm::Sm86 => 86,
-            Sm::Sm89 => 89,
-            Sm::Sm90 => 90,
-            Sm::Sm100 => 100,
-            Sm::Sm120 => 120,
-        }
-    }
-
-    /// The newest generation whose code a GPU of this compute capability runs; `None` for GPUs older than all.
-    pub fn for_capability(major: u32, minor: u32) -> Option<Sm> {
-        Sm::ALL.into_iter().rfind(|sm| sm.number() <= major * 10 + minor)
-    }
+/// The newest generation whose code a GPU of this compute capability runs; `None` for GPUs older than all.
+pub(crate) fn newest_for((major, minor): (u32, u32)) -> Option<Sm> {
+    Sm::ALL.into_iter().rfind(|sm| sm.sm() <= major * 10 + minor)
 }
 
 impl Target {
@@ -73,12 +40,6 @@ impl Target {
     /// Their names.
     pub fn names() -> Vec<String> {
         Target::all().map(|t| t.to_string()).collect()
-    }
-}
-
-impl fmt::Display for Sm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sm_{}", self.number())
     }
 }
 
@@ -131,11 +92,11 @@ mod tests {
 
     #[test]
     fn a_gpu_gets_the_newest_code_it_runs() {
-        assert_eq!(Sm::for_capability(7, 5), None);
-        assert_eq!(Sm::for_capability(8, 0), Some(Sm::Sm80));
-        assert_eq!(Sm::for_capability(8, 7), Some(Sm::Sm86));
-        assert_eq!(Sm::for_capability(9, 0), Some(Sm::Sm90));
-        assert_eq!(Sm::for_capability(10, 3), Some(Sm::Sm100));
-        assert_eq!(Sm::for_capability(12, 1), Some(Sm::Sm120));
+        assert_eq!(newest_for((7, 5)), None);
+        assert_eq!(newest_for((8, 0)), Some(Sm::Sm80));
+        assert_eq!(newest_for((8, 7)), Some(Sm::Sm86));
+        assert_eq!(newest_for((9, 0)), Some(Sm::Sm90));
+        assert_eq!(newest_for((10, 3)), Some(Sm::Sm100));
+        assert_eq!(newest_for((12, 1)), Some(Sm::Sm120));
     }
 }

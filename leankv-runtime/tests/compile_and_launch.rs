@@ -2,7 +2,9 @@
 
 use leankv_dsl::ir::{Func, parse};
 use leankv_runtime::cache::{Bundle, BundleWriter, KernelCache, Origin};
-use leankv_runtime::{ArgumentError, CompileError, CompileOptions, Compiler, Device, LaunchError, Target};
+use leankv_runtime::{
+    ArgumentError, CompileError, CompileOptions, Compiler, Device, LaunchError, Sm, Target,
+};
 
 /// `out[i] = x[i] * by`, 64 elements a program, masked at `n`.
 const SCALE: &str = "\
@@ -34,6 +36,7 @@ fn in_memory() -> Compiler {
 /// The devices of this machine: a GPU where there is one.
 fn devices() -> Vec<Device> {
     let mut devices = vec![Device::host(), Device::reference()];
+    devices.extend(Sm::ALL.map(Device::emulated));
     devices.extend(Device::cuda(0).ok());
     devices
 }
@@ -110,9 +113,9 @@ fn a_buffer_of_another_device_is_refused() {
 }
 
 #[test]
-fn a_compiled_kernel_comes_back_from_disk_equal() {
+fn compiled_kernels_come_back_from_disk_equal_for_every_target() {
     let dir = tempfile::tempdir().unwrap();
-    for target in [Target::Host] {
+    for target in Target::all() {
         let options = CompileOptions { llvm_ir: true };
         let compiler = || Compiler::new(KernelCache::at(dir.path())).with_options(options);
         let fresh = compiler().compile(&scale(), target).unwrap();
@@ -162,4 +165,26 @@ fn production_runs_from_a_bundle_and_never_compiles() {
     production.cache().add_bundle(Bundle::open(&path).unwrap());
     production.kernel(&Device::host(), &scale()).unwrap();
     assert_eq!(production.cache().stats().built, 0);
+}
+
+#[test]
+fn every_gpu_target_assembles_with_no_spills_and_reports_its_resources() {
+    for sm in Sm::ALL {
+        let compiled = in_memory().compile(&scale(), Target::Gpu(sm)).unwrap();
+        let resources = compiled.kernel.resources().unwrap();
+        let assembled = resources.assembled.unwrap();
+        assert_eq!(assembled.spill_store_bytes + assembled.spill_load_bytes, 0, "{sm}");
+        assert!(assembled.registers > 0, "{sm}");
+        let ptx = resources.ptx.unwrap();
+        assert_eq!((ptx.count("st.global") > 0, ptx.count("ld.global") > 0), (true, true), "{sm}");
+        assert_eq!(resources.threads, 32, "{sm}");
+    }
+}
+
+#[test]
+fn code_of_another_target_is_refused_with_both_names() {
+    let host = Device::host();
+    let for_gpu = in_memory().compile(&scale(), Target::Gpu(Sm::Sm80)).unwrap();
+    let error = host.load(&for_gpu.kernel).unwrap_err().to_string();
+    assert!(error.contains("sm_80") && error.contains("host"), "{error}");
 }

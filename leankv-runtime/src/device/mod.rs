@@ -7,6 +7,7 @@
 
 mod buffer;
 mod cuda;
+mod emulated;
 mod error;
 mod host;
 mod reference;
@@ -20,11 +21,14 @@ pub use error::DeviceError;
 pub use stream::{Event, Stream};
 
 use leankv_dsl::ir::Func;
+use leankv_ptx::{Config, LaunchReport};
 
 use crate::element::Element;
 use crate::kernel::{Kernel, Loaded};
 use crate::signature::Signature;
+use crate::target::Sm;
 pub(crate) use cuda::{CudaArg, CudaKernel};
+use emulated::EmulatedDevice;
 pub(crate) use host::HostMemory;
 pub(crate) use reference::ReferenceCode;
 
@@ -37,6 +41,7 @@ pub struct Device {
 pub(crate) enum DeviceKind {
     Host,
     Reference,
+    Emulated(emulated::EmulatedDevice),
     Cuda(cuda::CudaDevice),
 }
 
@@ -47,6 +52,8 @@ pub enum Kind {
     Host,
     /// This processor, interpreting tile IR with every check.
     Reference,
+    /// This processor, executing PTX instruction by instruction with every check.
+    Emulated,
     /// A CUDA GPU.
     Cuda,
 }
@@ -61,6 +68,25 @@ impl Device {
     /// checked. For tests and for finding out what a kernel does wrong.
     pub fn reference() -> Device {
         Device { inner: Arc::new(DeviceKind::Reference) }
+    }
+
+    /// A GPU of generation `sm` that need not be there: kernels are compiled to PTX, which is executed on this processor
+    /// with memory, race and synchronisation checks. A launch whose PTX does anything undefined is an error.
+    pub fn emulated(sm: Sm) -> Device {
+        Device::emulated_with(sm, Config::default())
+    }
+
+    /// As [`Device::emulated`], with a choice of checks, schedules, seeds and threads.
+    pub fn emulated_with(sm: Sm, config: Config) -> Device {
+        Device { inner: Arc::new(DeviceKind::Emulated(EmulatedDevice::new(sm, config))) }
+    }
+
+    /// What the last launch on an emulated device counted and found; taken by asking. `None` on other devices.
+    pub fn take_launch_report(&self) -> Option<LaunchReport> {
+        match &*self.inner {
+            DeviceKind::Emulated(device) => device.take_report(),
+            _ => None,
+        }
     }
 
     /// CUDA GPU number `ordinal`, in its primary context, which is shared with other libraries of the process. Work
@@ -100,6 +126,7 @@ impl Device {
         match &*self.inner {
             DeviceKind::Host => Kind::Host,
             DeviceKind::Reference => Kind::Reference,
+            DeviceKind::Emulated(_) => Kind::Emulated,
             DeviceKind::Cuda(_) => Kind::Cuda,
         }
     }
@@ -109,6 +136,7 @@ impl Device {
         match &*self.inner {
             DeviceKind::Host => format!("host ({})", std::env::consts::ARCH),
             DeviceKind::Reference => "reference interpreter".to_owned(),
+            DeviceKind::Emulated(device) => format!("emulated {}", device.sm()),
             DeviceKind::Cuda(cuda) => cuda.name().to_owned(),
         }
     }
@@ -117,6 +145,7 @@ impl Device {
     pub fn compute_capability(&self) -> Option<(u32, u32)> {
         match &*self.inner {
             DeviceKind::Host | DeviceKind::Reference => None,
+            DeviceKind::Emulated(device) => Some((device.sm().sm() / 10, device.sm().sm() % 10)),
             DeviceKind::Cuda(cuda) => Some(cuda.compute_capability()),
         }
     }
@@ -131,7 +160,9 @@ impl Device {
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or(DeviceError::OutOfMemory { bytes: None })?;
         let memory = match &*self.inner {
-            DeviceKind::Host | DeviceKind::Reference => Memory::Host(HostMemory::zeroed(bytes)?),
+            DeviceKind::Host | DeviceKind::Reference | DeviceKind::Emulated(_) => {
+                Memory::Host(HostMemory::zeroed(bytes)?)
+            }
             DeviceKind::Cuda(cuda) => Memory::Cuda(cuda.zeroed(bytes)?),
         };
         Ok(DeviceBuffer::new(self.clone(), memory, len))
@@ -166,7 +197,7 @@ impl Device {
         }
         let bytes = len * size_of::<T>();
         let memory = match &*self.inner {
-            DeviceKind::Host | DeviceKind::Reference => {
+            DeviceKind::Host | DeviceKind::Reference | DeviceKind::Emulated(_) => {
                 // SAFETY: the caller promises the range.
                 let memory = unsafe { HostMemory::foreign(address, bytes) };
                 Memory::Host(memory)

@@ -28,7 +28,7 @@ enum EventInner {
 impl Stream {
     pub(super) fn new(device: &Device) -> Result<Stream, DeviceError> {
         let inner = match &*device.inner {
-            DeviceKind::Host | DeviceKind::Reference => Inner::Host,
+            DeviceKind::Host | DeviceKind::Reference | DeviceKind::Emulated(_) => Inner::Host,
             DeviceKind::Cuda(cuda) => Inner::Cuda(cuda.new_queue()?),
         };
         Ok(Stream { device: device.clone(), inner })
@@ -36,7 +36,7 @@ impl Stream {
 
     pub(super) fn default_of(device: &Device) -> Stream {
         let inner = match &*device.inner {
-            DeviceKind::Host | DeviceKind::Reference => Inner::Host,
+            DeviceKind::Host | DeviceKind::Reference | DeviceKind::Emulated(_) => Inner::Host,
             DeviceKind::Cuda(cuda) => Inner::Cuda(cuda.default_queue().clone()),
         };
         Stream { device: device.clone(), inner }

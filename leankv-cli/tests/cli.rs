@@ -1,0 +1,186 @@
+//! The command as a user meets it: output, messages and exit codes.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs `leankv` with a cache of its own, so that tests neither see nor leave anything.
+fn leankv_in(cache: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_leankv")).args(args).env("LEANKV_CACHE_DIR", cache).output().unwrap()
+}
+
+fn leankv(args: &[&str]) -> Output {
+    leankv_in(tempfile::tempdir().unwrap().path(), args)
+}
+
+fn stdout(output: &Output) -> String {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[track_caller]
+fn fails(args: &[&str], code: i32, parts: &[&str]) {
+    let output = leankv(args);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    for part in parts {
+        assert!(error.contains(part), "`{part}` is missing in:\n{error}");
+    }
+    assert!(!error.contains("panicked"), "{error}");
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_str(&stdout(output)).unwrap()
+}
+
+#[test]
+fn list_shows_every_kernel_and_the_settings_of_one() {
+    let text = stdout(&leankv(&["list"]));
+    for kernel in ["vector_add", "softmax", "matmul"] {
+        assert!(text.contains(kernel), "{text}");
+    }
+    let all = json(&leankv(&["list", "--json"]));
+    let names: Vec<&str> = all.as_array().unwrap().iter().map(|k| k["kernel"].as_str().unwrap()).collect();
+    assert!(names.is_sorted(), "{names:?}");
+    for kernel in all.as_array().unwrap() {
+        assert!(kernel["doc"].as_str().unwrap().len() > 10, "{kernel}");
+        assert!(kernel["specialisations"].as_u64().unwrap() > 0, "{kernel}");
+    }
+    let one = json(&leankv(&["list", "softmax", "--json"]));
+    assert_eq!(one["kernel"], "softmax");
+    assert!(!one["settings"].as_array().unwrap().is_empty(), "{one}");
+    stdout(&leankv(&["list", "softmax"]));
+}
+
+#[test]
+fn compile_prints_ptx_for_the_target_and_nothing_else() {
+    let text = stdout(&leankv(&["compile", "softmax", "--target", "sm_80"]));
+    assert!(text.starts_with("//") || text.starts_with(".version"), "{text}");
+    assert!(text.contains(".target sm_80") && text.contains(".entry softmax"), "{text}");
+}
+
+#[test]
+fn compile_writes_each_form_of_each_target_to_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let out_arg = out.to_str().unwrap();
+    let emit = "tile,llvm,ptx,sass,resources";
+    let output = leankv(&["compile", "vector_add", "--target", "sm_80,sm_90", "--emit", emit, "-o", out_arg]);
+    assert_eq!(stdout(&output), "");
+    let mut names: Vec<String> =
+        std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names.len(), 10, "{names:?}");
+    for (ending, part) in [
+        (".sm_80.tile", "kernel @vector_add"),
+        (".sm_80.ll", "define"),
+        (".sm_90.ptx", ".target sm_90"),
+        (".sm_90.sass", "EXIT"),
+        (".sm_90.json", "registers"),
+    ] {
+        let name =
+            names.iter().find(|n| n.ends_with(ending)).unwrap_or_else(|| panic!("{ending}: {names:?}"));
+        let text = std::fs::read_to_string(out.join(name)).unwrap();
+        assert!(text.contains(part), "{name} lacks {part}");
+    }
+}
+
+#[test]
+fn a_second_compile_comes_from_the_cache_and_clearing_empties_it() {
+    let cache = tempfile::tempdir().unwrap();
+    let args = ["compile", "vector_add", "--target", "sm_80", "--emit", "ptx,resources", "--json"];
+    let first = json(&leankv_in(cache.path(), &args));
+    let second = json(&leankv_in(cache.path(), &args));
+    assert_eq!((&first[0]["cached"], &second[0]["cached"]), (&false.into(), &true.into()));
+    assert_eq!(first[0]["ptx"], second[0]["ptx"]);
+    assert_eq!(first[0]["resources"]["assembled"]["spill_store_bytes"], 0);
+    let cleared = stdout(&leankv_in(cache.path(), &["cache", "--clear"]));
+    assert!(cleared.starts_with("removed 1 "), "{cleared}");
+}
+
+#[test]
+fn the_same_kernel_gives_the_same_bytes_in_every_process() {
+    let args = ["compile", "matmul", "--target", "sm_80,sm_120"];
+    assert_eq!(stdout(&leankv(&args)), stdout(&leankv(&args)));
+}
+
+#[test]
+fn inspect_shows_every_target() {
+    let text = stdout(&leankv(&["inspect", "vector_add"]));
+    for target in ["host", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"] {
+        assert!(text.contains(target), "{text}");
+    }
+    let document = json(&leankv(&["inspect", "vector_add", "--target", "sm_90", "--json"]));
+    assert_eq!(document["resources"][0]["target"], "sm_90");
+}
+
+#[test]
+fn a_bundle_holds_every_specialisation() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("k.lkvb");
+    let output = leankv(&[
+        "compile",
+        "vector_add",
+        "--every-spec",
+        "--target",
+        "sm_80",
+        "--bundle",
+        path.to_str().unwrap(),
+    ]);
+    assert_eq!(stdout(&output), "");
+    let all = json(&leankv(&["list", "--json"]));
+    let entry = all.as_array().unwrap().iter().find(|k| k["kernel"] == "vector_add").unwrap();
+    let bundle = leankv_runtime::cache::Bundle::open(&path).unwrap();
+    assert_eq!(bundle.len() as u64, entry["specialisations"].as_u64().unwrap());
+}
+
+#[test]
+fn explain_prints_the_page_of_a_code_and_lists_them() {
+    let page = stdout(&leankv(&["explain", "K0101"]));
+    assert!(page.lines().count() > 3, "{page}");
+    assert_eq!(page, stdout(&leankv(&["explain", "k0101"])));
+    assert!(stdout(&leankv(&["explain"])).contains("K0101  "));
+    fails(&["explain", "K9999"], 2, &["K9999", "leankv explain"]);
+}
+
+#[test]
+fn unknown_names_are_usage_errors_that_list_the_choices() {
+    fails(&["compile", "sofmax"], 2, &["did you mean `softmax`?", "the kernels are", "`matmul`"]);
+    fails(&["inspect", "rope"], 2, &["there is no kernel `rope`", "`softmax`"]);
+    fails(&["compile", "softmax", "--target", "sm_99"], 2, &["`sm_99` is not a target", "sm_120"]);
+    fails(&["compile", "softmax", "--emit", "asm"], 2, &["`asm` is not a form to emit", "`sass`"]);
+    fails(&["compile", "softmax", "--target", "host", "--emit", "ptx"], 2, &["the host target has no ptx"]);
+    fails(
+        &["compile", "softmax", "--set", "nonsense=1"],
+        2,
+        &["has no setting `nonsense`", "its settings are"],
+    );
+    fails(&["compile", "softmax", "--set", "novalue"], 2, &["--set key=value"]);
+    fails(&["compile", "softmax", "--nonsense"], 2, &["--nonsense"]);
+    fails(&["compil"], 2, &["compile"]);
+    fails(&["list", "sofmax"], 2, &["did you mean `softmax`?"]);
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_an_error_of_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let inside = file.join("x/");
+    fails(&["compile", "vector_add", "-o", inside.to_str().unwrap()], 3, &[file.to_str().unwrap()]);
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_changes_nothing_for_the_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let text = stdout(&leankv_in(&file, &["compile", "vector_add", "--target", "sm_80"]));
+    assert!(text.contains(".entry vector_add"));
+}
+
+#[test]
+fn devices_always_names_the_host() {
+    assert!(stdout(&leankv(&["devices"])).contains("host"));
+    json(&leankv(&["devices", "--json"]));
+}
