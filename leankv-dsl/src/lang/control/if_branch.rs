@@ -62,12 +62,6 @@ impl Cond for Tile<bool, 0> {
     note = "if the condition is known at specialisation time, make it a `bool`"
 )]
 pub trait PickIn<K>: Sized {
-    /// The type itself. That it is reached through the trait keeps follow-up errors away.
-    #[doc(hidden)]
-    type Same;
-    /// The value itself.
-    #[doc(hidden)]
-    fn same(self) -> Self::Same;
     /// One value of both.
     #[doc(hidden)]
     fn pick(branch: &mut Branch, then: Option<Self>, otherwise: Option<Self>) -> Self;
@@ -75,12 +69,6 @@ pub trait PickIn<K>: Sized {
 
 #[diagnostic::do_not_recommend]
 impl<T> PickIn<Static> for T {
-    type Same = T;
-
-    fn same(self) -> T {
-        self
-    }
-
     fn pick(_: &mut Branch, then: Option<T>, otherwise: Option<T>) -> T {
         then.or(otherwise).expect("exactly one arm of a static `if` ran")
     }
@@ -88,12 +76,6 @@ impl<T> PickIn<Static> for T {
 
 #[diagnostic::do_not_recommend]
 impl<T: Carry> PickIn<Recorded> for T {
-    type Same = T;
-
-    fn same(self) -> T {
-        self
-    }
-
     fn pick(branch: &mut Branch, then: Option<T>, otherwise: Option<T>) -> T {
         let mut value = then.expect("both arms of a recorded `if` ran");
         let other = otherwise.expect("both arms of a recorded `if` ran");
@@ -117,10 +99,10 @@ impl<T: Carry> PickIn<Recorded> for T {
     }
 }
 
-/// The value of an arm.
+/// The value of an arm: asks at the user's tokens whether it may be one. An arm that does not end gives any type.
 #[doc(hidden)]
-pub fn arm<K: Kind, T: PickIn<K>>(_: KindOf<K>, value: T) -> T::Same {
-    value.same()
+pub fn arm<K: Kind, T: PickIn<K>>(_: KindOf<K>, value: T) -> T {
+    value
 }
 
 /// An `if` that is being recorded, or runs.

@@ -84,9 +84,9 @@ fn the_scan_finds_what_the_naive_one_misses() {
     let sum = |n: i32| (0..n).sum::<i32>();
     let ns = [0, 1, 5];
     let build = assigned_in_a_nested_branch::build(&AssignedInANestedBranchSpec {});
-    assert_eq!(first(build, ns), ns.map(|n| (0..n).filter(|i| i % 2 == 0).sum()));
+    assert_eq!(first(build, ns), ns.map(|n| (0..n).filter(|i| i % 2 == 0).sum::<i32>()));
     let build = assigned_in_a_nested_loop::build(&AssignedInANestedLoopSpec {});
-    assert_eq!(first(build, ns), ns.map(|n| (0..n).map(sum).sum()));
+    assert_eq!(first(build, ns), ns.map(|n| (0..n).map(sum).sum::<i32>()));
     let build = compound_assignment::build(&CompoundAssignmentSpec {});
     assert_eq!(first(build, ns), ns.map(|n| (0..n).fold(1, |acc, i| (acc + i) * 2)));
     assert_eq!(first(shadowed::build(&ShadowedSpec {}), ns), ns.map(sum));
@@ -353,6 +353,25 @@ fn early_exit(#[comptime] flag: bool, n: Scalar<i32>, out: PtrMut<i32>) {
     out.set(0, total * 10 + turns);
 }
 
+#[kernel]
+fn arms_that_do_not_end(#[comptime] width: usize, n: Scalar<i32>, out: PtrMut<i32>) {
+    if width > 8 {
+        panic!("a width is at most 8");
+    }
+    let factor = if width > 0 { n } else { unreachable!() };
+    let name = if width == 4 { "four" } else { panic!("only four has a name") };
+    out.set(0, factor * name.len() as i32);
+}
+
+#[test]
+fn arms_that_do_not_end_give_any_type() {
+    let build = arms_that_do_not_end::build(&ArmsThatDoNotEndSpec { width: 4 });
+    assert_eq!(first(build, [3]), [12]);
+    for width in [0, 5, 9] {
+        assert!(arms_that_do_not_end::build(&ArmsThatDoNotEndSpec { width }).is_err());
+    }
+}
+
 #[test]
 fn branches_merge_values_and_stay_plain_when_they_are_plain() {
     let expected = |n: i32| n.signum() * 10000 + n.min(10) * 100 + n.max(10) + n.abs();
@@ -448,7 +467,7 @@ fn closures_and_inner_functions(n: Scalar<i32>, out: PtrMut<i32>) {
 
 #[test]
 fn jumps_inside_closures_functions_and_plain_loops_are_fine() {
-    let expected = |n: i32| (0..n).map(|i| if i > 5 { i * 2 } else { i } + 1 + 5 + 2 + 3).sum();
+    let expected = |n: i32| (0..n).map(|i| if i > 5 { i * 2 } else { i } + 1 + 5 + 2 + 3).sum::<i32>();
     let ns = [0, 3, 9];
     let build = closures_and_inner_functions::build(&ClosuresAndInnerFunctionsSpec {});
     assert_eq!(first(build, ns), ns.map(expected));
