@@ -38,7 +38,15 @@
 //!   which `mma` accumulates, not weak-memory effects beyond the modelled orders, and not speed: the counters
 //!   are architectural rules.
 
-#![allow(clippy::needless_range_loop)] // Lane loops index several arrays by lane.
+#![allow(clippy::needless_range_loop)]
+// Lane loops index several arrays by lane.
+// Shifts and masks of bit fields read as fields; unordered comparisons are negated ordered ones.
+#![allow(
+    clippy::precedence,
+    clippy::nonminimal_bool,
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::double_comparisons
+)]
 #![allow(unreachable_pub)]
 
 mod alu;

@@ -11,10 +11,6 @@ use crate::vm::regs::AluFn;
 const NAN: u64 = 0x7ff8_0000_0000_0000;
 const SIGN: u64 = 1 << 63;
 
-fn canon(v: f64) -> f64 {
-    if v.is_nan() { f64::from_bits(NAN) } else { v }
-}
-
 fn add_r(a: u64, b: u64, _: u64, r: Round) -> u64 {
     soft::fma(soft::F64, a, 1.0f64.to_bits(), b, r)
 }
@@ -83,11 +79,11 @@ pub(crate) fn decode(cx: &mut Cx<'_, '_>) -> Res<Op> {
             let n = if three { 4 } else { 3 };
             cx.done(n, n)?;
             f = match (base, round) {
-                ("add", "rn") => lanes_f64!(a, b; canon(a + b)),
-                ("sub", "rn") => lanes_f64!(a, b; canon(a - b)),
-                ("mul", "rn") => lanes_f64!(a, b; canon(a * b)),
-                ("div", "rn") => lanes_f64!(a, b; canon(a / b)),
-                ("fma" | "mad", "rn") => lanes_f64!(a, b, c; canon(a.mul_add(b, c))),
+                ("add", "rn") => lanes_f64!(a, b; a + b),
+                ("sub", "rn") => lanes_f64!(a, b; a - b),
+                ("mul", "rn") => lanes_f64!(a, b; a * b),
+                ("div", "rn") => lanes_f64!(a, b; a / b),
+                ("fma" | "mad", "rn") => lanes_f64!(a, b, c; a.mul_add(b, c)),
                 ("add", _) => slow_lanes!(2, add_r),
                 ("sub", _) => slow_lanes!(2, sub_r),
                 ("mul", _) => slow_lanes!(2, mul_r),

@@ -48,7 +48,12 @@ macro_rules! lanes_f32_ftz {
 /// Like [`lanes!`] for double precision.
 macro_rules! lanes_f64 {
     ($($v:ident),+ ; $e:expr) => {
-        $crate::alu::macros::lanes!(r64 <- $($v: r64),+ ; { $( let $v = f64::from_bits($v); )+ let o: f64 = $e; o.to_bits() })
+        $crate::alu::macros::lanes!(r64 <- $($v: r64),+ ; {
+            $( let $v = f64::from_bits($v); )+
+            let o: f64 = $e;
+            // On bits: a choice between NaNs as floats may be folded away.
+            if o.is_nan() { 0x7ff8_0000_0000_0000u64 } else { o.to_bits() }
+        })
     };
 }
 

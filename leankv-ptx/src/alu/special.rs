@@ -27,7 +27,7 @@ fn noise(seed: u64, bits: u64) -> f64 {
     let mut h = seed ^ bits.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     h = (h ^ (h >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     h ^= h >> 29;
-    (h as i64) as f64 / 9.223_372_036_854_775_8e18
+    (h as i64) as f64 / 9.223_372_036_854_776e18
 }
 
 fn perturb(v: f32, seed: u64, input: u64, bound: Bound) -> f32 {
@@ -226,8 +226,8 @@ fn rounded(cx: &mut Cx<'_, '_>, base: &str, mode: &str, ftz: bool, ty: Ty) -> Re
         ("sqrt", Ty::F32, ..) => slow!(r32, put32, |a, imm| {
             flush(soft::sqrt(soft::F32, u64::from(flush(a, imm)), round_of(imm)) as u32, imm)
         }),
-        ("rcp", Ty::F64, "rn", false) => lanes_f64!(a; canon64(1.0 / a)),
-        ("sqrt", Ty::F64, "rn", false) => lanes_f64!(a; canon64(a.sqrt())),
+        ("rcp", Ty::F64, "rn", false) => lanes_f64!(a; 1.0 / a),
+        ("sqrt", Ty::F64, "rn", false) => lanes_f64!(a; a.sqrt()),
         ("rcp", Ty::F64, _, false) => {
             slow!(r64, put64, |a, imm| soft::div(soft::F64, 1.0f64.to_bits(), a, round_of(imm)))
         }
@@ -239,8 +239,4 @@ fn rounded(cx: &mut Cx<'_, '_>, base: &str, mode: &str, ftz: bool, ty: Ty) -> Re
 
 fn flush(v: u32, imm: u32) -> u32 {
     if imm & 8 != 0 { soft::ftz32(v) } else { v }
-}
-
-fn canon64(v: f64) -> f64 {
-    if v.is_nan() { f64::from_bits(0x7ff8_0000_0000_0000) } else { v }
 }

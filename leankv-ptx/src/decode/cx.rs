@@ -264,6 +264,9 @@ impl<'a> Cx<'a, '_> {
             Ok(v) => v,
             Err(m) => return self.err(m),
         };
+        if matches!(v, super::consts::Const::F64(_)) && !(ty.is_float() || ty.bits() == 64) {
+            return self.err(format!("a floating-point constant is not a `.{}` operand", ty.name()));
+        }
         Ok(v.bits_of(ty))
     }
 

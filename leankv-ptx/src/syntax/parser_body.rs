@@ -174,7 +174,13 @@ impl Parser<'_> {
         let mut operands = Vec::new();
         if !self.eat(';') {
             loop {
-                operands.push(self.operand()?);
+                // Only calls have lists in parentheses; elsewhere a parenthesis starts an expression.
+                operands.push(if base == "call" && *self.peek() == Tok::Punct('(') {
+                    self.bump();
+                    Operand::List(self.operand_list(')')?)
+                } else {
+                    self.operand()?
+                });
                 if !self.eat(',') {
                     break;
                 }
@@ -212,10 +218,6 @@ impl Parser<'_> {
             Tok::Punct('{') => {
                 self.bump();
                 Ok(Operand::Vector(self.operand_list('}')?))
-            }
-            Tok::Punct('(') => {
-                self.bump();
-                Ok(Operand::List(self.operand_list(')')?))
             }
             Tok::Punct('[') => {
                 self.bump();

@@ -53,7 +53,7 @@ impl Ctx<'_> {
                 first,
             ));
         }
-        if bar.count.is_some() && (count == 0 || count % 32 != 0) {
+        if bar.count.is_some() && (count == 0 || !count.is_multiple_of(32)) {
             let message = format!("barrier for {count} threads; the count must be a positive multiple of 32");
             return Err(self.fault(FaultKind::Illegal(message), at, first));
         }

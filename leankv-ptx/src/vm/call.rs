@@ -48,7 +48,7 @@ impl Ctx<'_> {
                     left &= !part;
                     let index = target.wrapping_sub(window::CODE) / 16;
                     let ok = target >= window::CODE
-                        && target % 16 == 0
+                        && target.is_multiple_of(16)
                         && index < self.launch.program.funcs.len() as u64;
                     let funcs = &self.launch.program.funcs;
                     if !ok || funcs[index as usize].is_entry || funcs[index as usize].ops.is_empty() {

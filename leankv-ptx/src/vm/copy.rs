@@ -87,7 +87,7 @@ impl Ctx<'_> {
         for l in lanes(part) {
             let off = src[l] - al.base;
             if checks.uninit_global {
-                let unit = if size % 4 == 0 { 4 } else { 1 };
+                let unit = if size.is_multiple_of(4) { 4 } else { 1 };
                 for e in (0..size).step_by(unit) {
                     if !al.is_init(off + u64::from(e), unit as u32) {
                         let message =

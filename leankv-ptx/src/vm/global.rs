@@ -52,7 +52,7 @@ macro_rules! accessors {
         /// Loads from an offset that is aligned and within the allocation.
         #[inline(always)]
         pub(crate) fn $load(&self, offset: u64) -> $t {
-            debug_assert!(offset % $bytes == 0 && offset + $bytes <= self.bytes);
+            debug_assert!(offset.is_multiple_of($bytes) && self.bytes - offset >= $bytes);
             // SAFETY: callers checked bounds and alignment against `bytes`; the storage is that large, rounded
             // up to whole words, 8-byte aligned, and only ever accessed atomically.
             unsafe { (*self.data.as_ptr().cast::<u8>().add(offset as usize).cast::<$atomic>()).load(Relaxed) }
@@ -61,7 +61,7 @@ macro_rules! accessors {
         /// Stores to an offset that is aligned and within the allocation.
         #[inline(always)]
         pub(crate) fn $store(&self, offset: u64, v: $t) {
-            debug_assert!(offset % $bytes == 0 && offset + $bytes <= self.bytes);
+            debug_assert!(offset.is_multiple_of($bytes) && self.bytes - offset >= $bytes);
             // SAFETY: as for the load; atomics allow stores through a shared reference.
             unsafe {
                 (*self.data.as_ptr().cast::<u8>().add(offset as usize).cast::<$atomic>()).store(v, Relaxed)
