@@ -1,1 +1,4 @@
 //! Helpers of the workspace tests.
+
+pub mod conformance;
+pub mod filetest;

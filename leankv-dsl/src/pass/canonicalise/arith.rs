@@ -19,11 +19,10 @@ impl Walk<'_> {
                 Some(cmp) => self.become_op(inst, Op::Cmp(cmp), &inner.operands),
                 None => Rewrite::Keep,
             },
-            (UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Trunc, Op::Unary(before))
-                if matches!(before, UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Trunc) =>
-            {
-                Rewrite::value(data.operands[0])
-            }
+            (
+                UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Trunc,
+                Op::Unary(UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Trunc),
+            ) => Rewrite::value(data.operands[0]),
             _ => Rewrite::Keep,
         }
     }

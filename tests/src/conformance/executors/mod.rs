@@ -1,0 +1,16 @@
+//! The executors that the suite knows.
+
+mod host;
+mod interp;
+pub mod ptx;
+
+pub use host::Host;
+pub use interp::{Interp, Shuffled};
+pub use ptx::{Ptx, PtxApart};
+
+use super::Executor;
+
+/// All of them.
+pub fn all() -> Vec<&'static dyn Executor> {
+    vec![&Interp, &Shuffled, &Host, &Ptx, &PtxApart]
+}
