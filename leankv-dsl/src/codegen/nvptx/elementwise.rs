@@ -23,10 +23,10 @@ impl<'c> Emitter<'c, '_> {
                 Op::Unary(op) => self.unary(*op, dtype, arg(0))?,
                 Op::Binary(op) => {
                     let divisor = self.func.constant(data.operands[1]).and_then(|c| c.as_int());
-                    if self.addresses.contains(&result) {
-                        self.address_arithmetic(*op, arg(0), arg(1))
-                    } else {
-                        self.binary_with(*op, dtype, arg(0), arg(1), divisor)?
+                    let address = self.addresses.contains(&result);
+                    match if address { self.address_arithmetic(*op, arg(0), arg(1)) } else { None } {
+                        Some(value) => value,
+                        None => self.binary_with(*op, dtype, arg(0), arg(1), divisor)?,
                     }
                 }
                 Op::Fma => self.fma(dtype, arg(0), arg(1), arg(2))?,
@@ -49,12 +49,13 @@ impl<'c> Emitter<'c, '_> {
         Ok(())
     }
 
-    fn address_arithmetic(&self, op: BinaryOp, a: Val<'c>, b: Val<'c>) -> Val<'c> {
+    /// Arithmetic of an address, which does not wrap; `None` for ops that have no such form.
+    fn address_arithmetic(&self, op: BinaryOp, a: Val<'c>, b: Val<'c>) -> Option<Val<'c>> {
         match op {
-            BinaryOp::Add => self.ir.add_nsw(a, b),
-            BinaryOp::Sub => self.ir.sub_nsw(a, b),
-            BinaryOp::Mul => self.ir.mul_nsw(a, b),
-            other => unreachable!("internal error: `{other}` is no address arithmetic"),
+            BinaryOp::Add => Some(self.ir.add_nsw(a, b)),
+            BinaryOp::Sub => Some(self.ir.sub_nsw(a, b)),
+            BinaryOp::Mul => Some(self.ir.mul_nsw(a, b)),
+            _ => None,
         }
     }
 
@@ -94,9 +95,9 @@ impl<'c> Emitter<'c, '_> {
         let ir = &self.ir;
         // The sum, difference and product of two f16 rounded once are the native ones; bf16 has none before sm_90, and
         // quotients exist for f32 and f64 only.
-        let native = !matches!(dtype, Dtype::BF16) && !(dtype == Dtype::F16 && op == BinaryOp::Div);
+        let rounds_twice = dtype == Dtype::BF16 || (dtype == Dtype::F16 && op == BinaryOp::Div);
         let minmax = matches!(op, BinaryOp::Min | BinaryOp::Max);
-        if !native && !minmax {
+        if rounds_twice && !minmax {
             return self.in_f32(&[a, b], |w| self.float_binary(op, Dtype::F32, w[0], w[1]));
         }
         Ok(match op {

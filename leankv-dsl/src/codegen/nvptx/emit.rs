@@ -47,7 +47,7 @@ pub(super) struct Emitter<'c, 'f> {
     /// The most scratch that any op needed.
     pub(super) scratch_bytes: u32,
     pub(super) notes: Vec<String>,
-    pub(super) debug: Option<DebugInfo<'c>>,
+    pub(super) debug: Option<DebugInfo>,
     /// Integer values that are only parts of addresses: their arithmetic does not wrap.
     pub(super) addresses: BTreeSet<Value>,
     values: Vec<Option<Repr<'c>>>,
@@ -62,7 +62,7 @@ impl<'c, 'f> Emitter<'c, 'f> {
         function: FunctionValue<'c>,
         smem: PointerValue<'c>,
         local_bytes: u32,
-        debug: Option<DebugInfo<'c>>,
+        debug: Option<DebugInfo>,
     ) -> Emitted<Emitter<'c, 'f>> {
         let zero = ir.c32(0);
         let mut out = Emitter {
@@ -427,7 +427,7 @@ impl<'c, 'f> Emitter<'c, 'f> {
                 let elements = self.plan.shared[&data.results[0]].elements();
                 let stage = elements * crate::pass::layout_assign::stored_bytes(*dtype);
                 self.set(data.results[0], Repr::Shared(self.next_local, stage));
-                self.next_local += stage * *stages as u32;
+                self.next_local += stage * *stages;
             }
             Op::AsyncCopy { .. } => self.async_copy(inst)?,
             Op::AsyncCommit => self.ir.call_void("llvm.nvvm.cp.async.commit.group", &[], &[])?,

@@ -100,11 +100,13 @@ pub fn compile(
 ) -> Result<NvptxArtifact, CodegenError> {
     let target = *target;
     legal::check(func, target)?;
+    let start = std::time::Instant::now();
     let mut func = func.compact();
     let plan = layout_assign::assign(&mut func);
     keep_program_order(&mut func);
     let tile_ir = layout_assign::describe(&func, &plan);
 
+    let assigned = start.elapsed();
     let machine = machine(target)?;
     let cx = Context::create();
     let ir = Ir::new(&cx, &func.name);
@@ -136,6 +138,7 @@ pub fn compile(
             loc: func.loc,
         });
     }
+    let emitted = start.elapsed();
     let Emitter { ir, mut notes, .. } = emitter;
     let dynamic = shared_bytes > STATIC_SHARED_BYTES;
     if shared_bytes > 0 {
@@ -159,11 +162,22 @@ pub fn compile(
 
     let llvm_ir = ir.module.print_to_string().to_string();
     verify(&ir.module)?;
+    let verified = start.elapsed();
     optimise(&ir.module, &machine, "default<O3>", false)?;
+    let optimised = start.elapsed();
     let buffer = machine
         .write_to_memory_buffer(&ir.module, FileType::Assembly)
         .map_err(|e| CodegenError::llvm("writing PTX", e.to_string_lossy()))?;
     let ptx = String::from_utf8_lossy(buffer.as_slice()).trim_end_matches('\0').to_owned();
+    tracing::debug!(
+        kernel = %func.name,
+        ?assigned,
+        ?emitted,
+        ?verified,
+        ?optimised,
+        written = ?start.elapsed(),
+        "compiled for {target}; times since the start"
+    );
     Ok(NvptxArtifact {
         ptx,
         llvm_ir,
