@@ -15,6 +15,8 @@ mod error;
 mod generate;
 mod parse;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 use proc_macro::TokenStream;
 

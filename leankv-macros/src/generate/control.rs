@@ -127,8 +127,10 @@ fn rewrite_if(expr: &ExprIf, candidates: &[Candidate]) -> TokenStream {
             let mut #region = #begin;
             let #kind = #region.kind();
             #region.enter(#slots);
+            #[allow(unreachable_code)]
             let #then = if #region.then() { #then_value } else { ::core::option::Option::None };
             #region.swap(#slots);
+            #[allow(unreachable_code)]
             let #other = if #region.otherwise() { #else_value } else { ::core::option::Option::None };
             #region.merge(#slots);
             #region.pick(#then, #other)

@@ -88,7 +88,7 @@ pub(crate) struct Param {
 /// A parameter, in the order of the signature.
 pub(crate) enum Input {
     Comptime(Comptime),
-    Launch(Param),
+    Launch(Box<Param>),
 }
 
 /// A kernel function.
@@ -226,7 +226,7 @@ fn read_input(input: &mut FnArg, errors: &mut Errors) -> Option<Input> {
             ),
         );
     }
-    Some(Input::Launch(Param { name, ty, options }))
+    Some(Input::Launch(Box::new(Param { name, ty, options })))
 }
 
 fn plain_number(ty: &Type) -> Option<String> {

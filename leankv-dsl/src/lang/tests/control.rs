@@ -1,6 +1,9 @@
 //! Control flow: what is recorded, what stays plain Rust, what is carried. Each kernel runs on the interpreter and is
 //! compared with the same computation in plain Rust.
 
+// The kernels below write things in every way that a user might.
+#![allow(clippy::assign_op_pattern, clippy::needless_return, clippy::never_loop, clippy::useless_vec)]
+
 use crate::interp::{self, Arg, Memory, Options};
 use crate::ir::{Func, Op};
 use crate::lang::*;

@@ -15,7 +15,7 @@ fn text(built: Result<Func, Diagnostics>) -> String {
 
 /// The only diagnostic of a kernel that does not build: code, message, and the source line it points to.
 fn mistake(built: Result<Func, Diagnostics>) -> (String, String, String) {
-    let found = built.err().expect("the kernel has a mistake");
+    let found = built.expect_err("the kernel has a mistake");
     assert_eq!(found.len(), 1, "one mistake gives one message:\n{found}");
     let first = found.iter().next().expect("there is one");
     let source =
