@@ -12,7 +12,7 @@ use crate::format::{Interleave, KvFormat, PageLayout, Segment, Tiering};
 use crate::ir::Loc;
 use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
 use crate::lang::control::{Iterable, Recorded, comptime, range};
-use crate::lang::ops::{Memory, PtrMut, View};
+use crate::lang::ops::{PtrMut, View};
 use crate::lang::record::{self, BAD_ARGUMENT};
 use crate::lang::tile::{Scalar, Tile, iota, lit};
 
@@ -104,12 +104,7 @@ impl TierLayout {
 
     /// Codes and metadata of consecutive slots of a page.
     #[track_caller]
-    pub(crate) fn locate<P: Memory<Element = u8>>(
-        &self,
-        page: P,
-        slot: Scalar<i32>,
-        segment: &Segment,
-    ) -> P::To<u8> {
+    fn locate(&self, page: PtrMut<u8>, slot: Scalar<i32>, segment: &Segment) -> PtrMut<u8> {
         page.byte_add(slot * segment.row_bytes as i32 + segment.offset as i32)
     }
 

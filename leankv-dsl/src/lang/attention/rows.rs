@@ -4,7 +4,7 @@ use crate::diag::Diagnostic;
 use crate::format::{CodecShape, HalfType, Plane, planes};
 use crate::ir::Loc;
 use crate::lang::element::{Code, Plain};
-use crate::lang::ops::{Memory, Ptr, PtrMut, Word};
+use crate::lang::ops::{Ptr, PtrMut, Word};
 use crate::lang::record::{self, BAD_ARGUMENT};
 use crate::lang::tile::{Scalar, Tile, iota};
 

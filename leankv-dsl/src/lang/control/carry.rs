@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use crate::lang::element::{Element, Plain};
-use crate::lang::ops::{Memory, Ptr, PtrMut};
+use crate::lang::ops::{Ptr, PtrMut};
 use crate::lang::record::Handle;
 use crate::lang::tile::Tile;
 

@@ -30,116 +30,6 @@ pub(crate) struct Raw {
     pub(crate) cache: CacheHint,
 }
 
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// What both kinds of pointer can do.
-pub trait Memory: Copy + sealed::Sealed {
-    /// The element type.
-    type Element: Plain;
-    /// The same kind of pointer to another element type.
-    type To<F: Plain>: Memory<Element = F>;
-
-    #[doc(hidden)]
-    fn raw_handle(self) -> Handle;
-    #[doc(hidden)]
-    fn with_handle<F: Plain>(self, handle: Handle) -> Self::To<F>;
-    #[doc(hidden)]
-    fn with_cache(self, cache: CacheHint) -> Self;
-    #[doc(hidden)]
-    fn cache_hint(self) -> CacheHint;
-
-    /// The same address as a pointer to `F`; the kernel promises that it is aligned for `F`.
-    #[track_caller]
-    fn cast<F: Plain>(self) -> Self::To<F> {
-        let ty = Type::ptr(F::TYPE);
-        let loc = Loc::caller();
-        let handle = match Self::Element::TYPE == F::TYPE {
-            true => self.raw_handle(),
-            false => record::value(Op::PtrCast, &[self.raw_handle()], Some(&ty), loc),
-        };
-        self.with_handle(handle)
-    }
-
-    /// The address moved by `count` elements. Addresses are 64 bits wide: an `i32` count is widened first.
-    #[track_caller]
-    fn add<I: Index>(self, count: impl Operand<I, 0>) -> Self::To<Self::Element> {
-        let loc = Loc::caller();
-        let count = index64::<I>(count, loc);
-        self.with_handle(record::value(Op::PtrAdd, &[self.raw_handle(), count], None, loc))
-    }
-
-    /// The address moved by `count` bytes.
-    #[track_caller]
-    fn byte_add<I: Index>(self, count: impl Operand<I, 0>) -> Self::To<Self::Element> {
-        let loc = Loc::caller();
-        let count = index64::<I>(count, loc);
-        let bytes = record::value(Op::PtrCast, &[self.raw_handle()], Some(&Type::ptr(Dtype::U8)), loc);
-        let moved = record::value(Op::PtrAdd, &[bytes, count], None, loc);
-        let ty = Type::ptr(Self::Element::TYPE);
-        let back = match Self::Element::TYPE == Dtype::U8 {
-            true => moved,
-            false => record::value(Op::PtrCast, &[moved], Some(&ty), loc),
-        };
-        self.with_handle(back)
-    }
-
-    /// The same pointer, whose accesses are marked as read or written once.
-    fn streaming(self) -> Self {
-        self.with_cache(CacheHint::Streaming)
-    }
-
-    /// The same pointer, whose accesses are marked as used again soon.
-    fn keep(self) -> Self {
-        self.with_cache(CacheHint::Keep)
-    }
-
-    /// The elements at `offsets`.
-    #[track_caller]
-    fn load<I: Index, const R: usize>(self, offsets: Tile<I, R>) -> Tile<Self::Element, R> {
-        let op = Op::Load { masked: false, other: false, cache: self.cache_hint() };
-        Tile::new(record::value(op, &[self.raw_handle(), offsets.handle], None, Loc::caller()))
-    }
-
-    /// The elements at `offsets` where `mask`, zero elsewhere.
-    #[track_caller]
-    fn load_masked<I: Index, const R: usize>(
-        self,
-        offsets: Tile<I, R>,
-        mask: impl Operand<bool, R>,
-    ) -> Tile<Self::Element, R> {
-        let loc = Loc::caller();
-        let Some(args) = unify("load", &[offsets.arg(), mask.arg()], loc) else { return Tile::poison() };
-        let op = Op::Load { masked: true, other: false, cache: self.cache_hint() };
-        Tile::new(record::value(op, &[self.raw_handle(), args[0], args[1]], None, loc))
-    }
-
-    /// The elements at `offsets` where `mask`, `other` elsewhere.
-    #[track_caller]
-    fn load_or<I: Index, const R: usize>(
-        self,
-        offsets: Tile<I, R>,
-        mask: impl Operand<bool, R>,
-        other: impl Operand<Self::Element, R>,
-    ) -> Tile<Self::Element, R> {
-        let loc = Loc::caller();
-        let args = unify("load", &[offsets.arg(), mask.arg(), other.arg()], loc);
-        let Some(args) = args else { return Tile::poison() };
-        let op = Op::Load { masked: true, other: true, cache: self.cache_hint() };
-        Tile::new(record::value(op, &[self.raw_handle(), args[0], args[1], args[2]], None, loc))
-    }
-
-    /// The element at a run-time index, as a scalar.
-    #[track_caller]
-    fn get<I: Index>(self, index: impl Operand<I, 0>) -> Scalar<Self::Element> {
-        let loc = Loc::caller();
-        let index = scalar::<I>(index, loc);
-        let op = Op::Load { masked: false, other: false, cache: self.cache_hint() };
-        Tile::new(record::value(op, &[self.raw_handle(), index], None, loc))
-    }
-}
-
 /// A scalar argument's handle.
 pub(crate) fn scalar<E: Plain>(value: impl Operand<E, 0>, loc: Loc) -> Handle {
     match value.arg().0 {
@@ -179,19 +69,8 @@ macro_rules! pointer {
             pub(crate) fn new(handle: Handle) -> Self {
                 $name { raw: Raw { handle, cache: CacheHint::Default }, element: PhantomData }
             }
-        }
 
-        impl<E> sealed::Sealed for $name<E> {}
-
-        impl<E: Plain> Memory for $name<E> {
-            type Element = E;
-            type To<F: Plain> = $name<F>;
-
-            fn raw_handle(self) -> Handle {
-                self.raw.handle
-            }
-
-            fn with_handle<F: Plain>(self, handle: Handle) -> $name<F> {
+            pub(crate) fn with_handle<F: Plain>(self, handle: Handle) -> $name<F> {
                 $name { raw: Raw { handle, cache: self.raw.cache }, element: PhantomData }
             }
 
@@ -200,8 +79,95 @@ macro_rules! pointer {
                 self
             }
 
-            fn cache_hint(self) -> CacheHint {
-                self.raw.cache
+            /// The same address as a pointer to `F`; the kernel promises that it is aligned for `F`.
+            #[track_caller]
+            pub fn cast<F: Plain>(self) -> $name<F> {
+                let ty = Type::ptr(F::TYPE);
+                let loc = Loc::caller();
+                let handle = match E::TYPE == F::TYPE {
+                    true => self.raw.handle,
+                    false => record::value(Op::PtrCast, &[self.raw.handle], Some(&ty), loc),
+                };
+                self.with_handle(handle)
+            }
+
+            /// The address moved by `count` elements. Addresses are 64 bits wide: an `i32` count is widened first.
+            #[track_caller]
+            pub fn add<I: Index>(self, count: impl Operand<I, 0>) -> Self {
+                let loc = Loc::caller();
+                let count = index64::<I>(count, loc);
+                self.with_handle(record::value(Op::PtrAdd, &[self.raw.handle, count], None, loc))
+            }
+
+            /// The address moved by `count` bytes.
+            #[track_caller]
+            pub fn byte_add<I: Index>(self, count: impl Operand<I, 0>) -> Self {
+                let loc = Loc::caller();
+                let count = index64::<I>(count, loc);
+                let bytes = record::value(Op::PtrCast, &[self.raw.handle], Some(&Type::ptr(Dtype::U8)), loc);
+                let moved = record::value(Op::PtrAdd, &[bytes, count], None, loc);
+                let ty = Type::ptr(E::TYPE);
+                let back = match E::TYPE == Dtype::U8 {
+                    true => moved,
+                    false => record::value(Op::PtrCast, &[moved], Some(&ty), loc),
+                };
+                self.with_handle(back)
+            }
+
+            /// The same pointer, whose accesses are marked as read or written once.
+            pub fn streaming(self) -> Self {
+                self.with_cache(CacheHint::Streaming)
+            }
+
+            /// The same pointer, whose accesses are marked as used again soon.
+            pub fn keep(self) -> Self {
+                self.with_cache(CacheHint::Keep)
+            }
+
+            /// The elements at `offsets`.
+            #[track_caller]
+            pub fn load<I: Index, const R: usize>(self, offsets: Tile<I, R>) -> Tile<E, R> {
+                let op = Op::Load { masked: false, other: false, cache: self.raw.cache };
+                Tile::new(record::value(op, &[self.raw.handle, offsets.handle], None, Loc::caller()))
+            }
+
+            /// The elements at `offsets` where `mask`, zero elsewhere.
+            #[track_caller]
+            pub fn load_masked<I: Index, const R: usize>(
+                self,
+                offsets: Tile<I, R>,
+                mask: impl Operand<bool, R>,
+            ) -> Tile<E, R> {
+                let loc = Loc::caller();
+                let Some(args) = unify("load", &[offsets.arg(), mask.arg()], loc) else {
+                    return Tile::poison();
+                };
+                let op = Op::Load { masked: true, other: false, cache: self.raw.cache };
+                Tile::new(record::value(op, &[self.raw.handle, args[0], args[1]], None, loc))
+            }
+
+            /// The elements at `offsets` where `mask`, `other` elsewhere.
+            #[track_caller]
+            pub fn load_or<I: Index, const R: usize>(
+                self,
+                offsets: Tile<I, R>,
+                mask: impl Operand<bool, R>,
+                other: impl Operand<E, R>,
+            ) -> Tile<E, R> {
+                let loc = Loc::caller();
+                let args = unify("load", &[offsets.arg(), mask.arg(), other.arg()], loc);
+                let Some(args) = args else { return Tile::poison() };
+                let op = Op::Load { masked: true, other: true, cache: self.raw.cache };
+                Tile::new(record::value(op, &[self.raw.handle, args[0], args[1], args[2]], None, loc))
+            }
+
+            /// The element at a run-time index, as a scalar.
+            #[track_caller]
+            pub fn get<I: Index>(self, index: impl Operand<I, 0>) -> Scalar<E> {
+                let loc = Loc::caller();
+                let index = scalar::<I>(index, loc);
+                let op = Op::Load { masked: false, other: false, cache: self.raw.cache };
+                Tile::new(record::value(op, &[self.raw.handle, index], None, loc))
             }
         }
     };

@@ -21,7 +21,7 @@ pub use debug::{Printable, device_assert, device_print, static_assert};
 pub use dot::DotWith;
 pub use inline_ptx::InlinePtx;
 pub(crate) use memory::scalar;
-pub use memory::{Memory, Ptr, PtrMut};
+pub use memory::{Ptr, PtrMut};
 pub use quant::Word;
 pub use reduce::Combined;
 pub(crate) use view::Dims;

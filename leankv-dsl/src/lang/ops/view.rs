@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use super::memory::{Memory, Ptr, PtrMut, index64};
+use super::memory::{Ptr, PtrMut, index64};
 use crate::ir::{BinaryOp, CmpOp, Const, Dtype, Loc, Op, Shape, Type};
 use crate::lang::element::{Index, Plain};
 use crate::lang::record::{self, Handle};

@@ -2,6 +2,7 @@
 
 mod control;
 mod mistakes;
+mod ops;
 
 use crate::diag::Diagnostics;
 use crate::ir::{Func, verify};
