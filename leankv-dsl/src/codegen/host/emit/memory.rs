@@ -164,7 +164,7 @@ impl Emit<'_, '_> {
                     Place::One(at) | Place::Next(at) => {
                         self.b.load(elem, place_lanes, self.b.offset(pointer, elem, at), invariant)
                     }
-                    Place::Any(at) => self.gather(elem, pointer, at, None, lanes)?,
+                    Place::Any(at) => self.gather(elem, pointer, at, None, lanes, invariant)?,
                 };
                 Ok(Val { v: self.from_memory(dtype, raw, place_lanes), lanes: place_lanes })
             }
@@ -189,9 +189,9 @@ impl Emit<'_, '_> {
                     }
                     Place::One(at) => {
                         let at = self.b.splat(at, lanes);
-                        self.gather(elem, pointer, at, Some(mask_vector), lanes)?
+                        self.gather(elem, pointer, at, Some(mask_vector), lanes, invariant)?
                     }
-                    Place::Any(at) => self.gather(elem, pointer, at, Some(mask_vector), lanes)?,
+                    Place::Any(at) => self.gather(elem, pointer, at, Some(mask_vector), lanes, invariant)?,
                 };
                 let loaded = Val { v: self.from_memory(dtype, raw, lanes), lanes };
                 Ok(match default {
@@ -210,7 +210,7 @@ impl Emit<'_, '_> {
         self.masked_call("llvm.masked.load", &types, elem, &[from, mask, zero], 1)
     }
 
-    /// Elements at a vector of offsets; masked-off lanes give zero.
+    /// Elements at a vector of offsets, lane by lane and without branches: masked-off lanes read memory that is always zero.
     fn gather(
         &mut self,
         elem: Elem,
@@ -218,13 +218,16 @@ impl Emit<'_, '_> {
         at: V,
         mask: Option<V>,
         lanes: u32,
+        invariant: bool,
     ) -> Result<V, CodegenError> {
-        let ty = self.b.elem(elem, lanes);
-        let zero = self.b.zero(ty);
-        let mask = mask.unwrap_or_else(|| self.b.int(Elem::I1, lanes, 1));
-        let from = self.b.offset(pointer, elem, at);
-        let types = [ty, self.b.elem(Elem::Ptr, lanes)];
-        self.masked_call("llvm.masked.gather", &types, elem, &[from, mask, zero], 1)
+        let mut from = self.b.offset(pointer, elem, at);
+        if let Some(mask) = mask {
+            from = self.b.select(mask, from, self.b.splat(self.scratch, lanes));
+        }
+        let loaded: Vec<V> = (0..lanes)
+            .map(|lane| self.b.load(elem, 1, self.b.lane(from, lane), invariant))
+            .collect();
+        Ok(self.b.gather_lanes(&loaded))
     }
 
     /// Calls a masked intrinsic; where it takes the alignment as an operand, that is operand `slot`.
