@@ -22,6 +22,27 @@ impl Code {
     }
 }
 
+/// Words that say nothing to a user: names of this crate's own types, of Rust's, of libraries. Tests hold messages and pages free
+/// of them.
+pub const INTERNAL_WORDS: &[&str] = &[
+    "Inst",
+    "SmallVec",
+    "Value(",
+    "Some(",
+    "None",
+    "unwrap",
+    "panic",
+    "LinearLayout",
+    "LLVM ERROR",
+    "Shape(",
+    "Tile {",
+    "Dtype",
+    "TypeError",
+    "BuildError",
+    "Op::",
+    "usize",
+];
+
 macro_rules! codes {
     ($($code:ident)*) => {
         /// All codes in rising order.

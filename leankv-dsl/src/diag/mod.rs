@@ -15,6 +15,6 @@ mod render;
 #[cfg(test)]
 mod tests;
 
-pub use codes::{CODES, Code, explain};
+pub use codes::{CODES, Code, INTERNAL_WORDS, explain};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use render::Render;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{CODES, explain};
+use super::{CODES, INTERNAL_WORDS, explain};
 use crate::ir;
 
 /// What a code points to, in the manner of `explain`.
@@ -130,32 +130,11 @@ fn every_code_in_the_sources_is_registered_and_every_registered_code_is_used_and
     assert!(untested.is_empty(), "codes that no test produces: {untested:?}");
 }
 
-/// Names of this crate's own types and other words that say nothing to a user.
-const FORBIDDEN: &[&str] = &[
-    "Inst",
-    "SmallVec",
-    "Value(",
-    "Some(",
-    "None",
-    "unwrap",
-    "panic",
-    "LinearLayout",
-    "LLVM ERROR",
-    "arena",
-    "Shape(",
-    "Tile {",
-    "Dtype",
-    "TypeError",
-    "BuildError",
-    "Op::",
-    "usize",
-];
-
 #[test]
 fn messages_name_nothing_internal() {
     for code in CODES {
         let (lang, wrong) = fences(code.page)[0];
-        for word in FORBIDDEN.iter().filter(|_| lang == "tile") {
+        for word in INTERNAL_WORDS.iter().filter(|_| lang == "tile") {
             assert!(!code.page.contains(word), "{}: the page says `{word}`", code.code);
             let shown = match ir::parse("example.tile", wrong) {
                 Err(error) => error.to_string(),

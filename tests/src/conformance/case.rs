@@ -1,9 +1,7 @@
 //! A case: a kernel, its arguments, and what its outputs must be. And the builder that cases are made with.
 
 use leankv_dsl::interp::ScalarValue;
-use leankv_dsl::ir::{
-    Access, Builder, CacheHint, Const, Dtype, Func, Inst, Loc, Op, Param, Type, Value,
-};
+use leankv_dsl::ir::{Access, Builder, CacheHint, Const, Dtype, Func, Inst, Loc, Op, Param, Type, Value};
 
 use super::number::{Num, size, write_all};
 

@@ -96,7 +96,8 @@ pub fn values(dtype: Dtype, n: usize, rng: &mut Rng) -> Vec<Num> {
 /// `n` pairs: each special value with each, then random ones.
 pub fn pairs(dtype: Dtype, n: usize, rng: &mut Rng) -> (Vec<Num>, Vec<Num>) {
     let specials = specials(dtype);
-    let mut out: Vec<(Num, Num)> = specials.iter().flat_map(|&a| specials.iter().map(move |&b| (a, b))).collect();
+    let mut out: Vec<(Num, Num)> =
+        specials.iter().flat_map(|&a| specials.iter().map(move |&b| (a, b))).collect();
     out.truncate(n);
     while out.len() < n {
         out.push((random(dtype, rng), random(dtype, rng)));

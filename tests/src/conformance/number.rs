@@ -74,7 +74,8 @@ impl Short {
         let lower = above - 1;
         // Beyond the largest value the next one counts as if the exponent went on.
         let largest = positive[positive.len() - 1];
-        let upper_value = positive.get(above).copied().unwrap_or(2.0 * largest - positive[positive.len() - 2]);
+        let upper_value =
+            positive.get(above).copied().unwrap_or(2.0 * largest - positive[positive.len() - 2]);
         let middle = (positive[lower] + upper_value) / 2.0;
         let up = m > middle || (m == middle && lower % 2 == 1);
         sign | (lower + usize::from(up)) as u16

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use leankv_dsl::diag::CODES;
+use leankv_dsl::diag::{CODES, INTERNAL_WORDS};
 use leankv_dsl::ir::{self, AtomicOp, BinaryOp, CmpOp, Combine, CombineKind, Op, UnaryOp};
 
 /// The ops without variants of their own.
@@ -117,4 +117,17 @@ fn every_rule_of_types_and_of_the_verifier_is_broken_in_a_file() {
             assert!(all.contains(&format!("; error: {code}: ")), "no file in filetests/verify breaks {code}");
         }
     }
+}
+
+#[test]
+fn messages_name_nothing_internal() {
+    let mut seen = 0;
+    for line in texts("verify").concat().lines().chain(texts("parse").concat().lines()) {
+        for message in line.split("; error:").skip(1) {
+            seen += 1;
+            let word = INTERNAL_WORDS.iter().find(|word| message.contains(**word));
+            assert_eq!(word, None, "{message}");
+        }
+    }
+    assert!(seen > 100, "{seen}");
 }

@@ -26,6 +26,8 @@ mod check;
 mod coverage_tests;
 mod directive;
 mod expect;
+#[cfg(test)]
+mod mutation_tests;
 mod run;
 
 use std::path::Path;
