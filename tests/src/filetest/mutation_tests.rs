@@ -3,11 +3,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use leankv_dsl::codegen::nvptx::NvptxTarget;
 use leankv_dsl::interp::{self, Arg, Memory, Options, ScalarValue};
-use leankv_dsl::ir::{self, Dtype, Func};
+use leankv_dsl::ir::{self, Dtype, Func, Op};
 use leankv_dsl::pass::{Facts, standard};
 
-use crate::conformance::data::Rng;
+use crate::conformance::case::Slot;
+use crate::conformance::data::{Rng, small};
+use crate::conformance::number::write_all;
+use crate::conformance::{Case, CaseArg, Check, Executor, Failure, compare, executors};
 
 /// Damaged texts a file.
 const TRIES: usize = 60;
@@ -75,6 +79,12 @@ fn scalar(dtype: Dtype) -> ScalarValue {
     }
 }
 
+/// Tiles of 2^24 elements are valid but slow.
+fn is_small(func: &Func) -> bool {
+    let small = |v: ir::Value| func.ty(v).shape().is_none_or(|s| s.elements() <= 4096);
+    func.walk().into_iter().flat_map(|i| func.inst(i).results.clone()).all(small)
+}
+
 /// Runs a kernel on buffers of 4 KiB; it may fault, and mostly does.
 fn launch(func: &Func) {
     let mut memory = Memory::new();
@@ -124,4 +134,88 @@ fn damaged_kernels_are_refused_or_run() {
     }
     // The damage is mild enough to get behind the parser and the verifier.
     assert!(parsed > 1000 && valid > 300, "{parsed} parsed, {valid} were valid");
+}
+
+/// The kernel with buffers of small numbers.
+fn case(func: &Func, rng: &mut Rng) -> Case {
+    let args = func.params.iter().map(|p| {
+        let dtype = p.ty.dtype();
+        if !p.ty.is_ptr() {
+            return CaseArg::Scalar(scalar(dtype));
+        }
+        let bytes = write_all(dtype, small(dtype, 512, 40, rng));
+        CaseArg::Buffer(Slot { name: p.name.clone(), dtype, bytes, output: None })
+    });
+    Case {
+        name: func.name.clone(),
+        func: func.clone(),
+        grid: [1, 1, 1],
+        args: args.collect(),
+        fails: false,
+        check_division: true,
+    }
+}
+
+/// Whether a kernel ends within a few steps and without a fault: the others only have to compile or to be refused.
+fn is_tame(case: &Case) -> bool {
+    let mut memory = Memory::new();
+    let args: Vec<Arg> = case
+        .args
+        .iter()
+        .map(|arg| match arg {
+            CaseArg::Buffer(slot) => Arg::Buffer(memory.alloc_bytes(&slot.bytes), 0),
+            CaseArg::Scalar(value) => Arg::Scalar(*value),
+        })
+        .collect();
+    let options = Options { max_steps: 20_000, ..Options::default() };
+    interp::launch(&case.func, case.grid, &args, &mut memory, &options).is_ok()
+}
+
+fn agree(name: &str, case: &Case) {
+    let show = |what: &str, message: &str| panic!("{name}, {what}: {message}\n{}", case.func);
+    if !is_tame(case) {
+        for target in [NvptxTarget::Sm80, NvptxTarget::Sm120] {
+            if let Err(Failure::Broken(message)) = executors::ptx::compile(case, 4, target) {
+                show("PTX", &message);
+            }
+        }
+        return;
+    }
+    let want = executors::Interp.run(case).expect("the kernel was run before");
+    for executor in executors::all() {
+        let got = match executor.run(case) {
+            Ok(got) => got,
+            Err(Failure::Unsupported(_)) => continue,
+            Err(failure) => return show(executor.name(), &format!("{failure:?}")),
+        };
+        for ((slot, got), want) in case.buffers().zip(&got).zip(&want) {
+            let check = Check::Close { rel: 2e-6, abs: 2e-6 };
+            if let Some(difference) = compare::differences(&slot.name, slot.dtype, check, got, want) {
+                show(executor.name(), &difference);
+            }
+        }
+    }
+}
+
+/// `LEANKV_FUZZ=500` looks longer.
+#[test]
+fn damaged_kernels_give_the_same_on_every_executor() {
+    let tries = std::env::var("LEANKV_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let mut tested = 0;
+    for (name, text) in
+        texts().into_iter().filter(|(name, _)| name.contains("/run/") || name.contains("/opt/"))
+    {
+        let mut rng = Rng::named(&name);
+        for _ in 0..tries {
+            let damaged = damage(&text, &mut rng);
+            for func in ir::parse_all("damaged.tile", &damaged).unwrap_or_default() {
+                let prints = func.walk().iter().any(|&i| matches!(func.inst(i).op, Op::Print { .. }));
+                if !prints && ir::verify(&func).is_ok() && is_small(&func) {
+                    agree(&name, &case(&func, &mut rng));
+                    tested += 1;
+                }
+            }
+        }
+    }
+    assert!(tested > 30, "{tested}");
 }

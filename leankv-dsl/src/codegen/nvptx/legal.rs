@@ -49,6 +49,20 @@ fn check_inst(func: &Func, inst: Inst, target: NvptxTarget) -> Result<(), Codege
         (Op::AtomicRmw { op: AtomicOp::Add, .. }, Some(Dtype::BF16)) if target < NvptxTarget::Sm90 => {
             refuse("atomic add of bf16".to_owned(), "the first GPU with it is sm_90; add in f32 instead")
         }
+        (
+            Op::ConvertLayout
+            | Op::LocalAlloc
+            | Op::AsyncCopy { .. }
+            | Op::AsyncCommit
+            | Op::AsyncWait { .. }
+            | Op::LocalLoad
+            | Op::LocalStore
+            | Op::Barrier,
+            _,
+        ) => refuse(
+            data.op.name().to_owned(),
+            "the GPU passes make it where it is needed; a kernel does not contain it",
+        ),
         (Op::Print { .. }, _) => {
             refuse("print".to_owned(), "kernels print on the interpreter and on the host device")
         }
