@@ -2,7 +2,7 @@
 
 use super::macros::lanes;
 use crate::decode::cx::{Cx, Res};
-use crate::decode::op::{Clock, Op, Reg};
+use crate::decode::op::{Op, Reg, Timer};
 use crate::decode::{Sym, Width};
 use crate::syntax::ast::Operand;
 use crate::ty::Ty;
@@ -53,12 +53,12 @@ fn copy(ty: Ty) -> Option<AluFn> {
 fn clock(cx: &mut Cx<'_, '_>) -> Res<Option<Op>> {
     let Operand::Name(n) = cx.operand(1)? else { return Ok(None) };
     let (which, ty) = match n.as_str() {
-        "%clock" => (Clock::Clock, Ty::U32),
-        "%clock_hi" => (Clock::ClockHi, Ty::U32),
-        "%clock64" => (Clock::Clock64, Ty::U64),
-        "%globaltimer" => (Clock::Global, Ty::U64),
-        "%globaltimer_lo" => (Clock::GlobalLo, Ty::U32),
-        "%globaltimer_hi" => (Clock::GlobalHi, Ty::U32),
+        "%clock" => (Timer::Cycles, Ty::U32),
+        "%clock_hi" => (Timer::CyclesHi, Ty::U32),
+        "%clock64" => (Timer::Cycles64, Ty::U64),
+        "%globaltimer" => (Timer::Global, Ty::U64),
+        "%globaltimer_lo" => (Timer::GlobalLo, Ty::U32),
+        "%globaltimer_hi" => (Timer::GlobalHi, Ty::U32),
         _ => return Ok(None),
     };
     let slot = cx.dst(0, ty)?;

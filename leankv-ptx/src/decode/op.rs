@@ -307,10 +307,10 @@ pub(crate) struct Call {
 
 /// Registers whose value depends on when they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Clock {
-    Clock,
-    ClockHi,
-    Clock64,
+pub(crate) enum Timer {
+    Cycles,
+    CyclesHi,
+    Cycles64,
     Global,
     GlobalLo,
     GlobalHi,
@@ -360,7 +360,7 @@ pub(crate) enum Op {
     Mbar(Box<Mbar>),
     ReadClock {
         d: Reg,
-        which: Clock,
+        which: Timer,
     },
     Nanosleep,
 }

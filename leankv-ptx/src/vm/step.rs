@@ -5,7 +5,7 @@ use super::context::{At, Ctx, Worker};
 use super::regs::Regs;
 use super::warp::{Group, Meet, NONE, State, Warp};
 use crate::config::Divergence;
-use crate::decode::op::{Clock, Guard, Op, Reg};
+use crate::decode::op::{Guard, Op, Reg, Timer};
 use crate::error::FaultKind;
 use crate::finding::FindingKind;
 
@@ -46,7 +46,7 @@ impl Ctx<'_> {
                 continue;
             }
             let mut turn = if independent {
-                1 + warp.rng.as_mut().map_or(0, |r| r.below(24)) as u32
+                1 + warp.rng.as_mut().map_or(0, |r| r.below(8)) as u32
             } else if warp.groups.is_empty() {
                 left
             } else {
@@ -208,11 +208,11 @@ impl Ctx<'_> {
                 self.ticks += 1;
                 let t = self.ticks * 4;
                 let v = match which {
-                    Clock::Clock | Clock::Clock64 => t,
-                    Clock::ClockHi => t >> 32,
-                    Clock::Global => t * 32,
-                    Clock::GlobalLo => (t * 32) & 0xffff_ffff,
-                    Clock::GlobalHi => (t * 32) >> 32,
+                    Timer::Cycles | Timer::Cycles64 => t,
+                    Timer::CyclesHi => t >> 32,
+                    Timer::Global => t * 32,
+                    Timer::GlobalLo => (t * 32) & 0xffff_ffff,
+                    Timer::GlobalHi => (t * 32) >> 32,
                 };
                 match d {
                     Reg::R64(s) => frame.regs.put64(*s, m, &[v; 32]),
@@ -376,7 +376,7 @@ fn split_at_random(warp: &mut Warp, g: Group) {
         return;
     };
     let roll = rng.next();
-    if roll & 3 == 0 && g.mask.count_ones() > 1 {
+    if roll & 1 == 0 && g.mask.count_ones() > 1 {
         let part = (roll >> 32) as u32 & g.mask;
         if part != 0 && part != g.mask {
             warp.groups.push(Group { mask: part, ..g });
