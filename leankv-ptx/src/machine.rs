@@ -259,7 +259,7 @@ impl Machine {
     /// # Errors
     /// Zero size, a bad alignment, or no memory left.
     pub fn alloc(&mut self, bytes: u64, align: u64) -> Result<u64, Error> {
-        self.memory.alloc(bytes, align).map_err(|message| Error::Alloc { bytes, align, message })
+        self.memory.alloc(bytes, align, false).map_err(|message| Error::Alloc { bytes, align, message })
     }
 
     /// Frees an allocation. Its addresses are never used again.
@@ -326,11 +326,13 @@ impl Machine {
                 addresses.push(0);
                 continue;
             }
-            let address = self.alloc(v.bytes.max(1), u64::from(v.align.max(16)))?;
-            let mut data = v.data.clone();
-            // Variables without an initialiser start as zeros.
-            data.resize(v.bytes as usize, 0);
-            self.write(address, &data)?;
+            let (bytes, align) = (v.bytes.max(1), u64::from(v.align.max(16)));
+            // Variables start as zeros, their initialiser on top.
+            let address = self
+                .memory
+                .alloc(bytes, align, true)
+                .map_err(|message| Error::Alloc { bytes, align, message })?;
+            self.write(address, &v.data)?;
             self.name(address, &v.name);
             addresses.push(address);
         }

@@ -36,15 +36,16 @@ pub(crate) struct Alloc {
 }
 
 fn zeroed(words: usize) -> Box<[AtomicU64]> {
-    let mut v = Vec::with_capacity(words);
-    v.resize_with(words, || AtomicU64::new(0));
-    v.into()
+    let raw: *mut [u64] = Box::into_raw(vec![0u64; words].into_boxed_slice());
+    // Zeroed by the allocator, so that untouched pages cost nothing.
+    // SAFETY: AtomicU64 has the size, alignment and validity of u64, and the box is owned here.
+    unsafe { Box::from_raw(raw as *mut [AtomicU64]) }
 }
 
 fn zeroed32(words: usize) -> Box<[AtomicU32]> {
-    let mut v = Vec::with_capacity(words);
-    v.resize_with(words, || AtomicU32::new(0));
-    v.into()
+    let raw: *mut [u32] = Box::into_raw(vec![0u32; words].into_boxed_slice());
+    // SAFETY: AtomicU32 has the size, alignment and validity of u32, and the box is owned here.
+    unsafe { Box::from_raw(raw as *mut [AtomicU32]) }
 }
 
 macro_rules! accessors {
@@ -157,7 +158,8 @@ impl GlobalMemory {
         GlobalMemory { allocs: Vec::new(), next: FIRST, used: 0, limit, track_init }
     }
 
-    pub(crate) fn alloc(&mut self, bytes: u64, align: u64) -> Result<u64, String> {
+    /// `written` says that its zeros count as written.
+    pub(crate) fn alloc(&mut self, bytes: u64, align: u64, written: bool) -> Result<u64, String> {
         if !align.is_power_of_two() || align > 1 << 20 {
             return Err("the alignment must be a power of two up to 1 MiB".to_string());
         }
@@ -173,7 +175,7 @@ impl GlobalMemory {
             base,
             bytes,
             data: zeroed(words),
-            init: if self.track_init { zeroed(words) } else { Box::default() },
+            init: if self.track_init && !written { zeroed(words) } else { Box::default() },
             freed: false,
             read_only: false,
             name: None,
