@@ -1,5 +1,6 @@
 //! Tile IR to code: verifier, passes, and the code generator of the target.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,11 +55,17 @@ pub(crate) fn lower(
         notes: Vec::new(),
         compile_ms: 0.0,
     };
-    let mut kernel = match target {
+    // The last line of defence: what a code generator did not foresee is its bug, and must not end the user's process.
+    let generated = catch_unwind(AssertUnwindSafe(|| match target {
         Target::Host => for_host(&func, info, options),
         Target::Gpu(sm) => for_gpu(&func, sm, info, options),
-    }
-    .map_err(failed)?;
+    }))
+    .unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let message = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(CodegenError::Malformed(format!("code generation for {target} stopped: {message}")))
+    });
+    let mut kernel = generated.map_err(failed)?;
     kernel.info.compile_ms = start.elapsed().as_secs_f64() * 1e3;
     Ok(kernel)
 }

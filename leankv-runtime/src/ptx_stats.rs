@@ -46,22 +46,29 @@ impl PtxStats {
 pub fn opcode_histogram(ptx: &str) -> BTreeMap<String, u32> {
     let mut out = BTreeMap::new();
     let mut depth = 0u32;
+    // An instruction may run over several lines: `mma` does, with a line for each operand.
+    let mut statement = String::new();
     for line in ptx.lines() {
         let line = line.split("//").next().unwrap_or_default().trim();
-        let inside = depth > 0;
-        // A line may hold a brace and no instruction, and a vector operand holds both braces.
-        if !line.ends_with(';') {
+        // Between statements, a line without `;` is a label, a directive, or a brace that opens or closes a body.
+        let starts_statement =
+            line.ends_with(';') || line.starts_with(|c: char| c.is_ascii_lowercase() || c == '@');
+        if statement.is_empty() && !(depth > 0 && starts_statement) {
             depth += line.matches('{').count() as u32;
             depth = depth.saturating_sub(line.matches('}').count() as u32);
-        }
-        if !inside || !line.ends_with(';') {
             continue;
         }
-        let words = line.split_whitespace().skip_while(|word| word.starts_with('@'));
-        let Some(opcode) = words.map(|word| word.trim_end_matches(';')).next() else { continue };
+        statement.push_str(line);
+        statement.push(' ');
+        if !line.ends_with(';') {
+            continue;
+        }
+        let words = statement.split_whitespace().skip_while(|word| word.starts_with('@'));
+        let opcode = words.map(|word| word.trim_end_matches(';')).next().unwrap_or_default();
         if opcode.starts_with(|c: char| c.is_ascii_lowercase()) {
             *out.entry(opcode.to_owned()).or_default() += 1;
         }
+        statement.clear();
     }
     out
 }
@@ -124,7 +131,11 @@ $L__BB0_1:
 \t@%p1 bra \t$L__BB0_1;
 \tcp.async.cg.shared.global [%r1], [%rd1], 16;
 \tcp.async.wait_all;
-\tmma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f1,%f2,%f3,%f4}, {%r1,%r2,%r3,%r4}, {%r5,%r6}, {%f1,%f2,%f3,%f4};
+\tmma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32
+\t\t{%f1,%f2,%f3,%f4},
+\t\t{%r1,%r2,%r3,%r4},
+\t\t{%r5,%r6},
+\t\t{%f1,%f2,%f3,%f4};
 \tst.shared::cta.b32 [%r2], %r1;
 \tst.global.v2.b64 [%rd1], {%rd2, %rd3};
 \tbar.sync \t0;
