@@ -5,7 +5,7 @@
 
 use half::f16;
 use leankv_dsl::format::{KvFormat, Tiering};
-use leankv_dsl::lang::attention::{AttentionHooks, Codecs, OnlineSoftmax, PagedKv, Tiers, Work};
+use leankv_dsl::lang::attention::{AttentionHooks, Codecs, OnlineSoftmax, PagedKv, Site, Tiers, Work};
 use leankv_dsl::lang::*;
 
 use crate::pattern::HeadPattern;
@@ -57,8 +57,8 @@ pub struct DecodeSpec {
 
 impl DecodeSpec {
     #[track_caller]
-    fn tiers<C: Codecs>(&self) -> Option<Tiers> {
-        Tiers::new::<C>(&self.tiering, self.head_dim, self.page_bytes, self.block)
+    fn tiers(&self, codecs: &dyn Codecs) -> Option<Tiers> {
+        Tiers::new(codecs, &self.tiering, self.head_dim, self.page_bytes, self.block)
     }
 }
 
@@ -107,9 +107,10 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks>(
     scale: Scalar<f32>,
     kv: PagedKv,
     out: Partials,
+    codecs: C,
     hooks: H,
 ) {
-    let Some(tiers) = spec.tiers::<C>() else { return };
+    let Some(tiers) = spec.tiers(&codecs) else { return };
     let at = Work { head: program_id(0), request: program_id(1), split: program_id(2), splits: spec.splits };
     let position = query_positions.get([at.request]);
     let q = q.tile((at.request, at.head, 0), [1, spec.group, spec.head_dim]).load().squeeze(0);
@@ -119,15 +120,14 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks>(
     for tier in tiers.iter() {
         let first = if comptime(tier.is_low()) { kv.length(at, false) } else { lit(0) };
         for block in kv.blocks(at, tier, spec.stages) {
-            let keys = block.positions();
+            let site = Site { request: at.request, head: at.head, position, keys: block.positions() };
             let mut seen = block.valid();
-            for more in
-                [attends(spec.pattern, position, keys), hooks.mask(keys, position)].into_iter().flatten()
+            for more in [attends(spec.pattern, position, site.keys), hooks.mask(&site)].into_iter().flatten()
             {
                 seen &= more;
             }
-            let logits = hooks.key_logits(block.logits(q), keys) * scale;
-            let logits = hooks.logits(logits, keys, position);
+            let logits = hooks.key_logits(block.logits(q), q, &site) * scale;
+            let logits = hooks.logits(logits, &site);
             let logits = seen.expand_dims(0).broadcast(logits.extents()).select(logits, f32::NEG_INFINITY);
             if spec.significance {
                 let token = element(first + block.first_token());
@@ -162,9 +162,10 @@ pub fn merge_splits<C: Codecs, H: AttentionHooks>(
     kv: PagedKv,
     #[arg(align = 16)] out: ViewMut<f32, 3>,
     lse: ViewMut<f32, 2>,
+    codecs: C,
     hooks: H,
 ) {
-    let Some(tiers) = spec.tiers::<C>() else { return };
+    let Some(tiers) = spec.tiers(&codecs) else { return };
     let (head, request) = (program_id(0), program_id(1));
     let mut merged = OnlineSoftmax::new(spec.group, spec.head_dim);
     for split in range(0, spec.splits as i32) {

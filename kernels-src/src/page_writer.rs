@@ -4,7 +4,7 @@
 //! [`reference::append_token`](crate::reference::append_token).
 
 use leankv_dsl::format::{KvFormat, Tiering};
-use leankv_dsl::lang::attention::{Codecs, Slots, Tiers};
+use leankv_dsl::lang::attention::{Codecs, Slots, Tiers, Tokens};
 use leankv_dsl::lang::*;
 
 /// Formats whose kernels are tested at every declared specialisation.
@@ -33,9 +33,9 @@ pub struct WriterSpec {
 
 impl WriterSpec {
     #[track_caller]
-    fn tiers<C: Codecs>(&self, block: usize) -> Option<Tiers> {
+    fn tiers(&self, codecs: &dyn Codecs, block: usize) -> Option<Tiers> {
         let tiering = Tiering { high: self.format, low: None };
-        Tiers::new::<C>(&tiering, self.head_dim, self.page_bytes, block)
+        Tiers::new(codecs, &tiering, self.head_dim, self.page_bytes, block)
     }
 }
 
@@ -55,8 +55,9 @@ pub fn write_prompt<C: Codecs, E: Float>(
     positions: View<i32, 1>,
     pages: View<i32, 2>,
     #[arg(align = 128)] arena: PtrMut<u8>,
+    codecs: C,
 ) {
-    let Some(tiers) = spec.tiers::<C>(spec.block) else { return };
+    let Some(tiers) = spec.tiers(&codecs, spec.block) else { return };
     let tier = tiers.high();
     let (per_page, tokens) = (tier.layout().blocks_per_page() as i32, tier.layout().tokens() as i32);
     let (number, head) = (program_id(0), program_id(1));
@@ -72,35 +73,36 @@ pub fn write_prompt<C: Codecs, E: Float>(
     let positions = positions.tile(element(first), [spec.block]).load();
     let page = if end.gt(0) { pages.get([head, index]) } else { lit(0) };
     let slots = Slots::new(tier, arena, page, slot, spec.block, valid);
-    slots.store(keys.squeeze(1).cast(), values.squeeze(1).cast(), significance, positions);
+    slots.store(keys.squeeze(1).cast(), values.squeeze(1).cast(), significance, Tokens { positions, head });
 }
 
-/// Appends one token to every list of pages, after `lengths` tokens, with significance 0. A list is one (request, KV head).
+/// Appends one token to every (request, KV head), after `lengths` tokens, with significance 0.
 ///
-/// * Shapes: `keys`, `values` are `[lists, head_dim]`; `lengths`, `positions` are `[lists]`; `pages` is `[lists, pages_per_list]`;
-///   `arena` is `[pages, page_bytes]` bytes, aligned to 128.
-/// * Grid: `[lists]`.
-/// * Values: the caller advances the lengths; each list has room for one more token.
+/// * Shapes: `keys`, `values` are `[requests, kv_heads, head_dim]`; `positions` is `[requests]`; `lengths` is `[requests, kv_heads]`; `pages` is
+///   `[requests, kv_heads, pages_per_head]`; `arena` is `[pages, page_bytes]` bytes, aligned to 128.
+/// * Grid: `[kv_heads, requests]`.
+/// * Values: the caller advances the lengths; each list of pages has room for one more token.
 /// * Errors: a page that cannot hold one token is refused at specialisation.
 #[kernel]
 pub fn append_token<C: Codecs, E: Float>(
     #[comptime] spec: WriterSpec,
-    #[arg(align = 16)] keys: View<E, 2>,
-    #[arg(align = 16)] values: View<E, 2>,
+    #[arg(align = 16)] keys: View<E, 3>,
+    #[arg(align = 16)] values: View<E, 3>,
     positions: View<i32, 1>,
-    lengths: View<i32, 1>,
-    pages: View<i32, 2>,
+    lengths: View<i32, 2>,
+    pages: View<i32, 3>,
     #[arg(align = 128)] arena: PtrMut<u8>,
+    codecs: C,
 ) {
-    let Some(tiers) = spec.tiers::<C>(1) else { return };
+    let Some(tiers) = spec.tiers(&codecs, 1) else { return };
     let tier = tiers.high();
     let tokens = tier.layout().tokens() as i32;
-    let list = program_id(0);
-    let length = lengths.get([list]);
-    let page = pages.get([list, length / tokens]);
+    let (head, request) = (program_id(0), program_id(1));
+    let length = lengths.get([request, head]);
+    let page = pages.get([request, head, length / tokens]);
     let slots = Slots::new(tier, arena, page, length % tokens, 1, Tile::full([1], true));
-    let extents = [1, spec.head_dim];
-    let (keys, values) = (keys.tile((list, 0), extents).load(), values.tile((list, 0), extents).load());
-    let position = positions.tile(list, [1]).load();
-    slots.store(keys.cast(), values.cast(), Tile::zeros([1]), position);
+    let (at, extents) = ((request, head, 0), [1, 1, spec.head_dim]);
+    let (keys, values) = (keys.tile(at, extents).load(), values.tile(at, extents).load());
+    let tokens = Tokens { positions: positions.tile(request, [1]).load(), head };
+    slots.store(keys.squeeze(1).cast(), values.squeeze(1).cast(), Tile::zeros([1]), tokens);
 }

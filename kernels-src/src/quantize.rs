@@ -3,7 +3,7 @@
 //! Codes and metadata equal [`reference::quantize`](crate::reference::quantize) bit for bit.
 
 use leankv_dsl::format::CodecSpec;
-use leankv_dsl::lang::attention::{Codecs, Rows, RowsMut};
+use leankv_dsl::lang::attention::{Codecs, Rows, RowsMut, Tokens};
 use leankv_dsl::lang::*;
 
 /// Codecs whose kernels are tested at every declared specialisation.
@@ -36,10 +36,17 @@ fn fits(codec: &dyn attention::Codec, head_dim: usize) -> bool {
     }
 }
 
+/// Rows without a sequence: their positions are their numbers.
+#[track_caller]
+fn numbered(first: Scalar<i64>, rows: usize) -> Tokens {
+    Tokens { positions: first.cast::<i32>() + iota(rows), head: lit(0) }
+}
+
 /// Quantises `x: [rows, head_dim]`, each row (and each group of it) by itself.
 ///
 /// * Shapes: `codes` is `[rows, head_dim * bits / 8]` bytes, `meta` is `[rows, groups, meta words]` 16-bit floats as bit patterns; both are
-///   aligned to 128 bytes. `n` is the number of rows.
+///   aligned to 128 bytes. `n` is the number of rows;
+///   `codecs` says what the codec's name means.
 /// * Grid: `[ceil(n / rows)]`.
 /// * Values: NaN and infinities as [`quant`](leankv_dsl::format::quant) says.
 /// * Errors: a head dim that the codec cannot code is refused at specialisation.
@@ -51,8 +58,9 @@ pub fn quantize<C: Codecs>(
     #[arg(align = 16)] x: View<f32, 2>,
     #[arg(align = 128)] codes: PtrMut<u8>,
     #[arg(align = 128)] meta: PtrMut<u16>,
+    codecs: C,
 ) {
-    let codec = C::keys(&spec.codec);
+    let codec = codecs.keys(&spec.codec);
     if comptime(!fits(&*codec, spec.head_dim)) {
         return;
     }
@@ -60,7 +68,8 @@ pub fn quantize<C: Codecs>(
     let left = (n - first).min(spec.rows as i64).cast::<i32>();
     let rows = x.tile((element(first), 0), [spec.rows, spec.head_dim]).load();
     let valid = iota(spec.rows).lt(left);
-    RowsMut::flat(&*codec, spec.head_dim, codes, meta, first, spec.rows, valid).store(&codec.encode(rows));
+    RowsMut::flat(&*codec, spec.head_dim, codes, meta, first, spec.rows, valid)
+        .store(&codec.encode(rows, numbered(first, spec.rows)));
 }
 
 /// The values of quantised rows: the inverse of [`quantize`](fn@quantize) up to the codec's error.
@@ -76,15 +85,17 @@ pub fn dequantize<C: Codecs>(
     #[arg(align = 128)] codes: Ptr<u8>,
     #[arg(align = 128)] meta: Ptr<u16>,
     #[arg(align = 16)] out: ViewMut<f32, 2>,
+    codecs: C,
 ) {
-    let codec = C::keys(&spec.codec);
+    let codec = codecs.keys(&spec.codec);
     if comptime(!fits(&*codec, spec.head_dim)) {
         return;
     }
     let first = program_id(0).cast::<i64>() * spec.rows as i64;
     let left = (n - first).min(spec.rows as i64).cast::<i32>();
     let valid = iota(spec.rows).lt(left);
-    let rows = Rows::flat(&*codec, spec.head_dim, codes, meta, first, spec.rows, valid);
+    let rows =
+        Rows::flat(&*codec, spec.head_dim, codes, meta, first, spec.rows, valid, numbered(first, spec.rows));
     let extents = [spec.rows, spec.head_dim];
     out.tile((element(first), 0), extents)
         .store_masked(codec.decode(&rows), valid.expand_dims(1).broadcast(extents));

@@ -40,9 +40,9 @@ fn check(format: &str, head_dim: usize, tokens: usize) {
     let lengths = vec![tokens as i32; heads];
     append_token(&paged, &mut expected, &ids, &lengths, &key32, &value32, 77).unwrap();
     let mut run = Run::new(find("append_token").unwrap(), &settings);
-    run.view("keys", &key, &[heads, head_dim]).view("values", &value, &[heads, head_dim]);
-    run.view("positions", &vec![77i32; heads], &[heads]).view("lengths", &lengths, &[heads]);
-    run.view("pages", &ids, &[heads, per_head]).buffer("arena", &arena);
+    run.view("keys", &key, &[1, heads, head_dim]).view("values", &value, &[1, heads, head_dim]);
+    run.view("positions", &[77i32], &[1]).view("lengths", &lengths, &[1, heads]);
+    run.view("pages", &ids, &[1, heads, per_head]).buffer("arena", &arena);
     run.launch([heads, 1, 1]);
     assert!(
         run.read::<u8>("arena") == expected,

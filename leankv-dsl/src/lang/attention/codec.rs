@@ -4,8 +4,18 @@ use half::f16;
 
 use super::rows::Rows;
 use crate::format::{CodecShape, CodecSpec};
+use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
 use crate::lang::element::Code;
-use crate::lang::tile::Tile;
+use crate::lang::tile::{Scalar, Tile};
+
+/// Whose keys or values a tile of rows holds, for codecs that depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens {
+    /// Positions of the tokens in their sequence, `[rows]`; 0 in rows that do not exist.
+    pub positions: Tile<i32, 1>,
+    /// The KV head.
+    pub head: Scalar<i32>,
+}
 
 /// Rows of codes with their metadata, before they are stored.
 #[derive(Clone, Debug)]
@@ -37,9 +47,9 @@ pub trait Codec {
     fn shape(&self) -> CodecShape;
 
     /// Codes and metadata of `x: [rows, head_dim]`.
-    fn encode(&self, x: Tile<f32, 2>) -> Encoded;
+    fn encode(&self, x: Tile<f32, 2>, tokens: Tokens) -> Encoded;
 
-    /// The values, `[rows, head_dim]`; zeros in rows that do not exist.
+    /// The values, `[rows, head_dim]`; in rows that do not exist anything finite.
     fn decode(&self, rows: &Rows) -> Tile<f32, 2>;
 
     /// `q k^T` for keys in these rows: `q: [queries, head_dim]` gives `[queries, rows]`.
@@ -60,38 +70,64 @@ pub trait Codec {
 /// Which codecs a kernel uses, given what its specialisation names.
 ///
 /// [`Stock`] takes the codecs of this crate. A user's own come in through [`Of`], or through an `impl` that
-/// looks at the name.
-pub trait Codecs: 'static {
+/// looks at the name. It is a parameter of the kernel, so codecs can bring tables of their own (a codebook, a known offset).
+pub trait Codecs {
     /// The codec of keys.
-    fn keys(named: &CodecSpec) -> Box<dyn Codec>;
+    fn keys(&self, named: &CodecSpec) -> Box<dyn Codec>;
     /// The codec of values.
-    fn values(named: &CodecSpec) -> Box<dyn Codec>;
+    fn values(&self, named: &CodecSpec) -> Box<dyn Codec>;
 }
 
 /// The codecs of this crate: affine, symmetric, unquantised.
 #[derive(Clone, Copy, Debug)]
 pub struct Stock;
 
+impl KernelArg for Stock {
+    fn declare(_: &mut ArgScope, _: &str, _: ArgOptions) -> Self {
+        Stock
+    }
+}
+
 impl Codecs for Stock {
-    fn keys(named: &CodecSpec) -> Box<dyn Codec> {
+    fn keys(&self, named: &CodecSpec) -> Box<dyn Codec> {
         super::stock(named)
     }
 
-    fn values(named: &CodecSpec) -> Box<dyn Codec> {
+    fn values(&self, named: &CodecSpec) -> Box<dyn Codec> {
         super::stock(named)
     }
 }
 
-/// One codec for keys and one for values, whatever the specialisation names.
+/// One codec for keys and one for values, whatever the specialisation names. What they are made of are kernel parameters:
+/// `codecs.keys.table`.
 #[derive(Clone, Copy, Debug)]
-pub struct Of<K, V>(std::marker::PhantomData<fn() -> (K, V)>);
+pub struct Of<K, V> {
+    /// The codec of keys.
+    pub keys: K,
+    /// The codec of values.
+    pub values: V,
+}
 
-impl<K: Codec + Default + 'static, V: Codec + Default + 'static> Codecs for Of<K, V> {
-    fn keys(_: &CodecSpec) -> Box<dyn Codec> {
-        Box::new(K::default())
+impl<K: KernelArg, V: KernelArg> KernelArg for Of<K, V> {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        Of {
+            keys: K::declare(scope, &format!("{name}.keys"), options),
+            values: V::declare(scope, &format!("{name}.values"), options),
+        }
+    }
+}
+
+impl<K, V> Codecs for Of<K, V>
+where
+    K: Codec + KernelArg + Clone + 'static,
+    V: Codec + KernelArg + Clone + 'static,
+{
+    fn keys(&self, _: &CodecSpec) -> Box<dyn Codec> {
+        Box::new(self.keys.clone())
     }
 
-    fn values(_: &CodecSpec) -> Box<dyn Codec> {
-        Box::new(V::default())
+    fn values(&self, _: &CodecSpec) -> Box<dyn Codec> {
+        Box::new(self.values.clone())
     }
 }

@@ -4,6 +4,19 @@ use half::f16;
 
 use crate::lang::tile::{Scalar, Tile};
 
+/// Where logits come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// The request.
+    pub request: Scalar<i32>,
+    /// The KV head.
+    pub head: Scalar<i32>,
+    /// The query's position in its sequence.
+    pub position: Scalar<i32>,
+    /// The keys' positions, `[rows]`; 0 where there is none.
+    pub keys: Tile<i32, 1>,
+}
+
 /// An attention variant. Every method has the meaning of plain attention by default.
 ///
 /// Run-time numbers of a variant (a cap, slopes) are fields: the type is then a kernel parameter through
@@ -11,7 +24,7 @@ use crate::lang::tile::{Scalar, Tile};
 ///
 /// ```
 /// use leankv_dsl::lang::*;
-/// use leankv_dsl::lang::attention::AttentionHooks;
+/// use leankv_dsl::lang::attention::{AttentionHooks, Site};
 ///
 /// /// Logits are squeezed into `-cap .. cap`.
 /// #[derive(Clone, Copy, KernelArg)]
@@ -20,7 +33,7 @@ use crate::lang::tile::{Scalar, Tile};
 /// }
 ///
 /// impl AttentionHooks for SoftCap {
-///     fn logits(&self, logits: Tile<f32, 2>, _: Tile<i32, 1>, _: Scalar<i32>) -> Tile<f32, 2> {
+///     fn logits(&self, logits: Tile<f32, 2>, _: &Site) -> Tile<f32, 2> {
 ///         (logits / self.cap).tanh() * self.cap
 ///     }
 /// }
@@ -32,24 +45,24 @@ pub trait AttentionHooks {
         q
     }
 
-    /// Key logits `q . k` before the scale, `[queries, rows]`; `positions` are the keys' positions.
+    /// Key logits `q . k` before the scale, `[queries, rows]`; `q` is the query as [`query`](AttentionHooks::query) left it.
     #[track_caller]
-    fn key_logits(&self, logits: Tile<f32, 2>, positions: Tile<i32, 1>) -> Tile<f32, 2> {
-        let _ = positions;
+    fn key_logits(&self, logits: Tile<f32, 2>, q: Tile<f16, 2>, site: &Site) -> Tile<f32, 2> {
+        let _ = (q, site);
         logits
     }
 
-    /// Scaled logits, `[queries, rows]`, of keys at `positions` for the query at `position`.
+    /// Scaled logits, `[queries, rows]`.
     #[track_caller]
-    fn logits(&self, logits: Tile<f32, 2>, positions: Tile<i32, 1>, position: Scalar<i32>) -> Tile<f32, 2> {
-        let _ = (positions, position);
+    fn logits(&self, logits: Tile<f32, 2>, site: &Site) -> Tile<f32, 2> {
+        let _ = site;
         logits
     }
 
     /// Which keys may be attended to besides what the head pattern says, `[rows]`; `None` for all.
     #[track_caller]
-    fn mask(&self, positions: Tile<i32, 1>, position: Scalar<i32>) -> Option<Tile<bool, 1>> {
-        let _ = (positions, position);
+    fn mask(&self, site: &Site) -> Option<Tile<bool, 1>> {
+        let _ = site;
         None
     }
 

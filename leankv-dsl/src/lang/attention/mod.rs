@@ -18,9 +18,9 @@ mod paged;
 mod rows;
 mod stock;
 
-pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock};
+pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock, Tokens};
 pub use half16::{decode16, encode16, floor16, positive_scale16};
-pub use hooks::{AttentionHooks, Plain};
+pub use hooks::{AttentionHooks, Plain, Site};
 pub use online::OnlineSoftmax;
 pub use paged::{Block, PagedKv, Slots, Tier, TierLayout, Tiers, Work};
 pub use rows::{Rows, RowsMut};

@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use super::codec::{Codec, Codecs};
+use super::codec::{Codec, Codecs, Tokens};
 use super::rows::{Form, Rows, RowsMut};
 use crate::diag::Diagnostic;
 use crate::format::{Interleave, KvFormat, PageLayout, Segment, Tiering};
@@ -39,15 +39,16 @@ impl Tiers {
     /// Tiers of these formats in pages of `page_bytes`, worked on in blocks of `block` tokens; `None`, reported at the caller's line,
     /// when they do not fit.
     #[track_caller]
-    pub fn new<C: Codecs>(
+    pub fn new(
+        codecs: &dyn Codecs,
         tiering: &Tiering,
         head_dim: usize,
         page_bytes: usize,
         block: usize,
     ) -> Option<Tiers> {
-        let mut high = Tier::new::<C>(&tiering.high, head_dim, page_bytes, block)?;
+        let mut high = Tier::new(codecs, &tiering.high, head_dim, page_bytes, block)?;
         let mut low = match &tiering.low {
-            Some(format) => Some(Tier::new::<C>(format, head_dim, page_bytes, block)?),
+            Some(format) => Some(Tier::new(codecs, format, head_dim, page_bytes, block)?),
             None => None,
         };
         if let Some(low) = &mut low {
@@ -126,13 +127,14 @@ impl TierLayout {
 impl Tier {
     /// The tier of this format in pages of `page_bytes`; `None`, reported at the caller's line, when they do not fit.
     #[track_caller]
-    pub fn new<C: Codecs>(
+    pub fn new(
+        codecs: &dyn Codecs,
         format: &KvFormat,
         head_dim: usize,
         page_bytes: usize,
         block: usize,
     ) -> Option<Tier> {
-        let (keys, values) = (C::keys(&format.key), C::values(&format.value));
+        let (keys, values) = (codecs.keys(&format.key), codecs.values(&format.value));
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let layout = PageLayout::from_shapes(
             keys.shape(),
@@ -221,6 +223,7 @@ pub struct Block<'t> {
     /// Number of the first token in its tier's list.
     first: Scalar<i32>,
     valid: Tile<bool, 1>,
+    tokens: Tokens,
 }
 
 impl PagedKv {
@@ -275,7 +278,10 @@ impl PagedKv {
         let first = index * layout.tokens() as i32 + slot;
         let slots = iota(layout.block);
         let end = (length - first).min(layout.tokens() as i32 - slot);
-        Block { tier, page, slot, first, valid: slots.lt(end) }
+        let valid = slots.lt(end);
+        let positions = layout.locate(page, slot, layout.page.positions()).cast::<i32>();
+        let positions = positions.load_masked(slots, valid);
+        Block { tier, page, slot, first, valid, tokens: Tokens { positions, head: at.head } }
     }
 }
 
@@ -301,6 +307,7 @@ impl Block<'_> {
             codes: read(layout.locate(self.page, self.slot, codes)),
             meta: read(layout.locate(self.page, self.slot, meta)),
             form: layout.form(keys, self.valid, layout.block),
+            tokens: self.tokens,
         }
     }
 
@@ -334,10 +341,8 @@ impl Block<'_> {
     }
 
     /// Positions of the tokens in their sequence, `[block]`; zero where there is none.
-    #[track_caller]
     pub fn positions(&self) -> Tile<i32, 1> {
-        let at = self.words(self.tier.layout.page.positions()).cast::<i32>();
-        at.load_masked(iota(self.tier.layout.block), self.valid)
+        self.tokens.positions
     }
 
     /// Adds to the tokens' significance. Programs of one (request, KV head) must not do it at the same time for one page.
@@ -389,22 +394,22 @@ impl<'t> Slots<'t> {
         }
     }
 
-    /// Encodes and writes keys and values `[count, head_dim]`, and writes significance and positions, `[count]`.
+    /// Encodes and writes keys and values `[count, head_dim]` of these tokens, their significance `[count]` and positions.
     #[track_caller]
     pub fn store(
         &self,
         keys: Tile<f32, 2>,
         values: Tile<f32, 2>,
         significance: Tile<f32, 1>,
-        positions: Tile<i32, 1>,
+        tokens: Tokens,
     ) {
-        self.rows(true).store(&self.tier.keys.encode(keys));
-        self.rows(false).store(&self.tier.values.encode(values));
+        self.rows(true).store(&self.tier.keys.encode(keys, tokens));
+        self.rows(false).store(&self.tier.values.encode(values, tokens));
         let layout = &self.tier.layout;
         let at = layout.locate(self.page, self.slot, layout.page.significance()).cast::<f32>();
         at.store_masked(iota(self.count), significance, self.valid);
         let at = layout.locate(self.page, self.slot, layout.page.positions()).cast::<i32>();
-        at.store_masked(iota(self.count), positions, self.valid);
+        at.store_masked(iota(self.count), tokens.positions, self.valid);
     }
 }
 

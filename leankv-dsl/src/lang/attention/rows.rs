@@ -8,7 +8,7 @@ use crate::lang::ops::{Ptr, PtrMut, Word};
 use crate::lang::record::{self, BAD_ARGUMENT};
 use crate::lang::tile::{Scalar, Tile, iota};
 
-use super::codec::{Codec, Encoded, EncodedCodes};
+use super::codec::{Codec, Encoded, EncodedCodes, Tokens};
 use super::half16::decode16;
 
 /// What rows look like.
@@ -32,6 +32,7 @@ pub struct Rows {
     pub(crate) codes: Ptr<u8>,
     pub(crate) meta: Ptr<u8>,
     pub(crate) form: Form,
+    pub(crate) tokens: Tokens,
 }
 
 /// Rows to encode into.
@@ -132,13 +133,20 @@ impl Rows {
         first: Scalar<i64>,
         count: usize,
         valid: Tile<bool, 1>,
+        tokens: Tokens,
     ) -> Rows {
         let form = Form::flat(codec.shape(), head_dim, count, valid);
         Rows {
             codes: codes.add(first * form.row_bytes() as i64),
             meta: meta.cast::<u8>().add(first * i64::from(form.shape.meta_bytes())),
             form,
+            tokens,
         }
+    }
+
+    /// Whose rows they are.
+    pub fn tokens(&self) -> Tokens {
+        self.tokens
     }
 
     /// The number of rows of the tile, valid or not.

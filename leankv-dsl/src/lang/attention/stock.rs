@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::codec::{Codec, Encoded, EncodedCodes};
+use super::codec::{Codec, Encoded, EncodedCodes, Tokens};
 use super::half16::{decode16, encode16, floor16, positive_scale16};
 use super::rows::Rows;
 use crate::format::quant::{input_limit, symmetric_centre, symmetric_half_range};
@@ -155,7 +155,7 @@ impl Codec for Affine {
         CodecSpec::Affine { bits: self.bits, groups: self.groups, meta: self.meta }.shape()
     }
 
-    fn encode(&self, x: Tile<f32, 2>) -> Encoded {
+    fn encode(&self, x: Tile<f32, 2>, _: Tokens) -> Encoded {
         let limit = input_limit(self.bits, self.meta);
         let x = grouped(x, self.groups);
         let (number, clamped) = (x.eq(x), x.clamp(-limit, limit));
@@ -201,7 +201,7 @@ impl Codec for Symmetric {
         CodecSpec::Symmetric { bits: self.bits, groups: self.groups, meta: self.meta }.shape()
     }
 
-    fn encode(&self, x: Tile<f32, 2>) -> Encoded {
+    fn encode(&self, x: Tile<f32, 2>, _: Tokens) -> Encoded {
         let limit = input_limit(self.bits, self.meta);
         let x = grouped(x, self.groups);
         let clamped = x.eq(x).select(x, 0.0).clamp(-limit, limit);
@@ -235,7 +235,7 @@ impl Codec for Raw {
         CodecSpec::None { dtype: self.dtype }.shape()
     }
 
-    fn encode(&self, x: Tile<f32, 2>) -> Encoded {
+    fn encode(&self, x: Tile<f32, 2>, _: Tokens) -> Encoded {
         Encoded { codes: EncodedCodes::Words(encode16(x, self.dtype)), meta: Vec::new() }
     }
 
