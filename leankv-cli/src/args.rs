@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Explain an error code such as K0123; without a code, list them.
     Explain(Explain),
+    /// Quantise real keys and values, attend over them, and print accuracy, bytes and time.
+    Demo(Demo),
     /// Show or clear the kernel cache.
     Cache(Cache),
     /// List the devices that kernels can run on here.
@@ -110,6 +112,20 @@ pub(crate) struct Inspect {
 pub(crate) struct Explain {
     /// The code.
     pub(crate) code: Option<String>,
+}
+
+/// `leankv demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Keys, values and queries in safetensors (see data/README.md for the layout).
+    #[arg(long, value_name = "FILE", default_value = "data/smollm2_135m_kv.safetensors")]
+    pub(crate) data: PathBuf,
+    /// Where the PTX files go.
+    #[arg(long, value_name = "DIR", default_value = "out/ptx")]
+    pub(crate) ptx: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `leankv cache`.

@@ -6,6 +6,7 @@
 mod args;
 mod cache;
 mod compile;
+mod demo;
 mod devices;
 mod emit;
 mod explain;
@@ -44,6 +45,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Compile(args) => compile::run(args, compiler()),
         Command::Inspect(args) => inspect::run(args, &compiler()),
         Command::Explain(args) => explain::run(args),
+        Command::Demo(args) => demo::run(args, &compiler()),
         Command::Cache(args) => cache::run(args, &KernelCache::user()),
         Command::Devices(args) => devices::run(args),
     }

@@ -184,3 +184,40 @@ fn devices_always_names_the_host() {
     assert!(stdout(&leankv(&["devices"])).contains("host"));
     json(&leankv(&["devices", "--json"]));
 }
+
+#[test]
+fn the_demo_shows_which_of_keys_and_values_needs_the_bits_and_writes_ptx() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/smollm2_135m_kv.safetensors");
+    let dir = tempfile::tempdir().unwrap();
+    let ptx = dir.path().join("ptx");
+    let document = json(&leankv(&["demo", "--json", "--data", data, "--ptx", ptx.to_str().unwrap()]));
+    let row = |format: &str| {
+        let rows = document["host"].as_array().unwrap();
+        rows.iter().find(|r| r["format"] == format).unwrap_or_else(|| panic!("{format}: {document}")).clone()
+    };
+    let error = |format: &str| row(format)["output_error"].as_f64().unwrap();
+    assert!(error("fp16") < 5e-4, "{document}");
+    assert!(error("K8V8") < 0.03, "{document}");
+    assert_eq!(row("K8V4")["bytes_per_token"], row("K4V8")["bytes_per_token"]);
+    assert!(error("K8V4") * 1.5 < error("K4V8"), "{document}");
+    assert!(error("K8V2") < error("K2V4"), "{document}");
+    let compression = row("K8V4")["compression"].as_f64().unwrap();
+    assert!((2.0..2.67).contains(&compression), "true bytes are more than codes alone: {compression}");
+    let gpu = document["gpu"].as_array().unwrap();
+    assert_eq!(gpu.len(), 24);
+    for kernel in gpu {
+        let text = std::fs::read_to_string(kernel["ptx_file"].as_str().unwrap()).unwrap();
+        assert!(text.contains(".entry decode_attention"));
+        let asm = &kernel["resources"]["assembled"];
+        assert_eq!((&asm["spill_store_bytes"], &asm["spill_load_bytes"]), (&0.into(), &0.into()), "{kernel}");
+    }
+}
+
+#[test]
+fn the_demo_without_its_data_says_where_to_run_it() {
+    fails(&["demo", "--data", "no/such.safetensors"], 3, &["no/such.safetensors", "--data"]);
+    let dir = tempfile::tempdir().unwrap();
+    let damaged = dir.path().join("damaged.safetensors");
+    std::fs::write(&damaged, b"not safetensors").unwrap();
+    fails(&["demo", "--data", damaged.to_str().unwrap()], 3, &[damaged.to_str().unwrap()]);
+}
