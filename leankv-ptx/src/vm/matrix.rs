@@ -124,16 +124,17 @@ impl Ctx<'_> {
         let mut waves = 0u64;
         for j in 0..count {
             let rows = &off[8 * j..8 * j + 8];
-            let worst = (0..8u32)
-                .map(|group| {
-                    let mut hit: Vec<u32> = rows.iter().copied().filter(|o| o >> 4 & 7 == group).collect();
-                    hit.sort_unstable();
-                    hit.dedup();
-                    hit.len() as u64
-                })
-                .max()
-                .unwrap_or(0);
-            waves += worst.max(1);
+            // A row covers four banks; distinct rows on the same four are served one after the other.
+            let mut worst = 1u64;
+            for (i, o) in rows.iter().enumerate() {
+                let first = !rows[..i].contains(o);
+                let same_banks = |p: &u32| (p ^ o) >> 4 & 7 == 0;
+                let clashes = (i + 1..8).filter(|k| same_banks(&rows[*k]) && !rows[..*k].contains(&rows[*k]));
+                if first {
+                    worst = worst.max(1 + clashes.count() as u64);
+                }
+            }
+            waves += worst;
         }
         let c = &mut w.counters[self.launch.counter_base[at.func as usize] + at.pc as usize];
         c.wavefronts += waves;
