@@ -34,7 +34,12 @@ fn kernel() -> String {
     s += "LOOP:\nbar.sync 0;\n";
     for (base, src) in [(0, 6), (4096, 7)] {
         for half in 0..2 {
-            let _ = writeln!(s, "cp.async.cg.shared.global [%r14+{}], [%rd{src}+{}], 16;", base + 2048 * half, 2048 * half);
+            let _ = writeln!(
+                s,
+                "cp.async.cg.shared.global [%r14+{}], [%rd{src}+{}], 16;",
+                base + 2048 * half,
+                2048 * half
+            );
         }
     }
     s += "cp.async.commit_group;\ncp.async.wait_group 0;\nbar.sync 0;\n";
@@ -56,7 +61,18 @@ fn kernel() -> String {
                 let _ = writeln!(
                     s,
                     "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {{%f{f}, %f{}, %f{}, %f{}}}, {{%r{}, %r{}, %r{}, %r{}}}, {{%r{}, %r{}}}, {{%f{f}, %f{}, %f{}, %f{}}};",
-                    f + 1, f + 2, f + 3, 20 + 4 * k, 21 + 4 * k, 22 + 4 * k, 23 + 4 * k, 64 + 2 * b, 65 + 2 * b, f + 1, f + 2, f + 3
+                    f + 1,
+                    f + 2,
+                    f + 3,
+                    20 + 4 * k,
+                    21 + 4 * k,
+                    22 + 4 * k,
+                    23 + 4 * k,
+                    64 + 2 * b,
+                    65 + 2 * b,
+                    f + 1,
+                    f + 2,
+                    f + 3
                 );
             }
         }
@@ -66,16 +82,30 @@ fn kernel() -> String {
         let m = 90 + row;
         let _ = writeln!(s, "max.f32 %f50, %f{}, %f{};", 2 * row, 2 * row + 1);
         for b in 1..4 {
-            let _ = writeln!(s, "max.f32 %f50, %f50, %f{};\nmax.f32 %f50, %f50, %f{};", 4 * b + 2 * row, 4 * b + 2 * row + 1);
+            let _ = writeln!(
+                s,
+                "max.f32 %f50, %f50, %f{};\nmax.f32 %f50, %f50, %f{};",
+                4 * b + 2 * row,
+                4 * b + 2 * row + 1
+            );
         }
         for d in [1, 2] {
-            let _ = writeln!(s, "mov.b32 %r70, %f50;\nshfl.sync.bfly.b32 %r71, %r70, {d}, 31, -1;\nmov.b32 %f51, %r71;\nmax.f32 %f50, %f50, %f51;");
+            let _ = writeln!(
+                s,
+                "mov.b32 %r70, %f50;\nshfl.sync.bfly.b32 %r71, %r70, {d}, 31, -1;\nmov.b32 %f51, %r71;\nmax.f32 %f50, %f50, %f51;"
+            );
         }
-        let _ = writeln!(s, "mul.f32 %f50, %f50, 0f3E38AA3B;\nmax.f32 %f52, %f50, %f{m};\nsub.f32 %f53, %f{m}, %f52;\nex2.approx.ftz.f32 %f53, %f53;\nmov.f32 %f{m}, %f52;\nmov.f32 %f54, 0f00000000;");
+        let _ = writeln!(
+            s,
+            "mul.f32 %f50, %f50, 0f3E38AA3B;\nmax.f32 %f52, %f50, %f{m};\nsub.f32 %f53, %f{m}, %f52;\nex2.approx.ftz.f32 %f53, %f53;\nmov.f32 %f{m}, %f52;\nmov.f32 %f54, 0f00000000;"
+        );
         for b in 0..4 {
             for c in 0..2 {
                 let f = 4 * b + 2 * row + c;
-                let _ = writeln!(s, "mul.f32 %f55, %f{f}, 0f3E38AA3B;\nsub.f32 %f55, %f55, %f52;\nex2.approx.ftz.f32 %f{f}, %f55;\nadd.f32 %f54, %f54, %f{f};");
+                let _ = writeln!(
+                    s,
+                    "mul.f32 %f55, %f{f}, 0f3E38AA3B;\nsub.f32 %f55, %f55, %f52;\nex2.approx.ftz.f32 %f{f}, %f55;\nadd.f32 %f54, %f54, %f{f};"
+                );
             }
         }
         let _ = writeln!(s, "fma.rn.f32 %f{}, %f{}, %f53, %f54;", 92 + row, 92 + row);
@@ -105,15 +135,33 @@ fn kernel() -> String {
                 let _ = writeln!(
                     s,
                     "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {{%f{f}, %f{}, %f{}, %f{}}}, {{%r{}, %r{}, %r{}, %r{}}}, {{%r{}, %r{}}}, {{%f{f}, %f{}, %f{}, %f{}}};",
-                    f + 1, f + 2, f + 3, p, p + 1, p + 2, p + 3, 64 + 2 * b, 65 + 2 * b, f + 1, f + 2, f + 3
+                    f + 1,
+                    f + 2,
+                    f + 3,
+                    p,
+                    p + 1,
+                    p + 2,
+                    p + 3,
+                    64 + 2 * b,
+                    65 + 2 * b,
+                    f + 1,
+                    f + 2,
+                    f + 3
                 );
             }
         }
     }
-    let _ = writeln!(s, "add.s64 %rd6, %rd6, 4096;\nadd.s64 %rd7, %rd7, 4096;\nadd.u32 %r10, %r10, 1;\nsetp.lt.u32 %p0, %r10, {TILES};\n@%p0 bra LOOP;");
+    let _ = writeln!(
+        s,
+        "add.s64 %rd6, %rd6, 4096;\nadd.s64 %rd7, %rd7, 4096;\nadd.u32 %r10, %r10, 1;\nsetp.lt.u32 %p0, %r10, {TILES};\n@%p0 bra LOOP;"
+    );
     for row in 0..2 {
         for d in [1, 2] {
-            let _ = writeln!(s, "mov.b32 %r70, %f{0};\nshfl.sync.bfly.b32 %r71, %r70, {d}, 31, -1;\nmov.b32 %f51, %r71;\nadd.f32 %f{0}, %f{0}, %f51;", 92 + row);
+            let _ = writeln!(
+                s,
+                "mov.b32 %r70, %f{0};\nshfl.sync.bfly.b32 %r71, %r70, {d}, 31, -1;\nmov.b32 %f51, %r71;\nadd.f32 %f{0}, %f{0}, %f51;",
+                92 + row
+            );
         }
         let _ = writeln!(s, "rcp.approx.f32 %f{0}, %f{0};", 92 + row);
     }
@@ -121,7 +169,14 @@ fn kernel() -> String {
     for b in 0..8 {
         for row in 0..2 {
             let f = 100 + 4 * b + 2 * row;
-            let _ = writeln!(s, "mul.f32 %f{f}, %f{f}, %f{};\nmul.f32 %f{}, %f{}, %f{};", 92 + row, f + 1, f + 1, 92 + row);
+            let _ = writeln!(
+                s,
+                "mul.f32 %f{f}, %f{f}, %f{};\nmul.f32 %f{}, %f{}, %f{};",
+                92 + row,
+                f + 1,
+                f + 1,
+                92 + row
+            );
             let _ = writeln!(s, "st.global.v2.f32 [%rd8+{}], {{%f{f}, %f{}}};", 32 * b + 2048 * row, f + 1);
         }
     }
@@ -140,7 +195,9 @@ fn setup(checks: Checks) -> Setup {
     let module = Module::parse(&kernel()).expect("the kernel is valid");
     let mut machine = Machine::new(Config { checks, ..Config::default() });
     let mut half = |n: usize| {
-        let data: Vec<u8> = (0..n).flat_map(|i| half::f16::from_f32(((i * 37 % 101) as f32 - 50.0) / 50.0).to_bits().to_le_bytes()).collect();
+        let data: Vec<u8> = (0..n)
+            .flat_map(|i| half::f16::from_f32(((i * 37 % 101) as f32 - 50.0) / 50.0).to_bits().to_le_bytes())
+            .collect();
         let at = machine.alloc(data.len() as u64, 256).expect("memory");
         machine.write(at, &data).expect("in range");
         at

@@ -328,10 +328,11 @@ impl Machine {
             }
             let (bytes, align) = (v.bytes.max(1), u64::from(v.align.max(16)));
             // Variables start as zeros, their initialiser on top.
-            let address = self
-                .memory
-                .alloc(bytes, align, true)
-                .map_err(|message| Error::Alloc { bytes, align, message })?;
+            let address = self.memory.alloc(bytes, align, true).map_err(|message| Error::Alloc {
+                bytes,
+                align,
+                message,
+            })?;
             self.write(address, &v.data)?;
             self.name(address, &v.name);
             addresses.push(address);

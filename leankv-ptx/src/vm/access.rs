@@ -674,6 +674,12 @@ impl Ctx<'_> {
             let unit = bytes.min(4);
             for l in lanes(m) {
                 let who = Actor { warp: at.warp, lane: l as u32, pc: at.pc };
+                if bytes == 16 {
+                    if let Some((o, t)) = self.shared.on_read16(off[l], who, &self.clocks) {
+                        self.shared_trouble(w, t, at, l as u32, o, false);
+                    }
+                    continue;
+                }
                 for e in 0..bytes / unit {
                     let o = off[l] + e * unit;
                     if let Some(t) = self.shared.on_read(o, unit, who, &self.clocks) {

@@ -32,7 +32,11 @@ impl Ctx<'_> {
         };
         let masks = &warp.frame(g.frame).regs.r32[slot as usize];
         let first = masks[m.trailing_zeros() as usize];
-        let uniform = lanes(m).all(|l| masks[l] == first);
+        let mut differ = 0;
+        for l in 0..32 {
+            differ |= (masks[l] ^ first) & 0u32.wrapping_sub(m >> l & 1);
+        }
+        let uniform = differ == 0;
         if !uniform || first & m != m {
             return self.odd_masks(w, warp, g, m, what, slot, at);
         }

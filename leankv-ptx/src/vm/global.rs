@@ -250,13 +250,26 @@ impl GlobalMemory {
     pub(crate) fn write(&self, address: u64, data: &[u8]) -> Result<(), String> {
         let a = self.span(address, data.len() as u64)?;
         let start = address - a.base;
-        for (i, b) in data.iter().enumerate() {
-            a.store8(start + i as u64, *b);
+        let head = (start.wrapping_neg() & 7).min(data.len() as u64) as usize;
+        let (first, rest) = data.split_at(head);
+        let byte = |at: u64, b: u8| {
+            a.store8(at, b);
+            a.set_init(at, 1);
+        };
+        for (i, b) in first.iter().enumerate() {
+            byte(start + i as u64, *b);
         }
-        if !a.init.is_empty() {
-            for i in 0..data.len() as u64 {
-                a.set_init(start + i, 1);
-            }
+        let mut at = start + head as u64;
+        let words = rest.chunks_exact(8);
+        let tail = words.remainder();
+        for w in words {
+            let v: &[u8; 8] = w.first_chunk().expect("a chunk of eight");
+            a.store64(at, u64::from_le_bytes(*v));
+            a.set_init(at, 8);
+            at += 8;
+        }
+        for (i, b) in tail.iter().enumerate() {
+            byte(at + i as u64, *b);
         }
         Ok(())
     }
@@ -264,8 +277,20 @@ impl GlobalMemory {
     pub(crate) fn read(&self, address: u64, out: &mut [u8]) -> Result<(), String> {
         let a = self.span(address, out.len() as u64)?;
         let start = address - a.base;
-        for (i, b) in out.iter_mut().enumerate() {
+        // Whole words where both ends allow it.
+        let head = (start.wrapping_neg() & 7).min(out.len() as u64) as usize;
+        let (first, rest) = out.split_at_mut(head);
+        for (i, b) in first.iter_mut().enumerate() {
             *b = a.load8(start + i as u64);
+        }
+        let mut at = start + head as u64;
+        let mut words = rest.chunks_exact_mut(8);
+        for w in &mut words {
+            w.copy_from_slice(&a.load64(at).to_le_bytes());
+            at += 8;
+        }
+        for (i, b) in words.into_remainder().iter_mut().enumerate() {
+            *b = a.load8(at + i as u64);
         }
         Ok(())
     }

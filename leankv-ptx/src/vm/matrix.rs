@@ -73,12 +73,9 @@ impl Ctx<'_> {
         }
         if self.shared.shadowed {
             for l in lanes(used) {
-                for e in 0..4 {
-                    let o = off[l] + 4 * e;
-                    let who = Actor { warp: at.warp, lane: l as u32, pc: at.pc };
-                    if let Some(t) = self.shared.on_read(o, 4, who, &self.clocks) {
-                        self.shared_trouble(w, t, at, l as u32, o, false);
-                    }
+                let who = Actor { warp: at.warp, lane: l as u32, pc: at.pc };
+                if let Some((o, t)) = self.shared.on_read16(off[l], who, &self.clocks) {
+                    self.shared_trouble(w, t, at, l as u32, o, false);
                 }
             }
         }
@@ -124,6 +121,10 @@ impl Ctx<'_> {
         let mut waves = 0u64;
         for j in 0..count {
             let rows = &off[8 * j..8 * j + 8];
+            if rows.iter().fold(0u32, |m, o| m | 1 << (o >> 4 & 7)) == 0xff {
+                waves += 1;
+                continue;
+            }
             // A row covers four banks; distinct rows on the same four are served one after the other.
             let mut worst = 1u64;
             for (i, o) in rows.iter().enumerate() {

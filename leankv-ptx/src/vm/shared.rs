@@ -55,6 +55,23 @@ const EMPTY: Cell = Cell {
     atomic: false,
 };
 
+impl Cell {
+    /// Records a read; readers are collected per barrier generation.
+    #[inline(always)]
+    fn note_read(&mut self, who: Actor, epoch: u32, time: u32) {
+        let bit = 1u32 << who.warp;
+        let (warp, lane) = (who.warp as u8, who.lane as u8);
+        let fresh = self.read_epoch != epoch;
+        let again = !fresh && self.read_warp == warp && self.readers & bit != 0 && self.read_time == time;
+        self.read_lane = if again && self.read_lane != lane { MANY } else { lane };
+        self.readers = if fresh { bit } else { self.readers | bit };
+        self.read_epoch = epoch;
+        self.read_warp = warp;
+        self.read_time = time;
+        self.read_pc = who.pc;
+    }
+}
+
 /// What the shadow found wrong with an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
@@ -164,31 +181,45 @@ impl Shared {
                 });
             }
         }
-        let bit = 1u32 << who.warp;
         let time = clocks.now(who.warp);
-        if cell.read_epoch != self.epoch {
-            cell.read_epoch = self.epoch;
-            cell.readers = bit;
-            cell.read_warp = who.warp as u8;
-            cell.read_lane = who.lane as u8;
-            cell.read_time = time;
-        } else {
-            if u32::from(cell.read_warp) == who.warp && cell.readers & bit != 0 && cell.read_time == time {
-                if u32::from(cell.read_lane) != who.lane {
-                    cell.read_lane = MANY;
-                }
-            } else {
-                cell.read_lane = who.lane as u8;
-            }
-            cell.readers |= bit;
-            cell.read_warp = who.warp as u8;
-            cell.read_time = time;
-        }
-        cell.read_pc = who.pc;
+        cell.note_read(who, self.epoch, time);
         if !self.read_times.is_empty() {
             self.read_times[word * self.warps + who.warp as usize] = time + 1;
         }
         trouble
+    }
+
+    /// Checks and records a read of sixteen aligned bytes; the common case of one writer and no trouble is
+    /// decided once for the four words.
+    #[inline(always)]
+    pub(crate) fn on_read16(&mut self, address: u32, who: Actor, clocks: &Clocks) -> Option<(u32, Trouble)> {
+        let word = (address / 4) as usize;
+        if self.read_times.is_empty()
+            && let Some(row) = self.cells[word..].first_chunk_mut::<4>()
+        {
+            let (tid, at) = (row[0].write_tid, row[0].write_time);
+            let same = row.iter().all(|c| c.write_tid == tid && c.write_time == at);
+            let sound = row.iter().all(|c| c.pending == 0 && (c.init == 15 || !self.uninit));
+            let ordered = !self.races
+                || tid == NOBODY
+                || tid == (who.warp << 5 | who.lane) as u16
+                || clocks.ordered(who.warp, who.lane, u32::from(tid) >> 5, u32::from(tid) & 31, at);
+            if same && sound && ordered {
+                if self.races {
+                    let time = clocks.now(who.warp);
+                    for c in row {
+                        c.note_read(who, self.epoch, time);
+                    }
+                }
+                return None;
+            }
+        }
+        let mut first = None;
+        for o in [address, address + 4, address + 8, address + 12] {
+            let t = self.on_read(o, 4, who, clocks);
+            first = first.or(t.map(|t| (o, t)));
+        }
+        first
     }
 
     /// Checks and records a write of `size` bytes that lie in one word. `changes` says whether the value differs
