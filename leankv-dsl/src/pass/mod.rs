@@ -17,6 +17,7 @@ pub mod layout_assign;
 mod licm;
 mod manager;
 mod memory;
+pub mod pipeline;
 pub mod program_order;
 #[cfg(test)]
 mod tests;

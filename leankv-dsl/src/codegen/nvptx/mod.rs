@@ -40,6 +40,7 @@ use crate::codegen::CodegenError;
 use crate::codegen::llvm::{optimise, verify};
 use crate::ir::{Access, Dtype, Func, Op, Type};
 use crate::pass::layout_assign::{self, Assignment, stored_bytes};
+use crate::pass::pipeline::pipeline;
 use crate::pass::program_order::keep_program_order;
 
 use debug::DebugInfo;
@@ -102,6 +103,7 @@ pub fn compile(
     legal::check(func, target)?;
     let start = std::time::Instant::now();
     let mut func = func.compact();
+    let pipelined = pipeline(&mut func, target.shared_bytes());
     let plan = layout_assign::assign(&mut func);
     keep_program_order(&mut func);
     let tile_ir = layout_assign::describe(&func, &plan);
@@ -157,6 +159,7 @@ pub fn compile(
     }
     // SAFETY: every use of the placeholder was replaced, or there is none because no shared memory is used.
     unsafe { placeholder.delete() };
+    notes.splice(0..0, pipelined);
     let (shuffled, shared) = plan.conversions(&func);
     notes.push(format!("layout conversions: {shuffled} by shuffles, {shared} through shared memory"));
 

@@ -21,47 +21,72 @@ pub enum DotPath {
 
 /// Where an operand's elements lie in global memory.
 struct Origin {
-    /// Whether consecutive elements run along the operand's first dimension (else the second).
-    first: bool,
+    /// The dimension of the value along which consecutive elements run.
+    axis: usize,
     /// log2 of the elements one lane can take with one 16-byte access.
     chunk: u32,
     /// log2 of the distance between two elements that lie 16 bits apart in one word; for packed pairs.
     pair: u32,
-    /// Whether the value is loaded as it is, so a copy through shared memory can feed it as well.
-    plain: bool,
 }
 
 /// Follows an operand through ops that keep elements in place to a load.
-fn origin(func: &Func, axis: &AxisAnalysis, value: Value) -> Option<Origin> {
+fn origin(func: &Func, axes: &AxisAnalysis, value: Value) -> Option<Origin> {
     let data = func.inst(func.def_inst(value)?);
     match &data.op {
         Op::Load { masked, .. } => {
             let mask = masked.then(|| data.operands[2]);
-            let access = axis.access(func, data.operands[0], data.operands[1], mask);
-            if access.order.len() != 2 {
-                return None;
-            }
-            let chunk = u32::from(access.vector[access.order[0]]);
+            let access = axes.access(func, data.operands[0], data.operands[1], mask);
+            let axis = *access.order.first()?;
+            let chunk = u32::from(access.vector[axis]);
             let bits = func.ty(value).dtype().bits();
             let pair = if bits >= 16 { 0 } else { (16 / bits).trailing_zeros() };
-            (chunk > 0).then_some(Origin { first: access.order[0] == 0, chunk, pair, plain: true })
+            (chunk > 0).then_some(Origin { axis, chunk, pair })
         }
         Op::Unpack => {
-            let inner = origin(func, axis, data.operands[0])?;
+            let inner = origin(func, axes, data.operands[0])?;
             let low = codes_a_word(func.ty(value), func.ty(data.operands[0]));
             let pair = (16 / func.ty(value).dtype().bits()).trailing_zeros();
-            (!inner.first).then_some(Origin { chunk: inner.chunk + low, pair, plain: false, ..inner })
+            let last = func.ty(value).shape()?.rank() - 1;
+            (inner.axis == last).then_some(Origin { chunk: inner.chunk + low, pair, ..inner })
         }
-        Op::Transpose { .. } => {
-            let inner = origin(func, axis, data.operands[0])?;
-            Some(Origin { first: !inner.first, ..inner })
+        Op::Transpose { perm } => {
+            let inner = origin(func, axes, data.operands[0])?;
+            let axis = perm.iter().position(|&p| usize::from(p) == inner.axis)?;
+            Some(Origin { axis, ..inner })
+        }
+        Op::ExpandDims { axis } => {
+            let inner = origin(func, axes, data.operands[0])?;
+            let moved = inner.axis + usize::from(inner.axis >= usize::from(*axis));
+            Some(Origin { axis: moved, ..inner })
+        }
+        Op::Reshape => {
+            // Where only dimensions of extent 1 come and go.
+            let inner = origin(func, axes, data.operands[0])?;
+            let (from, to) = (func.ty(data.operands[0]).shape()?, func.ty(value).shape()?);
+            let real = |s: &Shape| -> Vec<usize> { (0..s.rank()).filter(|&a| s[a] != 1).collect() };
+            let (a, b) = (real(from), real(to));
+            if a.len() != b.len() || a.iter().zip(&b).any(|(&x, &y)| from[x] != to[y]) {
+                return None;
+            }
+            let axis = b[a.iter().position(|&x| x == inner.axis)?];
+            Some(Origin { axis, ..inner })
         }
         op if is_elementwise(op) => {
-            let full = |v: &Value| matches!(func.ty(*v), Type::Tile { shape, .. } if shape.rank() == 2);
-            let found = data.operands.iter().filter(|v| full(v)).find_map(|&v| origin(func, axis, v))?;
-            Some(Origin { plain: false, ..found })
+            let full = |v: &Value| matches!(func.ty(*v), Type::Tile { shape, .. } if shape.rank() > 1);
+            data.operands.iter().filter(|v| full(v)).find_map(|&v| origin(func, axes, v))
         }
         _ => None,
+    }
+}
+
+/// Whether an operand is read from shared memory as it is.
+fn from_shared(func: &Func, value: Value) -> bool {
+    let Some(inst) = func.def_inst(value) else { return false };
+    let data = func.inst(inst);
+    match data.op {
+        Op::LocalLoad => true,
+        Op::Transpose { .. } | Op::Reshape | Op::ExpandDims { .. } => from_shared(func, data.operands[0]),
+        _ => false,
     }
 }
 
@@ -96,7 +121,7 @@ fn permuted(total: u32, chunk: u32, pair: u32, pack: u32, lanes: u32, lanes_at: 
 }
 
 /// The path of a dot, with the permutations that its operands' origins ask for.
-pub(crate) fn plan(func: &Func, axis: &AxisAnalysis, inst: Inst, warp_bits: u32, staged: bool) -> DotPath {
+pub(crate) fn plan(func: &Func, axis: &AxisAnalysis, inst: Inst, warp_bits: u32) -> DotPath {
     let data = func.inst(inst);
     let (a, b) = (data.operands[0], data.operands[1]);
     let dtype = func.ty(a).dtype();
@@ -126,12 +151,12 @@ pub(crate) fn plan(func: &Func, axis: &AxisAnalysis, inst: Inst, warp_bits: u32,
     let mut out = mma_plan(mma, m_bits, n_bits, k_bits, warps_m, warps_n, warp_bits - warps_m - warps_n);
 
     let (from_a, from_b) = (origin(func, axis, a), origin(func, axis, b));
-    if staged && (from_a.as_ref().is_some_and(|o| o.plain) || from_b.as_ref().is_some_and(|o| o.plain)) {
-        // Operands come through shared memory and `ldmatrix`, which wants the order of the hardware.
+    if from_shared(func, a) || from_shared(func, b) {
+        // `ldmatrix` gives fragments in the order of the hardware.
         return DotPath::Mma(out);
     }
     // The operand that streams decides: the one on the right, in attention the cache.
-    let along_k = [from_b.as_ref().filter(|o| o.first), from_a.as_ref().filter(|o| !o.first)];
+    let along_k = [from_b.as_ref().filter(|o| o.axis == 0), from_a.as_ref().filter(|o| o.axis == 1)];
     if let Some(origin) = along_k.into_iter().flatten().next() {
         let block = k.trailing_zeros().min(k_bits);
         if block == k_bits || block >= mma.k_bits() {
@@ -143,7 +168,7 @@ pub(crate) fn plan(func: &Func, axis: &AxisAnalysis, inst: Inst, warp_bits: u32,
             }
         }
     }
-    if let Some(origin) = from_b.as_ref().filter(|o| !o.first) {
+    if let Some(origin) = from_b.as_ref().filter(|o| o.axis == 1) {
         if n.is_power_of_two() && n_bits >= 3 + warps_n {
             let chunk = origin.chunk.min(n_bits - 3 - warps_n);
             out.n = permuted(n_bits, chunk, 0, 0, 3 + warps_n, 0);

@@ -1,10 +1,10 @@
 //! Forwards: which layout each value gets.
 
 use crate::ir::{Block, Combine, Func, Inst, Op, Value};
-use crate::layout::{Conversion, LinearLayout, Route};
+use crate::layout::{Conversion, LinearLayout, Route, SharedLayout};
 
 use super::memory;
-use super::pull::{is_elementwise, pull, push};
+use super::pull::{dims, is_elementwise, pull, push};
 use super::{Pass, State, needs_layout};
 
 impl Pass {
@@ -111,6 +111,21 @@ impl Pass {
                     State::Free => self.coalesced(func, inst),
                 };
                 self.out.operand_layouts.insert(inst, layout.clone());
+                self.fix(data.results[0], layout);
+            }
+            Op::AsyncCopy { .. } => {
+                let layout = self.coalesced(func, inst);
+                self.out.operand_layouts.insert(inst, layout);
+            }
+            Op::LocalAlloc => {
+                let ty = func.ty(data.results[0]);
+                let shape = ty.shape().expect("shared memory holds tiles");
+                let bytes = super::stored_bytes(ty.dtype()).trailing_zeros();
+                let layout = SharedLayout::swizzled_rows(&dims(shape), bytes);
+                self.out.shared.insert(data.results[0], layout);
+            }
+            Op::LocalLoad => {
+                let layout = self.preferred(func, data.results[0]);
                 self.fix(data.results[0], layout);
             }
             Op::Assert { .. } | Op::Print { .. } => {

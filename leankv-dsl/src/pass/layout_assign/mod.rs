@@ -23,7 +23,7 @@ use crate::layout::{Conversion, LinearLayout, Route, SharedLayout};
 use crate::pass::axis::AxisAnalysis;
 
 pub use dots::DotPath;
-pub(crate) use pull::{codes_a_word, reshape_keeps_bits};
+pub(crate) use pull::{codes_a_word, padded_elements, reshape_keeps_bits};
 pub(crate) use rewrite::find;
 
 /// Where everything lives: the result of the pass, beside the rewritten function.
@@ -110,19 +110,10 @@ pub(crate) struct Pass {
 
 impl Pass {
     fn plan_dots(&mut self, func: &Func) {
-        let mut stack = vec![(func.entry(), false)];
-        while let Some((block, staged)) = stack.pop() {
-            for &inst in &func.block(block).insts {
-                let data = func.inst(inst);
-                if matches!(data.op, Op::Dot) {
-                    let path = dots::plan(func, &self.axis, inst, self.warp_bits, staged);
-                    self.out.dots.insert(inst, path);
-                }
-                let here = match data.op {
-                    Op::For { stages } => stages > 1,
-                    _ => staged,
-                };
-                stack.extend(data.regions.iter().map(|&region| (region, here)));
+        for inst in func.walk() {
+            if matches!(func.inst(inst).op, Op::Dot) {
+                let path = dots::plan(func, &self.axis, inst, self.warp_bits);
+                self.out.dots.insert(inst, path);
             }
         }
     }
@@ -153,13 +144,15 @@ impl Pass {
     fn coalesced(&self, func: &Func, inst: Inst) -> LinearLayout {
         let data = func.inst(inst);
         let access = self.access(func, inst);
-        let shape = func.ty(data.operands[1]).shape().expect("offsets are a tile");
+        let shape = func.ty(data.operands[address_operand(&data.op) + 1]).shape().expect("offsets are a tile");
         memory::coalesced(shape, &access, self.warp_bits)
     }
 
     fn access(&self, func: &Func, inst: Inst) -> crate::pass::axis::AccessShape {
         let data = func.inst(inst);
-        self.axis.access(func, data.operands[0], data.operands[1], mask_operand(&data.op, &data.operands))
+        let at = address_operand(&data.op);
+        let mask = mask_operand(&data.op, &data.operands);
+        self.axis.access(func, data.operands[at], data.operands[at + 1], mask)
     }
 
     /// The layout that suits a value best when no consumer decides: that of a load in its chain, or a plain one.
@@ -190,6 +183,11 @@ impl Pass {
             _ => None,
         }
     }
+}
+
+/// The number of the operand that is a memory op's pointer; offsets follow it.
+fn address_operand(op: &Op) -> usize {
+    if matches!(op, Op::AsyncCopy { .. }) { 2 } else { 0 }
 }
 
 /// The mask operand of a memory op.

@@ -9,6 +9,11 @@ pub(crate) fn dims(shape: &Shape) -> SmallVec<[u32; 5]> {
     shape.extents().iter().map(|&e| log2_padded(e)).collect()
 }
 
+/// The number of elements of a tile with its padding.
+pub(crate) fn padded_elements(shape: &Shape) -> u32 {
+    1 << dims(shape).iter().sum::<u32>()
+}
+
 /// log2 of the codes in one word of `pack` and `unpack`.
 pub(crate) fn codes_a_word(codes: &Type, words: &Type) -> u32 {
     (words.dtype().bits() / codes.dtype().bits()).trailing_zeros()

@@ -1,0 +1,304 @@
+//! Software pipelining of loops that ask for it: tiles that feed a dot are copied into shared memory some turns ahead.
+//!
+//! For a loop of depth `s`, each such load becomes a block of `s` stages. Before the loop the first `s - 1` turns' copies are started.
+//! A turn waits until its own stage has arrived, lets everybody finish with the stage of the turn before, starts the copy of turn
+//! `+ s - 1` into that stage, and reads its own.
+//!
+//! A load is taken when it feeds a dot unchanged, its rows run through memory in words of at least 4 bytes, and its address follows
+//! from the loop's index and what is known before the loop.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ir::{
+    Access, BinaryOp, Block, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, Loc, Op, Type, Value,
+};
+use crate::pass::axis::AxisAnalysis;
+use crate::pass::layout_assign::{find, mask_operand, padded_elements};
+
+/// The least bytes of a tile that is worth a trip through shared memory.
+const LEAST_BYTES: u32 = 1024;
+/// Shared memory left for conversions and reductions.
+const RESERVED_BYTES: u32 = 16 << 10;
+
+/// Pipelines every loop with a depth above 1 and gives notes on what was done. `shared_bytes` is what a block may use.
+pub fn pipeline(func: &mut Func, shared_bytes: u32) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut left = shared_bytes.saturating_sub(RESERVED_BYTES);
+    for inst in func.walk() {
+        let Op::For { stages } = func.inst(inst).op else { continue };
+        if stages > 1 {
+            pipeline_loop(func, inst, u32::from(stages), &mut left, &mut notes);
+        }
+    }
+    notes
+}
+
+/// A load to be pipelined.
+struct Staged {
+    load: Inst,
+    /// The ops of the body that its address and mask follow from, in order.
+    slice: Vec<Inst>,
+    bytes: u32,
+}
+
+fn pipeline_loop(func: &mut Func, inst: Inst, stages: u32, left: &mut u32, notes: &mut Vec<String>) {
+    let loc = func.inst(inst).loc;
+    let body = func.inst(inst).regions[0];
+    if writes(func, body) {
+        notes.push(format!("{loc}: not pipelined, since the loop writes memory"));
+        return;
+    }
+    let staged = candidates(func, body);
+    if staged.is_empty() {
+        notes.push(format!("{loc}: nothing to pipeline: operands of dots are loaded straight into registers"));
+        return;
+    }
+    let turn: u32 = staged.iter().map(|s| s.bytes).sum();
+    let depth = stages.min(*left / turn.max(1));
+    if depth < 2 {
+        notes.push(format!("{loc}: not pipelined, since two stages of {turn} bytes do not fit shared memory"));
+        return;
+    }
+    *left -= turn * depth;
+    notes.push(format!("{loc}: {} loads pipelined over {depth} stages of {turn} bytes", staged.len()));
+    transform(func, inst, body, &staged, depth, loc);
+}
+
+fn writes(func: &Func, block: Block) -> bool {
+    func.block(block).insts.iter().any(|&inst| {
+        let data = func.inst(inst);
+        matches!(data.op, Op::Store { .. } | Op::AtomicRmw { .. } | Op::AtomicCas { .. })
+            || data.regions.iter().any(|&region| writes(func, region))
+    })
+}
+
+fn candidates(func: &Func, body: Block) -> Vec<Staged> {
+    let axis = AxisAnalysis::run(func);
+    let mut users: BTreeMap<Value, Vec<Inst>> = BTreeMap::new();
+    for inst in func.walk() {
+        for &operand in &func.inst(inst).operands {
+            users.entry(operand).or_default().push(inst);
+        }
+    }
+    let mut out = Vec::new();
+    for &inst in &func.block(body).insts {
+        let data = func.inst(inst);
+        let Op::Load { other: false, .. } = data.op else { continue };
+        let result = data.results[0];
+        let Some((dtype, shape)) = func.ty(result).as_tile() else { continue };
+        let bytes = padded_elements(shape) * dtype.bytes().unwrap_or(1);
+        if shape.rank() < 2 || dtype.bits() != 16 || bytes < LEAST_BYTES || !feeds_dots(func, &users, result) {
+            continue;
+        }
+        let access =
+            axis.access(func, data.operands[0], data.operands[1], mask_operand(&data.op, &data.operands));
+        if access.order[0] != shape.rank() - 1 || access.vector[access.order[0]] < 1 {
+            continue;
+        }
+        if let Some(slice) = address_slice(func, body, inst) {
+            out.push(Staged { load: inst, slice, bytes });
+        }
+    }
+    out
+}
+
+/// Whether every use of a value is a dot, possibly of the value transposed or without its unit dimensions.
+fn feeds_dots(func: &Func, users: &BTreeMap<Value, Vec<Inst>>, value: Value) -> bool {
+    let Some(users_here) = users.get(&value) else { return false };
+    users_here.iter().all(|&user| {
+        let data = func.inst(user);
+        match data.op {
+            Op::Dot => data.operands[2] != value,
+            Op::Transpose { .. } | Op::Reshape | Op::ExpandDims { .. } => {
+                feeds_dots(func, users, data.results[0])
+            }
+            _ => false,
+        }
+    })
+}
+
+/// The ops of the body that the load's operands follow from; `None` when they need a carried value or an op with effects.
+fn address_slice(func: &Func, body: Block, load: Inst) -> Option<Vec<Inst>> {
+    let here: BTreeSet<Inst> = func.block(body).insts.iter().copied().collect();
+    let mut wanted: BTreeSet<Inst> = BTreeSet::new();
+    let mut stack: Vec<Value> = func.inst(load).operands.to_vec();
+    while let Some(value) = stack.pop() {
+        match func.value(value).def {
+            Def::Param(block, index) if block == body && index > 0 => return None,
+            Def::Param(..) => {}
+            Def::Result(inst, _) if !here.contains(&inst) => {}
+            Def::Result(inst, _) => {
+                let data = func.inst(inst);
+                let pure = data.op.effect() == Effect::None && data.regions.is_empty();
+                let reads = matches!(data.op, Op::Load { .. }) && is_read_only(func, data.operands[0]);
+                if !pure && !reads {
+                    return None;
+                }
+                if wanted.insert(inst) {
+                    stack.extend(&data.operands);
+                }
+            }
+        }
+    }
+    Some(func.block(body).insts.iter().copied().filter(|inst| wanted.contains(inst)).collect())
+}
+
+fn is_read_only(func: &Func, pointer: Value) -> bool {
+    match func.value(pointer).def {
+        Def::Param(block, index) => {
+            block == func.entry() && func.params[index as usize].access == Access::Read
+        }
+        Def::Result(inst, _) => {
+            let data = func.inst(inst);
+            matches!(data.op, Op::PtrAdd | Op::PtrCast) && is_read_only(func, data.operands[0])
+        }
+    }
+}
+
+/// Appends ops to a list.
+struct At<'f> {
+    func: &'f mut Func,
+    out: Vec<Inst>,
+    loc: Loc,
+}
+
+impl At<'_> {
+    fn value(&mut self, op: Op, operands: &[Value], ty: &Type) -> Value {
+        let inst = self.func.make_inst(op, operands, std::slice::from_ref(ty), &[], self.loc);
+        self.out.push(inst);
+        self.func.result(inst)
+    }
+
+    fn effect(&mut self, op: Op, operands: &[Value]) {
+        let inst = self.func.make_inst(op, operands, &[], &[], self.loc);
+        self.out.push(inst);
+    }
+
+    fn constant(&mut self, value: i128, ty: &Type) -> Value {
+        self.value(Op::Constant(Const::Int(value)), &[], ty)
+    }
+
+    fn binary(&mut self, op: BinaryOp, a: Value, b: Value) -> Value {
+        let ty = self.func.ty(a).clone();
+        self.value(Op::Binary(op), &[a, b], &ty)
+    }
+
+    fn compare(&mut self, op: CmpOp, a: Value, b: Value) -> Value {
+        self.value(Op::Cmp(op), &[a, b], &Type::scalar(Dtype::I1))
+    }
+
+    /// `if index < upper { start copying that turn's tiles into slot }`, and the end of their group in any case.
+    fn copy_turn(&mut self, staged: &[Staged], blocks: &[Value], body: Block, index: Value, upper: Value, slot: Value) {
+        let runs = self.compare(CmpOp::Lt, index, upper);
+        let [yes, no] = [self.func.new_block(), self.func.new_block()];
+        let loop_index = self.func.block(body).params[0];
+        let mut map: BTreeMap<Value, Value> = BTreeMap::from([(loop_index, index)]);
+        let mut inner = Vec::new();
+        let mut done: BTreeSet<Inst> = BTreeSet::new();
+        for (item, &block) in staged.iter().zip(blocks) {
+            for &inst in item.slice.iter().filter(|&&inst| done.insert(inst)) {
+                let data = self.func.inst(inst).clone();
+                let operands: Vec<Value> = data.operands.iter().map(|v| *map.get(v).unwrap_or(v)).collect();
+                let types: Vec<Type> = data.results.iter().map(|&r| self.func.ty(r).clone()).collect();
+                let copy = self.func.make_inst(data.op.clone(), &operands, &types, &[], data.loc);
+                for (&old, &new) in data.results.iter().zip(&self.func.inst(copy).results.clone()) {
+                    map.insert(old, new);
+                }
+                inner.push(copy);
+            }
+            let data = self.func.inst(item.load).clone();
+            let Op::Load { masked, .. } = data.op else { unreachable!("internal error: a staged load") };
+            let mut operands = vec![block, slot];
+            operands.extend(data.operands.iter().map(|v| *map.get(v).unwrap_or(v)));
+            inner.push(self.func.make_inst(Op::AsyncCopy { masked }, &operands, &[], &[], data.loc));
+        }
+        for (region, insts) in [(yes, inner), (no, Vec::new())] {
+            for inst in insts {
+                self.func.append(region, inst);
+            }
+            let end = self.func.make_inst(Op::Yield, &[], &[], &[], self.loc);
+            self.func.append(region, end);
+        }
+        let branch = self.func.make_inst(Op::If, &[runs], &[], &[yes, no], self.loc);
+        self.out.push(branch);
+        self.effect(Op::AsyncCommit, &[]);
+    }
+}
+
+fn transform(func: &mut Func, inst: Inst, body: Block, staged: &[Staged], depth: u32, loc: Loc) {
+    let data = func.inst(inst).clone();
+    let (lower, upper, step) = (data.operands[0], data.operands[1], data.operands[2]);
+    let index_type = func.ty(lower).clone();
+    let slot_type = Type::scalar(Dtype::I32);
+
+    // Before the loop: the blocks, and the copies of the first turns.
+    let mut at = At { func, out: Vec::new(), loc };
+    let blocks: Vec<Value> = staged
+        .iter()
+        .map(|item| {
+            let result = at.func.result(item.load);
+            let (dtype, shape) = at.func.ty(result).as_tile().expect("a staged load gives a tile");
+            let ty = Type::Shared { dtype, shape: shape.clone(), stages: depth };
+            at.value(Op::LocalAlloc, &[], &ty)
+        })
+        .collect();
+    let mut index = lower;
+    for turn in 0..depth - 1 {
+        let slot = at.constant(turn.into(), &slot_type);
+        at.copy_turn(staged, &blocks, body, index, upper, slot);
+        index = at.binary(BinaryOp::Add, index, step);
+    }
+    let ahead = at.constant((depth - 1).into(), &index_type);
+    let ahead = at.binary(BinaryOp::Mul, step, ahead);
+    let first_slot = at.constant(0, &slot_type);
+    let before = std::mem::take(&mut at.out);
+
+    // In each turn.
+    let slot = func.add_block_param(body, slot_type.clone());
+    let loop_index = func.block(body).params[0];
+    let mut at = At { func, out: Vec::new(), loc };
+    at.effect(Op::AsyncWait { pending: (depth - 2) as u8 }, &[]);
+    at.effect(Op::Barrier, &[]);
+    let zero = at.constant(0, &slot_type);
+    let one = at.constant(1, &slot_type);
+    let last = at.constant((depth - 1).into(), &slot_type);
+    // The stage read in the turn before.
+    let is_first = at.compare(CmpOp::Eq, slot, zero);
+    let previous = at.binary(BinaryOp::Sub, slot, one);
+    let previous = at.value(Op::Select, &[is_first, last, previous], &slot_type);
+    let next_index = at.binary(BinaryOp::Add, loop_index, ahead);
+    at.copy_turn(staged, &blocks, body, next_index, upper, previous);
+    let is_last = at.compare(CmpOp::Eq, slot, last);
+    let next = at.binary(BinaryOp::Add, slot, one);
+    let next = at.value(Op::Select, &[is_last, zero, next], &slot_type);
+    let mut loads = Vec::new();
+    for (item, &block) in staged.iter().zip(&blocks) {
+        let old = at.func.result(item.load);
+        let ty = at.func.ty(old).clone();
+        loads.push((old, at.value(Op::LocalLoad, &[block, slot], &ty)));
+    }
+    let head = std::mem::take(&mut at.out);
+
+    let gone: BTreeSet<Inst> = staged.iter().map(|item| item.load).collect();
+    let insts = func.block_insts_mut(body);
+    insts.retain(|inst| !gone.contains(inst));
+    insts.splice(0..0, head);
+    for (old, new) in loads {
+        func.replace_uses(old, new);
+    }
+    let end = func.terminator(body).expect("the verifier checked that blocks end");
+    func.inst_mut(end).operands.push(next);
+    func.inst_mut(inst).operands.push(first_slot);
+    func.add_result(inst, slot_type);
+
+    // After the loop nothing is in flight and nobody reads a stage.
+    let mut at = At { func, out: Vec::new(), loc };
+    at.effect(Op::AsyncWait { pending: 0 }, &[]);
+    at.effect(Op::Barrier, &[]);
+    let after = std::mem::take(&mut at.out);
+    let (block, place) = find(func, inst);
+    let insts = func.block_insts_mut(block);
+    insts.splice(place + 1..place + 1, after);
+    insts.splice(place..place, before);
+    debug_assert!(block.index() < func.block_count());
+}
