@@ -4,6 +4,7 @@
 //!
 //! * *contiguity*: inside such a block values go up by one;
 //! * *constancy*: inside such a block all values are equal;
+//! * *falling*: inside such a block a truth value changes at most once, from true to false;
 //! * *divisibility*: the first value of each contiguous block is a multiple.
 //!
 //! From these follow the widest vector of a load or store and the masks that are equal for all its elements.
@@ -24,6 +25,8 @@ pub struct AxisInfo {
     pub contiguity: SmallVec<[u8; 5]>,
     /// Per dimension: length of blocks of equal values.
     pub constancy: SmallVec<[u8; 5]>,
+    /// Per dimension: length of blocks in which a truth value may only fall.
+    pub falling: SmallVec<[u8; 5]>,
     /// Per dimension: divisor of the first value of each contiguous block. For a scalar: of the value (one entry).
     pub divisibility: SmallVec<[u8; 5]>,
     /// Whether all values are known not to be negative.
@@ -35,15 +38,18 @@ impl AxisInfo {
         AxisInfo {
             contiguity: smallvec![0; rank],
             constancy: smallvec![0; rank],
+            falling: smallvec![0; rank],
             divisibility: smallvec![0; rank.max(1)],
             non_negative: false,
         }
     }
 
     fn uniform(extents: &[u32], divisibility: u8, non_negative: bool) -> AxisInfo {
+        let whole: SmallVec<[u8; 5]> = extents.iter().map(|&e| log2_padded(e) as u8).collect();
         AxisInfo {
             contiguity: smallvec![0; extents.len()],
-            constancy: extents.iter().map(|&e| log2_padded(e) as u8).collect(),
+            constancy: whole.clone(),
+            falling: whole,
             divisibility: smallvec![divisibility; extents.len().max(1)],
             non_negative,
         }
@@ -74,6 +80,7 @@ impl AxisInfo {
             .collect();
         AxisInfo {
             constancy: min(&self.constancy, &other.constancy),
+            falling: min(&self.falling, &other.falling),
             contiguity,
             divisibility,
             non_negative: self.non_negative && other.non_negative,
@@ -218,6 +225,7 @@ impl AxisAnalysis {
             Op::Iota => AxisInfo {
                 contiguity: smallvec![log2_padded(extents[0]) as u8],
                 constancy: smallvec![0],
+                falling: smallvec![0],
                 divisibility: smallvec![MAX],
                 non_negative: true,
             },
@@ -235,19 +243,14 @@ impl AxisAnalysis {
                     a.non_negative |= from.is_unsigned_int() && to.bits() > from.bits();
                     return a;
                 }
-                AxisInfo { constancy: a.constancy, ..unknown() }
+                AxisInfo { falling: a.constancy.clone(), constancy: a.constancy, ..unknown() }
             }
-            Op::ExpandDims { axis } => {
-                let axis = usize::from(*axis);
-                let mut a = arg(0);
-                let all = a.divisibility_of_all();
-                if rank == 1 {
-                    a.divisibility.clear();
+            Op::ExpandDims { .. } | Op::Reshape => {
+                let from = func.ty(data.operands[0]).shape().map(|s| s.extents().to_vec());
+                match unit_axes(&from.unwrap_or_default(), extents) {
+                    Some(sources) => with_units(&arg(0), &sources),
+                    None => AxisInfo { non_negative: arg(0).non_negative, ..unknown() },
                 }
-                a.contiguity.insert(axis, 0);
-                a.constancy.insert(axis, 0);
-                a.divisibility.insert(axis, all);
-                a
             }
             Op::Broadcast => {
                 let mut a = arg(0);
@@ -256,6 +259,7 @@ impl AxisAnalysis {
                     a.divisibility[axis] = a.divisibility_at(axis, 0);
                     a.contiguity[axis] = 0;
                     a.constancy[axis] = log2_padded(extents[axis]) as u8;
+                    a.falling[axis] = a.constancy[axis];
                 }
                 a
             }
@@ -265,12 +269,13 @@ impl AxisAnalysis {
                 AxisInfo {
                     contiguity: pick(&a.contiguity),
                     constancy: pick(&a.constancy),
+                    falling: pick(&a.falling),
                     divisibility: pick(&a.divisibility),
                     non_negative: a.non_negative,
                 }
             }
             Op::Binary(op) => self.binary(func, *op, data.operands[0], data.operands[1], rank),
-            Op::Unary(_) => AxisInfo { constancy: arg(0).constancy, ..unknown() },
+            Op::Unary(_) => AxisInfo { falling: arg(0).constancy, constancy: arg(0).constancy, ..unknown() },
             Op::Cmp(op) => compare(*op, &arg(0), &arg(1)),
             Op::Select => {
                 let (c, a, b) = (arg(0), arg(1), arg(2));
@@ -290,7 +295,7 @@ impl AxisAnalysis {
                     constancy.iter_mut().zip(&arg(i).constancy).for_each(|(a, b)| *a = (*a).min(*b));
                 }
                 let unsigned = func.ty(data.results[0]).dtype().is_unsigned_int();
-                AxisInfo { constancy, non_negative: unsigned, ..unknown() }
+                AxisInfo { falling: constancy.clone(), constancy, non_negative: unsigned, ..unknown() }
             }
             Op::PtrCast => arg(0),
             Op::PtrAdd => {
@@ -309,6 +314,11 @@ impl AxisAnalysis {
         let mut out = AxisInfo::unknown(rank);
         for axis in 0..rank {
             out.constancy[axis] = a.constancy[axis].min(b.constancy[axis]);
+            out.falling[axis] = match op {
+                // Where both fall, so does their conjunction; a constant falls nowhere.
+                BinaryOp::And | BinaryOp::Or => a.falling[axis].min(b.falling[axis]),
+                _ => out.constancy[axis],
+            };
         }
         let constant = func.constant(y).and_then(Const::as_int);
         let unsigned = func.ty(x).dtype().is_unsigned_int();
@@ -412,8 +422,46 @@ fn compare(op: CmpOp, a: &AxisInfo, b: &AxisInfo) -> AxisInfo {
             CmpOp::Eq | CmpOp::Ne => 0,
         };
         out.constancy[axis] = running.max(a.constancy[axis].min(b.constancy[axis]));
+        let falls = match op {
+            CmpOp::Lt | CmpOp::Le => a.contiguity[axis].min(b.constancy[axis]),
+            CmpOp::Gt | CmpOp::Ge => b.contiguity[axis].min(a.constancy[axis]),
+            CmpOp::Eq | CmpOp::Ne => 0,
+        };
+        out.falling[axis] = falls.max(out.constancy[axis]);
     }
     out
+}
+
+/// For each dimension of `to` the dimension of `from` that it is, or `None` for one of extent 1; `None` altogether when more than
+/// dimensions of extent 1 come and go.
+fn unit_axes(from: &[u32], to: &[u32]) -> Option<SmallVec<[Option<usize>; 5]>> {
+    let mut real = (0..from.len()).filter(|&a| from[a] != 1);
+    let out: Option<SmallVec<[Option<usize>; 5]>> = to
+        .iter()
+        .map(|&extent| match extent {
+            1 => Some(None),
+            _ => real.next().filter(|&a| from[a] == extent).map(Some),
+        })
+        .collect();
+    out.filter(|_| real.next().is_none())
+}
+
+/// The info of a tile whose dimensions are those of another one and dimensions of extent 1.
+fn with_units(a: &AxisInfo, sources: &[Option<usize>]) -> AxisInfo {
+    let all = a.divisibility_of_all();
+    let pick = |v: &[u8]| sources.iter().map(|s| s.map_or(0, |axis| v[axis])).collect();
+    let mut divisibility: SmallVec<[u8; 5]> =
+        sources.iter().map(|s| s.map_or(all, |axis| a.divisibility[axis])).collect();
+    if divisibility.is_empty() {
+        divisibility.push(all);
+    }
+    AxisInfo {
+        contiguity: pick(&a.contiguity),
+        constancy: pick(&a.constancy),
+        falling: pick(&a.falling),
+        divisibility,
+        non_negative: a.non_negative,
+    }
 }
 
 fn trailing(value: i128) -> u8 {
@@ -433,11 +481,34 @@ pub struct AccessShape {
 impl AxisAnalysis {
     /// How an access of these operands (`ptr, offsets, .., mask`) lies in memory.
     pub fn access(&self, func: &Func, ptr: Value, offsets: Value, mask: Option<Value>) -> AccessShape {
+        let mask = mask.map(|m| self.of(func, m).constancy);
+        self.access_where(func, ptr, offsets, mask)
+    }
+
+    /// As [`AxisAnalysis::access`], for accesses that can take the first few elements of a vector: an asynchronous copy says how
+    /// many bytes it reads.
+    pub fn access_of_prefixes(
+        &self,
+        func: &Func,
+        ptr: Value,
+        offsets: Value,
+        mask: Option<Value>,
+    ) -> AccessShape {
+        let mask = mask.map(|m| self.of(func, m).falling);
+        self.access_where(func, ptr, offsets, mask)
+    }
+
+    fn access_where(
+        &self,
+        func: &Func,
+        ptr: Value,
+        offsets: Value,
+        mask: Option<SmallVec<[u8; 5]>>,
+    ) -> AccessShape {
         let bytes = func.ty(ptr).dtype().bytes().unwrap_or(1).trailing_zeros() as u8;
         let base = self.of(func, ptr).divisibility[0];
         let info = self.of(func, offsets);
         let shape = func.ty(offsets).shape().cloned().unwrap_or_default();
-        let mask = mask.map(|m| self.of(func, m));
         let vector: SmallVec<[u8; 5]> = (0..shape.rank())
             .map(|axis| {
                 let run = info.contiguity[axis];
@@ -445,7 +516,7 @@ impl AxisAnalysis {
                 let mut block = run.min(base.saturating_sub(bytes)).min(4u8.saturating_sub(bytes));
                 block = (0..=block).rev().find(|&b| info.divisibility_at(axis, b) >= b).unwrap_or(0);
                 if let Some(mask) = &mask {
-                    block = block.min(mask.constancy[axis]);
+                    block = block.min(mask[axis]);
                 }
                 block.min(shape[axis].trailing_zeros() as u8)
             })

@@ -50,13 +50,15 @@ fn pipeline_loop(func: &mut Func, inst: Inst, stages: u32, left: &mut u32, notes
     }
     let staged = candidates(func, body);
     if staged.is_empty() {
-        notes.push(format!("{loc}: nothing to pipeline: operands of dots are loaded straight into registers"));
+        notes
+            .push(format!("{loc}: nothing to pipeline: operands of dots are loaded straight into registers"));
         return;
     }
     let turn: u32 = staged.iter().map(|s| s.bytes).sum();
     let depth = stages.min(*left / turn.max(1));
     if depth < 2 {
-        notes.push(format!("{loc}: not pipelined, since two stages of {turn} bytes do not fit shared memory"));
+        notes
+            .push(format!("{loc}: not pipelined, since two stages of {turn} bytes do not fit shared memory"));
         return;
     }
     *left -= turn * depth;
@@ -87,11 +89,12 @@ fn candidates(func: &Func, body: Block) -> Vec<Staged> {
         let result = data.results[0];
         let Some((dtype, shape)) = func.ty(result).as_tile() else { continue };
         let bytes = padded_elements(shape) * dtype.bytes().unwrap_or(1);
-        if shape.rank() < 2 || dtype.bits() != 16 || bytes < LEAST_BYTES || !feeds_dots(func, &users, result) {
+        if shape.rank() < 2 || dtype.bits() != 16 || bytes < LEAST_BYTES || !feeds_dots(func, &users, result)
+        {
             continue;
         }
-        let access =
-            axis.access(func, data.operands[0], data.operands[1], mask_operand(&data.op, &data.operands));
+        let mask = mask_operand(&data.op, &data.operands);
+        let access = axis.access_of_prefixes(func, data.operands[0], data.operands[1], mask);
         if access.order[0] != shape.rank() - 1 || access.vector[access.order[0]] < 1 {
             continue;
         }
@@ -188,7 +191,15 @@ impl At<'_> {
     }
 
     /// `if index < upper { start copying that turn's tiles into slot }`, and the end of their group in any case.
-    fn copy_turn(&mut self, staged: &[Staged], blocks: &[Value], body: Block, index: Value, upper: Value, slot: Value) {
+    fn copy_turn(
+        &mut self,
+        staged: &[Staged],
+        blocks: &[Value],
+        body: Block,
+        index: Value,
+        upper: Value,
+        slot: Value,
+    ) {
         let runs = self.compare(CmpOp::Lt, index, upper);
         let [yes, no] = [self.func.new_block(), self.func.new_block()];
         let loop_index = self.func.block(body).params[0];

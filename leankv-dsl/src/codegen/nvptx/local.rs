@@ -29,7 +29,7 @@ impl<'c> Emitter<'c, '_> {
         let mask_value = mask_operand(&data.op, &data.operands);
         let mask = mask_value.map(|v| self.registers(v));
         let layout = &self.plan.operand_layouts[&inst];
-        let access = self.axis.access(self.func, data.operands[2], data.operands[3], mask_value);
+        let access = self.axis.access_of_prefixes(self.func, data.operands[2], data.operands[3], mask_value);
         let groups = vectors(layout, &access);
         let owner = self.owner(layout.free_lanes(), layout.free_warps());
         let shape = self.func.ty(data.operands[3]).shape().cloned().unwrap_or_default();
@@ -41,23 +41,35 @@ impl<'c> Emitter<'c, '_> {
             let from = self.address(pointer, dtype, offsets[first]);
             let at = self.ir.add(self.ir.mul(to[first], self.ir.c32(bytes)), stage);
             let at = self.shared_at(start, at);
-            let mut cond = inside[first];
-            if let Some(mask) = &mask {
-                cond = self.both(cond, self.known(mask[first]));
+            // Masked-off elements become zero: the copy reads fewer bytes and fills. Masks only fall within a vector.
+            let mut read: Option<Val<'c>> = None;
+            let uniform = mask.as_ref().is_none_or(|m| group.iter().all(|&r| m[r as usize] == m[first]));
+            if let (Some(mask), false) = (&mask, uniform) {
+                let count = group.iter().fold(self.ir.c32(0), |sum, &r| {
+                    self.ir.add(sum, self.ir.resize(mask[r as usize], self.ir.i32(), false))
+                });
+                read = Some(self.ir.mul(count, self.ir.c32(bytes)));
+            } else if let Some(mask) = &mask {
+                read = match self.known(mask[first]) {
+                    Cond::Always => None,
+                    cond => Some(self.choose(cond, self.ir.c32(size), self.ir.c32(0))),
+                };
             }
-            // Masked-off elements become zero: the copy reads no bytes and fills.
-            let (text, filled) = if size == 16 {
-                ("cp.async.cg.shared.global [$0], [$1], 16".to_owned(), cond)
+            match inside[first] {
+                Cond::Always => {}
+                cond => {
+                    let full = read.unwrap_or(self.ir.c32(size));
+                    read = Some(self.choose(cond, full, self.ir.c32(0)));
+                }
+            }
+            let mut text = if size == 16 {
+                "cp.async.cg.shared.global [$0], [$1], 16".to_owned()
             } else {
-                (format!("cp.async.ca.shared.global [$0], [$1], {size}"), cond)
+                format!("cp.async.ca.shared.global [$0], [$1], {size}")
             };
             let mut args: Vec<Val<'c>> = vec![at.into(), from.into()];
             let mut constraints = "l,l".to_owned();
-            let mut text = text;
-            if let Some(read) = match filled {
-                Cond::Always => None,
-                other => Some(self.choose(other, self.ir.c32(size), self.ir.c32(0))),
-            } {
+            if let Some(read) = read {
                 text.push_str(", $2");
                 args.push(read);
                 constraints.push_str(",r");

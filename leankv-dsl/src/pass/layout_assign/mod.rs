@@ -144,7 +144,8 @@ impl Pass {
     fn coalesced(&self, func: &Func, inst: Inst) -> LinearLayout {
         let data = func.inst(inst);
         let access = self.access(func, inst);
-        let shape = func.ty(data.operands[address_operand(&data.op) + 1]).shape().expect("offsets are a tile");
+        let shape =
+            func.ty(data.operands[address_operand(&data.op) + 1]).shape().expect("offsets are a tile");
         memory::coalesced(shape, &access, self.warp_bits)
     }
 
@@ -152,7 +153,11 @@ impl Pass {
         let data = func.inst(inst);
         let at = address_operand(&data.op);
         let mask = mask_operand(&data.op, &data.operands);
-        self.axis.access(func, data.operands[at], data.operands[at + 1], mask)
+        let (pointer, offsets) = (data.operands[at], data.operands[at + 1]);
+        match data.op {
+            Op::AsyncCopy { .. } => self.axis.access_of_prefixes(func, pointer, offsets, mask),
+            _ => self.axis.access(func, pointer, offsets, mask),
+        }
     }
 
     /// The layout that suits a value best when no consumer decides: that of a load in its chain, or a plain one.

@@ -45,3 +45,136 @@ fn vectors_are_added() {
     assert!(artifact.ptx.contains("st.global.v4.b32"), "{}", artifact.ptx);
     assert!(!artifact.ptx.contains("bar.sync"), "{}", artifact.ptx);
 }
+
+fn halves(n: usize, seed: u32) -> Vec<u8> {
+    let value =
+        |i: usize| ((i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 24) as f32 / 64.0 - 2.0;
+    (0..n).flat_map(|i| f16::from_f32(value(i)).to_le_bytes()).collect()
+}
+
+/// `o = a b` for 64 x `turns * 32` by `turns * 32` x 64, with the last `missing` of k masked off.
+fn product(turns: u32, stages: u32, missing: u32) -> String {
+    let k = turns * 32;
+    let bound = k - missing;
+    format!(
+        "kernel @mm(%pa a: ptr<f16> read multiple_of 16, %pb b: ptr<f16> read multiple_of 16, %po o: ptr<f32> write multiple_of 16) num_warps 4 {{
+  %r = iota : tile<64xi32>
+  %c = iota : tile<32xi32>
+  %kw = constant {k} : tile<64xi32>
+  %rk = mul %r, %kw : tile<64xi32>
+  %rk1 = expand_dims %rk axis 1 : tile<64x1xi32>
+  %rkb = broadcast %rk1 : tile<64x32xi32>
+  %nw = constant 64 : tile<32xi32>
+  %bound = constant {bound} : tile<32xi32>
+  %z = constant 0.0 : tile<64x64xf32>
+  %lo = constant 0 : i32
+  %hi = constant {k} : i32
+  %st = constant 32 : i32
+  %acc = for %lo to %hi step %st carry %z stages {stages} : tile<64x64xf32> {{ |%i: i32, %sum: tile<64x64xf32>|
+    %is = splat %i : tile<32xi32>
+    %kc = add %is, %c : tile<32xi32>
+    %ok = cmp lt %kc, %bound : tile<32xi1>
+    %kc1 = expand_dims %kc axis 0 : tile<1x32xi32>
+    %kcb = broadcast %kc1 : tile<64x32xi32>
+    %ao = add %rkb, %kcb : tile<64x32xi32>
+    %ok1 = expand_dims %ok axis 0 : tile<1x32xi1>
+    %okb = broadcast %ok1 : tile<64x32xi1>
+    %a = load %pa[%ao] mask %okb : tile<64x32xf16>
+    %kn = mul %kc, %nw : tile<32xi32>
+    %kn1 = expand_dims %kn axis 1 : tile<32x1xi32>
+    %knb = broadcast %kn1 : tile<32x64xi32>
+    %n1 = expand_dims %r axis 0 : tile<1x64xi32>
+    %nb = broadcast %n1 : tile<32x64xi32>
+    %bo = add %knb, %nb : tile<32x64xi32>
+    %ok2 = expand_dims %ok axis 1 : tile<32x1xi1>
+    %okc = broadcast %ok2 : tile<32x64xi1>
+    %b = load %pb[%bo] mask %okc : tile<32x64xf16>
+    %next = dot %a, %b, %sum : tile<64x64xf32>
+    yield %next
+  }}
+  %ow = constant 64 : tile<64xi32>
+  %or = mul %r, %ow : tile<64xi32>
+  %or1 = expand_dims %or axis 1 : tile<64x1xi32>
+  %orb = broadcast %or1 : tile<64x64xi32>
+  %oc1 = expand_dims %r axis 0 : tile<1x64xi32>
+  %ocb = broadcast %oc1 : tile<64x64xi32>
+  %oo = add %orb, %ocb : tile<64x64xi32>
+  store %po[%oo], %acc
+  return
+}}"
+    )
+}
+
+#[test]
+fn pipelined_products_copy_ahead_and_read_fragments_from_shared_memory() {
+    for (turns, stages, missing) in [(1, 2, 0), (1, 4, 5), (2, 3, 0), (5, 2, 3), (5, 3, 0), (4, 4, 31)] {
+        let text = product(turns, stages, missing);
+        let k = (turns * 32) as usize;
+        let buffers = [halves(64 * k, 1), halves(64 * k, 2), vec![0; 64 * 64 * 4]];
+        check_text(&text, [1, 1, 1], &buffers, 1e-4);
+    }
+    let func = parse("test.tile", &product(5, 3, 3)).unwrap();
+    let artifact = compile(&func, &NvptxTarget::Sm80, &NvptxOptions::default()).unwrap();
+    for needed in [
+        "cp.async.cg.shared.global",
+        "ldmatrix.sync.aligned.m8n8.x4.shared.b16",
+        ".x4.trans",
+        "cp.async.wait_group",
+    ] {
+        assert!(artifact.ptx.contains(needed), "{needed}\n{:?}\n{}", artifact.notes, artifact.ptx);
+    }
+    assert!(!artifact.ptx.contains("ld.shared"), "{}", artifact.ptx);
+    assert!(
+        artifact.notes[0].ends_with("2 loads pipelined over 3 stages of 8192 bytes"),
+        "{:?}",
+        artifact.notes
+    );
+}
+
+#[test]
+fn code_is_the_same_every_time_and_line_information_does_not_change_it() {
+    let func = parse("test.tile", &product(5, 3, 3)).unwrap();
+    let ptx = |line_info| {
+        let options = NvptxOptions { line_info };
+        compile(&func, &NvptxTarget::Sm90, &options).unwrap().ptx
+    };
+    let with = ptx(true);
+    assert_eq!(with, ptx(true));
+    assert!(with.contains(".loc") && !with.contains(", debug"), "{with}");
+    let without = ptx(false);
+    assert!(!without.contains(".loc"), "{without}");
+}
+
+#[test]
+fn what_a_gpu_cannot_do_is_refused_with_its_place() {
+    let text = "kernel @k(%px x: ptr<f64> read_write) num_warps 4 {
+  %i = iota : tile<4xi32>
+  %x = load %px[%i] : tile<4xf64>
+  %y = exp2 %x : tile<4xf64>
+  store %px[%i], %y
+  return
+}";
+    let func = parse("test.tile", text).unwrap();
+    let error = compile(&func, &NvptxTarget::Sm80, &NvptxOptions::default()).unwrap_err();
+    let CodegenError::Unsupported { op, target, loc, .. } = &error else { panic!("{error}") };
+    assert_eq!((op.as_str(), target.as_str(), loc.line()), ("exp2 of f64", "sm_80", 4));
+}
+
+#[test]
+fn accesses_of_one_program_stay_in_order() {
+    // Reverses in place, twice: each element is written by one thread and read by another.
+    let text = "kernel @k(%px x: ptr<i32> read_write) num_warps 4 {
+  %i = iota : tile<256xi32>
+  %n = constant 255 : tile<256xi32>
+  %j = sub %n, %i : tile<256xi32>
+  %a = load %px[%i] : tile<256xi32>
+  store %px[%j], %a
+  %b = load %px[%i] : tile<256xi32>
+  %one = constant 1 : tile<256xi32>
+  %c = add %b, %one : tile<256xi32>
+  store %px[%j], %c
+  return
+}";
+    let data: Vec<u8> = (0..256i32).flat_map(|i| (i * 7).to_le_bytes()).collect();
+    check_text(text, [1, 1, 1], &[data], 0.0);
+}
