@@ -1,7 +1,7 @@
 //! Every shipped kernel.
 //!
 //! One file a kernel; its documentation says shapes, grid, rounding, errors and the source of a formula. [`KERNELS`] lists them
-//! all, for the command line, the tuner and the tests that visit every declared specialisation. [`reference`] holds what each
+//! all, for the command line, the tuner and the tests that visit every declared specialisation. [`mod@reference`] holds what each
 //! kernel must compute, in plain Rust.
 
 pub mod decode;

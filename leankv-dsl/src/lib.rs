@@ -1,7 +1,7 @@
 //! The LeanKV kernel language and its compiler.
 //!
 //! Data flows one way: Rust source -> tile IR ([`ir`]) -> passes ([`pass`]) -> an executor
-//! ([`interp`], or machine code from [`codegen`]). Layers only look down: [`lang`] and [`format`]
+//! ([`interp`], or machine code from [`codegen`]). Layers only look down: [`lang`] and [`mod@format`]
 //! know the IR, nothing below [`codegen`] knows LLVM.
 
 // The macros name this crate by its absolute path, here too.

@@ -1,7 +1,7 @@
 //! The verifier: whether a function keeps the IR's rules.
 //!
 //! It collects everything it finds, each with the op's place, and goes on after an error. What it accepts, every executor can
-//! work on without checks of its own. Typing rules stand in [`infer`](super::infer) and are asked there; here stand the rules about
+//! work on without checks of its own. Typing rules stand in [`infer`] and are asked there; here stand the rules about
 //! what is visible where, about regions, parameters and access.
 
 mod access;
