@@ -224,9 +224,8 @@ impl Emit<'_, '_> {
         if let Some(mask) = mask {
             from = self.b.select(mask, from, self.b.splat(self.scratch, lanes));
         }
-        let loaded: Vec<V> = (0..lanes)
-            .map(|lane| self.b.load(elem, 1, self.b.lane(from, lane), invariant))
-            .collect();
+        let loaded: Vec<V> =
+            (0..lanes).map(|lane| self.b.load(elem, 1, self.b.lane(from, lane), invariant)).collect();
         Ok(self.b.gather_lanes(&loaded))
     }
 

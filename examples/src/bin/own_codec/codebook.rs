@@ -1,0 +1,34 @@
+//! A user's codec: 4-bit codes into a table of 16 levels, scaled by each row's largest magnitude.
+
+use half::f16;
+use leankv_dsl::format::{CodecShape, HalfType};
+use leankv_dsl::lang::attention::{Codec, Encoded, EncodedCodes, Rows, Tokens};
+use leankv_dsl::lang::*;
+
+/// The table of levels in -1..1 comes with the launch: `codecs.keys.levels`.
+#[derive(Clone, Copy, KernelArg)]
+pub(crate) struct Codebook {
+    levels: Ptr<f32>,
+}
+
+impl Codec for Codebook {
+    fn shape(&self) -> CodecShape {
+        CodecShape { code_bits: 4, groups: 1, meta_words: 1 }
+    }
+
+    fn encode(&self, x: Tile<f32, 2>, _: Tokens) -> Encoded {
+        let scale = x.abs().reduce_max(1).cast::<f16>().expand_dims(1);
+        let unit = x / scale.cast::<f32>().max(1e-6);
+        let (mut best, mut code) = ((unit - self.levels.get(0)).abs(), unit.cast::<i32>() * 0);
+        for k in 1..16 {
+            let distance = (unit - self.levels.get(k)).abs();
+            code = distance.lt(best).select(k, code);
+            best = best.min(distance);
+        }
+        Encoded { codes: EncodedCodes::Codes(code.cast_code(4)), meta: vec![scale.bitcast()] }
+    }
+
+    fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
+        self.levels.load(rows.codes().cast::<i32>()) * rows.meta(0, HalfType::F16)
+    }
+}
