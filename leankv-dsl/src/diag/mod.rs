@@ -10,6 +10,8 @@
 mod codes;
 mod diagnostic;
 #[cfg(test)]
+mod page_tests;
+#[cfg(test)]
 mod registry_tests;
 mod render;
 #[cfg(test)]
