@@ -1,6 +1,8 @@
 //! The interpreter, with all checks on.
 
 use leankv_dsl::interp::{self, Arg, LaunchError, Memory, Options, Order};
+use leankv_dsl::ir::Func;
+use leankv_dsl::pass::{Facts, standard};
 
 use crate::conformance::{Case, CaseArg, Executor, Failure};
 
@@ -10,13 +12,16 @@ pub struct Interp;
 /// Programs in a random order: results must not depend on it.
 pub struct Shuffled;
 
+/// After the standard passes: they must not change what a kernel does.
+pub struct Optimised;
+
 impl Executor for Interp {
     fn name(&self) -> &'static str {
         "interp"
     }
 
     fn run(&self, case: &Case) -> Result<Vec<Vec<u8>>, Failure> {
-        run(case, Order::Sequential)
+        run(case, &case.func, Order::Sequential)
     }
 }
 
@@ -26,11 +31,23 @@ impl Executor for Shuffled {
     }
 
     fn run(&self, case: &Case) -> Result<Vec<Vec<u8>>, Failure> {
-        run(case, Order::Shuffled(7))
+        run(case, &case.func, Order::Shuffled(7))
     }
 }
 
-fn run(case: &Case, order: Order) -> Result<Vec<Vec<u8>>, Failure> {
+impl Executor for Optimised {
+    fn name(&self) -> &'static str {
+        "interp_optimised"
+    }
+
+    fn run(&self, case: &Case) -> Result<Vec<Vec<u8>>, Failure> {
+        let mut func = case.func.clone();
+        standard().run(&mut func, &mut Facts::new()).map_err(|e| Failure::Broken(e.to_string()))?;
+        run(case, &func, Order::Sequential)
+    }
+}
+
+fn run(case: &Case, func: &Func, order: Order) -> Result<Vec<Vec<u8>>, Failure> {
     let mut mem = Memory::new();
     let mut ids = Vec::new();
     let mut args = Vec::new();
@@ -45,7 +62,7 @@ fn run(case: &Case, order: Order) -> Result<Vec<Vec<u8>>, Failure> {
         });
     }
     let options = Options { order, check_division: case.check_division, ..Options::default() };
-    match interp::launch(&case.func, case.grid, &args, &mut mem, &options) {
+    match interp::launch(func, case.grid, &args, &mut mem, &options) {
         Ok(_) => Ok(ids.into_iter().map(|id| mem.bytes(id).to_vec()).collect()),
         Err(LaunchError::Faults(faults)) => Err(Failure::Fault(faults[0].to_string())),
         Err(other) => Err(Failure::Broken(other.to_string())),

@@ -5,12 +5,12 @@ mod interp;
 pub mod ptx;
 
 pub use host::Host;
-pub use interp::{Interp, Shuffled};
+pub use interp::{Interp, Optimised, Shuffled};
 pub use ptx::{Ptx, PtxApart};
 
 use super::Executor;
 
 /// All of them.
 pub fn all() -> Vec<&'static dyn Executor> {
-    vec![&Interp, &Shuffled, &Host, &Ptx, &PtxApart]
+    vec![&Interp, &Shuffled, &Optimised, &Host, &Ptx, &PtxApart]
 }

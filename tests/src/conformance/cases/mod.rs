@@ -1,0 +1,67 @@
+//! The cases, by kind of op.
+
+mod atomics;
+mod control;
+mod convert;
+mod dot;
+mod elementwise;
+mod fold;
+mod memory;
+mod misc;
+mod packing;
+mod shape;
+
+use super::Group;
+
+/// All groups: one for each op, and a few themes.
+pub fn all() -> Vec<Group> {
+    let parts = [
+        elementwise::groups(),
+        convert::groups(),
+        shape::groups(),
+        fold::groups(),
+        dot::groups(),
+        memory::groups(),
+        atomics::groups(),
+        packing::groups(),
+        control::groups(),
+        misc::groups(),
+    ];
+    parts.into_iter().flatten().collect()
+}
+
+/// Shapes that element-wise ops are tried on.
+pub(crate) const SHAPES: &[&[u32]] = &[
+    &[],
+    &[1],
+    &[3],
+    &[5],
+    &[13],
+    &[60],
+    &[80],
+    &[96],
+    &[5, 13],
+    &[16, 8],
+    &[2, 3, 5],
+    &[2, 3, 4, 5],
+    &[1, 2, 1, 3, 2],
+];
+
+/// The number of elements of a shape.
+pub(crate) fn count(extents: &[u32]) -> usize {
+    extents.iter().product::<u32>() as usize
+}
+
+/// The number of elements of all of [`SHAPES`].
+pub(crate) fn total() -> usize {
+    SHAPES.iter().map(|s| count(s)).sum()
+}
+
+/// For each of [`SHAPES`], where its elements start in a buffer that holds them all.
+pub(crate) fn segments() -> impl Iterator<Item = (usize, &'static [u32])> {
+    SHAPES.iter().scan(0, |start, extents| {
+        let at = *start;
+        *start += count(extents);
+        Some((at, *extents))
+    })
+}
