@@ -47,6 +47,8 @@ pub struct Group {
     pub name: &'static str,
     /// Makes the cases.
     pub cases: fn() -> Vec<Case>,
+    /// Whether lanes of a GPU's warp depend on each other; not so for ops on each element alone.
+    pub exchanges: bool,
 }
 
 /// Runs a group on an executor.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::ir::{Block, Def, Effect, Entity, Func, Inst, Op, Value};
 use crate::layout::LinearLayout;
 
-use super::pull::{pull, push};
+use super::pull::{dims, pull, push};
 use super::{DotPath, Pass, State, needs_layout};
 
 /// Where new ops go.
@@ -119,6 +119,11 @@ impl Rewriter<'_> {
                 _ if i == 2 => layouts[data.results[0]].clone(),
                 _ => Some(self.pass.preferred(func, data.operands[i])),
             },
+            // To scalars: every thread has all elements.
+            Op::Reshape | Op::Split if !needs_layout(func, data.results[0]) => {
+                let shape = func.ty(data.operands[i]).shape()?;
+                Some(LinearLayout::replicated(&dims(shape), self.pass.warp_bits as usize))
+            }
             Op::Gather { .. } if i == 1 => layouts[data.results[0]].clone(),
             _ => {
                 if let Some(layout) = self.pass.out.operand_layouts.get(&inst) {

@@ -10,7 +10,7 @@ use crate::conformance::{Case, Check, Group, K};
 pub(super) fn groups() -> Vec<Group> {
     macro_rules! group {
         ($name:literal, $op:expr) => {
-            Group { name: $name, cases: || operation($op) }
+            Group { name: $name, cases: || operation($op), exchanges: true }
         };
     }
     vec![
@@ -21,9 +21,9 @@ pub(super) fn groups() -> Vec<Group> {
         group!("atomic_or", AtomicOp::Or),
         group!("atomic_xor", AtomicOp::Xor),
         group!("atomic_xchg", AtomicOp::Exchange),
-        Group { name: "atomic_cas", cases: compare_and_swap },
-        Group { name: "atomic_orders", cases: orders },
-        Group { name: "atomic_last_program", cases: last_program },
+        Group { name: "atomic_cas", cases: compare_and_swap, exchanges: true },
+        Group { name: "atomic_orders", cases: orders, exchanges: true },
+        Group { name: "atomic_last_program", cases: last_program, exchanges: true },
     ]
 }
 

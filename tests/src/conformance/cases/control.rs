@@ -9,12 +9,12 @@ use crate::conformance::{Case, Check, Group, K};
 
 pub(super) fn groups() -> Vec<Group> {
     vec![
-        Group { name: "for", cases: for_loops },
-        Group { name: "for_pointer", cases: carried_pointer },
-        Group { name: "for_stages", cases: staged },
-        Group { name: "while", cases: while_loops },
-        Group { name: "if", cases: ifs },
-        Group { name: "nested_control", cases: nested },
+        Group { name: "for", cases: for_loops, exchanges: true },
+        Group { name: "for_pointer", cases: carried_pointer, exchanges: true },
+        Group { name: "for_stages", cases: staged, exchanges: true },
+        Group { name: "while", cases: while_loops, exchanges: true },
+        Group { name: "if", cases: ifs, exchanges: true },
+        Group { name: "nested_control", cases: nested, exchanges: true },
     ]
 }
 

@@ -8,10 +8,10 @@ use crate::conformance::{Case, Check, Group, K};
 
 pub(super) fn groups() -> Vec<Group> {
     vec![
-        Group { name: "cast", cases: casts },
-        Group { name: "cast_rounds_once", cases: rounds_once },
-        Group { name: "bitcast", cases: bitcasts },
-        Group { name: "constant", cases: constants },
+        Group { name: "cast", cases: casts, exchanges: false },
+        Group { name: "cast_rounds_once", cases: rounds_once, exchanges: false },
+        Group { name: "bitcast", cases: bitcasts, exchanges: false },
+        Group { name: "constant", cases: constants, exchanges: false },
     ]
 }
 

@@ -8,11 +8,11 @@ use crate::conformance::{Case, Check, Group, K};
 
 pub(super) fn groups() -> Vec<Group> {
     vec![
-        Group { name: "dot", cases: dots },
-        Group { name: "dot_fractions", cases: fractions },
-        Group { name: "dot_transposed", cases: transposed },
-        Group { name: "dot_warps", cases: warps },
-        Group { name: "dot_chain", cases: chain },
+        Group { name: "dot", cases: dots, exchanges: true },
+        Group { name: "dot_fractions", cases: fractions, exchanges: true },
+        Group { name: "dot_transposed", cases: transposed, exchanges: true },
+        Group { name: "dot_warps", cases: warps, exchanges: true },
+        Group { name: "dot_chain", cases: chain, exchanges: true },
     ]
 }
 

@@ -19,7 +19,7 @@ const APPROXIMATE_ABSOLUTE: Check = Check::Close { rel: 0.0, abs: 1.0 / 1048576.
 pub(super) fn groups() -> Vec<Group> {
     macro_rules! group {
         ($name:literal, $cases:expr) => {
-            Group { name: $name, cases: || $cases }
+            Group { name: $name, cases: || $cases, exchanges: false }
         };
     }
     vec![
@@ -62,40 +62,63 @@ pub(super) fn groups() -> Vec<Group> {
     ]
 }
 
-/// A kernel that applies an op to tiles of all shapes. `inputs` hold the elements of all shapes one after another.
-fn over_shapes(
-    name: String,
-    op: &Op,
-    inputs: &[(Dtype, Vec<Num>)],
+/// An op, the type of its result's elements, and what it does with one element of each operand.
+struct Tried<'r> {
+    op: Op,
     out: Dtype,
     check: Check,
-    reference: impl Fn(&[Num]) -> Num,
-) -> K {
+    reference: Box<dyn Fn(&[Num]) -> Num + 'r>,
+}
+
+/// A kernel that applies ops to tiles of all shapes for `dtype`. `inputs` hold the elements of all shapes one after another.
+fn over_shapes(name: String, dtype: Dtype, inputs: &[(Dtype, Vec<Num>)], tried: &[Tried<'_>]) -> K {
     let mut k = K::new(name);
     let memory = |dtype: Dtype| if dtype.is_code() { Dtype::U8 } else { dtype };
-    let expect: Vec<Num> = (0..total())
-        .map(|i| {
-            let args: Vec<Num> = inputs.iter().map(|(_, values)| values[i]).collect();
-            reference(&args)
-        })
-        .collect();
     let pointers: Vec<_> = inputs
         .iter()
         .enumerate()
         .map(|(i, (dtype, values))| k.input(&format!("x{i}"), memory(*dtype), values))
         .collect();
-    let to = k.expected("out", memory(out), &expect, check);
-    for (start, extents) in segments() {
+    let outputs: Vec<_> = tried
+        .iter()
+        .map(|tried| {
+            let args = |i: usize| inputs.iter().map(|(_, values)| values[i]).collect::<Vec<Num>>();
+            let expect: Vec<Num> = (0..total(dtype)).map(|i| (tried.reference)(&args(i))).collect();
+            k.expected(&output_name(&tried.op), memory(tried.out), &expect, tried.check)
+        })
+        .collect();
+    for (start, extents) in segments(dtype) {
         let mut args = Vec::new();
         for ((dtype, _), &pointer) in inputs.iter().zip(&pointers) {
             let pointer = k.at(pointer, start);
             args.push(k.load_as(pointer, *dtype, extents));
         }
-        let result = k.op(op.clone(), &args);
-        let to = k.at(to, start);
-        k.store_as(to, result);
+        for (tried, &to) in tried.iter().zip(&outputs) {
+            let result = k.op(tried.op.clone(), &args);
+            let to = k.at(to, start);
+            k.store_as(to, result);
+        }
     }
     k
+}
+
+fn output_name(op: &Op) -> String {
+    match op {
+        Op::Cmp(op) => format!("out_{op}"),
+        op => format!("out_{}", op.name()),
+    }
+}
+
+/// As [`over_shapes`] with one op whose operands and result have one element type.
+fn one_op<'r>(
+    name: String,
+    op: Op,
+    inputs: &[(Dtype, Vec<Num>)],
+    out: Dtype,
+    check: Check,
+    reference: impl Fn(&[Num]) -> Num + 'r,
+) -> K {
+    over_shapes(name, out, inputs, &[Tried { op, out, check, reference: Box::new(reference) }])
 }
 
 fn unary_types(op: UnaryOp) -> Vec<Dtype> {
@@ -114,12 +137,12 @@ fn unary(op: UnaryOp) -> Vec<Case> {
 fn unary_case(op: UnaryOp, dtype: Dtype) -> Case {
     let name = format!("{op}.{dtype}");
     let mut rng = Rng::named(&name);
-    let mut input = values(dtype, total(), &mut rng);
+    let mut input = values(dtype, total(dtype), &mut rng);
     let check = match op {
         UnaryOp::Sin | UnaryOp::Cos => {
             // The bound holds within [-pi, pi].
             let scaled = |_| rounded(dtype, Num::Float(rng.unit() * 3.14));
-            input = (0..total()).map(scaled).collect();
+            input = (0..total(dtype)).map(scaled).collect();
             input[0] = Num::Float(0.0);
             input[1] = Num::Float(f64::NAN);
             input[2] = Num::Float(f64::INFINITY);
@@ -141,7 +164,7 @@ fn unary_case(op: UnaryOp, dtype: Dtype) -> Case {
         }),
         Num::Float(x) => Num::Float(float_function(op, x)),
     };
-    over_shapes(name, &Op::Unary(op), &[(dtype, input)], dtype, check, reference).done()
+    one_op(name, Op::Unary(op), &[(dtype, input)], dtype, check, reference).done()
 }
 
 fn float_function(op: UnaryOp, x: f64) -> f64 {
@@ -204,7 +227,7 @@ fn binary(op: BinaryOp) -> Vec<Case> {
 
 fn binary_case(op: BinaryOp, dtype: Dtype) -> Case {
     let name = format!("{op}.{dtype}");
-    let (a, mut b) = pairs(dtype, total(), &mut Rng::named(&name));
+    let (a, mut b) = pairs(dtype, total(dtype), &mut Rng::named(&name));
     if matches!(op, BinaryOp::Div | BinaryOp::Rem) && !dtype.is_float() {
         for b in b.iter_mut().filter(|b| b.int() == 0) {
             *b = Num::Int(5);
@@ -221,7 +244,7 @@ fn binary_case(op: BinaryOp, dtype: Dtype) -> Case {
         (Num::Int(a), Num::Int(b)) => Num::Int(int_function(op, dtype, a, b)),
         (a, b) => Num::Float(float_function2(op, a.float(), b.float())),
     };
-    over_shapes(name, &Op::Binary(op), &[(dtype, a), (dtype, b)], dtype, check, reference).done()
+    one_op(name, Op::Binary(op), &[(dtype, a), (dtype, b)], dtype, check, reference).done()
 }
 
 fn int_function(op: BinaryOp, dtype: Dtype, a: i128, b: i128) -> i128 {
@@ -275,33 +298,32 @@ fn float_function2(op: BinaryOp, a: f64, b: f64) -> f64 {
 
 /// Generated code gives 0; what the interpreter does when it checks is tested with it.
 fn division_by_zero() -> Vec<Case> {
-    let mut out = Vec::new();
-    for dtype in INTS {
-        for op in [BinaryOp::Div, BinaryOp::Rem] {
-            let name = format!("{op}.{dtype}.zero");
-            let (a, mut b) = pairs(dtype, total(), &mut Rng::named(&name));
-            for b in b.iter_mut().step_by(3) {
-                *b = Num::Int(0);
-            }
-            let reference = |args: &[Num]| match args[1].int() {
+    let case = |dtype: Dtype| {
+        let name = format!("division_by_zero.{dtype}");
+        let (a, mut b) = pairs(dtype, total(dtype), &mut Rng::named(&name));
+        for b in b.iter_mut().step_by(3) {
+            *b = Num::Int(0);
+        }
+        let tried = [BinaryOp::Div, BinaryOp::Rem].map(|op| {
+            let reference = move |args: &[Num]| match args[1].int() {
                 0 => Num::Int(0),
                 b => Num::Int(int_function(op, dtype, args[0].int(), b)),
             };
-            let inputs = [(dtype, a), (dtype, b)];
-            let mut k = over_shapes(name, &Op::Binary(op), &inputs, dtype, Check::Bits, reference);
-            k.unchecked_division();
-            out.push(k.done());
-        }
-    }
-    out
+            Tried { op: Op::Binary(op), out: dtype, check: Check::Bits, reference: Box::new(reference) }
+        });
+        let mut k = over_shapes(name, dtype, &[(dtype, a), (dtype, b)], &tried);
+        k.unchecked_division();
+        k.done()
+    };
+    INTS.into_iter().map(case).collect()
 }
 
 fn fma() -> Vec<Case> {
     let case = |dtype: Dtype| {
         let name = format!("fma.{dtype}");
         let mut rng = Rng::named(&name);
-        let (mut a, mut b) = pairs(dtype, total(), &mut rng);
-        let mut c: Vec<Num> = (0..total()).map(|_| random(dtype, &mut rng)).collect();
+        let (mut a, mut b) = pairs(dtype, total(dtype), &mut rng);
+        let mut c: Vec<Num> = (0..total(dtype)).map(|_| random(dtype, &mut rng)).collect();
         // (1 + e)(1 - e) - 1 is -e^2: two roundings would give 0.
         let e = 2f64.powi(match dtype {
             Dtype::F16 => -6,
@@ -319,8 +341,7 @@ fn fma() -> Vec<Case> {
                 _ => a * b + c,
             })
         };
-        over_shapes(name, &Op::Fma, &[(dtype, a), (dtype, b), (dtype, c)], dtype, Check::Bits, reference)
-            .done()
+        one_op(name, Op::Fma, &[(dtype, a), (dtype, b), (dtype, c)], dtype, Check::Bits, reference).done()
     };
     FLOATS.into_iter().map(case).collect()
 }
@@ -348,37 +369,42 @@ fn no_contraction() -> Vec<Case> {
 }
 
 fn compare() -> Vec<Case> {
-    let mut out = Vec::new();
-    for dtype in Dtype::PLAIN.into_iter().chain([Dtype::Code(2), Dtype::Code(8)]) {
-        for &op in CmpOp::ALL {
-            let name = format!("cmp_{op}.{dtype}");
-            let (a, b) = code_pairs(dtype, &name);
-            let reference = |args: &[Num]| {
-                let (a, b) = (args[0], args[1]);
-                let order = match (a, b) {
-                    (Num::Int(a), Num::Int(b)) => Some(a.cmp(&b)),
-                    _ => a.float().partial_cmp(&b.float()),
-                };
-                Num::Int(i128::from(match op {
-                    CmpOp::Eq => order.is_some_and(|o| o.is_eq()),
-                    CmpOp::Ne => order.is_none_or(|o| o.is_ne()),
-                    CmpOp::Lt => order.is_some_and(|o| o.is_lt()),
-                    CmpOp::Le => order.is_some_and(|o| o.is_le()),
-                    CmpOp::Gt => order.is_some_and(|o| o.is_gt()),
-                    CmpOp::Ge => order.is_some_and(|o| o.is_ge()),
-                }))
-            };
-            let inputs = [(dtype, a), (dtype, b)];
-            out.push(over_shapes(name, &Op::Cmp(op), &inputs, Dtype::I1, Check::Bits, reference).done());
-        }
+    let case = |dtype: Dtype| {
+        let name = format!("cmp.{dtype}");
+        let (a, b) = code_pairs(dtype, &name);
+        let tried: Vec<Tried<'_>> = CmpOp::ALL
+            .iter()
+            .map(|&op| Tried {
+                op: Op::Cmp(op),
+                out: Dtype::I1,
+                check: Check::Bits,
+                reference: Box::new(move |args| Num::Int(i128::from(holds(op, args[0], args[1])))),
+            })
+            .collect();
+        over_shapes(name, dtype, &[(dtype, a), (dtype, b)], &tried).done()
+    };
+    Dtype::PLAIN.into_iter().chain([Dtype::Code(2), Dtype::Code(8)]).map(case).collect()
+}
+
+fn holds(op: CmpOp, a: Num, b: Num) -> bool {
+    let order = match (a, b) {
+        (Num::Int(a), Num::Int(b)) => Some(a.cmp(&b)),
+        _ => a.float().partial_cmp(&b.float()),
+    };
+    match op {
+        CmpOp::Eq => order.is_some_and(|o| o.is_eq()),
+        CmpOp::Ne => order.is_none_or(|o| o.is_ne()),
+        CmpOp::Lt => order.is_some_and(|o| o.is_lt()),
+        CmpOp::Le => order.is_some_and(|o| o.is_le()),
+        CmpOp::Gt => order.is_some_and(|o| o.is_gt()),
+        CmpOp::Ge => order.is_some_and(|o| o.is_ge()),
     }
-    out
 }
 
 /// Pairs of any element type; codes are in range.
 fn code_pairs(dtype: Dtype, name: &str) -> (Vec<Num>, Vec<Num>) {
     let memory = if dtype.is_code() { Dtype::U8 } else { dtype };
-    let (a, b) = pairs(memory, total(), &mut Rng::named(name));
+    let (a, b) = pairs(memory, total(dtype), &mut Rng::named(name));
     let wrapped = |v: Vec<Num>| match dtype.is_code() {
         true => v.into_iter().map(|x| Num::Int(wrap(dtype, x.int()))).collect(),
         false => v,
@@ -391,10 +417,10 @@ fn select() -> Vec<Case> {
         let name = format!("select.{dtype}");
         let (a, b) = code_pairs(dtype, &name);
         let mut rng = Rng::named(&name);
-        let c = (0..total()).map(|_| Num::Int((rng.bits() & 1).into())).collect();
+        let c = (0..total(dtype)).map(|_| Num::Int((rng.bits() & 1).into())).collect();
         let reference = |args: &[Num]| if args[0].int() == 1 { args[1] } else { args[2] };
         let inputs = [(Dtype::I1, c), (dtype, a), (dtype, b)];
-        over_shapes(name, &Op::Select, &inputs, dtype, Check::Bits, reference).done()
+        one_op(name, Op::Select, &inputs, dtype, Check::Bits, reference).done()
     };
     Dtype::PLAIN.into_iter().chain([Dtype::Code(3), Dtype::Code(8)]).map(case).collect()
 }
@@ -412,7 +438,9 @@ mod tests {
 
     #[test]
     fn segments_cover_all_elements() {
-        let (start, extents) = super::segments().last().expect("there are shapes");
-        assert_eq!(start + super::super::count(extents), super::total());
+        for dtype in [super::Dtype::F32, super::Dtype::U8] {
+            let (start, extents) = super::segments(dtype).last().expect("there are shapes");
+            assert_eq!(start + super::super::count(extents), super::total(dtype));
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::conformance::{Case, Check, Group, K};
 pub(super) fn groups() -> Vec<Group> {
     macro_rules! group {
         ($name:literal, $cases:expr) => {
-            Group { name: $name, cases: || $cases }
+            Group { name: $name, cases: || $cases, exchanges: true }
         };
     }
     vec![

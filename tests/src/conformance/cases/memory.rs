@@ -2,7 +2,7 @@
 
 use leankv_dsl::ir::{Access, BinaryOp, CacheHint, CmpOp, Const, Dtype, Op, Type, Value};
 
-use super::{SHAPES, count};
+use super::{count, shapes};
 use crate::conformance::case::{LOAD, LOAD_MASKED, LOAD_OTHER, Output, STORE, STORE_MASKED};
 use crate::conformance::data::{Rng, values};
 use crate::conformance::number::{Num, write_all};
@@ -10,19 +10,23 @@ use crate::conformance::{Case, Check, Group, K};
 
 pub(super) fn groups() -> Vec<Group> {
     vec![
-        Group { name: "load_store", cases: || each_type("load_store", whole_tiles) },
-        Group { name: "load_masked", cases: || each_type("load_masked", masked) },
-        Group { name: "store_masked", cases: || each_type("store_masked", masked_store) },
-        Group { name: "load_scattered", cases: || each_type("load_scattered", scattered) },
-        Group { name: "vectorised_copy", cases: || each_type("vectorised_copy", vectorised) },
-        Group { name: "strided_rows", cases: || each_type("strided_rows", strided) },
-        Group { name: "cache_hints", cases: cache_hints },
-        Group { name: "ptr_add", cases: || each_type("ptr_add", ptr_add) },
-        Group { name: "ptr_cast", cases: ptr_cast },
-        Group { name: "program_id", cases: program_ids },
-        Group { name: "num_programs", cases: program_ids },
-        Group { name: "scalar_parameters", cases: scalar_parameters },
-        Group { name: "load_after_store", cases: load_after_store },
+        Group { name: "load_store", cases: || each_type("load_store", whole_tiles), exchanges: true },
+        Group { name: "load_masked", cases: || each_type("load_masked", masked), exchanges: true },
+        Group { name: "store_masked", cases: || each_type("store_masked", masked_store), exchanges: true },
+        Group { name: "load_scattered", cases: || each_type("load_scattered", scattered), exchanges: true },
+        Group {
+            name: "vectorised_copy",
+            cases: || each_type("vectorised_copy", vectorised),
+            exchanges: true,
+        },
+        Group { name: "strided_rows", cases: || each_type("strided_rows", strided), exchanges: true },
+        Group { name: "cache_hints", cases: cache_hints, exchanges: true },
+        Group { name: "ptr_add", cases: || each_type("ptr_add", ptr_add), exchanges: true },
+        Group { name: "ptr_cast", cases: ptr_cast, exchanges: true },
+        Group { name: "program_id", cases: program_ids, exchanges: true },
+        Group { name: "num_programs", cases: program_ids, exchanges: true },
+        Group { name: "scalar_parameters", cases: scalar_parameters, exchanges: true },
+        Group { name: "load_after_store", cases: load_after_store, exchanges: true },
     ]
 }
 
@@ -40,7 +44,7 @@ fn each_type(name: &str, build: fn(&mut K, Dtype, &mut Rng)) -> Vec<Case> {
 }
 
 fn whole_tiles(k: &mut K, dtype: Dtype, rng: &mut Rng) {
-    for (i, extents) in SHAPES.iter().enumerate() {
+    for (i, extents) in shapes(dtype).iter().enumerate() {
         let elements = values(dtype, count(extents), rng);
         let x = k.input(&format!("x{i}"), dtype, &elements);
         let out = k.expected(&format!("out{i}"), dtype, &elements, Check::Bits);

@@ -8,11 +8,11 @@ use crate::conformance::{Case, Check, Group, K};
 
 pub(super) fn groups() -> Vec<Group> {
     vec![
-        Group { name: "assert", cases: asserts },
-        Group { name: "print", cases: print },
-        Group { name: "inline_ptx", cases: inline_ptx },
-        Group { name: "local_memory", cases: local_memory },
-        Group { name: "async_copy", cases: async_copy },
+        Group { name: "assert", cases: asserts, exchanges: true },
+        Group { name: "print", cases: print, exchanges: true },
+        Group { name: "inline_ptx", cases: inline_ptx, exchanges: true },
+        Group { name: "local_memory", cases: local_memory, exchanges: true },
+        Group { name: "async_copy", cases: async_copy, exchanges: true },
     ]
 }
 

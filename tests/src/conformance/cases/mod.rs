@@ -11,6 +11,8 @@ mod misc;
 mod packing;
 mod shape;
 
+use leankv_dsl::ir::Dtype;
+
 use super::Group;
 
 /// All groups: one for each op, and a few themes.
@@ -52,14 +54,22 @@ pub(crate) fn count(extents: &[u32]) -> usize {
     extents.iter().product::<u32>() as usize
 }
 
-/// The number of elements of all of [`SHAPES`].
-pub(crate) fn total() -> usize {
-    SHAPES.iter().map(|s| count(s)).sum()
+/// Shapes for element types other than the 32-bit ones: the kind of element and the shape hardly meet in a back end.
+pub(crate) const FEW_SHAPES: &[&[u32]] = &[&[], &[3], &[5, 13], &[2, 3, 5], &[400]];
+
+/// The shapes that an element-wise op is tried on for an element type.
+pub(crate) fn shapes(dtype: Dtype) -> &'static [&'static [u32]] {
+    if matches!(dtype, Dtype::I32 | Dtype::F32) { SHAPES } else { FEW_SHAPES }
 }
 
-/// For each of [`SHAPES`], where its elements start in a buffer that holds them all.
-pub(crate) fn segments() -> impl Iterator<Item = (usize, &'static [u32])> {
-    SHAPES.iter().scan(0, |start, extents| {
+/// The number of elements of all [`shapes`].
+pub(crate) fn total(dtype: Dtype) -> usize {
+    shapes(dtype).iter().map(|s| count(s)).sum()
+}
+
+/// For each of [`shapes`], where its elements start in a buffer that holds them all.
+pub(crate) fn segments(dtype: Dtype) -> impl Iterator<Item = (usize, &'static [u32])> {
+    shapes(dtype).iter().scan(0, |start, extents| {
         let at = *start;
         *start += count(extents);
         Some((at, *extents))

@@ -9,11 +9,11 @@ use crate::conformance::{Case, Check, Group, K};
 
 pub(super) fn groups() -> Vec<Group> {
     vec![
-        Group { name: "pack", cases: || each_word("pack", pack) },
-        Group { name: "unpack", cases: || each_word("unpack", unpack) },
-        Group { name: "quantize", cases: quantize },
-        Group { name: "dequantize", cases: dequantize },
-        Group { name: "quantize_round_trip", cases: round_trip },
+        Group { name: "pack", cases: || each_word("pack", pack), exchanges: true },
+        Group { name: "unpack", cases: || each_word("unpack", unpack), exchanges: true },
+        Group { name: "quantize", cases: quantize, exchanges: true },
+        Group { name: "dequantize", cases: dequantize, exchanges: true },
+        Group { name: "quantize_round_trip", cases: round_trip, exchanges: true },
     ]
 }
 

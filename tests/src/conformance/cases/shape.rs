@@ -9,16 +9,16 @@ use crate::conformance::{Case, Check, Group, K};
 
 pub(super) fn groups() -> Vec<Group> {
     vec![
-        Group { name: "iota", cases: iota },
-        Group { name: "splat", cases: splat },
-        Group { name: "reshape", cases: || moved("reshape", reshape) },
-        Group { name: "transpose", cases: || moved("transpose", transpose) },
-        Group { name: "expand_dims", cases: || moved("expand_dims", expand_dims) },
-        Group { name: "broadcast", cases: || moved("broadcast", broadcast) },
-        Group { name: "join", cases: || moved("join", join) },
-        Group { name: "split", cases: || moved("split", split) },
-        Group { name: "gather", cases: gather },
-        Group { name: "convert_layout", cases: || moved("convert_layout", convert_layout) },
+        Group { name: "iota", cases: iota, exchanges: true },
+        Group { name: "splat", cases: splat, exchanges: true },
+        Group { name: "reshape", cases: || moved("reshape", reshape), exchanges: true },
+        Group { name: "transpose", cases: || moved("transpose", transpose), exchanges: true },
+        Group { name: "expand_dims", cases: || moved("expand_dims", expand_dims), exchanges: true },
+        Group { name: "broadcast", cases: || moved("broadcast", broadcast), exchanges: true },
+        Group { name: "join", cases: || moved("join", join), exchanges: true },
+        Group { name: "split", cases: || moved("split", split), exchanges: true },
+        Group { name: "gather", cases: gather, exchanges: true },
+        Group { name: "convert_layout", cases: || moved("convert_layout", convert_layout), exchanges: true },
     ]
 }
 
