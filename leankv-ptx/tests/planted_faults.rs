@@ -120,7 +120,7 @@ fn histogram() -> Kernel {
         ptx: s,
         block: 96,
         grid: 4,
-        buffers: vec![words(32, |_| 0), words(384, |i| (i * 2_654_435 >> 7) as u32)],
+        buffers: vec![words(32, |_| 0), words(384, |i| ((i * 2_654_435) >> 7) as u32)],
         element: 4,
     }
 }

@@ -85,6 +85,7 @@ def write(fn, signature, constants, warps, stages):
     # Debug sections, and the path of this file.
     ptx = re.sub(r"\n\s*\.section\s+\.debug_\w+\s*\{.*?\n\s*\}\n", "\n", ptx, flags=re.S)
     ptx = re.sub(r'\.file\s+1\s+"[^"]*"', '.file 1 "kernels.py"', ptx)
+    ptx = re.sub(r'"[^"]*/(triton/language/\w+\.py)"', r'"\1"', ptx)
     ptx = re.sub(r", debug", "", ptx)
     name = fn.__name__ if hasattr(fn, "__name__") else fn.fn.__name__
     path = pathlib.Path(__file__).with_name(f"triton_{name}.ptx")
