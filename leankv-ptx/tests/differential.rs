@@ -5,7 +5,9 @@
 use inkwell::OptimizationLevel;
 use inkwell::context::Context;
 use inkwell::memory_buffer::MemoryBuffer;
-use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+use inkwell::targets::{
+    CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple,
+};
 use leankv_ptx::{Arg, Config, Divergence, LaunchConfig, Machine, Module};
 use std::fmt::Write as _;
 
@@ -163,7 +165,8 @@ impl Gen {
             6 => self.emit(ty, &format!("fneg {ty} {a}")),
             7 => {
                 let p = self.rng.pick(&[
-                    "oeq", "one", "olt", "ole", "ogt", "oge", "ord", "ueq", "une", "ult", "ule", "ugt", "uge", "uno",
+                    "oeq", "one", "olt", "ole", "ogt", "oge", "ord", "ueq", "une", "ult", "ule", "ugt",
+                    "uge", "uno",
                 ]);
                 self.emit("i1", &format!("fcmp {p} {ty} {a}, {b}"));
             }
@@ -250,7 +253,8 @@ impl Gen {
         }
         self.scope = before;
         self.start(&join);
-        let text = format!("phi {ty} [ {}, %{} ], [ {}, %{} ]", sides[0].0, sides[0].1, sides[1].0, sides[1].1);
+        let text =
+            format!("phi {ty} [ {}, %{} ], [ {}, %{} ]", sides[0].0, sides[0].1, sides[1].0, sides[1].1);
         self.emit(ty, &text);
     }
 
@@ -266,13 +270,19 @@ impl Gen {
         let _ = writeln!(self.out, "  br label %{head}");
         self.start(&head);
         let phi = self.out.len();
-        let _ = writeln!(self.out, "  {c} = icmp ult i32 {i}, {count}\n  br i1 {c}, label %{body}, label %{done}");
+        let _ = writeln!(
+            self.out,
+            "  {c} = icmp ult i32 {i}, {count}\n  br i1 {c}, label %{body}, label %{done}"
+        );
         self.start(&body);
         self.scope.i32.push(acc.clone());
         self.scope.i32.push(i.clone());
         self.code(depth + 1);
         let last = self.value("i32");
-        let _ = writeln!(self.out, "  {new_acc} = add i32 {last}, {acc}\n  {next} = add i32 {i}, 1\n  br label %{head}");
+        let _ = writeln!(
+            self.out,
+            "  {new_acc} = add i32 {last}, {acc}\n  {next} = add i32 {i}, 1\n  br label %{head}"
+        );
         let latch = self.block.clone();
         let text = format!(
             "  {i} = phi i32 [ 0, %{entry} ], [ {next}, %{latch} ]\n  {acc} = phi i32 [ {init}, %{entry} ], [ {new_acc}, %{latch} ]\n"
@@ -308,7 +318,13 @@ fn function(seed: u64) -> String {
         f64: vec![s("%z")],
         i1: vec![s("%t")],
     };
-    let mut g = Gen { rng: Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1), out: String::new(), n: 0, scope, block: s("entry") };
+    let mut g = Gen {
+        rng: Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+        out: String::new(),
+        n: 0,
+        scope,
+        block: s("entry"),
+    };
     for _ in 0..6 {
         g.code(0);
     }
@@ -333,7 +349,10 @@ fn function(seed: u64) -> String {
     for (list, ty, int) in [(&scope.f32, "float", "i32"), (&scope.f64, "double", "i64")] {
         for v in list {
             let (n, k, b, w) = (g.fresh(), g.fresh(), g.fresh(), g.fresh());
-            let _ = writeln!(g.out, "  {n} = fcmp uno {ty} {v}, {v}\n  {k} = bitcast {ty} {v} to {int}\n  {b} = select i1 {n}, {int} 12345, {int} {k}");
+            let _ = writeln!(
+                g.out,
+                "  {n} = fcmp uno {ty} {v}, {v}\n  {k} = bitcast {ty} {v} to {int}\n  {b} = select i1 {n}, {int} 12345, {int} {k}"
+            );
             if int == "i32" {
                 let _ = writeln!(g.out, "  {w} = zext i32 {b} to i64");
                 fold(&mut g, &w);
@@ -392,8 +411,17 @@ fn records(seed: u64) -> Vec<Record> {
         .map(|i| {
             let small = i % 3 == 0;
             let v = r.next();
-            let (a, b) = if small { (v as i32 % 100, (v >> 40) as i32 % 50) } else { (v as i32, (v >> 32) as i32) };
-            Record(a, b, r.next() as i64, r.next() as i64 >> 30, f(&mut r), f(&mut r), f64::from(f(&mut r)) * 1.000_000_3)
+            let (a, b) =
+                if small { (v as i32 % 100, (v >> 40) as i32 % 50) } else { (v as i32, (v >> 32) as i32) };
+            Record(
+                a,
+                b,
+                r.next() as i64,
+                r.next() as i64 >> 30,
+                f(&mut r),
+                f(&mut r),
+                f64::from(f(&mut r)) * 1.000_000_3,
+            )
         })
         .collect()
 }
