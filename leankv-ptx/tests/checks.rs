@@ -452,7 +452,7 @@ fn unknown_and_unsupported_instructions_are_errors_with_their_place() {
         ("bra NOWHERE;", "NOWHERE"),
         ("wgmma.fence.sync.aligned;", "not supported"),
         ("cp.async.bulk.commit_group;", "not supported"),
-        ("wmma.load.a.sync.aligned.row.m16n16k16.shared.f16 {%r0}, [%rd0];", "not supported"),
+        ("wmma.load.a.sync.aligned.row.m16n16k16.shared.f16 {%r0}, [%rd0];", "needs 8 registers"),
         ("@%r0 ret;", "not a predicate"),
         ("cvt.s32.f32 %r0, %r1;", "integer rounding"),
         (

@@ -260,6 +260,36 @@ fn nvrtc_matmul_with_inline_assembly() {
 }
 
 #[test]
+fn nvrtc_matrix_fragments() {
+    let module = load(include_str!("foreign/nvrtc_kernels.ptx"));
+    for config in configs() {
+        let mut d = Device::new(&config);
+        let (a, b) = (rounded(random(256, 12)), rounded(random(256, 13)));
+        let bytes = |s: u32| -> Vec<u8> { random(256, s).iter().map(|v| (v * 127.0) as i8 as u8).collect() };
+        let (ai, bi) = (bytes(14), bytes(15));
+        let (pa, pb, pc) = (d.halves(&a), d.halves(&b), d.floats(&[0.0; 256]));
+        let (qa, qb, qc) = (d.put(&ai), d.put(&bi), d.words(&[0; 256]));
+        let args = [pa, pb, pc, qa, qb, qc].map(Arg::U64);
+        d.run(&module, "fragments", [1, 1, 1], 32, 0, &args);
+        let want: Vec<f64> = (0..256)
+            .map(|e| {
+                0.5 + (0..16)
+                    .map(|k| f64::from(a[e / 16 * 16 + k]) * f64::from(b[e % 16 * 16 + k]))
+                    .sum::<f64>()
+            })
+            .collect();
+        close(&d.get(pc, 256), &want, 1e-5, "fragments");
+        for (e, got) in d.get(qc, 256).iter().enumerate() {
+            // Stored by columns.
+            let (i, j) = (e % 16, e / 16);
+            let at = |v: &[u8], k: usize| i32::from(v[k] as i8);
+            let want: i32 = 3 + (0..16).map(|k| at(&ai, 16 * i + k) * at(&bi, 16 * k + j)).sum::<i32>();
+            assert_eq!(*got as i32, want, "element {i},{j}");
+        }
+    }
+}
+
+#[test]
 fn nvrtc_calls_switches_and_local_memory() {
     let module = load(include_str!("foreign/nvrtc_kernels.ptx"));
     let collatz = |v: i32| {

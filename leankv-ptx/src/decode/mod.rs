@@ -16,6 +16,7 @@ mod opcode;
 mod ops_control;
 mod ops_memory;
 mod ops_warp;
+mod ops_wmma;
 
 pub(crate) use builder::{Sym, Width};
 pub(crate) use ops_warp::element_bits;

@@ -165,6 +165,7 @@ pub(crate) enum Collective {
         a: u32,
     },
     Mma(Box<Mma>),
+    Wmma(Box<Wmma>),
     /// Only uniformity is required (`setmaxnreg`, `griddepcontrol`).
     Nothing,
 }
@@ -217,6 +218,41 @@ pub(crate) struct Mma {
     pub(crate) b: Vec<u32>,
     pub(crate) c: Vec<u32>,
     pub(crate) d: Vec<u32>,
+}
+
+/// A `wmma` load, store or product.
+#[derive(Clone, Debug)]
+pub(crate) struct Wmma {
+    pub(crate) kind: WmmaKind,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum WmmaKind {
+    Move {
+        load: bool,
+        row: bool,
+        rows: u32,
+        cols: u32,
+        ty: Ty,
+        space: Space,
+        addr: Addr,
+        /// Slot of the distance between rows or columns, in elements.
+        stride: u32,
+        regs: Vec<u32>,
+        /// Slot for one element per lane on its way.
+        scratch: u32,
+    },
+    Multiply {
+        shape: [u32; 3],
+        ab: Ty,
+        c_ty: Ty,
+        d_ty: Ty,
+        satfinite: bool,
+        a: Vec<u32>,
+        b: Vec<u32>,
+        c: Vec<u32>,
+        d: Vec<u32>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

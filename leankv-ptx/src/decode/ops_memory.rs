@@ -89,6 +89,15 @@ fn is_cache_hint(m: &str) -> bool {
     )
 }
 
+/// The optional space of an instruction that otherwise takes generic addresses.
+pub(super) fn generic_space(cx: &mut Cx<'_, '_>) -> Space {
+    match cx.one_of(&["global", "shared", "shared::cta"]) {
+        Some("global") => Space::Global,
+        Some(_) => Space::Shared,
+        None => Space::Generic,
+    }
+}
+
 fn class_of(space: Space, load: bool) -> Class {
     match (space, load) {
         (Space::Shared, true) => Class::SharedLoad,

@@ -37,7 +37,7 @@ pub(super) fn decode(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
             let a = cx.src(1, Ty::B32)?;
             (Op::Collective { what: Collective::MovMatrix { d, a }, mask: None }, Class::MatrixMove)
         }
-        "wmma" => return cx.unsupported("wmma fragments have no documented layout; use mma.sync"),
+        "wmma" => (super::ops_wmma::decode(cx)?, Class::Matrix),
         "setmaxnreg" => {
             cx.need(&["inc", "dec"])?;
             cx.need(&["sync"])?;

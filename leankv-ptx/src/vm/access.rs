@@ -109,7 +109,7 @@ impl Ctx<'_> {
     }
 
     /// Splits the lanes of a generic access by window.
-    fn by_space(
+    pub(crate) fn by_space(
         &mut self,
         w: &mut Worker,
         warp: &mut Warp,
@@ -147,7 +147,7 @@ impl Ctx<'_> {
         Ok(())
     }
 
-    fn load_in(
+    pub(crate) fn load_in(
         &mut self,
         space: Space,
         w: &mut Worker,
@@ -185,7 +185,7 @@ impl Ctx<'_> {
         }
     }
 
-    fn store_in(
+    pub(crate) fn store_in(
         &mut self,
         space: Space,
         w: &mut Worker,

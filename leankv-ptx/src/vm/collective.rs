@@ -171,6 +171,7 @@ impl Ctx<'_> {
                 let seed = self.launch.config.mma_seed;
                 super::mma::run(&mut warp.frame_mut(frame).regs, mma, m, seed);
             }
+            Collective::Wmma(x) => self.wmma(w, warp, frame, x, m, at)?,
             Collective::LdMatrix(x) => self.ldmatrix(w, warp, frame, x, m, at)?,
             Collective::StMatrix(x) => self.stmatrix(w, warp, frame, x, m, at)?,
             Collective::Shfl { mode, d, p, a, b, c } => {

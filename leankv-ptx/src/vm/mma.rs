@@ -10,7 +10,7 @@ use crate::decode::op::{AccTy, Mma, MmaTy};
 use crate::soft;
 
 /// Accumulation order for a seed.
-fn order(k: usize, seed: u64) -> [u8; 16] {
+pub(crate) fn order(k: usize, seed: u64) -> [u8; 16] {
     let mut o: [u8; 16] = std::array::from_fn(|i| i as u8);
     if seed != 0 {
         let mut rng = Rng(seed);

@@ -21,3 +21,4 @@ pub(crate) mod shared;
 pub(crate) mod step;
 pub(crate) mod warp;
 pub(crate) mod window;
+pub(crate) mod wmma;

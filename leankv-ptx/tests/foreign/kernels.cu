@@ -1,5 +1,6 @@
 // CUDA C++ kernels whose PTX (nvrtc_kernels.ptx) is made by make_nvrtc.py.
 #include <cuda_fp16.h>
+#include <mma.h>
 
 extern "C" __global__ void softmax(const float *x, float *y, int n) {
     __shared__ float part[32];
@@ -64,6 +65,30 @@ extern "C" __global__ void matmul(const __half *a, const __half *b, float *c, in
     c[row * n + col + 1] = d[1];
     c[(row + 8) * n + col] = d[2];
     c[(row + 8) * n + col + 1] = d[3];
+}
+
+// C = A B by the C++ matrix fragments: f16 with a single-precision sum, and bytes.
+extern "C" __global__ void fragments(const __half *a, const __half *b, float *c, const signed char *ai, const signed char *bi, int *ci) {
+    using namespace nvcuda::wmma;
+    __shared__ __half sb[256];
+    for (int i = threadIdx.x; i < 256; i += 32) sb[i] = b[i];
+    __syncwarp();
+    fragment<matrix_a, 16, 16, 16, __half, row_major> fa;
+    fragment<matrix_b, 16, 16, 16, __half, col_major> fb;
+    fragment<accumulator, 16, 16, 16, float> fc;
+    load_matrix_sync(fa, a, 16);
+    load_matrix_sync(fb, sb, 16);
+    fill_fragment(fc, 0.5f);
+    mma_sync(fc, fa, fb, fc);
+    store_matrix_sync(c, fc, 16, mem_row_major);
+    fragment<matrix_a, 16, 16, 16, signed char, row_major> ga;
+    fragment<matrix_b, 16, 16, 16, signed char, row_major> gb;
+    fragment<accumulator, 16, 16, 16, int> gc;
+    load_matrix_sync(ga, ai, 16);
+    load_matrix_sync(gb, bi, 16);
+    fill_fragment(gc, 3);
+    mma_sync(gc, ga, gb, gc);
+    store_matrix_sync(ci, gc, 16, mem_col_major);
 }
 
 struct Pair { int a; long long b; };

@@ -7,6 +7,7 @@
 import ctypes
 import glob
 import pathlib
+import re
 import site
 
 here = pathlib.Path(__file__).parent
@@ -29,4 +30,6 @@ text = ctypes.create_string_buffer(size.value)
 n.nvrtcGetPTX(prog, text)
 major, minor = ctypes.c_int(), ctypes.c_int()
 n.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-(here / "nvrtc_kernels.ptx").write_bytes(f"// Made by make_nvrtc.py with NVRTC {major.value}.{minor.value}.\n".encode() + text.value.replace(str(here.resolve()).encode() + b"/", b""))
+# Names of files without this machine's folders.
+ptx = re.sub(rb'(\.file\s+\d+\s+")[^"]*/', rb"\1", text.value)
+(here / "nvrtc_kernels.ptx").write_bytes(f"// Made by make_nvrtc.py with NVRTC {major.value}.{minor.value}.\n".encode() + ptx)
