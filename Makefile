@@ -15,6 +15,7 @@ demo: setup ## quantise real keys and values, attend over them, print accuracy, 
 
 lint: setup ## rustfmt and clippy, warnings are errors
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path examples/own-kernels/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 doc: setup ## build the documentation, warnings are errors
@@ -22,6 +23,7 @@ doc: setup ## build the documentation, warnings are errors
 
 test: lint doc ## lint, documentation, then every test
 	$(CARGO) test --workspace --locked
+	$(CARGO) test --locked --manifest-path examples/own-kernels/Cargo.toml --target-dir target
 
 bench: setup ## the numbers of the README, as ratios within one run
 	$(CARGO) bench --workspace --locked

@@ -29,7 +29,9 @@
 mod metrics;
 mod normalise;
 
+use crate::cache::KernelCache;
 pub use crate::ptx_stats::opcode_histogram;
+use crate::{Compiler, Target};
 pub use insta;
 pub use metrics::{PtxMetrics, UnknownMetric};
 pub use normalise::normalise_ptx;
@@ -58,6 +60,16 @@ impl PtxSource for String {
 impl<S: PtxSource + ?Sized> PtxSource for &S {
     fn ptx(&self, sm: &str) -> Result<String, String> {
         (**self).ptx(sm)
+    }
+}
+
+/// A recorded kernel: compiled in memory, without the cache.
+impl PtxSource for leankv_dsl::ir::Func {
+    fn ptx(&self, sm: &str) -> Result<String, String> {
+        let target: Target = sm.parse().map_err(|e: crate::UnknownTarget| e.to_string())?;
+        let compiled = Compiler::new(KernelCache::without_folder()).compile(self, target).map_err(|e| e.to_string())?;
+        let ptx = compiled.kernel.ptx().map(str::to_owned);
+        ptx.ok_or_else(|| format!("`{sm}` is no GPU, so there is no PTX for it"))
     }
 }
 

@@ -1,0 +1,95 @@
+//! The PTX of the shipped kernels: it assembles for every GPU, spills nothing, uses the instructions that it should, and reads
+//! as the reviewed snapshots do.
+
+use leankv_kernels::KERNELS;
+use leankv_runtime::testing::{Limit, PtxMetrics, PtxSource, check_budget};
+use leankv_runtime::{Sm, assert_ptx_budget, assert_ptx_snapshot};
+use rayon::prelude::*;
+
+use leankv_dsl::ir::Func;
+use leankv_dsl::lang::Settings;
+
+fn kernel(name: &str, settings: &[(&str, &str)]) -> Func {
+    let settings: Settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let kernel = leankv_kernels::find(name).unwrap_or_else(|| panic!("there is no kernel `{name}`"));
+    kernel.build(&settings).unwrap_or_else(|found| panic!("{found}"))
+}
+
+/// Compiles and assembles; panics with all broken cases at once.
+fn no_spills(cases: Vec<(Func, String)>) {
+    let limits = [
+        Limit { metric: "spills", relation: "==", bound: 0 },
+        Limit { metric: "stack", relation: "==", bound: 0 },
+        Limit { metric: "local", relation: "==", bound: 0 },
+    ];
+    let broken: Vec<String> = cases
+        .par_iter()
+        .filter_map(|(func, sm)| {
+            let found = check_budget(func, sm, &limits).err()?;
+            Some(format!("{} ({}): {found}", func.name, func.spec))
+        })
+        .collect();
+    assert!(broken.is_empty(), "{} of {} cases:\n{}", broken.len(), cases.len(), broken.join("\n"));
+}
+
+#[test]
+fn every_kernel_assembles_for_every_gpu_without_spills() {
+    let mut cases = Vec::new();
+    for kernel in KERNELS {
+        for sm in Sm::ALL {
+            let func = kernel.build(&Settings::new()).unwrap_or_else(|found| panic!("{found}"));
+            cases.push((func, sm.to_string()));
+        }
+    }
+    no_spills(cases);
+}
+
+#[test]
+fn every_declared_specialisation_assembles_for_sm_80_without_spills() {
+    let mut cases = Vec::new();
+    for kernel in KERNELS {
+        for settings in kernel.space() {
+            let func = kernel.build(&settings).unwrap_or_else(|found| panic!("{found}"));
+            cases.push((func, "sm_80".to_owned()));
+        }
+    }
+    no_spills(cases);
+}
+
+#[test]
+fn decode_attention_uses_tensor_cores_and_wide_loads_and_moves_no_code_through_shared_memory() {
+    for format in ["K8V4", "K4V4", "K4V2", "fp16"] {
+        let func = kernel("decode_attention", &[("tiering", format), ("stages", "1")]);
+        let ptx = func.ptx("sm_80").unwrap();
+        let metrics = PtxMetrics::of(&ptx, "sm_80").unwrap();
+        assert!(metrics.count("mma.sync.aligned.m16n8k16") > 0, "{format}: no tensor cores");
+        let wide = metrics.count("ld.global.nc.v4") + metrics.count("ld.global.v4") + metrics.count("ld.global.nc.v2");
+        assert!(wide > 0, "{format}: no vector loads");
+        let converted = metrics.count("cvt.rn.f16.u") + metrics.count("cvt.rn.f16.s");
+        assert_eq!(converted, 0, "{format}: codes are converted one by one");
+    }
+}
+
+#[test]
+fn budgets() {
+    assert_ptx_budget!(kernel("vector_add", &[]), sm_90, regs <= 40, spills == 0, barriers == 0, calls == 0);
+    assert_ptx_budget!(kernel("softmax", &[]), sm_90, regs <= 64, spills == 0);
+    assert_ptx_budget!(kernel("matmul", &[]), sm_90, regs <= 255, spills == 0, mma >= 32);
+    assert_ptx_budget!(kernel("decode_attention", &[]), sm_90, regs <= 255, spills == 0, mma >= 16);
+    assert_ptx_budget!(kernel("prefill_attention", &[]), sm_90, regs <= 255, spills == 0, mma >= 32);
+}
+
+#[test]
+fn snapshots() {
+    let canonical: [(&str, &str, &[(&str, &str)]); 4] = [
+        ("vector_add", "vector_add", &[]),
+        ("softmax", "softmax", &[]),
+        ("quantize_affine4", "quantize", &[]),
+        ("decode_K8V4", "decode_attention", &[("tiering", "K8V4"), ("block", "16"), ("stages", "1")]),
+    ];
+    for (name, kernel_name, settings) in canonical {
+        let func = kernel(kernel_name, settings);
+        assert_ptx_snapshot!(format!("llvm22.{name}"), func, sm_80);
+        assert_ptx_snapshot!(format!("llvm22.{name}"), func, sm_90);
+    }
+}
