@@ -27,7 +27,7 @@ pub struct WriterSpec {
     #[spec(default = 6784)]
     pub page_bytes: usize,
     /// Tokens that one program of [`write_prompt`](fn@write_prompt) works on.
-    #[spec(default = 16)]
+    #[spec(default = 8)]
     pub block: usize,
 }
 

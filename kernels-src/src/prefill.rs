@@ -18,7 +18,7 @@ pub struct PrefillSpec {
     #[spec(default = 64)]
     pub block_q: usize,
     /// Tokens of a tile.
-    #[spec(default = 64)]
+    #[spec(default = 32)]
     pub block_kv: usize,
     /// Depth of the software pipeline.
     #[spec(default = 2)]
@@ -96,20 +96,22 @@ pub fn prefill_significance(
     let before = k.extent(0).cast::<i32>() - queries;
     let keys = k.tile((tile, kv_head, 0), [spec.block_kv, 1, spec.head_dim]).load().squeeze(1);
     let at = (tile * spec.block_kv as i32 + iota(spec.block_kv)).expand_dims(0);
-    let zeros = Tile::zeros([spec.block_q, spec.block_kv]);
+    // The query heads of a group are worked on one after another with all keys in registers, so their tiles are short.
+    let block_q = spec.block_q.min(16);
+    let zeros = Tile::zeros([block_q, spec.block_kv]);
 
     let mut sums = vec![Tile::<f32, 1>::zeros([spec.block_kv]); spec.group];
     let mut maxima = Tile::<f32, 1>::zeros([spec.block_kv]);
     let first = (queries - window).max(0);
-    for turn in range(0, (queries - first).cdiv(spec.block_q as i32)) {
-        let start = first + turn * spec.block_q as i32;
-        let query = start + iota(spec.block_q);
+    for turn in range(0, (queries - first).cdiv(block_q as i32)) {
+        let start = first + turn * block_q as i32;
+        let query = start + iota(block_q);
         let seen = at.le((before + query).expand_dims(1)) & query.lt(queries).expand_dims(1);
-        let mut best = Tile::<f32, 2>::zeros([spec.block_q, spec.block_kv]);
+        let mut best = Tile::<f32, 2>::zeros([block_q, spec.block_kv]);
         for member in 0..spec.group {
             let head = kv_head * spec.group as i32 + member as i32;
-            let rows = q.tile((element(start), head, 0), [spec.block_q, 1, spec.head_dim]).load().squeeze(1);
-            let lse = lse.tile((element(start), head), [spec.block_q, 1]).load();
+            let rows = q.tile((element(start), head, 0), [block_q, 1, spec.head_dim]).load().squeeze(1);
+            let lse = lse.tile((element(start), head), [block_q, 1]).load();
             let logits = rows.dot(keys.t(), zeros) * scale - lse;
             let p = seen.select(logits, f32::NEG_INFINITY).exp();
             sums[member] += p.reduce_sum(0);

@@ -67,7 +67,8 @@ impl<S: PtxSource + ?Sized> PtxSource for &S {
 impl PtxSource for leankv_dsl::ir::Func {
     fn ptx(&self, sm: &str) -> Result<String, String> {
         let target: Target = sm.parse().map_err(|e: crate::UnknownTarget| e.to_string())?;
-        let compiled = Compiler::new(KernelCache::without_folder()).compile(self, target).map_err(|e| e.to_string())?;
+        let compiled =
+            Compiler::new(KernelCache::without_folder()).compile(self, target).map_err(|e| e.to_string())?;
         let ptx = compiled.kernel.ptx().map(str::to_owned);
         ptx.ok_or_else(|| format!("`{sm}` is no GPU, so there is no PTX for it"))
     }
