@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup demo test lint doc bench
+.PHONY: help setup demo softcuda test lint doc bench
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -12,6 +12,13 @@ setup: ## install what is missing: LLVM 22, g++, ptxas, nvdisasm
 
 demo: setup ## quantise real keys and values, attend over them, print accuracy, bytes, time and GPU resources
 	$(CARGO) run --release --locked -p leankv-cli -- demo
+
+softcuda: setup ## build target/softcuda/libcuda.so.1, which runs CUDA programs without a GPU
+	$(CARGO) build --release --locked -p softcuda
+	@mkdir -p target/softcuda
+	@cp -f "$${CARGO_TARGET_DIR:-target}/release/libsoftcuda.so" target/softcuda/libcuda.so.1
+	@ln -sf libcuda.so.1 target/softcuda/libcuda.so
+	@echo 'SOFTCUDA_DEVICES=1 LD_LIBRARY_PATH=target/softcuda PROGRAM'
 
 lint: setup ## rustfmt and clippy, warnings are errors
 	$(CARGO) fmt --all --check

@@ -68,6 +68,17 @@ impl Module {
         }
     }
 
+    /// `.reqntid` of a kernel: the only block shape that it can be launched with.
+    pub fn required_threads(&self, kernel: &str) -> Option<[u32; 3]> {
+        self.program.funcs[*self.program.by_name.get(kernel)? as usize].required_threads
+    }
+
+    /// The variables that the module defines in global and constant memory: name, size in bytes, whether constant.
+    pub fn variables(&self) -> Vec<(&str, u64, bool)> {
+        let defined = self.program.vars.iter().filter(|v| !v.external);
+        defined.map(|v| (v.name.as_str(), v.bytes, v.constant)).collect()
+    }
+
     /// Local memory of one thread of a kernel in bytes, callees not included.
     pub fn local_bytes(&self, kernel: &str) -> Option<u64> {
         let code = &self.program.funcs[*self.program.by_name.get(kernel)? as usize];
@@ -286,6 +297,14 @@ impl Machine {
     pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), Error> {
         let bytes = out.len() as u64;
         self.memory.read(address, out).map_err(|message| Error::HostAccess { address, bytes, message })
+    }
+
+    /// Copies between two ranges of device memory, which may overlap. Bytes that nothing wrote stay so.
+    ///
+    /// # Errors
+    /// A range is not within one live allocation.
+    pub fn copy(&mut self, to: u64, from: u64, bytes: u64) -> Result<(), Error> {
+        self.memory.copy(to, from, bytes).map_err(|message| Error::HostAccess { address: to, bytes, message })
     }
 
     /// Gives a range a name under which its traffic is counted.

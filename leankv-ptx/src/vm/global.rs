@@ -123,6 +123,13 @@ impl Alloc {
         }
     }
 
+    /// Marks a byte within the allocation as not written, where that is tracked.
+    pub(crate) fn clear_init(&self, offset: u64) {
+        if let Some(word) = self.init.get((offset / 8) as usize) {
+            word.fetch_and(!(0xff << (offset % 8 * 8)), Relaxed);
+        }
+    }
+
     pub(crate) fn shadow(&self) -> &RaceShadow {
         self.race.get_or_init(|| {
             let n = (self.bytes as usize).div_ceil(4);
@@ -291,6 +298,23 @@ impl GlobalMemory {
         }
         for (i, b) in words.into_remainder().iter_mut().enumerate() {
             *b = a.load8(at + i as u64);
+        }
+        Ok(())
+    }
+
+    /// Copies a range, which may overlap its destination. Bytes that nothing wrote stay so.
+    pub(crate) fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<(), String> {
+        let (target, source) = (self.span(to, bytes)?, self.span(from, bytes)?);
+        let (to, from) = (to - target.base, from - source.base);
+        let copied: Vec<(u8, bool)> =
+            (0..bytes).map(|i| (source.load8(from + i), source.is_init(from + i, 1))).collect();
+        for (i, (byte, written)) in (0..bytes).zip(copied) {
+            target.store8(to + i, byte);
+            if written {
+                target.set_init(to + i, 1);
+            } else {
+                target.clear_init(to + i);
+            }
         }
         Ok(())
     }
