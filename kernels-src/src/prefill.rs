@@ -46,6 +46,8 @@ pub fn prefill_attention(
 ) {
     let (block, head) = (program_id(0), program_id(1));
     let kv_head = head / spec.group as i32;
+    let [q, k, v] = [q, k, v].map(|view| view.with_extent(2, spec.head_dim));
+    let out = out.with_extent(2, spec.head_dim);
     let tokens = k.extent(0).cast::<i32>();
     let before = tokens - q.extent(0).cast::<i32>();
     device_assert(before.ge(0), "a prompt has at least as many tokens as queries");
@@ -92,6 +94,7 @@ pub fn prefill_significance(
     group_max_sums: ViewMut<f32, 2>,
 ) {
     let (tile, kv_head) = (program_id(0), program_id(1));
+    let [q, k] = [q, k].map(|view| view.with_extent(2, spec.head_dim));
     let queries = q.extent(0).cast::<i32>();
     let before = k.extent(0).cast::<i32>() - queries;
     let keys = k.tile((tile, kv_head, 0), [spec.block_kv, 1, spec.head_dim]).load().squeeze(1);

@@ -48,8 +48,8 @@ impl<'c> Emitter<'c, '_> {
         }
         let layout = self.layout(operand);
         let bits = self.dtype(operand).bits();
-        let from_words = |v| matches!(self.func.def_inst(v).map(|i| &self.func.inst(i).op), Some(Op::Unpack));
-        let distance = if from_words(operand) || bits == 8 { (16 / bits).trailing_zeros() } else { 0 };
+        let unpacked = |v| matches!(self.func.def_inst(v).map(|i| &self.func.inst(i).op), Some(Op::Unpack));
+        let distance = if unpacked(operand) || bits == 8 { (16 / bits).trailing_zeros() } else { 0 };
         let wanted = layout.registers().iter().position(|&v| v == 1 << distance);
         1 << wanted.unwrap_or(0)
     }

@@ -107,7 +107,7 @@ impl<'c> Emitter<'c, '_> {
         }
         let zero = self.ir.zero(self.llvm_type(dtype));
         let values: Vec<Val<'c>> = elements.iter().map(|e| e.unwrap_or(zero)).collect();
-        let word = self.to_words(&values, dtype, 32)[0];
+        let word = self.join_words(&values, dtype, 32)[0];
         Some(if dtype == Dtype::F16 { self.ir.bitcast(word, self.ir.f16().vec_type(2).into()) } else { word })
     }
 

@@ -176,11 +176,11 @@ impl<'c> Emitter<'c, '_> {
         let pointer = self.shared_at(base, offset);
         if words == 1 {
             let value = self.ir.load(word, pointer, total);
-            return self.from_words(&[value], dtype, count);
+            return self.split_words(&[value], dtype, count);
         }
         let value = self.ir.load(vector_type(word, words), pointer, total);
         let words: Vec<Val<'c>> = (0..words).map(|i| self.ir.extract(value, i)).collect();
-        self.from_words(&words, dtype, count)
+        self.split_words(&words, dtype, count)
     }
 
     /// Writes consecutive elements; `at` counts elements.
@@ -195,7 +195,7 @@ impl<'c> Emitter<'c, '_> {
         let bytes = element_bytes(dtype);
         let total = bytes * values.len() as u32;
         let word_bits = (total * 8).min(32);
-        let words = self.to_words(values, dtype, word_bits);
+        let words = self.join_words(values, dtype, word_bits);
         let offset = self.ir.mul(at, self.ir.c32(bytes));
         let pointer = self.shared_at(base, offset);
         let store = || {

@@ -119,11 +119,11 @@ impl<'c> Emitter<'c, '_> {
         let dtype = self.dtype(result);
         let bytes = stored_bytes(dtype);
         let (start, stage) = self.stage(data.operands[0], data.operands[1]);
-        if bytes == 2 {
-            if let Some(regs) = self.load_matrices(&shared, layout, start, stage, inst)? {
-                self.set(result, Repr::Tile(regs));
-                return Ok(());
-            }
+        if bytes == 2
+            && let Some(regs) = self.load_matrices(&shared, layout, start, stage, inst)?
+        {
+            self.set(result, Repr::Tile(regs));
+            return Ok(());
         }
         let groups: Vectors = shared.vectors(layout, bytes.trailing_zeros());
         let at = self.index_by(layout, |flat| shared.offset(flat));
@@ -189,7 +189,7 @@ impl<'c> Emitter<'c, '_> {
             let loaded = self.ir.call(&name, &[pointer.get_type().into()], &[pointer.into()])?;
             for j in 0..number {
                 let word = if number == 1 { loaded } else { self.ir.field(loaded, j as u32) };
-                let pair = self.from_words(&[word], dtype, 2);
+                let pair = self.split_words(&[word], dtype, 2);
                 out[base_register | j << 1] = pair[0];
                 out[base_register | j << 1 | 1] = pair[1];
             }

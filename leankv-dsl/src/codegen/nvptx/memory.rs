@@ -121,7 +121,7 @@ impl<'c> Emitter<'c, '_> {
         let word: BasicTypeEnum<'c> = ir.int_type(word_bits).into();
         let fallback = || -> Vec<Val<'c>> {
             match other {
-                Some(values) => self.to_words(values, dtype, word_bits),
+                Some(values) => self.join_words(values, dtype, word_bits),
                 None => vec![ir.zero(word); words],
             }
         };
@@ -143,7 +143,7 @@ impl<'c> Emitter<'c, '_> {
             }
             _ => self.load_asm(at, word_bits, words, cond, fallback(), read_only, cache),
         };
-        self.from_words(&loaded, dtype, count)
+        self.split_words(&loaded, dtype, count)
     }
 
     fn load_asm(
@@ -199,7 +199,7 @@ impl<'c> Emitter<'c, '_> {
     }
 
     /// Cuts words into elements.
-    pub(super) fn from_words(&self, words: &[Val<'c>], dtype: Dtype, count: usize) -> Vec<Val<'c>> {
+    pub(super) fn split_words(&self, words: &[Val<'c>], dtype: Dtype, count: usize) -> Vec<Val<'c>> {
         let ir = &self.ir;
         let bits = self.memory_bits(dtype);
         let word_bits = words[0].into_int_value().get_type().get_bit_width();
@@ -232,7 +232,7 @@ impl<'c> Emitter<'c, '_> {
     }
 
     /// Joins elements into words of `word_bits`.
-    pub(super) fn to_words(&self, values: &[Val<'c>], dtype: Dtype, word_bits: u32) -> Vec<Val<'c>> {
+    pub(super) fn join_words(&self, values: &[Val<'c>], dtype: Dtype, word_bits: u32) -> Vec<Val<'c>> {
         let ir = &self.ir;
         let bits = self.memory_bits(dtype);
         let as_int = |value: Val<'c>| -> Val<'c> {
@@ -322,7 +322,7 @@ impl<'c> Emitter<'c, '_> {
     ) {
         let bytes = self.memory_bits(dtype) / 8 * values.len() as u32;
         let word_bits = (bytes * 8).min(32);
-        let words = self.to_words(values, dtype, word_bits);
+        let words = self.join_words(values, dtype, word_bits);
         let ir = &self.ir;
         match cond {
             Cond::Never => {}

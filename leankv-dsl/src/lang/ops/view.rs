@@ -302,6 +302,22 @@ macro_rules! view {
                 }
             }
 
+            /// The same memory, whose extent along `axis` is `extent`. The compiler then knows which tiles lie inside and reads
+            /// them in whole words; a launch with another extent is refused when the kernel runs.
+            #[track_caller]
+            pub fn with_extent(mut self, axis: usize, extent: usize) -> Self {
+                let loc = Loc::caller();
+                if let Some(axis) = super::shape::axis("with_extent", axis, R, loc) {
+                    let here = &mut self.dims.extents[usize::from(axis)];
+                    let known = int64(extent as i64, loc);
+                    let same = record::value(Op::Cmp(CmpOp::Eq), &[*here, known], None, loc);
+                    let message = format!("the extent along axis {axis} is {extent}");
+                    record::effect(Op::Assert { message }, &[same], loc);
+                    *here = known;
+                }
+                self
+            }
+
             /// The address of the first element.
             pub fn ptr(self) -> $ptr<E> {
                 self.ptr
