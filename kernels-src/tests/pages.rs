@@ -25,7 +25,7 @@ fn check(format: &str, head_dim: usize, tokens: usize) {
         .unwrap();
 
     let (dim, page) = (head_dim.to_string(), PAGE.to_string());
-    let settings = [("format", format), ("head_dim", &*dim), ("page_bytes", &*page)];
+    let settings = [("format", format), ("head_dim", &*dim), ("page_bytes", &*page), ("block", "16")];
     let mut run = Run::new(find("write_prompt").unwrap(), &settings);
     let extents = [tokens, heads, head_dim];
     run.view("keys", &keys, &extents).view("values", &values, &extents);
