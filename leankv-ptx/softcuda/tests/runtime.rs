@@ -1,0 +1,215 @@
+//! The runtime's GPU path, from tile IR through cudarc and the driver interface to results: on a real GPU where there
+//! is one, on this library otherwise.
+
+mod common;
+
+use common::Case;
+use leankv_dsl::ir::{Func, parse};
+use leankv_runtime::cache::KernelCache;
+use leankv_runtime::device::Kind;
+use leankv_runtime::{Compiler, Device, DeviceError, Kernel};
+
+const ONE: (&str, &str) = ("SOFTCUDA_DEVICES", "1");
+const DEFERRED: (&str, &str) = ("SOFTCUDA_ORDER", "deferred");
+const FAIL: (&str, &str) = ("SOFTCUDA_ON_FINDING", "fail");
+
+static CASES: &[Case] = &[
+    Case { name: "a_kernel_from_tile_ir_to_results", vars: &[ONE, FAIL], run: compile_and_launch },
+    Case {
+        name: "a_kernel_on_an_a100",
+        vars: &[ONE, FAIL, ("SOFTCUDA_ARCH", "sm_80")],
+        run: compile_and_launch,
+    },
+    Case { name: "a_kernel_deferred", vars: &[ONE, FAIL, DEFERRED], run: compile_and_launch },
+    Case { name: "a_reduction_through_shared_memory", vars: &[ONE, FAIL], run: reduction },
+    Case { name: "buffers_in_parts", vars: &[ONE], run: buffers },
+    Case { name: "streams_and_events", vars: &[ONE, FAIL], run: streams },
+    Case { name: "streams_and_events_deferred", vars: &[ONE, FAIL, DEFERRED], run: streams },
+    Case { name: "a_caller_s_own_stream", vars: &[ONE, FAIL, DEFERRED], run: foreign_stream },
+    Case { name: "typed_errors", vars: &[ONE], run: errors },
+];
+
+/// Cases that break their context on purpose, or look at the emulator's own behaviour.
+static EMULATED_ONLY: &[Case] = &[
+    Case { name: "no_device_is_a_typed_error", vars: &[], run: no_device },
+    Case { name: "an_overrun_poisons_the_device", vars: &[ONE], run: overrun },
+];
+
+/// Whether a driver with a device is there, this library aside.
+fn has_real_device() -> bool {
+    Device::cuda_count().is_ok_and(|count| count > 0)
+}
+
+fn main() -> std::process::ExitCode {
+    let child = std::env::var_os(common::CASE).is_some();
+    if !child && has_real_device() {
+        return common::main(&[CASES], true);
+    }
+    common::main(&[CASES, EMULATED_ONLY], false)
+}
+
+/// `out[i] = x[i] * by`, 64 elements a program, masked at `n`.
+const SCALE: &str = "\
+kernel @scale(%0 x: ptr<f32> read multiple_of 16, %1 out: ptr<f32> write, %2 n: i32, %3 by: f32) num_warps 1 {
+  %4 = program_id x : i32
+  %5 = constant 64 : i32
+  %6 = mul %4, %5 : i32
+  %7 = splat %6 : tile<64xi32>
+  %8 = iota : tile<64xi32>
+  %9 = add %7, %8 : tile<64xi32>
+  %10 = splat %2 : tile<64xi32>
+  %11 = cmp lt %9, %10 : tile<64xi1>
+  %12 = load %0[%9] mask %11 : tile<64xf32>
+  %13 = splat %3 : tile<64xf32>
+  %14 = mul %12, %13 : tile<64xf32>
+  store %1[%9], %14 mask %11
+  return
+}
+";
+
+/// `out[program] = max(x[program, ..])` over rows of 512.
+const ROW_MAX: &str = "\
+kernel @row_max(%0 x: ptr<f32> read multiple_of 16, %1 out: ptr<f32> write) num_warps 4 {
+  %2 = program_id x : i32
+  %3 = constant 512 : i32
+  %4 = mul %2, %3 : i32
+  %5 = splat %4 : tile<512xi32>
+  %6 = iota : tile<512xi32>
+  %7 = add %5, %6 : tile<512xi32>
+  %8 = load %0[%7] : tile<512xf32>
+  %9 = reduce max %8 axis 0 : f32
+  store %1[%2], %9
+  return
+}
+";
+
+fn function(text: &str) -> Func {
+    parse("test.tile", text).expect("the text is well-formed")
+}
+
+fn load(device: &Device, text: &str) -> Kernel {
+    Compiler::new(KernelCache::without_folder()).kernel(device, &function(text)).expect("the kernel compiles")
+}
+
+fn gpu() -> Device {
+    let device = Device::cuda(0).expect("there is a device");
+    assert_eq!(device.kind(), Kind::Cuda);
+    device
+}
+
+fn compile_and_launch() {
+    const N: usize = 1000;
+    let device = gpu();
+    let kernel = load(&device, SCALE);
+    let x: Vec<f32> = (0..N).map(|i| i as f32 - 500.0).collect();
+    let input = device.upload(&x).unwrap();
+    // One element more than is written, to see that the mask holds.
+    let mut out = device.upload(&vec![7.0f32; N + 1]).unwrap();
+    let launch = kernel
+        .launch(N.div_ceil(64) as u32)
+        .buffer("x", &input)
+        .buffer_mut("out", &mut out)
+        .scalar("n", N as i32)
+        .scalar("by", 0.5f32);
+    // SAFETY: the mask keeps every access below `n`, which is the buffers' length.
+    unsafe { launch.run() }.unwrap();
+    let out = out.to_vec().unwrap();
+    assert!(out[..N].iter().zip(&x).all(|(out, x)| *out == x * 0.5));
+    assert_eq!(out[N], 7.0);
+}
+
+fn reduction() {
+    let device = gpu();
+    let kernel = load(&device, ROW_MAX);
+    let x: Vec<f32> = (0..4 * 512).map(|i| ((i * 37) % 1009) as f32).collect();
+    let input = device.upload(&x).unwrap();
+    let mut out = device.zeros::<f32>(4).unwrap();
+    let launch = kernel.launch(4).buffer("x", &input).buffer_mut("out", &mut out);
+    // SAFETY: four rows of 512, four results.
+    unsafe { launch.run() }.unwrap();
+    let expected: Vec<f32> = x.chunks(512).map(|row| row.iter().copied().fold(f32::MIN, f32::max)).collect();
+    assert_eq!(out.to_vec().unwrap(), expected);
+}
+
+fn buffers() {
+    let device = gpu();
+    let mut buffer = device.upload(&[1i32, 2, 3, 4]).unwrap();
+    buffer.write_at(2, &[30, 40]).unwrap();
+    assert_eq!(buffer.to_vec().unwrap(), [1, 2, 30, 40]);
+    let mut part = [0; 2];
+    buffer.slice(1..=2).unwrap().read_into(&mut part).unwrap();
+    assert_eq!(part, [2, 30]);
+    assert!(device.upload::<u8>(&[]).unwrap().to_vec().unwrap().is_empty());
+    assert!(matches!(device.zeros::<u8>(1 << 45), Err(DeviceError::OutOfMemory { .. })));
+}
+
+fn streams() {
+    let device = gpu();
+    let kernel = load(&device, SCALE);
+    let (first, second) = (device.new_stream().unwrap(), device.new_stream().unwrap());
+    let input = device.upload(&[2.0f32; 64]).unwrap();
+    let mut middle = device.zeros::<f32>(64).unwrap();
+    let mut out = device.zeros::<f32>(64).unwrap();
+    let before = first.record().unwrap();
+    let launch = kernel.launch(1).on(&first).buffer("x", &input).buffer_mut("out", &mut middle);
+    // SAFETY: one program of 64 elements.
+    unsafe { launch.scalar("n", 64).scalar("by", 3.0f32).run() }.unwrap();
+    let done = first.record().unwrap();
+    second.wait(&done).unwrap();
+    let launch = kernel.launch(1).on(&second).buffer("x", &middle).buffer_mut("out", &mut out);
+    // SAFETY: as above.
+    unsafe { launch.scalar("n", 64).scalar("by", 5.0f32).run() }.unwrap();
+    done.synchronize().unwrap();
+    assert!(before.elapsed_ms(&done).unwrap() >= 0.0);
+    second.synchronize().unwrap();
+    assert_eq!(out.to_vec().unwrap(), [30.0; 64]);
+}
+
+fn foreign_stream() {
+    let owner = cudarc::driver::CudaContext::new(0).unwrap();
+    let stream = owner.new_stream().unwrap();
+    // SAFETY: the stream is of the primary context and outlives the device.
+    let device = unsafe { Device::cuda_on_stream(0, stream.cu_stream() as usize) }.unwrap();
+    let kernel = load(&device, SCALE);
+    let input = device.upload(&[2.0f32; 64]).unwrap();
+    let mut out = device.zeros::<f32>(64).unwrap();
+    let launch = kernel.launch(1).buffer("x", &input).buffer_mut("out", &mut out);
+    // SAFETY: one program of 64 elements.
+    unsafe { launch.scalar("n", 64).scalar("by", 4.0f32).run() }.unwrap();
+    assert_eq!(out.to_vec().unwrap(), [8.0; 64]);
+    assert!(matches!(device.new_stream(), Err(DeviceError::ForeignStream)));
+}
+
+fn errors() {
+    assert!(matches!(Device::cuda(64), Err(DeviceError::NoSuchDevice { ordinal: 64, .. })));
+    let device = gpu();
+    let kernel = load(&device, SCALE);
+    // A buffer of the host.
+    let host = Device::host().upload(&[1.0f32; 64]).unwrap();
+    let mut out = device.zeros::<f32>(64).unwrap();
+    let launch = kernel.launch(1).buffer("x", &host).buffer_mut("out", &mut out);
+    // SAFETY: refused before anything runs.
+    assert!(unsafe { launch.scalar("n", 64).scalar("by", 1.0f32).run() }.is_err());
+}
+
+fn no_device() {
+    assert_eq!(Device::cuda_count().unwrap(), 0);
+    assert!(matches!(Device::cuda(0), Err(DeviceError::NoSuchDevice { ordinal: 0, count: 0 })));
+}
+
+fn overrun() {
+    let device = gpu();
+    let kernel = load(&device, SCALE);
+    let input = device.upload(&[1.0f32; 64]).unwrap();
+    let mut out = device.zeros::<f32>(64).unwrap();
+    let launch = kernel.launch(2).buffer("x", &input).buffer_mut("out", &mut out);
+    // SAFETY: not sound on a GPU; the emulator checks every access, which is what is looked at.
+    let launched = unsafe { launch.scalar("n", 128).scalar("by", 1.0f32).run() };
+    let error =
+        launched.err().map(|e| e.to_string()).or_else(|| device.synchronize().err().map(|e| e.to_string()));
+    let error = error.expect("the overrun is found");
+    assert!(error.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{error}");
+    assert!(matches!(device.synchronize(), Err(DeviceError::Driver { poisoned: true, .. })));
+    let report = common::report();
+    assert!(report.contains("out-of-bounds") && report.contains("kernel scale"), "{report}");
+}
