@@ -28,7 +28,11 @@ fn every_page_has_a_title_a_wrong_and_a_right_example() {
         let right = code.page.find("\nRight:\n").unwrap_or_else(|| panic!("{}: no right example", code.code));
         assert!(wrong < right, "{}", code.code);
         let examples = fences(code.page).len();
-        assert!(examples >= 2 && examples.is_multiple_of(2), "{}: a right example for each wrong one", code.code);
+        assert!(
+            examples >= 2 && examples.is_multiple_of(2),
+            "{}: a right example for each wrong one",
+            code.code
+        );
     }
     assert!(CODES.is_sorted_by_key(|code| code.code));
 }
