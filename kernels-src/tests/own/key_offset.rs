@@ -8,7 +8,7 @@ use leankv_dsl::lang::*;
 
 /// The offsets, `[kv_heads, positions, head_dim]`.
 #[derive(Clone, Copy, KernelArg)]
-pub struct KeyOffset {
+pub(crate) struct KeyOffset {
     table: View<f32, 3>,
 }
 
