@@ -297,7 +297,8 @@ impl Planner<'_> {
         *budget -= 1;
         let cheap = match data.op {
             Op::Constant(_) | Op::Iota | Op::Splat => return true,
-            Op::Broadcast | Op::ExpandDims { .. } | Op::Transpose { .. } | Op::Cmp(_) | Op::Select => true,
+            Op::Broadcast | Op::ExpandDims { .. } | Op::Transpose { .. } | Op::Reshape => true,
+            Op::Cmp(_) | Op::Select => true,
             Op::Cast => !self.func.ty(data.operands[0]).dtype().is_float(),
             Op::Binary(BinaryOp::Div | BinaryOp::Rem) => self.func.constant(data.operands[1]).is_some(),
             Op::Binary(_) => true,

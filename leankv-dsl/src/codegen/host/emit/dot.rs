@@ -9,7 +9,7 @@
 
 use super::super::build::V;
 use super::super::plan::DOT_FUSED_ROWS;
-use super::lanes::{Pattern, lane_stride};
+use super::lanes::{Pattern, lane_stride, without_units};
 use super::{Buf, CodegenError, Coord, Emit, Point, Val, register, scratch_elem};
 use crate::ir::{Def, Dtype, Inst, Op, Shape, Value};
 
@@ -85,7 +85,7 @@ impl Emit<'_, '_> {
         shape: &Shape,
     ) -> Result<Buf, CodegenError> {
         let from = self.f.ty(value).dtype();
-        if let Some(buf) = self.bufs[value].clone()
+        if let Some(buf) = self.buffer_of(value)
             && scratch_elem(from) == scratch_elem(dtype)
         {
             return Ok(Buf { dtype, ..buf });
@@ -105,7 +105,7 @@ impl Emit<'_, '_> {
         if pattern.iter().all(|stride| *stride == Some(0)) {
             return 0;
         }
-        if let Some(buf) = &self.bufs[value] {
+        if let Some(buf) = self.buffer_of(value) {
             let mut step = 1;
             let mut total = Some(0i64);
             for (i, stride) in pattern.iter().enumerate().rev() {
@@ -157,6 +157,10 @@ impl Emit<'_, '_> {
             }
             Op::Reshape => {
                 let source = self.f.ty(data.operands[0]).shape().expect("reshape takes a tile");
+                let to = self.f.ty(value).shape().expect("reshape gives a tile");
+                if let Some(source) = without_units(pattern, to.extents(), source.extents()) {
+                    return of(0, &source);
+                }
                 let (last, rest) = pattern.split_last().expect("a scalar is uniform");
                 let mut inner: Pattern = smallvec::smallvec![Some(0); source.rank()];
                 let simple = *last == Some(1) && rest.iter().all(|stride| *stride == Some(0));

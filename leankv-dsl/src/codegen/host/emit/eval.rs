@@ -2,7 +2,7 @@
 
 use super::super::build::{Elem, IntCmp};
 use super::point::is_uniform;
-use super::{CodegenError, Coord, Emit, Point, Val, memory_elem, register};
+use super::{Buf, CodegenError, Coord, Emit, Point, Val, memory_elem, register};
 use crate::ir::{Def, Dtype, Inst, InstData, Op, Value};
 
 impl Emit<'_, '_> {
@@ -16,7 +16,7 @@ impl Emit<'_, '_> {
         if let Some(&known) = self.memo.iter().rev().find_map(|scope| scope.get(&key)) {
             return Ok(known);
         }
-        let out = if let Some(buf) = self.bufs[value].clone() {
+        let out = if let Some(buf) = self.buffer_of(value) {
             self.read(&buf, point, lanes)?
         } else {
             let Def::Result(inst, index) = self.f.value(value).def else {
@@ -26,6 +26,21 @@ impl Emit<'_, '_> {
         };
         self.memo.last_mut().expect("there is always a scope").insert(key, out);
         Ok(out)
+    }
+
+    /// The memory that holds a value: its own, or that of the tile of which it is another shape.
+    pub(super) fn buffer_of(&self, value: Value) -> Option<Buf> {
+        if let Some(buf) = &self.bufs[value] {
+            return Some(buf.clone());
+        }
+        let data = self.f.inst(self.f.def_inst(value)?);
+        match data.op {
+            Op::Reshape | Op::ExpandDims { .. } => {
+                let buf = self.buffer_of(data.operands[0])?;
+                Some(Buf { shape: self.f.ty(value).shape()?.clone(), ..buf })
+            }
+            _ => None,
+        }
     }
 
     /// As [`Emit::eval`], by the op that makes the value, whether or not it is materialised.

@@ -58,6 +58,10 @@ pub(in super::super) fn lane_stride(
             }
             of(0, &source)
         }
+        Op::Reshape => {
+            let (to, from) = (func.ty(value).shape()?, func.ty(data.operands[0]).shape()?);
+            of(0, &without_units(pattern, to.extents(), from.extents())?)
+        }
         Op::Binary(BinaryOp::Add) if !dtype.is_float() => of(0, pattern)?.checked_add(of(1, pattern)?),
         Op::Binary(BinaryOp::Sub) if !dtype.is_float() => of(0, pattern)?.checked_sub(of(1, pattern)?),
         Op::Binary(BinaryOp::Mul) if !dtype.is_float() => {
@@ -90,13 +94,33 @@ pub(in super::super) fn lane_stride(
     }
 }
 
+/// The pattern under other extents that differ by dimensions of extent 1 alone.
+pub(super) fn without_units(pattern: &Pattern, to: &[u32], from: &[u32]) -> Option<Pattern> {
+    let mut wide = to.iter().zip(pattern).filter(|(extent, _)| **extent != 1);
+    let mut out = Pattern::new();
+    for &extent in from {
+        if extent == 1 {
+            out.push(Some(0));
+        } else {
+            let (&same, &stride) = wide.next()?;
+            if same != extent {
+                return None;
+            }
+            out.push(stride);
+        }
+    }
+    wide.next().is_none().then_some(out)
+}
+
 /// Whether a value is a plain count, seen through changes of shape: it never wraps.
 fn is_iota(func: &crate::ir::Func, value: Value) -> bool {
     let Some(inst) = func.def_inst(value) else { return false };
     let data = func.inst(inst);
     match data.op {
         Op::Iota => func.ty(value).dtype() != Dtype::I8,
-        Op::ExpandDims { .. } | Op::Broadcast | Op::Transpose { .. } => is_iota(func, data.operands[0]),
+        Op::ExpandDims { .. } | Op::Broadcast | Op::Transpose { .. } | Op::Reshape => {
+            is_iota(func, data.operands[0])
+        }
         _ => false,
     }
 }

@@ -1,6 +1,6 @@
 //! Loads and stores: of the user's memory and of scratch memory.
 
-use super::super::build::{Elem, V};
+use super::super::build::{Elem, IntCmp, V};
 use super::{Buf, CodegenError, Coord, Emit, Point, Val, memory_elem, scratch_elem};
 use crate::ir::{Access, Def, Dtype, Func, Inst, Op, Value};
 
@@ -11,6 +11,8 @@ enum Place {
     One(V),
     /// Neighbouring elements, from this one.
     Next(V),
+    /// From this element, every second, fourth or eighth.
+    Every(V, u32),
     /// Anywhere: a vector.
     Any(V),
 }
@@ -40,7 +42,9 @@ impl Emit<'_, '_> {
         let (place, lanes) = self.place_in(buf, point, lanes);
         let (raw, lanes) = match place {
             Place::One(at) => (self.b.load(elem, 1, self.b.offset(buf.ptr, elem, at), false), 1),
-            Place::Next(at) => (self.b.load(elem, lanes, self.b.offset(buf.ptr, elem, at), false), lanes),
+            Place::Next(at) | Place::Every(at, _) => {
+                (self.b.load(elem, lanes, self.b.offset(buf.ptr, elem, at), false), lanes)
+            }
             Place::Any(at) => {
                 let loaded: Vec<V> = (0..lanes)
                     .map(|lane| {
@@ -61,7 +65,9 @@ impl Emit<'_, '_> {
         let value = self.widen(val, lanes);
         let raw = self.to_scratch(buf.dtype, value, lanes);
         match place {
-            Place::One(at) | Place::Next(at) => self.b.store(elem, raw, self.b.offset(buf.ptr, elem, at)),
+            Place::One(at) | Place::Next(at) | Place::Every(at, _) => {
+                self.b.store(elem, raw, self.b.offset(buf.ptr, elem, at));
+            }
             Place::Any(at) => {
                 for lane in 0..lanes {
                     let to = self.b.offset(buf.ptr, elem, self.b.lane(at, lane));
@@ -125,23 +131,55 @@ impl Emit<'_, '_> {
 
     // The user's memory.
 
-    /// Where an access with these offsets goes.
-    fn place_at(&mut self, offsets: Value, point: &Point, lanes: u32) -> Result<Place, CodegenError> {
+    /// Where an access with these offsets goes. Small strides are told apart when `strides` says that the caller can use them.
+    fn place_at(
+        &mut self,
+        offsets: Value,
+        point: &Point,
+        lanes: u32,
+        strides: bool,
+    ) -> Result<Place, CodegenError> {
         let dtype = self.f.ty(offsets).dtype();
         let stride = self.stride_at(offsets, point);
-        Ok(match stride {
-            Some(0 | 1) => {
-                let first: Point = point.iter().map(|coord| coord.first(&self.b)).collect();
-                let at = self.eval(offsets, &first, 1)?;
-                let at = self.cast(dtype, Dtype::I64, at)?.v;
-                if stride == Some(0) || lanes == 1 { Place::One(at) } else { Place::Next(at) }
-            }
-            _ => {
-                let at = self.eval(offsets, point, lanes)?;
-                let at = self.cast(dtype, Dtype::I64, at)?;
-                if at.lanes == 1 { Place::One(at.v) } else { Place::Any(at.v) }
-            }
-        })
+        let known = match stride {
+            Some(0 | 1) => true,
+            Some(2 | 4 | 8) => strides && lanes > 1,
+            _ => false,
+        };
+        if let (Some(stride), true) = (stride, known) {
+            let first: Point = point.iter().map(|coord| coord.first(&self.b)).collect();
+            let at = self.eval(offsets, &first, 1)?;
+            let at = self.cast(dtype, Dtype::I64, at)?.v;
+            return Ok(match stride {
+                _ if stride == 0 || lanes == 1 => Place::One(at),
+                1 => Place::Next(at),
+                stride => Place::Every(at, stride as u32),
+            });
+        }
+        let at = self.eval(offsets, point, lanes)?;
+        let at = self.cast(dtype, Dtype::I64, at)?;
+        Ok(if at.lanes == 1 { Place::One(at.v) } else { Place::Any(at.v) })
+    }
+
+    /// Every `stride`-th element as one masked load of all of them, whose mask holds the wanted ones alone; so nothing
+    /// else is accessed. For machines that mask bytes and halves.
+    fn strided_load(
+        &mut self,
+        elem: Elem,
+        from: V,
+        stride: u32,
+        mask: V,
+        lanes: u32,
+    ) -> Result<V, CodegenError> {
+        let bits = elem.bytes() as u32 * 8;
+        let (wide, narrow) = (self.b.int_type(bits * stride, lanes), self.b.int_type(bits, lanes * stride));
+        let spread = self.b.bitcast(self.b.zext(mask, wide), narrow);
+        let wanted = self.b.icmp(IntCmp::LLVMIntNE, spread, self.b.zero(narrow));
+        let types = [narrow, self.b.elem(Elem::Ptr, 1)];
+        let zero = self.b.zero(narrow);
+        let all = self.masked_call("llvm.masked.load", &types, elem, &[from, wanted, zero], 1)?;
+        let picked = self.b.trunc(self.b.bitcast(all, wide), self.b.int_type(bits, lanes));
+        Ok(self.b.bitcast(picked, self.b.elem(elem, lanes)))
     }
 
     /// A load's elements.
@@ -154,7 +192,15 @@ impl Emit<'_, '_> {
         let elem = memory_elem(dtype);
         let invariant = is_read_only(self.f, data.operands[0]);
         let pointer = self.scalar(data.operands[0])?;
-        let place = self.place_at(data.operands[1], point, lanes)?;
+        // Masked accesses to bytes and halves are single instructions only where vectors have 16 lanes.
+        let place = self.place_at(data.operands[1], point, lanes, self.width >= 16)?;
+        let place = match place {
+            Place::Every(at, stride) if u64::from(stride) * elem.bytes() > 8 => {
+                let steps: Vec<i64> = (0..lanes).map(|lane| i64::from(lane * stride)).collect();
+                Place::Any(self.b.add(self.b.splat(at, lanes), self.b.ints(Elem::I64, &steps)))
+            }
+            place => place,
+        };
         let mask = if masked { Some(self.eval(data.operands[2], point, lanes)?) } else { None };
         let default = if other { Some(self.eval(data.operands[3], point, lanes)?) } else { None };
         let place_lanes = if matches!(place, Place::One(_)) { 1 } else { lanes };
@@ -164,13 +210,18 @@ impl Emit<'_, '_> {
                     Place::One(at) | Place::Next(at) => {
                         self.b.load(elem, place_lanes, self.b.offset(pointer, elem, at), invariant)
                     }
+                    Place::Every(at, stride) => {
+                        let from = self.b.offset(pointer, elem, at);
+                        let all = self.b.int(Elem::I1, lanes, 1);
+                        self.strided_load(elem, from, stride, all, lanes)?
+                    }
                     Place::Any(at) => self.gather(elem, pointer, at, None, lanes, invariant)?,
                 };
                 Ok(Val { v: self.from_memory(dtype, raw, place_lanes), lanes: place_lanes })
             }
             // One mask for all lanes: masked off, the access goes to memory that is always zero.
-            Some(mask) if mask.lanes == 1 && !matches!(place, Place::Any(_)) => {
-                let (Place::One(at) | Place::Next(at) | Place::Any(at)) = place;
+            Some(mask) if mask.lanes == 1 && matches!(place, Place::One(_) | Place::Next(_)) => {
+                let (Place::One(at) | Place::Next(at) | Place::Every(at, _) | Place::Any(at)) = place;
                 let real = self.b.offset(pointer, elem, at);
                 let safe = self.b.select(mask.v, real, self.scratch);
                 let raw = self.b.load(elem, place_lanes, safe, invariant);
@@ -190,6 +241,10 @@ impl Emit<'_, '_> {
                     Place::One(at) => {
                         let at = self.b.splat(at, lanes);
                         self.gather(elem, pointer, at, Some(mask_vector), lanes, invariant)?
+                    }
+                    Place::Every(at, stride) => {
+                        let from = self.b.offset(pointer, elem, at);
+                        self.strided_load(elem, from, stride, mask_vector, lanes)?
                     }
                     Place::Any(at) => self.gather(elem, pointer, at, Some(mask_vector), lanes, invariant)?,
                 };
@@ -305,7 +360,7 @@ impl Emit<'_, '_> {
         let val = self.eval(value, point, lanes)?;
         let wide = self.widen(val, lanes);
         let raw = self.to_memory(dtype, wide, lanes);
-        match (self.place_at(offsets, point, lanes)?, mask) {
+        match (self.place_at(offsets, point, lanes, false)?, mask) {
             (Place::Next(at), None) => self.b.store(elem, raw, self.b.offset(base, elem, at)),
             (Place::One(at), None) => {
                 // Several lanes store to one element: by contract equal bits.
@@ -319,7 +374,7 @@ impl Emit<'_, '_> {
             }
             (place, mask) => {
                 let at = match place {
-                    Place::One(at) | Place::Next(at) => self.b.splat(at, lanes),
+                    Place::One(at) | Place::Next(at) | Place::Every(at, _) => self.b.splat(at, lanes),
                     Place::Any(at) => at,
                 };
                 let to = self.b.offset(base, elem, at);

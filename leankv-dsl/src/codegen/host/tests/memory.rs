@@ -92,6 +92,44 @@ fn strided_reversed_and_scattered_accesses() {
     check(text, [1, 1, 1], &data, 0.0);
 }
 
+/// Small strides are loaded as whole vectors; the buffers end with the last element that is wanted.
+#[test]
+fn small_strides_read_nothing_else() {
+    for d in [Dtype::U8, Dtype::U16, Dtype::F16, Dtype::F32, Dtype::I64] {
+        for stride in [2, 4, 8] {
+            for (limit, first) in [(37, 0), (37, 1), (5, 1)] {
+                let text = format!(
+                    "kernel @k(%px x: ptr<{d}> read, %pa a: ptr<{d}> write, %pb b: ptr<{d}> write) num_warps 4 {{
+  %i = iota : tile<37xi32>
+  %s = constant {stride} : tile<37xi32>
+  %t = mul %i, %s : tile<37xi32>
+  %f = constant {first} : tile<37xi32>
+  %at = add %t, %f : tile<37xi32>
+  %n = constant {limit} : tile<37xi32>
+  %m = cmp lt %i, %n : tile<37xi1>
+  %x = load %px[%at] mask %m : tile<37x{d}>
+  store %pa[%i], %x
+  %cs = constant {limit} : i32
+  %all = constant 37 : i32
+  %whole = cmp eq %cs, %all : i1
+  %y = if %whole : tile<37x{d}> {{
+    %z = load %px[%at] : tile<37x{d}>
+    yield %z
+  }} else {{
+    yield %x
+  }}
+  store %pb[%i], %y
+  return
+}}"
+                );
+                let size = 37 * d.bytes().unwrap() as usize;
+                let input = random(d, (limit - 1) * stride + first + 1, 1);
+                check(&text, [1, 1, 1], &[input, vec![0; size], vec![0; size]], 0.0);
+            }
+        }
+    }
+}
+
 /// An unsigned count that wraps below zero within one vector is not taken for neighbouring addresses.
 #[test]
 fn unsigned_offsets_that_wrap_stay_right() {
@@ -250,4 +288,36 @@ fn printing_does_not_disturb() {
   return
 }";
     check(text, [1, 1, 1], &[random(Dtype::F16, 5, 1), vec![0; 10]], 0.0);
+}
+
+/// Offsets and masks built through `reshape` to and from extents of 1, as views make them.
+#[test]
+fn accesses_through_reshapes_with_extents_of_one() {
+    let text = "kernel @k(%px x: ptr<f16> read, %po o: ptr<f32> write) num_warps 4 {
+  %r = iota : tile<3xi32>
+  %w = constant 37 : tile<3xi32>
+  %rw = mul %r, %w : tile<3xi32>
+  %r1 = reshape %rw : tile<1x3x1xi32>
+  %rb = broadcast %r1 : tile<1x3x37xi32>
+  %c = iota : tile<37xi32>
+  %c1 = reshape %c : tile<1x1x37xi32>
+  %cb = broadcast %c1 : tile<1x3x37xi32>
+  %at = add %rb, %cb : tile<1x3x37xi32>
+  %n = constant 33 : tile<37xi32>
+  %m = cmp lt %c, %n : tile<37xi1>
+  %m1 = reshape %m : tile<1x1x37xi1>
+  %mb = broadcast %m1 : tile<1x3x37xi1>
+  %x = load %px[%at] mask %mb : tile<1x3x37xf16>
+  %x2 = reshape %x : tile<3x37xf16>
+  %f = cast %x2 : tile<3x37xf32>
+  %e = exp2 %f : tile<3x37xf32>
+  %sum = reduce add %e axis 1 : tile<3xf32>
+  %s1 = expand_dims %sum axis 1 : tile<3x1xf32>
+  %sb = broadcast %s1 : tile<3x37xf32>
+  %p = div %e, %sb : tile<3x37xf32>
+  %po3 = reshape %p : tile<1x3x37xf32>
+  store %po[%at], %po3 mask %mb
+  return
+}";
+    check(text, [1, 1, 1], &[random(Dtype::F16, 111, 1), vec![0; 444]], 1e-5);
 }

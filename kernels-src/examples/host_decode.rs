@@ -1,0 +1,165 @@
+//! The shipped decode attention kernel on one host thread: K8V4, 32 query heads, 8 KV heads, head dim 128, 4096 tokens.
+//! Prints compile, load and run time and the largest error against plain Rust.
+//!
+//! `cargo run --release -p leankv-kernels --example host_decode [-- object]` (`object` writes the code for a disassembler).
+
+use std::time::Instant;
+
+use half::f16;
+use leankv_dsl::codegen::host::{HostArg, HostKernel, HostOptions, compile};
+use leankv_dsl::lang::KernelDef;
+use leankv_dsl::pass::{self, Facts};
+
+const HEADS: usize = 8;
+const GROUP: usize = 4;
+const D: usize = 128;
+const TOKENS: usize = 4096;
+/// The published page for K8V4 at head dim 128.
+const PAGE_TOKENS: usize = 32;
+const PAGE_BYTES: usize = 6784;
+const K_META: usize = 4096;
+const V_AT: usize = 4224;
+const V_META: usize = 6272;
+const PAGES: usize = TOKENS / PAGE_TOKENS;
+
+struct Lcg(u64);
+
+impl Lcg {
+    fn unit(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// Quantises a row to `bits` and gives scale, zero and the values that the codes stand for.
+fn quantise(x: &[f32], bits: u32, put: &mut dyn FnMut(usize, u8)) -> (f16, f16, Vec<f32>) {
+    let (low, high) = x.iter().fold((f32::MAX, f32::MIN), |(a, b), &v| (a.min(v), b.max(v)));
+    let most = ((1u32 << bits) - 1) as f32;
+    let (scale, zero) = (f16::from_f32((high - low) / most), f16::from_f32(low));
+    let (s, z) = (scale.to_f32(), zero.to_f32());
+    let mut back = Vec::new();
+    for (i, &v) in x.iter().enumerate() {
+        let code = ((v - z) / s).round_ties_even().clamp(0.0, most);
+        put(i, code as u8);
+        back.push(s * code + z);
+    }
+    (scale, zero, back)
+}
+
+/// A view's arguments: pointer, extents, strides of all dimensions but the last.
+fn view(args: &mut Vec<HostArg>, at: HostArg, shape: &[usize]) {
+    args.push(at);
+    args.extend(shape.iter().map(|&extent| HostArg::from(extent as i64)));
+    for i in 1..shape.len() {
+        args.push(HostArg::from(shape[i..].iter().product::<usize>() as i64));
+    }
+}
+
+fn main() {
+    let kernel = leankv_kernels::find("decode_attention").expect("the kernel is shipped");
+    let settings = kernel.space().into_iter().find(|settings| {
+        let spec = kernel.specialisation(settings).unwrap_or_default();
+        spec.starts_with("tiering=K8V4,head_dim=128,group=4") && spec.contains("splits=1")
+    });
+    let settings = settings.expect("the specialisation is declared");
+    let mut artifact = None;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let mut func = kernel.build(&settings).unwrap_or_else(|e| panic!("{e}"));
+        pass::standard().run(&mut func, &mut Facts::new()).unwrap_or_else(|e| panic!("{e}"));
+        artifact = Some(compile(&func, &HostOptions::default()).unwrap_or_else(|e| panic!("{e}")));
+        println!("spec to object {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    }
+    let artifact = artifact.expect("compiled");
+    if std::env::args().any(|arg| arg == "object") {
+        std::fs::write("decode.o", &artifact.object).expect("writing decode.o");
+    }
+    println!(
+        "object {} bytes, scratch {} bytes, {:?}",
+        artifact.object.len(),
+        artifact.scratch_bytes,
+        artifact.notes
+    );
+    let start = Instant::now();
+    let loaded = HostKernel::load(&artifact).unwrap_or_else(|e| panic!("{e}"));
+    println!("load {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+
+    let mut lcg = Lcg(1);
+    let q: Vec<f16> = (0..HEADS * GROUP * D).map(|_| f16::from_f32(lcg.unit())).collect();
+    let mut pages = vec![0u32; HEADS * PAGES * PAGE_BYTES / 4];
+    let mut table = vec![0i32; HEADS * PAGES];
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    let bytes: &mut [u8] = {
+        let len = pages.len() * 4;
+        // SAFETY: the words' own memory, seen as bytes.
+        unsafe { std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast::<u8>(), len) }
+    };
+    for head in 0..HEADS {
+        for page in 0..PAGES {
+            // Pages of different heads interleave.
+            let id = page * HEADS + head;
+            table[head * PAGES + page] = id as i32;
+            let at = id * PAGE_BYTES;
+            for slot in 0..PAGE_TOKENS {
+                let row: Vec<f32> = (0..D).map(|_| lcg.unit()).collect();
+                let (s, z, back) = quantise(&row, 8, &mut |i, code| bytes[at + slot * D + i] = code);
+                bytes[at + K_META + 4 * slot..][..2].copy_from_slice(&s.to_le_bytes());
+                bytes[at + K_META + 4 * slot + 2..][..2].copy_from_slice(&z.to_le_bytes());
+                keys.push(back);
+                let row: Vec<f32> = (0..D).map(|_| lcg.unit()).collect();
+                let (s, z, back) = quantise(&row, 4, &mut |i, code| {
+                    bytes[at + V_AT + slot * D / 2 + i / 2] |= code << (4 * (i % 2));
+                });
+                bytes[at + V_META + 4 * slot..][..2].copy_from_slice(&s.to_le_bytes());
+                bytes[at + V_META + 4 * slot + 2..][..2].copy_from_slice(&z.to_le_bytes());
+                values.push(back);
+            }
+        }
+    }
+    let scale = 1.0 / (D as f32).sqrt();
+    let heads = HEADS * GROUP;
+    let (mut max, mut sum, mut acc) = (vec![0f32; heads], vec![0f32; heads], vec![0f32; heads * D]);
+    let mut logits = [0f32; 1];
+    for tokens in [TOKENS, TOKENS - 37, 1] {
+        let positions = [tokens as i32 - 1];
+        let lengths: Vec<i32> = (0..HEADS).flat_map(|_| [tokens as i32, 0]).collect();
+        let mut args = Vec::new();
+        view(&mut args, q.as_ptr().into(), &[1, heads, D]);
+        view(&mut args, positions.as_ptr().into(), &[1]);
+        args.push(scale.into());
+        args.push(pages.as_mut_ptr().into());
+        view(&mut args, table.as_ptr().into(), &[1, HEADS, PAGES]);
+        view(&mut args, lengths.as_ptr().into(), &[1, HEADS, 2]);
+        view(&mut args, max.as_mut_ptr().into(), &[1, heads, 1]);
+        view(&mut args, sum.as_mut_ptr().into(), &[1, heads, 1]);
+        view(&mut args, acc.as_mut_ptr().into(), &[1, heads, 1, D]);
+        view(&mut args, logits.as_mut_ptr().into(), &[0, heads, 0]);
+        let mut best = f64::MAX;
+        for _ in 0..100 {
+            let start = Instant::now();
+            // SAFETY: the arguments are the kernel's parameters in order, the views describe the buffers.
+            unsafe { loaded.launch([HEADS as u32, 1, 1], &args, 1) }.unwrap_or_else(|e| panic!("{e}"));
+            best = best.min(start.elapsed().as_secs_f64() * 1e3);
+        }
+        let mut worst = 0f32;
+        for head in 0..HEADS {
+            let token = |t: usize| head * TOKENS + t;
+            for g in 0..GROUP {
+                let row = head * GROUP + g;
+                let q: Vec<f32> = q[row * D..][..D].iter().map(|x| x.to_f32()).collect();
+                let logits: Vec<f32> = (0..tokens)
+                    .map(|t| keys[token(t)].iter().zip(&q).map(|(a, b)| a * b).sum::<f32>() * scale)
+                    .collect();
+                let top = logits.iter().copied().fold(f32::MIN, f32::max);
+                let p: Vec<f32> = logits.iter().map(|x| (x - top).exp()).collect();
+                let total: f32 = p.iter().sum();
+                for d in 0..D {
+                    let want = (0..tokens).map(|t| p[t] * values[token(t)][d]).sum::<f32>() / total;
+                    worst = worst.max((want - acc[row * D + d] / sum[row]).abs());
+                }
+            }
+        }
+        println!("{tokens} tokens: {best:.3} ms, largest error {worst:.2e}");
+        assert!(worst < 2e-3, "the output is wrong");
+    }
+}
