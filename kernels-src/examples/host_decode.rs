@@ -1,7 +1,8 @@
 //! The shipped decode attention kernel on one host thread: K8V4, 32 query heads, 8 KV heads, head dim 128, 4096 tokens.
 //! Prints compile, load and run time and the largest error against plain Rust.
 //!
-//! `cargo run --release -p leankv-kernels --example host_decode [-- object]` (`object` writes the code for a disassembler).
+//! `cargo run --release -p leankv-kernels --example host_decode [-- v3 object]` (`v3` compiles for AVX2 alone, `object` writes the
+//! code for a disassembler).
 
 use std::time::Instant;
 
@@ -62,12 +63,14 @@ fn main() {
         spec.starts_with("tiering=K8V4,head_dim=128,group=4") && spec.contains("splits=1")
     });
     let settings = settings.expect("the specialisation is declared");
+    let class = std::env::args().any(|arg| arg == "v3").then(|| "x86-64-v3".to_owned());
+    let options = HostOptions { class, ..HostOptions::default() };
     let mut artifact = None;
     for _ in 0..3 {
         let start = Instant::now();
         let mut func = kernel.build(&settings).unwrap_or_else(|e| panic!("{e}"));
         pass::standard().run(&mut func, &mut Facts::new()).unwrap_or_else(|e| panic!("{e}"));
-        artifact = Some(compile(&func, &HostOptions::default()).unwrap_or_else(|e| panic!("{e}")));
+        artifact = Some(compile(&func, &options).unwrap_or_else(|e| panic!("{e}")));
         println!("spec to object {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     }
     let artifact = artifact.expect("compiled");

@@ -12,20 +12,15 @@ use super::{HostTarget, check, emit, plan};
 use crate::codegen::llvm::{CodegenError, optimise, verify};
 use crate::ir::Func;
 
-/// How to compile for the host.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// How to compile for the host. By default: for this machine, at its width, without LLVM's text.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct HostOptions {
     /// Elements of 32 bits in a vector; `None` for the machine's own width. A power of two.
     pub width: Option<u32>,
+    /// A class of machines to compile for, `x86-64-v3` or `x86-64-v4`; `None` for this very machine.
+    pub class: Option<String>,
     /// Whether to keep LLVM's text, before and after its passes, in the artifact.
     pub keep_llvm_ir: bool,
-}
-
-impl Default for HostOptions {
-    /// The machine's width, without LLVM's text.
-    fn default() -> HostOptions {
-        HostOptions { width: None, keep_llvm_ir: false }
-    }
 }
 
 /// A compiled kernel as plain data.
@@ -35,6 +30,8 @@ pub struct HostArtifact {
     pub object: Vec<u8>,
     /// The symbol to call.
     pub entry: String,
+    /// The machines that the object is for.
+    pub target: HostTarget,
     /// Bytes of scratch memory that each running program needs.
     pub scratch_bytes: u64,
     /// The number of arguments.
@@ -60,7 +57,10 @@ const PIPELINE: &str = "function(sroa,early-cse<memssa>,instcombine<no-verify-fi
 /// # Errors
 /// When the machine or an op is not supported, or (a bug of ours) LLVM refuses what was emitted.
 pub fn compile(func: &Func, options: &HostOptions) -> Result<HostArtifact, CodegenError> {
-    let target = HostTarget::native()?;
+    let target = match &options.class {
+        None => HostTarget::native()?,
+        Some(name) => HostTarget::baseline(name)?,
+    };
     check::check(func)?;
     let machine = target.machine()?;
     let width = options.width.unwrap_or(target.width());
@@ -111,5 +111,6 @@ pub fn compile(func: &Func, options: &HostOptions) -> Result<HostArtifact, Codeg
         llvm_ir,
         optimised_llvm_ir,
         notes: vec![format!("{} lanes of 32 bits on {}", width, target.cpu)],
+        target,
     })
 }

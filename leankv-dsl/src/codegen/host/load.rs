@@ -18,7 +18,19 @@ pub enum LoadError {
     /// The machine has no back end.
     #[error(transparent)]
     Target(#[from] crate::codegen::llvm::CodegenError),
-    /// The object is damaged or was made for another machine.
+    /// The object is for other machines.
+    #[error(
+        "the compiled kernel `{entry}` is for the CPU `{made_for}`, this one is `{here}`; compile it again here"
+    )]
+    Machine {
+        /// The entry symbol.
+        entry: String,
+        /// The CPU it was compiled for.
+        made_for: String,
+        /// This CPU.
+        here: String,
+    },
+    /// The object is damaged.
     #[error("the compiled kernel `{entry}` cannot be loaded: {message}")]
     Object {
         /// The entry symbol.
@@ -79,13 +91,19 @@ impl std::fmt::Debug for HostKernel {
 }
 
 impl HostKernel {
-    /// Makes a compiled kernel callable. The artifact must come from [`super::compile`] on this machine: callers that keep artifacts
-    /// check the key and a checksum before (see [`HostTarget::cache_key`]).
+    /// Makes a compiled kernel callable. Callers that keep artifacts on disk check a checksum before.
     ///
     /// # Errors
     /// When the object is not one that this machine can load.
     pub fn load(artifact: &HostArtifact) -> Result<HostKernel, LoadError> {
-        HostTarget::native()?;
+        let here = HostTarget::native()?;
+        if !artifact.target.runs_on(&here) {
+            return Err(LoadError::Machine {
+                entry: artifact.entry.clone(),
+                made_for: artifact.target.cpu.clone(),
+                here: here.cpu,
+            });
+        }
         let fail = |message: String| LoadError::Object { entry: artifact.entry.clone(), message };
         let symbol = CString::new(artifact.entry.as_str())
             .map_err(|_| fail("its entry's name holds a zero byte".to_owned()))?;

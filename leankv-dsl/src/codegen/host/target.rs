@@ -4,11 +4,12 @@ use std::sync::OnceLock;
 
 use inkwell::OptimizationLevel;
 use inkwell::targets::{CodeModel, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+use serde::{Deserialize, Serialize};
 
 use crate::codegen::llvm::{CodegenError, llvm_version};
 
 /// The host CPU.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HostTarget {
     /// LLVM's triple.
     pub triple: String,
@@ -48,6 +49,33 @@ impl HostTarget {
             }
         }
         Ok(target)
+    }
+
+    /// A class of machines: `x86-64-v3` (AVX2) or `x86-64-v4` (AVX-512), for objects that are shipped.
+    ///
+    /// # Errors
+    /// When the name is another one, or LLVM has no back end for it.
+    pub fn baseline(name: &str) -> Result<HostTarget, CodegenError> {
+        let v3 = "+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe";
+        let features = match name {
+            "x86-64-v3" => v3.to_owned(),
+            "x86-64-v4" => format!("{v3},+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"),
+            _ => {
+                return Err(CodegenError::Target {
+                    target: "host".to_owned(),
+                    reason: format!("`{name}` is no class of machines; there are x86-64-v3 and x86-64-v4"),
+                });
+            }
+        };
+        let native = HostTarget::native()?;
+        Ok(HostTarget { triple: native.triple, cpu: name.to_owned(), features })
+    }
+
+    /// Whether code for `self` runs on `machine`: it is that machine, or a class to which it belongs.
+    pub fn runs_on(&self, machine: &HostTarget) -> bool {
+        let class = self.cpu.starts_with("x86-64-v");
+        let wanted = || self.features.split(',').filter_map(|entry| entry.strip_prefix('+'));
+        self == machine || (class && self.triple == machine.triple && wanted().all(|name| machine.has(name)))
     }
 
     /// What compiled objects depend on beside the IR: CPU, features and LLVM's version.

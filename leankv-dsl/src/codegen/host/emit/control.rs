@@ -59,7 +59,6 @@ impl Emit<'_, '_> {
             if let Some(place) = place
                 && here
                 && !structured
-                && self.hints[value].is_none()
             {
                 self.hints[value] = Some(place);
             }

@@ -62,8 +62,11 @@ impl Emit<'_, '_> {
         for (&param, &arg) in self.f.block(region).params.iter().zip(args) {
             self.env[param] = Some(arg);
         }
-        let yields = self.block(region)?;
-        yields.iter().map(|&value| self.scalar_val(value)).collect()
+        // What was computed from these arguments must not be found by the next run.
+        self.scoped(|me| {
+            let yields = me.block(region)?;
+            yields.iter().map(|&value| me.scalar_val(value)).collect()
+        })
     }
 
     /// The value of a scalar, which inside a region may hold a vector.

@@ -96,7 +96,9 @@ pub(super) fn run_host(
     width: Option<u32>,
     threads: usize,
 ) -> Result<(), LaunchError> {
-    let options = HostOptions { width, ..HostOptions::default() };
+    // The narrow run is compiled for AVX2 alone, so that machines without AVX-512 are tested too.
+    let class = (width.is_some() && cfg!(target_arch = "x86_64")).then(|| "x86-64-v3".to_owned());
+    let options = HostOptions { width, class, keep_llvm_ir: false };
     let artifact = compile(func, &options).unwrap_or_else(|e| panic!("{e}\n{func}"));
     let kernel = HostKernel::load(&artifact).unwrap_or_else(|e| panic!("{e}\n{func}"));
     // Memory in 8-byte words, so that every element is aligned.
@@ -119,7 +121,7 @@ pub(super) fn run_host(
     result
 }
 
-/// Runs a kernel on the interpreter and on the host at two vector widths and compares all buffers. `tolerance` is for floats.
+/// Runs a kernel on the interpreter and on the host for two kinds of machine and compares all buffers. `tolerance` is for floats.
 pub(super) fn check(text: &str, grid: [u32; 3], buffers: &[Vec<u8>], tolerance: f64) {
     let func = parse("test.tile", text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     let mut memory = Memory::new();
@@ -129,7 +131,7 @@ pub(super) fn check(text: &str, grid: [u32; 3], buffers: &[Vec<u8>], tolerance: 
         .unwrap_or_else(|e| panic!("{e}\n{text}"));
     let want: Vec<Vec<u8>> = ids.iter().map(|&id| memory.bytes(id).to_vec()).collect();
     crate::codegen::nvptx::tests::check(&func, grid, buffers, &want, tolerance);
-    for width in [None, Some(4)] {
+    for width in [None, Some(8)] {
         let mut got = buffers.to_vec();
         run_host(&func, grid, &mut got, width, 2).unwrap_or_else(|e| panic!("{e}\n{text}"));
         for (i, (&id, got)) in ids.iter().zip(&got).enumerate() {
@@ -150,4 +152,36 @@ pub(super) fn check(text: &str, grid: [u32; 3], buffers: &[Vec<u8>], tolerance: 
             }
         }
     }
+}
+
+#[test]
+fn objects_for_other_machines_and_damaged_objects_are_refused() {
+    let func = parse("t", "kernel @k(%0 n: i32) num_warps 4 {\n  return\n}").unwrap();
+    let artifact = compile(&func, &HostOptions::default()).unwrap();
+    HostKernel::load(&artifact).unwrap();
+    let mut other = artifact.clone();
+    other.target.cpu = "a-later-cpu".to_owned();
+    let error = HostKernel::load(&other).unwrap_err().to_string();
+    assert!(error.contains("is for the CPU `a-later-cpu`"), "{error}");
+    let mut damaged = artifact.clone();
+    damaged.object.truncate(10);
+    let error = HostKernel::load(&damaged).unwrap_err().to_string();
+    assert!(error.contains("it is not an object file"), "{error}");
+    let mut renamed = artifact.clone();
+    renamed.entry = "leankv_other".to_owned();
+    assert!(HostKernel::load(&renamed).is_err());
+    let unknown = HostOptions { class: Some("x86-64-v9".to_owned()), ..HostOptions::default() };
+    let error = compile(&func, &unknown).unwrap_err().to_string();
+    assert!(error.contains("x86-64-v3 and x86-64-v4"), "{error}");
+}
+
+#[test]
+fn wrong_numbers_of_arguments_and_empty_grids_are_not_run() {
+    let func = parse("t", "kernel @k(%0 n: i32) num_warps 4 {\n  return\n}").unwrap();
+    let kernel = HostKernel::load(&compile(&func, &HostOptions::default()).unwrap()).unwrap();
+    // SAFETY: the kernel takes a number and touches no memory.
+    let run = |grid, args: &[HostArg]| unsafe { kernel.launch(grid, args, 0) };
+    assert_eq!(run([1, 1, 1], &[]).unwrap_err().to_string(), "the kernel `k` takes 1 arguments, not 0");
+    run([0, 1, 1], &[1i32.into()]).unwrap();
+    assert!(matches!(run([1, u32::MAX, 1], &[1i32.into()]), Err(LaunchError::Grid(_))));
 }
