@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use half::f16;
 use leankv_dsl::codegen::host::{HostArg, HostKernel, HostOptions, compile};
-use leankv_dsl::lang::KernelDef;
 use leankv_dsl::pass::{self, Facts};
 
 const HEADS: usize = 8;

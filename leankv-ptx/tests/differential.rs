@@ -361,7 +361,7 @@ fn function(seed: u64) -> String {
             }
         }
     }
-    let noinline = if seed % 2 == 0 { "noinline" } else { "alwaysinline" };
+    let noinline = if seed.is_multiple_of(2) { "noinline" } else { "alwaysinline" };
     format!(
         "define i64 @body(i32 %a, i32 %b, i64 %c, i64 %d, float %x, float %y, double %z) {noinline} {{\nentry:\n  %h = trunc i32 %a to i16\n  %t = icmp slt i32 %a, %b\n{}  ret i64 {sum}\n}}\n",
         g.out
@@ -402,7 +402,7 @@ struct Record(i32, i32, i64, i64, f32, f32, f64);
 
 fn records(seed: u64) -> Vec<Record> {
     let mut r = Rng(seed | 1);
-    let mut f = |r: &mut Rng| {
+    let f = |r: &mut Rng| {
         const SPECIAL: [f32; 8] = [0.0, -0.0, 1.0, f32::INFINITY, -3.5, f32::MIN_POSITIVE, 1e-42, 3e9];
         let v = r.next();
         if v & 3 == 0 { SPECIAL[(v >> 8) as usize % 8] } else { ((v >> 32) as i32 as f32) / 65536.0 }

@@ -7,7 +7,7 @@ use leankv_dsl::lang::*;
 
 /// The table of levels in -1..1 comes with the launch: `codecs.keys.levels`.
 #[derive(Clone, Copy, KernelArg)]
-pub struct Codebook {
+pub(crate) struct Codebook {
     levels: Ptr<f32>,
 }
 
@@ -19,7 +19,7 @@ impl Codec for Codebook {
     fn encode(&self, x: Tile<f32, 2>, _: Tokens) -> Encoded {
         let scale = x.abs().reduce_max(1).cast::<f16>().expand_dims(1);
         let unit = x / scale.cast::<f32>().max(1e-6);
-        let (mut best, mut code) = ((unit - self.levels.get(0)).abs(), unit.cast::<i32>() * 0);
+        let (mut best, mut code) = ((unit - self.levels.get(0)).abs(), Tile::<i32, 2>::zeros(unit.extents()));
         for k in 1..16 {
             let distance = (unit - self.levels.get(k)).abs();
             code = distance.lt(best).select(k, code);

@@ -1,17 +1,11 @@
 //! Linear algebra over F2 on vectors packed into `u32`.
 
 /// A subspace in echelon form that remembers how each row was combined from what was inserted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Span {
     /// Row with leading bit `i`: the vector and the mask of inserted vectors it is the sum of.
     rows: [Option<(u32, u64)>; 32],
     inserted: u32,
-}
-
-impl Default for Span {
-    fn default() -> Self {
-        Span { rows: [None; 32], inserted: 0 }
-    }
 }
 
 impl Span {

@@ -198,8 +198,8 @@ int_kernels! {
     atomics(x, out) {
         let v = x.load(iota(N));
         let old = out.atomic().add(iota(N) % 2, v);
-        out.atomic().order(MemOrder::AcqRel).scope(MemScope::System).max(iota(N) * 0 + 2, v);
-        out.atomic().or_masked(iota(N) * 0 + 3, v, v.gt(4));
+        out.atomic().order(MemOrder::AcqRel).scope(MemScope::System).max(Tile::<i32, 1>::full([N], 2), v);
+        out.atomic().or_masked(Tile::<i32, 1>::full([N], 3), v, v.gt(4));
         out.set(4, old.reduce_min(0));
         out.atomic().compare_exchange(iota(1) + 5, 0, 7);
         out.atomic().exchange(iota(1) + 6, 9);

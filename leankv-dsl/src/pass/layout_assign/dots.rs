@@ -168,11 +168,12 @@ pub(crate) fn plan(func: &Func, axis: &AxisAnalysis, inst: Inst, warp_bits: u32)
             }
         }
     }
-    if let Some(origin) = from_b.as_ref().filter(|o| o.axis == 1) {
-        if n.is_power_of_two() && n_bits >= 3 + warps_n {
-            let chunk = origin.chunk.min(n_bits - 3 - warps_n);
-            out.n = permuted(n_bits, chunk, 0, 0, 3 + warps_n, 0);
-        }
+    if let Some(origin) = from_b.as_ref().filter(|o| o.axis == 1)
+        && n.is_power_of_two()
+        && n_bits >= 3 + warps_n
+    {
+        let chunk = origin.chunk.min(n_bits - 3 - warps_n);
+        out.n = permuted(n_bits, chunk, 0, 0, 3 + warps_n, 0);
     }
     DotPath::Mma(out)
 }

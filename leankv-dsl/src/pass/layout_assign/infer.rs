@@ -247,12 +247,12 @@ impl Pass {
             let yields = func.terminator(last).map(|t| func.inst(t).operands.clone()).unwrap_or_default();
             let mut changed = false;
             for (&param, &back) in params.iter().zip(yields.iter().skip(skip)) {
-                if let (State::Free, State::Fixed(layout)) = (&self.states[param], &self.states[back]) {
-                    if needs_layout(func, param) {
-                        let layout = layout.clone();
-                        self.fix(param, layout);
-                        changed = true;
-                    }
+                if let (State::Free, State::Fixed(layout)) = (&self.states[param], &self.states[back])
+                    && needs_layout(func, param)
+                {
+                    let layout = layout.clone();
+                    self.fix(param, layout);
+                    changed = true;
                 }
             }
             if changed {

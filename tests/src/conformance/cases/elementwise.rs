@@ -141,7 +141,7 @@ fn unary_case(op: UnaryOp, dtype: Dtype) -> Case {
     let check = match op {
         UnaryOp::Sin | UnaryOp::Cos => {
             // The bound holds within [-pi, pi].
-            let scaled = |_| rounded(dtype, Num::Float(rng.unit() * 3.14));
+            let scaled = |_| rounded(dtype, Num::Float(rng.unit() * 3.0));
             input = (0..total(dtype)).map(scaled).collect();
             input[0] = Num::Float(0.0);
             input[1] = Num::Float(f64::NAN);

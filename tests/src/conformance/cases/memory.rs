@@ -124,7 +124,7 @@ fn scattered(k: &mut K, dtype: Dtype, rng: &mut Rng) {
         let elements = values(dtype, n, rng);
         let picks: Vec<usize> = (0..n).map(|_| rng.below(n)).collect();
         // A permutation: multiply by a number without a common divisor.
-        let step = if n % 7 == 0 { 11 } else { 7 };
+        let step = if n.is_multiple_of(7) { 11 } else { 7 };
         let places: Vec<usize> = (0..n).map(|j| (j * step + 3) % n).collect();
         let mut expect = vec![Num::Int(0); n];
         for j in 0..n {

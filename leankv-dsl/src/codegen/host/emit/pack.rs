@@ -324,10 +324,12 @@ impl Emit<'_, '_> {
                 Coord::Lanes { base: b.udiv(base, by), align: 1, stride: stride / i64::from(extent) },
             ),
             // The lanes stay within one row.
-            Coord::Lanes { base, align, stride: 1 } if extent % lanes == 0 && align % lanes == 0 => (
-                Coord::Lanes { base: b.urem(base, by), align: align.min(power), stride: 1 },
-                Coord::at(b.udiv(base, by), b),
-            ),
+            Coord::Lanes { base, align, stride: 1 } if extent.is_multiple_of(lanes) && align % lanes == 0 => {
+                (
+                    Coord::Lanes { base: b.urem(base, by), align: align.min(power), stride: 1 },
+                    Coord::at(b.udiv(base, by), b),
+                )
+            }
             other => {
                 let (v, have) = other.value(lanes, b);
                 let v = if have == lanes { v } else { b.splat(v, lanes) };
