@@ -38,7 +38,7 @@ pub(crate) trait Integer: Number {
 
 /// Floats: functions.
 pub(crate) trait Float: Number {
-    /// `self * b + c`, rounded once.
+    /// `self * b + c`, rounded once (for 16-bit types: in `f32`, and then to the type).
     fn fma(self, b: Self, c: Self) -> Self;
     /// A function computed in double precision and rounded to the type.
     fn through(self, f: impl Fn(f64) -> f64) -> Self;
@@ -207,7 +207,7 @@ macro_rules! short_float {
 
         impl Float for $ty {
             fn fma(self, b: Self, c: Self) -> Self {
-                $from_f64(sum_to_odd(self.to_f64() * b.to_f64(), c.to_f64()))
+                $ty::from_f32(self.to_f32().mul_add(b.to_f32(), c.to_f32()))
             }
             fn through(self, f: impl Fn(f64) -> f64) -> Self {
                 $from_f64(f(self.to_f64()))
@@ -227,25 +227,6 @@ macro_rules! short_float {
 
 short_float! { f16, f16_from_f64 }
 short_float! { bf16, bf16_from_f64 }
-
-/// `p + c` rounded to odd, so that rounding it again to a 16-bit type rounds the exact sum.
-fn sum_to_odd(p: f64, c: f64) -> f64 {
-    let sum = p + c;
-    if !sum.is_finite() {
-        return sum;
-    }
-    // The error of the sum, exact (Knuth's TwoSum).
-    let c_part = sum - p;
-    let error = (p - (sum - c_part)) + (c - c_part);
-    if error == 0.0 || sum.to_bits() & 1 == 1 {
-        return sum;
-    }
-    if (error > 0.0) == (sum > 0.0) {
-        f64::from_bits(sum.to_bits() + 1)
-    } else {
-        f64::from_bits(sum.to_bits() - 1)
-    }
-}
 
 /// The double-precision function behind a float op; `None` for those that are not computed so.
 pub(crate) fn function(op: UnaryOp) -> Option<fn(f64) -> f64> {

@@ -358,7 +358,7 @@ pub enum Op {
     Unary(UnaryOp),
     /// Element-wise, two operands.
     Binary(BinaryOp),
-    /// `a, b, c -> a * b + c`, one rounding; floats.
+    /// `a, b, c -> a * b + c`, one rounding; floats. For 16-bit types it is the `fma` of `f32`, rounded to the type.
     Fma,
     /// `a, b -> i1`.
     Cmp(CmpOp),

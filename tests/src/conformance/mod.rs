@@ -14,6 +14,8 @@ pub mod data;
 pub mod executors;
 pub mod number;
 pub mod random;
+#[cfg(test)]
+mod suite_tests;
 pub mod table;
 
 pub use case::{Case, CaseArg, Check, K};

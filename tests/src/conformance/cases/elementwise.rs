@@ -335,15 +335,34 @@ fn fma() -> Vec<Case> {
         let reference = |args: &[Num]| {
             let [a, b, c] = [args[0].float(), args[1].float(), args[2].float()];
             Num::Float(match dtype {
-                Dtype::F32 => (a as f32).mul_add(b as f32, c as f32).into(),
                 Dtype::F64 => a.mul_add(b, c),
-                // The product is exact in double precision and the data leave room for the sum.
-                _ => a * b + c,
+                _ => (a as f32).mul_add(b as f32, c as f32).into(),
             })
         };
         one_op(name, Op::Fma, &[(dtype, a), (dtype, b), (dtype, c)], dtype, Check::Bits, reference).done()
     };
-    FLOATS.into_iter().map(case).collect()
+    FLOATS.into_iter().map(case).chain(fma_of_f32()).collect()
+}
+
+/// A 16-bit `fma` is that of `f32`, then rounded: a product in the middle of two neighbours stays there when what is subtracted
+/// is too little for `f32`, and goes to the even one above.
+fn fma_of_f32() -> Vec<Case> {
+    let case = |(dtype, a, b, c, expect): (Dtype, f64, f64, f64, f64)| {
+        let mut k = K::new(format!("fma.{dtype}.middle"));
+        let [a, b, c] = [("a", a), ("b", b), ("c", c)].map(|(name, x)| {
+            let ptr = k.input(name, dtype, &[Num::Float(x)]);
+            k.load(ptr, &[1])
+        });
+        let out = k.expected("out", dtype, &[Num::Float(expect)], Check::Bits);
+        let result = k.op(Op::Fma, &[a, b, c]);
+        k.store(out, result);
+        k.done()
+    };
+    let p = |e: i32| 2f64.powi(e);
+    vec![
+        case((Dtype::BF16, 7.0, 37.0 * p(-8), -p(-30), 260.0 * p(-8))),
+        case((Dtype::F16, 7.0, 293.0 * p(-11), -p(-24), 2052.0 * p(-11))),
+    ]
 }
 
 /// `mul` and `add` are rounded each: never contracted to a `fma`.
