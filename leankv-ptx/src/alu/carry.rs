@@ -31,13 +31,10 @@ fn run<const WIDE: bool, const SUB: bool, const PART: u8, const SIGNED: bool>(
             let part = if PART == 1 { product } else { product >> bits };
             (part as u64 & mask, get(r, x.s[2], l))
         };
-        let cin = u128::from(x.imm & 1 & (flag >> l));
-        let wide = if SUB {
-            u128::from(first).wrapping_sub(u128::from(second)).wrapping_sub(cin)
-        } else {
-            u128::from(first) + u128::from(second) + cin
-        };
-        // Above the width: the carry of an addition, the borrow of a subtraction.
+        // A subtraction adds the complement: its flag is the carry of that, set when nothing was borrowed.
+        let cin = if x.imm & 1 != 0 { flag >> l & 1 } else { u32::from(SUB) };
+        let second = if SUB { !second & mask } else { second };
+        let wide = u128::from(first) + u128::from(second) + u128::from(cin);
         carry |= ((wide >> bits) as u32 & 1) << l;
         if WIDE {
             out64[l] = wide as u64;

@@ -209,8 +209,10 @@ fn fma(cx: &mut Cx<'_, '_>) -> Res<Op> {
 }
 
 fn div(cx: &mut Cx<'_, '_>) -> Res<Op> {
+    // Assemblers take `.ftz` on either side of the rounding.
+    let early = cx.flag("ftz");
     let mode = cx.need(&["rn", "rz", "rm", "rp", "approx", "full"])?;
-    let ftz = cx.flag("ftz");
+    let ftz = cx.flag("ftz") || early;
     cx.ty()?;
     cx.done(3, 3)?;
     let mut args = cx.args2(Ty::F32, Ty::F32, Ty::F32)?;

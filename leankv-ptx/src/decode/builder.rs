@@ -65,6 +65,8 @@ pub(crate) enum Sym {
     Shared(u32),
     Global(u32),
     Func(u32),
+    /// `.reg .v2` or `.v4`: its elements are the registers `name.x` and so on.
+    Vector(u32),
     Label(u32),
     Targets(Vec<String>),
     Prototype,
@@ -198,7 +200,7 @@ impl FuncBuilder {
             Sym::Shared(i) => (Initial::Shared(*i), 0),
             Sym::Global(i) => (Initial::Global(*i), 0),
             Sym::Func(i) => (Initial::Func(*i), 0),
-            Sym::Reg(..) | Sym::Label(_) | Sym::Targets(_) | Sym::Prototype => return None,
+            Sym::Reg(..) | Sym::Vector(_) | Sym::Label(_) | Sym::Targets(_) | Sym::Prototype => return None,
         })
     }
 

@@ -6,6 +6,10 @@ use crate::error::ParseError;
 use crate::syntax::ast::{Address, Expr, Instr, Operand};
 use crate::ty::Ty;
 use crate::vm::regs::{Args, SINK};
+use std::borrow::Cow;
+
+/// Element names of a vector register.
+pub(crate) const ELEMENTS: [&str; 4] = ["x", "y", "z", "w"];
 
 pub(crate) type Res<T> = Result<T, ParseError>;
 
@@ -143,6 +147,9 @@ impl<'a> Cx<'a, '_> {
     }
 
     pub(crate) fn dst_of(&mut self, o: &Operand, ty: Ty) -> Res<u32> {
+        if let Some(e) = self.element(o) {
+            return self.dst_of(&e, ty);
+        }
         match o {
             Operand::Sink => Ok(SINK),
             Operand::Name(n) => {
@@ -164,6 +171,9 @@ impl<'a> Cx<'a, '_> {
 
     /// Destination of a load or conversion, which may be wider than the type.
     pub(crate) fn dst_wide_of(&mut self, o: &Operand, ty: Ty) -> Res<Reg> {
+        if let Some(e) = self.element(o) {
+            return self.dst_wide_of(&e, ty);
+        }
         match o {
             Operand::Sink => Ok(Reg::Sink),
             Operand::Name(n) => {
@@ -197,6 +207,9 @@ impl<'a> Cx<'a, '_> {
 
     /// Source that may be a register wider than the type (stores, conversions).
     pub(crate) fn src_wide_of(&mut self, o: &Operand, ty: Ty) -> Res<Reg> {
+        if let Some(e) = self.element(o) {
+            return self.src_wide_of(&e, ty);
+        }
         if let Operand::Name(n) = o
             && let Some(Sym::Reg(w, slot)) = self.fb.lookup(n)
         {
@@ -218,6 +231,9 @@ impl<'a> Cx<'a, '_> {
     }
 
     pub(crate) fn src_of(&mut self, o: &Operand, ty: Ty) -> Res<u32> {
+        if let Some(e) = self.element(o) {
+            return self.src_of(&e, ty);
+        }
         let want = Self::width_of(ty);
         match o {
             Operand::Name(n) => match self.fb.lookup(n) {
@@ -389,11 +405,23 @@ impl<'a> Cx<'a, '_> {
     }
 
     /// The elements of `{a, b, ..}`, or the operand itself.
-    pub(crate) fn elements(&self, i: usize) -> Res<Vec<&'a Operand>> {
+    pub(crate) fn elements(&mut self, i: usize) -> Res<Vec<Cow<'a, Operand>>> {
         Ok(match self.operand(i)? {
-            Operand::Vector(list) => list.iter().collect(),
-            o => vec![o],
+            Operand::Vector(list) => list.iter().map(Cow::Borrowed).collect(),
+            Operand::Name(n) if matches!(self.fb.lookup(n), Some(Sym::Vector(_))) => {
+                let Some(Sym::Vector(count)) = self.fb.lookup(n) else { return Ok(Vec::new()) };
+                let field = |f: &&str| Cow::Owned(Operand::Field(n.clone(), (*f).to_string()));
+                ELEMENTS.iter().take(count as usize).map(field).collect()
+            }
+            o => vec![Cow::Borrowed(o)],
         })
+    }
+
+    /// `v.x` of a vector register, as the name of that element's register.
+    fn element(&mut self, o: &Operand) -> Option<Operand> {
+        let Operand::Field(n, f) = o else { return None };
+        let name = format!("{n}.{f}");
+        matches!(self.fb.lookup(&name), Some(Sym::Reg(..))).then_some(Operand::Name(name))
     }
 
     // ---- common shapes ----

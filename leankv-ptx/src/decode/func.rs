@@ -173,10 +173,10 @@ impl Body<'_> {
     fn stmt(&mut self, s: &Stmt) -> Res<()> {
         match &s.kind {
             StmtKind::Reg { ty, vector, names } => {
-                if *vector > 1 {
-                    return Err(s.pos.err("vector registers are not supported; declare scalar registers"));
-                }
                 let width = Width::of(*ty);
+                if *vector > 1 {
+                    return self.vectors(s.pos, width, *vector, names);
+                }
                 for (name, count) in names {
                     match count {
                         Some(n) => self.fb.declare_range(name, width, *n).map_err(|m| s.pos.err(m))?,
@@ -237,6 +237,24 @@ impl Body<'_> {
             }
             StmtKind::Pragma(_) | StmtKind::Targets { .. } | StmtKind::Prototype { .. } => Ok(()),
         }
+    }
+
+    /// `.reg .v4 .f32 a, b<2>;`: every element becomes a register of its own.
+    fn vectors(&mut self, pos: Pos, width: Width, n: u32, names: &[(String, Option<u32>)]) -> Res<()> {
+        for (name, count) in names {
+            let all: Vec<String> = match count {
+                Some(k) if *k > 4096 => return Err(pos.err("at most 4096 vector registers are supported")),
+                Some(k) => (0..*k).map(|i| format!("{name}{i}")).collect(),
+                None => vec![name.clone()],
+            };
+            for name in all {
+                for element in super::cx::ELEMENTS.iter().take(n as usize) {
+                    self.declare(pos, &format!("{name}.{element}"), Sym::Reg(width, SINK))?;
+                }
+                self.declare(pos, &name, Sym::Vector(n))?;
+            }
+        }
+        Ok(())
     }
 
     fn resolve_labels(&mut self) -> Res<()> {

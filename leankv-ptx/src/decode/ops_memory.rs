@@ -123,6 +123,22 @@ fn param_space(cx: &mut Cx<'_, '_>, operand: usize) -> Res<Space> {
     Ok(if cx.fb.is_entry { Space::Param } else { Space::Local })
 }
 
+/// The space of an access without one: that of the variable it names, generic for an address in a register.
+fn implied_space(cx: &mut Cx<'_, '_>, operand: usize) -> Res<Space> {
+    if let Operand::Address(a) = cx.operand(operand)?
+        && let Some(name) = &a.base
+    {
+        return Ok(match cx.fb.lookup(name) {
+            Some(Sym::Shared(_)) => Space::Shared,
+            Some(Sym::Local(..) | Sym::FrameParam(..)) => Space::Local,
+            Some(Sym::KernelParam(_)) => Space::Param,
+            Some(Sym::Global(_)) => Space::Global,
+            _ => Space::Generic,
+        });
+    }
+    Ok(Space::Generic)
+}
+
 fn check_vector(cx: &Cx<'_, '_>, vector: u32, ty: Ty) -> Res<()> {
     if vector * ty.bits() > 256 || matches!(ty, Ty::Pred) || ty.bits() < 8 {
         return cx.err(format!(
@@ -153,7 +169,7 @@ fn registers(cx: &mut Cx<'_, '_>, operand: usize, vector: u32, ty: Ty, load: boo
         return cx.err(format!("`{}` needs {vector} registers, found {}", cx.opcode(), list.len()));
     }
     for (r, o) in regs.iter_mut().zip(list) {
-        *r = if load { cx.dst_wide_of(o, ty)? } else { cx.src_wide_of(o, ty)? };
+        *r = if load { cx.dst_wide_of(&o, ty)? } else { cx.src_wide_of(&o, ty)? };
     }
     Ok((regs, vector as u8))
 }
@@ -166,7 +182,7 @@ fn load(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
     let space = match a.space {
         Some(Space::Param) => param_space(cx, 1)?,
         Some(s) => s,
-        None => Space::Generic,
+        None => implied_space(cx, 1)?,
     };
     let (regs, count) = registers(cx, 0, a.vector, ty, true)?;
     let addr = cx.addr(1)?;
@@ -189,7 +205,7 @@ fn store(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
         Some(Space::Param) => param_space(cx, 0)?,
         Some(Space::Const) => return cx.err("constant memory cannot be stored to"),
         Some(s) => s,
-        None => Space::Generic,
+        None => implied_space(cx, 0)?,
     };
     if space == Space::Param {
         return cx.err("kernel parameters cannot be stored to");
@@ -290,12 +306,12 @@ fn atom(cx: &mut Cx<'_, '_>) -> Res<Op> {
             return cx.err(format!("`{}` needs {vector} source registers", cx.opcode()));
         }
         for (r, o) in src.iter_mut().zip(list) {
-            *r = cx.src_wide_of(o, ty)?;
+            *r = cx.src_wide_of(&o, ty)?;
         }
         if !red {
             let list = cx.elements(0)?;
             for (r, o) in dsts.iter_mut().zip(list) {
-                *r = cx.dst_wide_of(o, ty)?;
+                *r = cx.dst_wide_of(&o, ty)?;
             }
         }
     } else {
@@ -307,6 +323,9 @@ fn atom(cx: &mut Cx<'_, '_>) -> Res<Op> {
         }
     }
     let addr = cx.addr(base)?;
+    if space == Space::Generic {
+        space = implied_space(cx, base)?;
+    }
     Ok(Op::Atom(Box::new(Atom { space, op, ty, addr, src, count: vector as u8, dsts, acquire, release })))
 }
 
@@ -347,20 +366,26 @@ fn fence(cx: &mut Cx<'_, '_>) -> Res<Op> {
 fn matrix(cx: &mut Cx<'_, '_>, load: bool) -> Res<Op> {
     cx.need(&["sync"])?;
     cx.need(&["aligned"])?;
-    match cx.peek() {
-        Some("m8n16" | "m16n16" | "m16n8") => {
-            return cx.unsupported("only 8 x 8 matrices of 16-bit elements are executed");
+    // Shape, count and `.trans` come in any order in real files.
+    let (mut shape, mut count, mut trans) = (false, None, false);
+    while let Some(m) = cx.peek() {
+        match m {
+            "m8n16" | "m16n16" | "m16n8" => {
+                return cx.unsupported("only 8 x 8 matrices of 16-bit elements are executed");
+            }
+            "m8n8" if !shape => shape = true,
+            "trans" if !trans => trans = true,
+            "x1" | "x2" | "x4" if count.is_none() => count = Some(usize::from(m.as_bytes()[1] - b'0')),
+            _ => break,
         }
-        _ => {
-            cx.need(&["m8n8"])?;
-        }
+        cx.at += 1;
     }
-    let count = match cx.need(&["x1", "x2", "x4"])? {
-        "x1" => 1,
-        "x2" => 2,
-        _ => 4,
+    if !shape {
+        cx.need(&["m8n8"])?;
+    }
+    let Some(count) = count else {
+        return cx.err(format!("`{}` lacks the number of matrices: `.x1`, `.x2` or `.x4`", cx.opcode()));
     };
-    let trans = cx.flag("trans");
     let generic = cx.one_of(&["shared", "shared::cta"]).is_none();
     if cx.need(&["b16", "b8"])? == "b8" {
         return cx.unsupported("only 16-bit elements are executed");
@@ -373,7 +398,7 @@ fn matrix(cx: &mut Cx<'_, '_>, load: bool) -> Res<Op> {
     }
     let mut regs = [SINK; 4];
     for (r, o) in regs.iter_mut().zip(list) {
-        *r = if load { cx.dst_of(o, Ty::B32)? } else { cx.src_of(o, Ty::B32)? };
+        *r = if load { cx.dst_of(&o, Ty::B32)? } else { cx.src_of(&o, Ty::B32)? };
     }
     let addr = cx.addr(addr_at)?;
     let m = Box::new(LdMatrix { count: count as u8, trans, regs, addr, generic });

@@ -2,7 +2,6 @@
 
 use super::cx::{Cx, Res};
 use super::op::{AccTy, Bar, BarKind, Class, Collective, Mma, MmaTy, Op, ReduxOp, Reg, ShflMode, VoteMode};
-use crate::syntax::ast::Operand;
 use crate::ty::Ty;
 use crate::vm::regs::SINK;
 
@@ -349,10 +348,10 @@ fn legal(m: u32, k: u32, a: MmaTy, b: MmaTy, acc: AccTy, d: AccTy) -> bool {
 }
 
 fn fragment(cx: &mut Cx<'_, '_>, i: usize, n: usize, ty: Ty, dst: bool) -> Res<Vec<u32>> {
-    let list: Vec<&Operand> = cx.elements(i)?;
+    let list = cx.elements(i)?;
     if list.len() != n {
         let which = ["D", "A", "B", "C"][i.min(3)];
         return cx.err(format!("`{}` needs {n} registers for {which}, found {}", cx.opcode(), list.len()));
     }
-    list.into_iter().map(|o| if dst { cx.dst_of(o, ty) } else { cx.src_of(o, ty) }).collect()
+    list.into_iter().map(|o| if dst { cx.dst_of(&o, ty) } else { cx.src_of(&o, ty) }).collect()
 }

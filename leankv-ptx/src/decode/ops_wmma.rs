@@ -74,7 +74,7 @@ fn transfer(cx: &mut Cx<'_, '_>, load: bool) -> Res<Op> {
     }
     let mut regs = Vec::with_capacity(count);
     for o in list {
-        regs.push(if load { cx.dst_of(o, Ty::B32)? } else { cx.src_of(o, Ty::B32)? });
+        regs.push(if load { cx.dst_of(&o, Ty::B32)? } else { cx.src_of(&o, Ty::B32)? });
     }
     let addr = cx.addr(addr_at)?;
     // Without a stride the matrix is packed.
@@ -115,7 +115,7 @@ fn mma(cx: &mut Cx<'_, '_>) -> Res<Op> {
         if list.len() != n {
             return cx.err(format!("`{}` needs {n} registers, found {}", cx.opcode(), list.len()));
         }
-        list.into_iter().map(|o| if dst { cx.dst_of(o, Ty::B32) } else { cx.src_of(o, Ty::B32) }).collect()
+        list.into_iter().map(|o| if dst { cx.dst_of(&o, Ty::B32) } else { cx.src_of(&o, Ty::B32) }).collect()
     };
     let kind = WmmaKind::Multiply {
         shape: [m, n, k],

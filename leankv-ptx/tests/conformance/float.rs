@@ -69,6 +69,9 @@ fn exact_division_reciprocal_and_root() {
         check(&format!("div.{mode}.ftz.f32 d, a, b;"), &two(), T::B32, |v| {
             canon(ftz(div(ftz(f(v[0])), ftz(f(v[1])), r)))
         });
+        check(&format!("div.ftz.{mode}.f32 d, a, b;"), &two(), T::B32, |v| {
+            canon(ftz(div(ftz(f(v[0])), ftz(f(v[1])), r)))
+        });
         check(&format!("rcp.{mode}.f32 d, a;"), &two()[..1], T::B32, |v| canon(div(1.0, f(v[0]), r)));
         check(&format!("sqrt.{mode}.f32 d, a;"), &two()[..1], T::B32, |v| canon(sqrt(f(v[0]), r)));
         check(&format!("sqrt.{mode}.ftz.f32 d, a;"), &two()[..1], T::B32, |v| {

@@ -231,6 +231,9 @@ fn carries_chain_to_wider_sums() {
             cut(64, f(i128::from(v[0]), i128::from(v[1])))
         });
     }
+    // The flag of a subtraction is the carry of adding the complement: an addition after it sees "no borrow".
+    let body = "sub.cc.u32 d, a, b;\n addc.u32 d, 0, 0;";
+    check(body, &[(T::B32, ints(25)), (T::B32, ints(26))], T::B32, |v| u64::from(v[0] >= v[1]));
     // Three words: the carry passes through the middle.
     let body = "add.cc.u64 d, a, b;\n addc.cc.u64 d2, c, e;\n addc.u64 d, 0, 0;";
     let ins = [(T::B64, ints(27)), (T::B64, ints(28)), (T::B64, ints(29)), (T::B64, ints(30))];

@@ -170,6 +170,22 @@ fn initialisers_hold_addresses_and_rows() {
 }
 
 #[test]
+fn an_access_without_a_space_takes_that_of_the_variable_it_names() {
+    let decl = ".shared .align 4 .b32 s[32];\n.global .align 4 .u32 g[2] = {40, 41};\n";
+    both(decl, "ld.u32 %r0, [g+4];", 32, &[], |_| 41);
+    let body = ".local .align 4 .b32 l;\n setp.eq.u32 %p0, %tid, 0;\n @%p0 st.u32 [s+8], 5;\n bar.sync 0;\n st.u32 [l], %tid;\n ld.u32 %r1, [s+8];\n ld.u32 %r2, [l];\n add.u32 %r0, %r1, %r2;";
+    both(decl, body, 32, &[], |t| t + 5);
+    let body = "setp.eq.u32 %p0, %tid, 0;\n @%p0 st.u32 [s], 0;\n bar.sync 0;\n red.add.u32 [s], 2;\n bar.sync 0;\n ld.u32 %r0, [s];";
+    both(decl, body, 64, &[], |_| 128);
+}
+
+#[test]
+fn vector_registers_are_their_elements() {
+    let body = ".reg .v4 .b32 v, w<2>;\n ld.global.v4.u32 v, [%in];\n add.u32 v.x, v.x, v.w;\n mov.u32 w1.y, v.x;\n mad.lo.u32 %r0, w1.y, 10, v.z;";
+    both("", body, 32, &[1, 2, 3, 4], |_| 53);
+}
+
+#[test]
 fn local_memory_is_private_to_its_thread() {
     let body = ".local .align 8 .b8 depot[64];\n mov.u64 %rd0, depot;\n cvta.local.u64 %rd1, %rd0;\n and.b32 %r1, %tid, 7;\n mad.wide.u32 %rd2, %r1, 4, %rd1;\n st.u32 [%rd2], %tid;\n mad.wide.u32 %rd3, %r1, 4, %rd0;\n ld.local.u32 %r0, [%rd3];\n st.local.v2.b32 [depot+32], {%r0, %tid};\n ld.local.u32 %r2, [depot+36];\n add.u32 %r0, %r0, %r2;";
     both("", body, 64, &[], |t| 2 * t);
