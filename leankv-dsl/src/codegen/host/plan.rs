@@ -275,7 +275,7 @@ impl Planner<'_> {
         let Some(shape) = ty.shape() else { return false };
         if ty.dtype() == Dtype::I1 || ty.dtype().is_int() {
             let mut budget = 12;
-            if self.from_coordinates(value, &mut budget) {
+            if self.known_from_coordinates(value, &mut budget) {
                 return true;
             }
         }
@@ -288,7 +288,7 @@ impl Planner<'_> {
     }
 
     /// Whether a few cheap integer ops on counts and scalars give the value.
-    fn from_coordinates(&self, value: Value, budget: &mut i32) -> bool {
+    fn known_from_coordinates(&self, value: Value, budget: &mut i32) -> bool {
         if self.func.ty(value).is_scalar() {
             return true;
         }
@@ -307,7 +307,7 @@ impl Planner<'_> {
         cheap
             && *budget > 0
             && data.operands.iter().all(|&operand| {
-                !self.func.ty(operand).dtype().is_float() && self.from_coordinates(operand, budget)
+                !self.func.ty(operand).dtype().is_float() && self.known_from_coordinates(operand, budget)
             })
     }
 }

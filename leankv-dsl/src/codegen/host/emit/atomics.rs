@@ -80,7 +80,7 @@ impl Emit<'_, '_> {
                 self.float_rmw(op, dtype, to, value, ordering(order))
             }
             Op::AtomicRmw { op, order, .. } => {
-                let raw = self.to_memory(dtype, value.v, 1);
+                let raw = self.register_to_memory(dtype, value.v, 1);
                 let rmw = match (op, dtype.is_signed_int()) {
                     (AtomicOp::Add, _) => RmwOp::LLVMAtomicRMWBinOpAdd,
                     (AtomicOp::Min, true) => RmwOp::LLVMAtomicRMWBinOpMin,
@@ -93,7 +93,7 @@ impl Emit<'_, '_> {
                     (AtomicOp::Exchange, _) => RmwOp::LLVMAtomicRMWBinOpXchg,
                 };
                 let old = self.b.atomic_rmw(rmw, to, raw, ordering(order));
-                Ok(self.from_memory(dtype, old, 1))
+                Ok(self.memory_to_register(dtype, old, 1))
             }
             _ => Err(CodegenError::Malformed("not an atomic".to_owned())),
         }
@@ -122,7 +122,7 @@ impl Emit<'_, '_> {
         self.b.enter(head);
         let seen = self.b.phi(int);
         self.b.incoming(seen, first, before);
-        let old = self.from_memory(dtype, self.b.bitcast(seen, memory), 1);
+        let old = self.memory_to_register(dtype, self.b.bitcast(seen, memory), 1);
         let combine = match op {
             AtomicOp::Add => BinaryOp::Add,
             AtomicOp::Min => BinaryOp::Min,
@@ -130,7 +130,7 @@ impl Emit<'_, '_> {
             other => return Err(CodegenError::Malformed(format!("atomic `{other}` of floats"))),
         };
         let new = self.binary(combine, dtype, Val::scalar(old), value)?.v;
-        let new = self.b.bitcast(self.to_memory(dtype, new, 1), int);
+        let new = self.b.bitcast(self.register_to_memory(dtype, new, 1), int);
         let (now, done) = self.b.cmpxchg(to, seen, new, order);
         let latch = self.b.here();
         self.b.branch(done, exit, head);

@@ -402,13 +402,13 @@ impl Emit<'_, '_> {
 
     /// Same bits as another type of the same width.
     pub(in super::super) fn recast(&self, from: Dtype, to: Dtype, x: Val) -> Val {
-        let bits = self.to_memory(from, x.v, x.lanes);
+        let bits = self.register_to_memory(from, x.v, x.lanes);
         let as_memory = self.b.bitcast(bits, self.b.elem(super::memory_elem(to), x.lanes));
-        Val { v: self.from_memory(to, as_memory, x.lanes), lanes: x.lanes }
+        Val { v: self.memory_to_register(to, as_memory, x.lanes), lanes: x.lanes }
     }
 
     /// A register value in the form it has in memory.
-    pub(in super::super) fn to_memory(&self, dtype: Dtype, v: V, lanes: u32) -> V {
+    pub(in super::super) fn register_to_memory(&self, dtype: Dtype, v: V, lanes: u32) -> V {
         let b = &self.b;
         match dtype {
             Dtype::I1 => b.zext(v, b.elem(Elem::I8, lanes)),
@@ -422,7 +422,7 @@ impl Emit<'_, '_> {
     }
 
     /// A value as it lies in memory in its register form.
-    pub(in super::super) fn from_memory(&self, dtype: Dtype, v: V, lanes: u32) -> V {
+    pub(in super::super) fn memory_to_register(&self, dtype: Dtype, v: V, lanes: u32) -> V {
         let b = &self.b;
         match dtype {
             Dtype::I1 => b.icmp(IntCmp::LLVMIntNE, v, b.int(Elem::I8, lanes, 0)),

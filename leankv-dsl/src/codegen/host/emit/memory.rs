@@ -55,7 +55,7 @@ impl Emit<'_, '_> {
                 (self.b.gather_lanes(&loaded), lanes)
             }
         };
-        Ok(Val { v: self.from_scratch(buf.dtype, raw, lanes), lanes })
+        Ok(Val { v: self.scratch_to_register(buf.dtype, raw, lanes), lanes })
     }
 
     /// Writes elements of a materialised tile.
@@ -63,7 +63,7 @@ impl Emit<'_, '_> {
         let elem = scratch_elem(buf.dtype);
         let (place, lanes) = self.place_in(buf, point, lanes);
         let value = self.widen(val, lanes);
-        let raw = self.to_scratch(buf.dtype, value, lanes);
+        let raw = self.register_to_scratch(buf.dtype, value, lanes);
         match place {
             Place::One(at) | Place::Next(at) | Place::Every(at, _) => {
                 self.b.store(elem, raw, self.b.offset(buf.ptr, elem, at));
@@ -78,7 +78,7 @@ impl Emit<'_, '_> {
     }
 
     /// A register value as it lies in scratch memory.
-    pub(super) fn to_scratch(&self, dtype: Dtype, v: V, lanes: u32) -> V {
+    pub(super) fn register_to_scratch(&self, dtype: Dtype, v: V, lanes: u32) -> V {
         match dtype {
             Dtype::I1 => self.b.zext(v, self.b.elem(Elem::I8, lanes)),
             Dtype::Code(_) => self.b.trunc(v, self.b.elem(Elem::I8, lanes)),
@@ -86,7 +86,7 @@ impl Emit<'_, '_> {
         }
     }
 
-    fn from_scratch(&self, dtype: Dtype, raw: V, lanes: u32) -> V {
+    fn scratch_to_register(&self, dtype: Dtype, raw: V, lanes: u32) -> V {
         match dtype {
             Dtype::I1 => self.b.trunc(raw, self.b.elem(Elem::I1, lanes)),
             Dtype::Code(_) => self.b.zext(raw, self.b.elem(Elem::I32, lanes)),
@@ -217,7 +217,7 @@ impl Emit<'_, '_> {
                     }
                     Place::Any(at) => self.gather(elem, pointer, at, None, lanes, invariant)?,
                 };
-                Ok(Val { v: self.from_memory(dtype, raw, place_lanes), lanes: place_lanes })
+                Ok(Val { v: self.memory_to_register(dtype, raw, place_lanes), lanes: place_lanes })
             }
             // One mask for all lanes: masked off, the access goes to memory that is always zero.
             Some(mask) if mask.lanes == 1 && matches!(place, Place::One(_) | Place::Next(_)) => {
@@ -225,7 +225,7 @@ impl Emit<'_, '_> {
                 let real = self.b.offset(pointer, elem, at);
                 let safe = self.b.select(mask.v, real, self.scratch);
                 let raw = self.b.load(elem, place_lanes, safe, invariant);
-                let loaded = Val { v: self.from_memory(dtype, raw, place_lanes), lanes: place_lanes };
+                let loaded = Val { v: self.memory_to_register(dtype, raw, place_lanes), lanes: place_lanes };
                 Ok(match default {
                     None => loaded,
                     Some(default) => self.choose(mask, loaded, default),
@@ -248,7 +248,7 @@ impl Emit<'_, '_> {
                     }
                     Place::Any(at) => self.gather(elem, pointer, at, Some(mask_vector), lanes, invariant)?,
                 };
-                let loaded = Val { v: self.from_memory(dtype, raw, lanes), lanes };
+                let loaded = Val { v: self.memory_to_register(dtype, raw, lanes), lanes };
                 Ok(match default {
                     None => loaded,
                     Some(default) => self.choose(mask, loaded, default),
@@ -359,7 +359,7 @@ impl Emit<'_, '_> {
     ) -> Result<(), CodegenError> {
         let val = self.eval(value, point, lanes)?;
         let wide = self.widen(val, lanes);
-        let raw = self.to_memory(dtype, wide, lanes);
+        let raw = self.register_to_memory(dtype, wide, lanes);
         match (self.place_at(offsets, point, lanes, false)?, mask) {
             (Place::Next(at), None) => self.b.store(elem, raw, self.b.offset(base, elem, at)),
             (Place::One(at), None) => {

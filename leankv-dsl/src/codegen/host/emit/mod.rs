@@ -142,7 +142,7 @@ pub(super) fn emit<'c>(
             emit.b.load(Elem::Ptr, 1, slot, true)
         } else {
             let raw = emit.b.load(memory_elem(ty.dtype()), 1, slot, true);
-            emit.from_memory(ty.dtype(), raw, 1)
+            emit.memory_to_register(ty.dtype(), raw, 1)
         };
         emit.env[value] = Some(Val::scalar(v));
     }
