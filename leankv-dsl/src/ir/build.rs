@@ -70,6 +70,11 @@ impl Builder {
         self.open.last().map(|open| open.owner)
     }
 
+    /// The op whose open region a block is.
+    pub fn owner_of(&self, block: Block) -> Option<Inst> {
+        self.open.iter().find(|open| open.block == block).map(|open| open.owner)
+    }
+
     /// The type of a value.
     pub fn ty(&self, value: Value) -> &Type {
         self.func.ty(value)

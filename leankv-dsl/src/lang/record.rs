@@ -9,7 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::diag::{Diagnostic, Diagnostics};
-use crate::ir::{Builder, Const, Dtype, Entity, Func, Inst, Loc, Op, Param, Shape, Type, Value, verify};
+use crate::ir::{
+    BinaryOp, Builder, Const, Def, Dtype, Entity, Func, Inst, Loc, Op, Param, Shape, Type, Value, verify,
+};
 
 /// A value of another kernel, or one made while no kernel was being recorded.
 pub(crate) const FOREIGN_VALUE: &str = "K0001";
@@ -226,6 +228,37 @@ pub(crate) fn known_int(handle: Handle) -> Option<i128> {
         s.builder.func().constant(handle.value).and_then(Const::as_int)
     })
     .flatten()
+}
+
+/// Whether an index is known to be at least 0: program ids, indices of loops that start at 0 or above, and sums, products,
+/// quotients of such, as long as they do not wrap. "No" when it cannot be told.
+pub(crate) fn never_negative(handle: Handle) -> bool {
+    fn known(builder: &Builder, value: Value, depth: u32) -> bool {
+        let (func, known) = (builder.func(), |v: Value| depth > 0 && known(builder, v, depth - 1));
+        let inst = match func.value(value).def {
+            Def::Result(inst, _) => inst,
+            Def::Param(block, 0) => {
+                let owner = builder.owner_of(block).map(|owner| func.inst(owner));
+                return owner.is_some_and(|o| matches!(o.op, Op::For { .. }) && known(o.operands[0]));
+            }
+            Def::Param(..) => return false,
+        };
+        let operands = &func.inst(inst).operands;
+        match &func.inst(inst).op {
+            Op::ProgramId(_) | Op::NumPrograms(_) => true,
+            Op::Constant(c) => c.as_int().is_some_and(|c| c >= 0),
+            // From a type that is no wider, or unsigned.
+            Op::Cast => {
+                func.ty(operands[0]).dtype().bits() <= func.ty(value).dtype().bits() && known(operands[0])
+            }
+            Op::Binary(BinaryOp::Add | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem | BinaryOp::Min) => {
+                operands.iter().all(|&v| known(v))
+            }
+            Op::Binary(BinaryOp::Max) => operands.iter().any(|&v| known(v)),
+            _ => false,
+        }
+    }
+    with(|s| handle.session == s.id && known(&s.builder, handle.value, 12)).unwrap_or(false)
 }
 
 /// Adds a parameter to the kernel.

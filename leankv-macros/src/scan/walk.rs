@@ -42,8 +42,6 @@ pub(crate) struct Scan {
 /// Methods of std that only read; on a plain Rust value they are no reason to refuse it.
 const READERS: &[&str] = &[
     "abs",
-    "all",
-    "any",
     "as_ref",
     "as_slice",
     "as_str",

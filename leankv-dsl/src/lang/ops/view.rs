@@ -262,17 +262,62 @@ impl Part {
         };
         // What is left of the extent, as a 32-bit number between 0 and the tile's size: lanes compare in 32 bits.
         let left = binary(BinaryOp::Sub, dims.extents[axis], first, loc);
-        let left = binary(BinaryOp::Min, left, int64(size.into(), loc), loc);
-        let left = record::value(Op::Cast, &[left], Some(&Type::scalar(Dtype::I32)), loc);
-        let left = record::value(Op::Splat, &[left], Some(&Type::tile(Dtype::I32, &[size])), loc);
+        let least = |number: Handle| binary(BinaryOp::Min, number, int64(size.into(), loc), loc);
+        let positive = |number: Handle| binary(BinaryOp::Max, number, int64(0, loc), loc);
+        let left = least(left);
+        let before = Before::of(at, first, loc);
+        let left = match before {
+            // A grid that fits its launch does not reach 2^31 elements beyond the extent.
+            Before::None => left,
+            Before::Lanes(_) => positive(left),
+            // A tile with a negative number lies outside as a whole.
+            Before::Tile(negative) => {
+                record::value(Op::Select, &[negative, int64(0, loc), positive(left)], None, loc)
+            }
+        };
+        let spread = |number: Handle| {
+            let number = record::value(Op::Cast, &[number], Some(&Type::scalar(Dtype::I32)), loc);
+            record::value(Op::Splat, &[number], Some(&Type::tile(Dtype::I32, &[size])), loc)
+        };
+        let left = spread(left);
         let lanes = record::value(Op::Iota, &[], Some(&Type::tile(Dtype::I32, &[size])), loc);
-        let mask = record::value(Op::Cmp(CmpOp::Lt), &[lanes, left], None, loc);
+        let mut mask = record::value(Op::Cmp(CmpOp::Lt), &[lanes, left], None, loc);
+        if let Before::Lanes(missing) = before {
+            let missing = spread(positive(least(missing)));
+            let inside = record::value(Op::Cmp(CmpOp::Ge), &[lanes, missing], None, loc);
+            mask = binary(BinaryOp::And, mask, inside, loc);
+        }
         let start = match dims.strides[axis] {
             None => first,
             Some(stride) => binary(BinaryOp::Mul, first, stride, loc),
         };
         let lanes = record::value(Op::Cast, &[lanes], Some(&i64_type(&line)), loc);
         Part { start: Some(start), offsets: scaled(lanes), mask }
+    }
+}
+
+/// What of a tile lies before element 0.
+#[derive(Clone, Copy)]
+enum Before {
+    /// Nothing.
+    None,
+    /// All of it where this `i1` scalar is true.
+    Tile(Handle),
+    /// This many elements, an `i64` scalar; none when it is not positive.
+    Lanes(Handle),
+}
+
+impl Before {
+    fn of(at: At, first: Handle, loc: Loc) -> Before {
+        if record::never_negative(first) {
+            return Before::None;
+        }
+        match at.0 {
+            Place::Tile(_) => {
+                Before::Tile(record::value(Op::Cmp(CmpOp::Lt), &[first, int64(0, loc)], None, loc))
+            }
+            _ => Before::Lanes(binary(BinaryOp::Sub, int64(0, loc), first, loc)),
+        }
     }
 }
 

@@ -310,6 +310,42 @@ fn views_decompose_and_mask_what_lies_outside() {
 }
 
 #[kernel]
+fn around_the_edges(from: Scalar<i32>, x: View<i32, 1>, out: ViewMut<i32, 1>) {
+    // Before the first element, over it, and beyond the last one.
+    out.tile(0, [4]).store(x.tile(from, [4]).load_or(-1));
+    out.tile(1, [4]).store(x.tile(element(from), [4]).load_or(-1));
+    x.tile(element(from), [4]).mask();
+    out.tile(element(from - 4), [4]).store(7);
+    out.tile(from - 1, [4]).store(7);
+}
+
+#[test]
+fn what_lies_before_a_view_is_not_touched_either() {
+    let func = around_the_edges::build(&AroundTheEdgesSpec {}).unwrap_or_else(|found| panic!("{found}"));
+    let run = |from: i32| {
+        let mut memory = Memory::new();
+        let bytes = |x: &[i32]| x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        // The view lies in the middle of its buffer, so that only masks keep accesses inside of it.
+        let x = memory.alloc_bytes(&bytes(&[99, 99, 99, 99, 1, 2, 3, 4, 5, 99, 99, 99]));
+        let out = memory.alloc_bytes(&bytes(&[0; 16]));
+        let args =
+            [Arg::from(from), Arg::Buffer(x, 16), Arg::from(5i64), Arg::Buffer(out, 32), Arg::from(8i64)];
+        interp::launch(&func, [1, 1, 1], &args, &mut memory, &Options::default())
+            .unwrap_or_else(|e| panic!("{e}\n{func}"));
+        let words = memory.bytes(out).chunks_exact(4);
+        words.map(|w| i32::from_le_bytes(w.try_into().expect("4 bytes"))).collect::<Vec<i32>>()
+    };
+    let nothing = [0; 8];
+    let case = |from, tile: [i32; 4], lanes: [i32; 4]| {
+        assert_eq!(run(from), [&nothing[..], &tile, &lanes].concat(), "from {from}");
+    };
+    case(-1, [-1; 4], [-1, 1, 2, 3]);
+    case(-4, [-1; 4], [-1; 4]);
+    case(-100, [-1; 4], [-1; 4]);
+    case(0, [1, 2, 3, 4], [1, 2, 3, 4]);
+}
+
+#[kernel]
 fn half_literals(x: Ptr<f32>, out: PtrMut<f32>) {
     let v = x.load(iota(N)).cast::<f16>();
     out.store(iota(N), (v * 0.1 + 1.0).cast::<f32>());
