@@ -1,26 +1,22 @@
 //! The shipped decode attention kernel on one host thread: K8V4, 32 query heads, 8 KV heads, head dim 128, 4096 tokens.
 //! Prints compile, load and run time and the largest error against plain Rust.
 //!
-//! `cargo run --release -p leankv-kernels --example host_decode [-- v3 object]` (`v3` compiles for AVX2 alone, `object` writes the
+//! `cargo bench -p leankv-kernels --bench host_decode [-- v3 object]` (`v3` compiles for AVX2 alone, `object` writes the
 //! code for a disassembler).
 
 use std::time::Instant;
 
 use half::f16;
 use leankv_dsl::codegen::host::{HostArg, HostKernel, HostOptions, compile};
+use leankv_dsl::format::{Interleave, KvFormat, PageLayout};
 use leankv_dsl::pass::{self, Facts};
 
 const HEADS: usize = 8;
 const GROUP: usize = 4;
 const D: usize = 128;
 const TOKENS: usize = 4096;
-/// The published page for K8V4 at head dim 128.
-const PAGE_TOKENS: usize = 32;
+/// The published page at head dim 128.
 const PAGE_BYTES: usize = 6784;
-const K_META: usize = 4096;
-const V_AT: usize = 4224;
-const V_META: usize = 6272;
-const PAGES: usize = TOKENS / PAGE_TOKENS;
 
 struct Lcg(u64);
 
@@ -86,10 +82,15 @@ fn main() {
     let loaded = HostKernel::load(&artifact).unwrap_or_else(|e| panic!("{e}"));
     println!("load {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
 
+    let format = KvFormat::affine(8, 4).expect("8 and 4 bits exist");
+    let layout = PageLayout::derive(&format, D as u32, PAGE_BYTES as u32, Interleave::TokenMajor)
+        .expect("a page of this size holds tokens");
+    let (page_tokens, pages_per_head) =
+        (layout.tokens_per_page() as usize, TOKENS.div_ceil(layout.tokens_per_page() as usize));
     let mut lcg = Lcg(1);
     let q: Vec<f16> = (0..HEADS * GROUP * D).map(|_| f16::from_f32(lcg.unit())).collect();
-    let mut pages = vec![0u32; HEADS * PAGES * PAGE_BYTES / 4];
-    let mut table = vec![0i32; HEADS * PAGES];
+    let mut pages = vec![0u32; HEADS * pages_per_head * PAGE_BYTES / 4];
+    let mut table = vec![0i32; HEADS * pages_per_head];
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     let bytes: &mut [u8] = {
         let len = pages.len() * 4;
@@ -97,23 +98,26 @@ fn main() {
         unsafe { std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast::<u8>(), len) }
     };
     for head in 0..HEADS {
-        for page in 0..PAGES {
+        for page in 0..pages_per_head {
             // Pages of different heads interleave.
             let id = page * HEADS + head;
-            table[head * PAGES + page] = id as i32;
+            table[head * pages_per_head + page] = id as i32;
             let at = id * PAGE_BYTES;
-            for slot in 0..PAGE_TOKENS {
+            for slot in 0..page_tokens {
+                let row_of = |segment: &leankv_dsl::format::Segment| at + segment.row(slot as u32) as usize;
+                let (key_at, value_at) = (row_of(layout.keys()), row_of(layout.values()));
+                let (key_meta, value_meta) = (row_of(layout.key_meta()), row_of(layout.value_meta()));
                 let row: Vec<f32> = (0..D).map(|_| lcg.unit()).collect();
-                let (s, z, back) = quantise(&row, 8, &mut |i, code| bytes[at + slot * D + i] = code);
-                bytes[at + K_META + 4 * slot..][..2].copy_from_slice(&s.to_le_bytes());
-                bytes[at + K_META + 4 * slot + 2..][..2].copy_from_slice(&z.to_le_bytes());
+                let (s, z, back) = quantise(&row, 8, &mut |i, code| bytes[key_at + i] = code);
+                bytes[key_meta..][..2].copy_from_slice(&s.to_le_bytes());
+                bytes[key_meta + 2..][..2].copy_from_slice(&z.to_le_bytes());
                 keys.push(back);
                 let row: Vec<f32> = (0..D).map(|_| lcg.unit()).collect();
                 let (s, z, back) = quantise(&row, 4, &mut |i, code| {
-                    bytes[at + V_AT + slot * D / 2 + i / 2] |= code << (4 * (i % 2));
+                    bytes[value_at + i / 2] |= code << (4 * (i % 2));
                 });
-                bytes[at + V_META + 4 * slot..][..2].copy_from_slice(&s.to_le_bytes());
-                bytes[at + V_META + 4 * slot + 2..][..2].copy_from_slice(&z.to_le_bytes());
+                bytes[value_meta..][..2].copy_from_slice(&s.to_le_bytes());
+                bytes[value_meta + 2..][..2].copy_from_slice(&z.to_le_bytes());
                 values.push(back);
             }
         }
@@ -130,7 +134,7 @@ fn main() {
         view(&mut args, positions.as_ptr().into(), &[1]);
         args.push(scale.into());
         args.push(pages.as_mut_ptr().into());
-        view(&mut args, table.as_ptr().into(), &[1, HEADS, PAGES]);
+        view(&mut args, table.as_ptr().into(), &[1, HEADS, pages_per_head]);
         view(&mut args, lengths.as_ptr().into(), &[1, HEADS, 2]);
         view(&mut args, max.as_mut_ptr().into(), &[1, heads, 1]);
         view(&mut args, sum.as_mut_ptr().into(), &[1, heads, 1]);
