@@ -13,7 +13,7 @@
 //!   arithmetic computes in `f32` and rounds the result once. `mul` followed by `add` is never contracted;
 //!   write `fma`. `min`/`max` give the other operand when one is NaN, and NaN when both are.
 //! * `exp2`, `log2`, `rsqrt`, `rcp`, `sin`, `cos`, `tanh`, `erf` are approximate: relative error at most 2^-20 in `f32`
-//!   (absolute 2^-20 for `sin`/`cos` within `[-pi, pi]`), one rounding more for 16-bit types. `sqrt` and `div` are correctly rounded.
+//!   (absolute 2^-20 for `sin`/`cos` within `[-pi, pi]` and for `log2` near 1), one rounding more for 16-bit types. `sqrt` and `div` are correctly rounded.
 //! * Sums in `reduce`, `scan` and `dot` have an unspecified but fixed association per executor, so a
 //!   result is reproducible on one executor and equal across executors within rounding.
 //! * Padding that a backend adds to a tile is never observable.
@@ -470,7 +470,7 @@ pub enum Op {
         /// What to say.
         message: String,
     },
-    /// `values..`: prints them with the prefix (interpreter and host; on NVPTX through `vprintf`).
+    /// `values..`: prints them with the prefix, on the interpreter and the host; refused on NVPTX.
     Print {
         /// What stands before the values.
         prefix: String,
