@@ -27,6 +27,7 @@ use args::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
+    end_quietly_on_a_closed_pipe();
     let cli = Cli::parse();
     log(cli.verbose);
     match run(&cli.command) {
@@ -48,6 +49,15 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(args, &compiler()),
         Command::Cache(args) => cache::run(args, &KernelCache::user()),
         Command::Devices(args) => devices::run(args),
+    }
+}
+
+/// `leankv .. | head` ends the command as it ends any other, instead of a panic in the middle of a table.
+fn end_quietly_on_a_closed_pipe() {
+    // SAFETY: called before any thread is started; it sets the default action for a signal that the Rust runtime ignores.
+    #[cfg(unix)]
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }
 

@@ -143,6 +143,27 @@ fn explain_prints_the_page_of_a_code_and_lists_them() {
     fails(&["explain", "K9999"], 2, &["K9999", "leankv explain"]);
 }
 
+/// A reader that goes away, as `| head` does, used to panic the command.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_ends_the_command_quietly() {
+    use std::io::Read;
+    use std::process::Stdio;
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_leankv"))
+        .args(["compile", "softmax", "--every-spec", "--target", "sm_80,sm_90", "--emit", "tile,llvm,ptx"])
+        .env("LEANKV_CACHE_DIR", tempfile::tempdir().unwrap().path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut error = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+    child.wait().unwrap();
+    assert_eq!(error, "");
+}
+
 #[test]
 fn unknown_names_are_usage_errors_that_list_the_choices() {
     fails(&["compile", "sofmax"], 2, &["did you mean `softmax`?", "the kernels are", "`matmul`"]);
