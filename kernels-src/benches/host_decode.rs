@@ -126,16 +126,18 @@ fn main() {
     let heads = HEADS * GROUP;
     let (mut max, mut sum, mut acc) = (vec![0f32; heads], vec![0f32; heads], vec![0f32; heads * D]);
     let mut logits = [0f32; 1];
+    let slots = [0i32];
     for tokens in [TOKENS, TOKENS - 37, 1] {
         let positions = [tokens as i32 - 1];
-        let lengths: Vec<i32> = (0..HEADS).flat_map(|_| [tokens as i32, 0]).collect();
+        let lengths: Vec<i32> = (0..HEADS).flat_map(|_| [tokens as i32, 0, 0, 0]).collect();
         let mut args = Vec::new();
         view(&mut args, q.as_ptr().into(), &[1, heads, D]);
         view(&mut args, positions.as_ptr().into(), &[1]);
         args.push(scale.into());
         args.push(pages.as_mut_ptr().into());
+        view(&mut args, slots.as_ptr().into(), &[1]);
         view(&mut args, table.as_ptr().into(), &[1, HEADS, pages_per_head]);
-        view(&mut args, lengths.as_ptr().into(), &[1, HEADS, 2]);
+        view(&mut args, lengths.as_ptr().into(), &[1, HEADS, 4]);
         view(&mut args, max.as_mut_ptr().into(), &[1, heads, 1]);
         view(&mut args, sum.as_mut_ptr().into(), &[1, heads, 1]);
         view(&mut args, acc.as_mut_ptr().into(), &[1, heads, 1, D]);

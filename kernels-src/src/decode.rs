@@ -111,16 +111,17 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks>(
     hooks: H,
 ) {
     let Some(tiers) = spec.tiers(&codecs) else { return };
-    let at = Work { head: program_id(0), request: program_id(1), split: program_id(2), splits: spec.splits };
-    let position = query_positions.get([at.request]);
-    let q = q.tile((at.request, at.head, 0), [1, spec.group, spec.head_dim]).load().squeeze(0);
+    let (head, request) = (program_id(0), program_id(1));
+    let at = Work { head, slot: kv.slot(request), split: program_id(2), splits: spec.splits };
+    let position = query_positions.get([request]);
+    let q = q.tile((request, head, 0), [1, spec.group, spec.head_dim]).load().squeeze(0);
     let q = hooks.query(q);
 
     let mut online = OnlineSoftmax::new(spec.group, spec.head_dim);
     for tier in tiers.iter() {
         let first = if comptime(tier.is_low()) { kv.length(at, false) } else { lit(0) };
         for block in kv.blocks(at, tier, spec.stages) {
-            let site = Site { request: at.request, head: at.head, position, keys: block.positions() };
+            let site = Site { request, head, position, keys: block.positions() };
             let mut seen = block.valid();
             for more in [attends(spec.pattern, position, site.keys), hooks.mask(&site)].into_iter().flatten()
             {
@@ -131,7 +132,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks>(
             let logits = seen.expand_dims(0).broadcast(logits.extents()).select(logits, f32::NEG_INFINITY);
             if spec.significance {
                 let token = element(first + block.first_token());
-                let place = out.logits.tile((at.request, at.head, token), [1, spec.group, spec.block]);
+                let place = out.logits.tile((request, head, token), [1, spec.group, spec.block]);
                 let mask = block.valid().expand_dims(0).expand_dims(0).broadcast([1, spec.group, spec.block]);
                 place.store_masked(logits.expand_dims(0), mask);
             }
@@ -140,10 +141,10 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks>(
         }
     }
 
-    let place = (at.request, at.head, at.split);
+    let place = (request, head, at.split);
     out.max.tile(place, [1, spec.group, 1]).store(online.max.reshape([1, spec.group, 1]));
     out.sum.tile(place, [1, spec.group, 1]).store(online.sum.reshape([1, spec.group, 1]));
-    let place = (at.request, at.head, at.split, 0);
+    let place = (request, head, at.split, 0);
     let extents = [1, spec.group, 1, spec.head_dim];
     out.acc.tile(place, extents).store(online.acc.reshape(extents));
 }
@@ -181,7 +182,7 @@ pub fn merge_splits<C: Codecs, H: AttentionHooks>(
     lse.tile((request, head), [1, spec.group]).store(total.expand_dims(0));
 
     if spec.significance {
-        let at = Work { head, request, split: lit(0), splits: 1 };
+        let at = Work { head, slot: kv.slot(request), split: lit(0), splits: 1 };
         // Where nothing was attended to, every logit is minus infinity and gives 0.
         let base = total.gt(f32::NEG_INFINITY).select(total, 0.0).expand_dims(1);
         for tier in tiers.iter() {

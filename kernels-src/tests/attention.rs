@@ -19,6 +19,7 @@ struct Cache {
     arena: Vec<u8>,
     table: Vec<i32>,
     lengths: Vec<i32>,
+    slots: Vec<i32>,
     table_len: usize,
 }
 
@@ -33,7 +34,8 @@ fn cache(tiering: &str, kv_heads: usize, lengths: &[[usize; 2]]) -> Cache {
     let mut cache = Cache {
         arena: Vec::new(),
         table: vec![-1; lengths.len() * table_len],
-        lengths: lengths.iter().flatten().map(|&n| n as i32).collect(),
+        lengths: lengths.iter().flat_map(|&[h, l]| [h as i32, l as i32, 0, 0]).collect(),
+        slots: (0..(lengths.len() / kv_heads) as i32).collect(),
         high,
         low,
         table_len,
@@ -81,6 +83,7 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
         high: &cache.high,
         low: cache.low.as_ref(),
         arena: &cache.arena,
+        slots: &cache.slots,
         page_table: &cache.table,
         lengths: &cache.lengths,
         table_len: cache.table_len,
@@ -120,7 +123,8 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
         run.view(&format!("{prefix}.logits"), &get("logits", n * most), &[requests, heads, most]);
         run.buffer("kv.arena", &cache.arena);
         run.view("kv.table", &cache.table, &[requests, kv_heads, cache.table_len]);
-        run.view("kv.lengths", &cache.lengths, &[requests, kv_heads, 2]);
+        run.view("kv.lengths", &cache.lengths, &[requests, kv_heads, 4]);
+        run.view("kv.slots", &cache.slots, &[requests]);
     };
     let mut decode = Run::new(find("decode_attention").unwrap(), &settings);
     decode.view("q", &q, &[requests, heads, D]).view("query_positions", &positions, &[requests]);

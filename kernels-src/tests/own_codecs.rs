@@ -98,7 +98,7 @@ where
     ];
     let cache = |run: &mut Run, arena: &[u8]| {
         run.buffer("kv.arena", arena).view("kv.table", &pages, &[1, 1, 4]);
-        run.view("kv.lengths", &[TOKENS as i32, 0], &[1, 1, 2]);
+        run.view("kv.lengths", &[TOKENS as i32, 0, 0, 0], &[1, 1, 4]).view("kv.slots", &[0i32], &[1]);
         extra(run);
     };
     let arena = write.read::<u8>("arena");

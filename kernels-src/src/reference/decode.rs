@@ -23,10 +23,13 @@ pub struct PagedKv<'a> {
     pub low: Option<&'a PagedFormat>,
     /// `[pages, page_bytes]`, all pages of both tiers.
     pub arena: &'a [u8],
-    /// `[requests, kv_heads, table_len]` page ids: high page `k` at index `k`, low page `k` at index
+    /// `[requests]` where in `page_table` and `lengths` a request is found.
+    pub slots: &'a [i32],
+    /// `[slots, kv_heads, table_len]` page ids: high page `k` at index `k`, low page `k` at index
     /// `table_len - 1 - k`.
     pub page_table: &'a [i32],
-    /// `[requests, kv_heads, 2]` tokens: high, low.
+    /// `[slots, kv_heads, 4]` tokens: high, low, and the frozen ones of each: the leading ones of the list, in
+    /// pages shared with another request.
     pub lengths: &'a [i32],
     /// Entries per table.
     pub table_len: usize,
@@ -116,12 +119,19 @@ pub fn decode_partials(
     let group = group_size(args.query_heads, args.kv_heads)?;
     let requests = args.query_positions.len();
     check_len("q [requests, query_heads, head_dim]", requests * args.query_heads * d, args.q.len())?;
-    check_len("lengths [requests, kv_heads, 2]", requests * args.kv_heads * 2, kv.lengths.len())?;
+    check_len("slots [requests]", requests, kv.slots.len())?;
+    let slots = kv.lengths.len() / (4 * args.kv_heads);
+    check_len("lengths [slots, kv_heads, 4]", slots * args.kv_heads * 4, kv.lengths.len())?;
     check_len(
-        "page_table [requests, kv_heads, table_len]",
-        requests * args.kv_heads * kv.table_len,
+        "page_table [slots, kv_heads, table_len]",
+        slots * args.kv_heads * kv.table_len,
         kv.page_table.len(),
     )?;
+    let place = |request: usize| {
+        let slot = kv.slots[request];
+        let known = usize::try_from(slot).ok().filter(|&slot| slot < slots);
+        known.ok_or(ReferenceError::SlotOutOfRange { slot, slots })
+    };
     if let Some(low) = kv.low {
         check_len("head dim of the low tier", d, low.head_dim())?;
         let bytes = |paged: &PagedFormat| paged.layout().page_bytes() as usize;
@@ -130,7 +140,7 @@ pub fn decode_partials(
     let mut out = Vec::with_capacity(requests * args.query_heads * splits);
     for request in 0..requests {
         for kv_head in 0..args.kv_heads {
-            let parts = split_tokens(kv, request * args.kv_heads + kv_head, splits)?;
+            let parts = split_tokens(kv, place(request)? * args.kv_heads + kv_head, splits)?;
             for member in 0..group {
                 let q_row = request * args.query_heads + kv_head * group + member;
                 let q = &args.q[q_row * d..][..d];
@@ -219,7 +229,7 @@ fn split_tokens(
     let mut pages = Vec::new();
     let mut free = kv.table_len;
     let tiers = [(Some(kv.high), table), (kv.low, reversed.as_slice())];
-    for ((paged, ids), &len) in tiers.into_iter().zip(&kv.lengths[head * 2..][..2]) {
+    for ((paged, ids), &len) in tiers.into_iter().zip(&kv.lengths[head * 4..][..2]) {
         let room = paged.map_or(0, |p| p.tokens_per_page() * free);
         let beyond = ReferenceError::LengthBeyondPages { len: len.into(), room };
         let tokens = usize::try_from(len).ok().filter(|&n| n <= room).ok_or(beyond)?;

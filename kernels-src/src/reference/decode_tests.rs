@@ -12,6 +12,7 @@ struct Cache {
     arena: Vec<u8>,
     table: Vec<i32>,
     lengths: Vec<i32>,
+    slots: Vec<i32>,
     kv_heads: usize,
 }
 
@@ -25,7 +26,8 @@ impl Cache {
             low,
             arena: vec![0xFF; lengths.len() * TABLE * PAGE],
             table: (0..(lengths.len() * TABLE) as i32).rev().collect(),
-            lengths: lengths.iter().flatten().map(|&n| n as i32).collect(),
+            lengths: lengths.iter().flat_map(|&[h, l]| [h as i32, l as i32, 0, 0]).collect(),
+            slots: (0..(lengths.len() / kv_heads) as i32).collect(),
             kv_heads,
         };
         for (head, &[n_high, n_low]) in lengths.iter().enumerate() {
@@ -48,6 +50,7 @@ impl Cache {
             high: &self.high,
             low: Some(&self.low),
             arena: &self.arena,
+            slots: &self.slots,
             page_table: &self.table,
             lengths: &self.lengths,
             table_len: TABLE,
@@ -75,7 +78,7 @@ fn check(cache: &Cache, args: &DecodeArgs<'_>, splits: usize) {
     let group = args.query_heads / args.kv_heads;
     let partials = decode_partials(args, &cache.view(), splits).unwrap();
     let got = merge_partials(args, &partials).unwrap();
-    for head in 0..cache.lengths.len() / 2 {
+    for head in 0..cache.lengths.len() / 4 {
         let tokens = cache.tokens(head);
         let query = args.query_positions[head / args.kv_heads];
         let kept: Vec<usize> =
@@ -173,15 +176,17 @@ fn bad_arguments_are_errors() {
     assert!(matches!(run(&DecodeArgs { q: &q[1..], ..args }, &cache.view()), ReferenceError::Shape { .. }));
     let uneven = DecodeArgs { kv_heads: 2, ..args };
     assert!(matches!(run(&uneven, &cache.view()), ReferenceError::HeadGroups { .. }));
-    let negative = PagedKv { lengths: &[-1, 0], ..cache.view() };
+    let negative = PagedKv { lengths: &[-1, 0, 0, 0], ..cache.view() };
     assert!(matches!(run(&args, &negative), ReferenceError::LengthBeyondPages { len: -1, .. }));
-    let long = PagedKv { lengths: &[i32::MAX, 0], ..cache.view() };
+    let long = PagedKv { lengths: &[i32::MAX, 0, 0, 0], ..cache.view() };
     assert!(matches!(run(&args, &long), ReferenceError::LengthBeyondPages { .. }));
-    let no_low = PagedKv { low: None, lengths: &[3, 1], ..cache.view() };
+    let no_low = PagedKv { low: None, lengths: &[3, 1, 0, 0], ..cache.view() };
     assert!(matches!(run(&args, &no_low), ReferenceError::LengthBeyondPages { room: 0, .. }));
-    let whole_table = [(TABLE * cache.high.tokens_per_page()) as i32, 1];
+    let whole_table = [(TABLE * cache.high.tokens_per_page()) as i32, 1, 0, 0];
     let crossing = PagedKv { lengths: &whole_table, ..cache.view() };
     assert!(matches!(run(&args, &crossing), ReferenceError::LengthBeyondPages { len: 1, room: 0 }));
+    let elsewhere = PagedKv { slots: &[1], ..cache.view() };
+    assert_eq!(run(&args, &elsewhere), ReferenceError::SlotOutOfRange { slot: 1, slots: 1 });
     let stale = PagedKv { page_table: &[77; TABLE], ..cache.view() };
     assert!(matches!(run(&args, &stale), ReferenceError::PageOutOfArena { page: 77, .. }));
 }

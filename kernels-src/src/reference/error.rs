@@ -25,6 +25,14 @@ pub enum ReferenceError {
         /// Pages in the arena.
         pages: usize,
     },
+    /// A request's slot that the tables do not have.
+    #[error("slot {slot} is outside tables of {slots} slots")]
+    SlotOutOfRange {
+        /// The slot given.
+        slot: i32,
+        /// Slots of the tables.
+        slots: usize,
+    },
     /// A length that its page list cannot hold.
     #[error("a length of {len} tokens does not fit {room} tokens of listed pages")]
     LengthBeyondPages {

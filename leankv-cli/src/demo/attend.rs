@@ -117,13 +117,15 @@ impl Kernels {
         unsafe { launch.run() }.map_err(Failure::kernel)?;
 
         let table: Vec<i32> = table.iter().copied().cycle().take(queries * table.len()).collect();
-        let lengths: Vec<i32> = [tokens as i32, 0].repeat(queries * kv_heads);
+        let lengths: Vec<i32> = [tokens as i32, 0, 0, 0].repeat(queries * kv_heads);
+        let slots: Vec<i32> = (0..queries as i32).collect();
         let first = (tokens - queries) as i32;
         let query_positions: Vec<i32> = (first..tokens as i32).collect();
         let mut step = Step {
             q: device.upload(&layer.queries).map_err(Failure::machine)?,
             query_positions: device.upload(&query_positions).map_err(Failure::machine)?,
             table: device.upload(&table).map_err(Failure::machine)?,
+            slots: device.upload(&slots).map_err(Failure::machine)?,
             lengths: device.upload(&lengths).map_err(Failure::machine)?,
             arena,
             max: device.zeros(queries * query_heads).map_err(Failure::machine)?,
@@ -155,8 +157,9 @@ impl Kernels {
             .view("query_positions", &step.query_positions, &[queries])
             .scalar("scale", scale)
             .buffer_mut("kv.arena", &mut step.arena)
+            .view("kv.slots", &step.slots, &[queries])
             .view("kv.table", &step.table, &[queries, kv_heads, pages])
-            .view("kv.lengths", &step.lengths, &[queries, kv_heads, 2])
+            .view("kv.lengths", &step.lengths, &[queries, kv_heads, 4])
             .view_mut("out.max", &mut step.max, &partial)
             .view_mut("out.sum", &mut step.sum, &partial)
             .view_mut("out.acc", &mut step.acc, &[queries, query_heads, 1, head_dim])
@@ -171,8 +174,9 @@ impl Kernels {
             .view_mut("parts.acc", &mut step.acc, &[queries, query_heads, 1, head_dim])
             .view_mut("parts.logits", &mut step.logits, &[queries, query_heads, 0])
             .buffer_mut("kv.arena", &mut step.arena)
+            .view("kv.slots", &step.slots, &[queries])
             .view("kv.table", &step.table, &[queries, kv_heads, pages])
-            .view("kv.lengths", &step.lengths, &[queries, kv_heads, 2])
+            .view("kv.lengths", &step.lengths, &[queries, kv_heads, 4])
             .view_mut("out", &mut step.out, &[queries, query_heads, head_dim])
             .view_mut("lse", &mut step.lse, &[queries, query_heads]);
         // SAFETY: as above.
@@ -185,6 +189,7 @@ struct Step {
     q: DeviceBuffer<f16>,
     query_positions: DeviceBuffer<i32>,
     table: DeviceBuffer<i32>,
+    slots: DeviceBuffer<i32>,
     lengths: DeviceBuffer<i32>,
     arena: DeviceBuffer<u8>,
     max: DeviceBuffer<f32>,

@@ -180,8 +180,8 @@ impl std::fmt::Debug for Tier {
 /// What one program works on: a request, a KV head and a split of its pages.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
-    /// The request.
-    pub request: Scalar<i32>,
+    /// The request's slot, as [`PagedKv::slot`] gives it.
+    pub slot: Scalar<i32>,
     /// The KV head.
     pub head: Scalar<i32>,
     /// The split.
@@ -193,11 +193,14 @@ pub struct Work {
 /// The paged cache as kernel parameters.
 ///
 /// * `arena`: `[pages, page_bytes]` bytes, aligned to 128;
-/// * `table`: `[requests, kv_heads, table_len]` page numbers;
-/// * `lengths`: `[requests, kv_heads, 2]` tokens: high, low.
+/// * `slots`: `[requests]` where in `table` and `lengths` a request of this launch is found;
+/// * `table`: `[slots, kv_heads, table_len]` page numbers;
+/// * `lengths`: `[slots, kv_heads, 4]` tokens: high, low, and how many of each are frozen: the leading ones of the list, in pages shared
+///   with another request, which are read and never written.
 #[derive(Clone, Copy, Debug)]
 pub struct PagedKv {
     arena: PtrMut<u8>,
+    slots: View<i32, 1>,
     table: View<i32, 3>,
     lengths: View<i32, 3>,
 }
@@ -208,6 +211,7 @@ impl KernelArg for PagedKv {
         let align = ArgOptions::new().align(PageLayout::ARENA_ALIGN as usize);
         PagedKv {
             arena: PtrMut::declare(scope, &format!("{name}.arena"), align),
+            slots: View::declare(scope, &format!("{name}.slots"), ArgOptions::new()),
             table: View::declare(scope, &format!("{name}.table"), ArgOptions::new()),
             lengths: View::declare(scope, &format!("{name}.lengths"), ArgOptions::new()),
         }
@@ -227,10 +231,22 @@ pub struct Block<'t> {
 }
 
 impl PagedKv {
+    /// The slot of request number `request` of this launch.
+    #[track_caller]
+    pub fn slot(&self, request: Scalar<i32>) -> Scalar<i32> {
+        self.slots.get([request])
+    }
+
     /// The number of tokens of a tier.
     #[track_caller]
     pub fn length(&self, at: Work, low: bool) -> Scalar<i32> {
-        self.lengths.get([at.request, at.head, lit(i32::from(low))])
+        self.lengths.get([at.slot, at.head, lit(i32::from(low))])
+    }
+
+    /// The number of a tier's frozen tokens: the first of its list, which belong to other requests too.
+    #[track_caller]
+    pub fn frozen(&self, at: Work, low: bool) -> Scalar<i32> {
+        self.lengths.get([at.slot, at.head, lit(2 + i32::from(low))])
     }
 
     /// The tier's blocks in this split: a recorded loop, `stages` deep.
@@ -272,7 +288,7 @@ impl PagedKv {
             false => index,
             true => self.table.extent(2).cast::<i32>() - 1 - index,
         };
-        let page = self.table.get([at.request, at.head, entry]).cast::<i64>();
+        let page = self.table.get([at.slot, at.head, entry]).cast::<i64>();
         let page = self.arena.byte_add(page * i64::from(layout.page.page_bytes()));
         let slot = part * layout.block as i32;
         let first = index * layout.tokens() as i32 + slot;
