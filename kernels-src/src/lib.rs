@@ -8,6 +8,7 @@ pub mod decode;
 pub mod matmul;
 pub mod page_writer;
 pub mod pattern;
+pub mod policy;
 pub mod prefill;
 pub mod quantize;
 pub mod reference;

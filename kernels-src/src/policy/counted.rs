@@ -1,0 +1,84 @@
+//! Which queries count towards significance.
+
+use leankv_dsl::lang::*;
+
+/// Which queries of a sequence count: in every chunk of the prompt the last `window_q`, then every decode query.
+///
+/// A prompt comes in chunks of `chunk` tokens, the last one may be shorter. A token's significance is the sum over counted queries
+/// at or after it, divided by their number: `before(now) - before(position)`.
+///
+/// [`before`](Counting::before) and [`before_tile`](Counting::before_tile) are one function in two forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counting {
+    chunk: i32,
+    window_q: i32,
+}
+
+impl Counting {
+    /// Chunks of `chunk` tokens, in each of which the last `window_q` queries count. A chunk has at least one token.
+    #[must_use]
+    pub fn new(chunk: usize, window_q: usize) -> Self {
+        let number = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let chunk = number(chunk).max(1);
+        Self { chunk, window_q: number(window_q).min(chunk) }
+    }
+
+    /// The number of counted queries at positions below `x`, in a sequence whose prompt has `prompt` tokens. Neither is negative.
+    #[must_use]
+    pub fn before(self, x: i32, prompt: i32) -> i32 {
+        let in_prompt = x.min(prompt);
+        let chunks = in_prompt / self.chunk;
+        let first = chunks * self.chunk;
+        let uncounted = ((prompt - first).min(self.chunk) - self.window_q).max(0);
+        chunks * self.window_q + (in_prompt - first - uncounted).max(0) + (x - in_prompt)
+    }
+
+    /// As [`before`](Counting::before), in a kernel.
+    #[track_caller]
+    pub fn before_tile<const R: usize>(self, x: Tile<i32, R>, prompt: Tile<i32, R>) -> Tile<i32, R> {
+        let in_prompt = x.min(prompt);
+        let chunks = in_prompt / self.chunk;
+        let first = chunks * self.chunk;
+        let uncounted = ((prompt - first).min(self.chunk) - self.window_q).max(0);
+        chunks * self.window_q + (in_prompt - first - uncounted).max(0) + (x - in_prompt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counting;
+    use proptest::prelude::*;
+
+    /// Whether the query at `position` counts, from the definition.
+    fn counts(position: i32, prompt: i32, chunk: i32, window_q: i32) -> bool {
+        if position >= prompt {
+            return true;
+        }
+        let end = ((position / chunk + 1) * chunk).min(prompt);
+        position >= end - window_q
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_the_number_of_counted_queries(
+            chunk in 1i32..40, window_q in 0i32..50, prompt in 0i32..130, more in 0i32..20,
+        ) {
+            let rule = Counting::new(chunk as usize, window_q as usize);
+            let mut sum = 0;
+            for x in 0..=prompt + more {
+                prop_assert_eq!(rule.before(x, prompt), sum);
+                sum += i32::from(counts(x, prompt, chunk, window_q));
+            }
+        }
+    }
+
+    #[test]
+    fn a_prompt_of_one_chunk_counts_its_last_queries() {
+        let rule = Counting::new(512, 64);
+        assert_eq!(rule.before(200, 200), 64);
+        assert_eq!(rule.before(136, 200), 0);
+        assert_eq!(rule.before(137, 200), 1);
+        assert_eq!(rule.before(203, 200), 67);
+        assert_eq!(rule.before(1024, 1024), 128);
+    }
+}
