@@ -5,6 +5,7 @@
 //! kernel must compute, in plain Rust.
 
 pub mod decode;
+pub mod manager;
 pub mod matmul;
 pub mod page_writer;
 pub mod pattern;
@@ -23,13 +24,19 @@ use leankv_dsl::lang::attention::{Plain, Stock};
 pub static KERNELS: &[&dyn KernelDef] = &[
     &page_writer::append_token::<Stock, f16>::KERNEL,
     &page_writer::append_token::<Stock, f32>::named("append_token_f32"),
+    &manager::commit_pages::KERNEL,
+    &manager::copy_tails::KERNEL,
     &decode::decode_attention::<Stock, Plain>::KERNEL,
     &quantize::dequantize::<Stock>::KERNEL,
+    &manager::fork_pages::KERNEL,
     &matmul::matmul::KERNEL,
     &decode::merge_splits::<Stock, Plain>::KERNEL,
+    &manager::plan_fork::KERNEL,
     &prefill::prefill_attention::KERNEL,
     &prefill::prefill_significance::KERNEL,
+    &manager::prepare_pages::KERNEL,
     &quantize::quantize::<Stock>::KERNEL,
+    &manager::scan_pages::KERNEL,
     &softmax::softmax::KERNEL,
     &vector_add::vector_add::KERNEL,
     &page_writer::write_prompt::<Stock, f16>::KERNEL,

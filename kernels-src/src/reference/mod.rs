@@ -14,11 +14,13 @@
 //! | quantize, dequantize | [`quantize`], [`dequantize`] |
 //! | page writer, append, reader | [`write_prompt`], [`append_token`], [`read_tokens`] |
 //! | decode attention, merge of splits | [`decode_attention`], [`decode_partials`], [`merge_partials`] |
+//! | prepare, scan, commit; fork, copy of tails | [`PageState::rebalance`], [`PageState::fork`] |
 //! | prefill attention | [`prefill_attention`], [`prompt_significance`] |
 
 mod basic;
 mod decode;
 mod error;
+mod manager;
 mod pages;
 mod prefill;
 mod quantize;
@@ -31,6 +33,7 @@ pub use decode::{
     merge_partials,
 };
 pub use error::ReferenceError;
+pub use manager::{Answer, PageShape, PageState};
 pub use pages::{PagedFormat, Token, append_token, read_token, read_tokens, write_prompt, write_token};
 pub use prefill::{PrefillArgs, PrefillOutput, prefill_attention, prompt_significance};
 pub use quantize::{Quantized, dequantize, quantize};

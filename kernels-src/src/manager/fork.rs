@@ -1,0 +1,122 @@
+//! Prefix sharing: a child reads its parent's full pages; the partly filled ones are copied.
+
+use leankv_dsl::lang::*;
+
+/// The pages that children need for themselves: one for each list whose last page is partly filled.
+///
+/// * Shapes: `parents` is `[forks]`, slots; `lengths` as in the [module](crate::manager); `targets` is `[forks, lists, 2]`, for a rebalance of the
+///   children's slots, which hold nothing. `high_tokens` and `low_tokens` are the tokens of a page.
+/// * Grid: `[ceil(lists / block), forks]`.
+#[kernel(space(block = [256, 32]))]
+pub fn plan_fork(
+    #[comptime] block: usize,
+    parents: View<i32, 1>,
+    lengths: View<i32, 3>,
+    high_tokens: Scalar<i32>,
+    low_tokens: Scalar<i32>,
+    targets: ViewMut<i32, 3>,
+) {
+    let (tile, fork) = (program_id(0), program_id(1));
+    let parent = parents.get([fork]);
+    for (tier, tokens) in [high_tokens, low_tokens].into_iter().enumerate() {
+        let tier = tier as i32;
+        let length = lengths.tile((parent, tile, tier), [1, block, 1]).load();
+        let partly = (length % tokens).ne(0);
+        targets.tile((fork, tile, tier), [1, block, 1]).store(partly.cast::<i32>());
+    }
+}
+
+/// Lets children read their parents' full pages.
+///
+/// A child's own pages, taken after [`plan_fork`](fn@plan_fork), move behind the shared ones. Tokens in shared pages are frozen for both: they
+/// are read and never written, so nobody sees what the other does later. Thresholds go along.
+///
+/// * Shapes: `parents`, `children` are `[forks]`, slots; no child is a parent or another child; `granted` is `[forks]`, of the children's rebalance:
+///   a fork that was not granted is left out. `thresholds` is `[slots, lists, 2]`; the rest as in the [module](crate::manager).
+/// * Grid: `[lists, forks]`.
+/// * Source: copy-on-write paging; not in the published system, whose reference counts are 0 or 1.
+#[kernel(space(block = [128, 32]))]
+pub fn fork_pages(
+    #[comptime] block: usize,
+    parents: View<i32, 1>,
+    children: View<i32, 1>,
+    granted: View<i32, 1>,
+    high_tokens: Scalar<i32>,
+    low_tokens: Scalar<i32>,
+    table: ViewMut<i32, 3>,
+    lengths: ViewMut<i32, 3>,
+    held: ViewMut<i32, 3>,
+    refs: ViewMut<i32, 1>,
+    thresholds: ViewMut<f32, 3>,
+) {
+    let (list, fork) = (program_id(0), program_id(1));
+    if granted.get([fork]).eq(1) {
+        let (parent, child) = (parents.get([fork]), children.get([fork]));
+        let last = table.extent(2).cast::<i32>() - 1;
+        for (tier, tokens) in [high_tokens, low_tokens].into_iter().enumerate() {
+            let tier = tier as i32;
+            let length = lengths.get([parent, list, lit(tier)]);
+            let (full, partly) = (length / tokens, (length % tokens).ne(0));
+            let entry = |k: Scalar<i32>| if tier == 0 { k } else { last - k };
+            if partly {
+                let own = table.get([child, list, entry(lit(0))]);
+                table.set([child, list, entry(full)], own);
+            }
+            for turn in range(0, full.cdiv(block as i32)) {
+                let k = turn * block as i32 + iota(block);
+                let shared = k.lt(full);
+                let at = if tier == 0 { k } else { last - k };
+                let row = |slot: Scalar<i32>| {
+                    let slot = slot.cast::<i64>() * table.stride(0);
+                    slot + list.cast::<i64>() * table.stride(1) + at.cast::<i64>()
+                };
+                let page = table.ptr().load_masked(row(parent), shared);
+                refs.ptr().atomic().add_masked(page, 1, shared);
+                table.ptr().store_masked(row(child), page, shared);
+            }
+            held.set([child, list, lit(tier)], full + partly.cast::<i32>());
+            lengths.set([child, list, lit(tier)], length);
+            lengths.set([child, list, lit(tier + 2)], full * tokens);
+            // Children of one parent may do this at the same time.
+            let place = parent.cast::<i64>() * lengths.stride(0) + list.cast::<i64>() * lengths.stride(1);
+            lengths.ptr().atomic().max(place + i64::from(tier + 2), full * tokens);
+            let threshold = thresholds.get([parent, list, lit(tier)]);
+            thresholds.set([child, list, lit(tier)], threshold);
+        }
+    }
+}
+
+/// Copies the partly filled page at the end of each list of a parent to its child.
+///
+/// * Shapes: as [`fork_pages`](fn@fork_pages) left them; `arena` is `[pages, page_bytes / 8]`.
+/// * Grid: `[lists, forks]`.
+#[kernel(space(block = [128, 32]))]
+pub fn copy_tails(
+    #[comptime] block: usize,
+    parents: View<i32, 1>,
+    children: View<i32, 1>,
+    granted: View<i32, 1>,
+    high_tokens: Scalar<i32>,
+    low_tokens: Scalar<i32>,
+    table: View<i32, 3>,
+    lengths: View<i32, 3>,
+    #[arg(align = 16)] arena: ViewMut<i64, 2>,
+) {
+    let (list, fork) = (program_id(0), program_id(1));
+    if granted.get([fork]).eq(1) {
+        let (parent, child) = (parents.get([fork]), children.get([fork]));
+        let last = table.extent(2).cast::<i32>() - 1;
+        for (tier, tokens) in [high_tokens, low_tokens].into_iter().enumerate() {
+            let length = lengths.get([parent, list, lit(tier as i32)]);
+            if (length % tokens).ne(0) {
+                let full = length / tokens;
+                let entry = if tier == 0 { full } else { last - full };
+                let (from, to) = (table.get([parent, list, entry]), table.get([child, list, entry]));
+                for part in range(0, arena.extent(1).cast::<i32>().cdiv(block as i32)) {
+                    let words = arena.tile((from, part), [1, block]).load();
+                    arena.tile((to, part), [1, block]).store(words);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The page manager's kernels against plain Rust: whole rebalances and forks, on every executor, buffer for buffer.
+
+mod common;
+
+use common::Run;
+use leankv_kernels::find;
+use leankv_kernels::reference::{Answer, PageShape, PageState};
+
+const BLOCK: usize = 32;
+
+fn run(name: &str) -> Run {
+    Run::new(find(name).unwrap(), &[("block", &BLOCK.to_string())])
+}
+
+/// The manager's buffers after launches, and what the launches answered.
+struct Kernels(PageState);
+
+impl Kernels {
+    fn table(&self, run: &mut Run) {
+        let PageShape { slots, lists, table_len, .. } = self.0.shape;
+        run.view("table", &self.0.table, &[slots, lists, table_len]);
+    }
+
+    fn held(&self, run: &mut Run) {
+        run.view("held", &self.0.held, &[self.0.shape.slots, self.0.shape.lists, 2]);
+    }
+
+    fn rebalance(&mut self, slots: &[usize], targets: &[i32]) -> Vec<Answer> {
+        let (lists, pages, requests) = (self.0.shape.lists, self.0.shape.pages, slots.len());
+        let slots: Vec<i32> = slots.iter().map(|&s| s as i32).collect();
+        let tiles = lists.div_ceil(BLOCK);
+        let grid = [tiles, requests, 1];
+        let both = |run: &mut Run| {
+            run.view("slots", &slots, &[requests]).view("targets", targets, &[requests, lists, 2]);
+        };
+
+        let mut prepare = run("prepare_pages");
+        both(&mut prepare);
+        self.held(&mut prepare);
+        self.table(&mut prepare);
+        prepare.view("refs", &self.0.refs, &[pages]);
+        prepare.view("offsets", &vec![-9i32; requests * lists * 2], &[requests, lists, 2]);
+        prepare.view("sums", &vec![-9i32; requests * tiles * 2], &[requests, tiles, 2]);
+        prepare.launch(grid);
+        self.0.table = prepare.read("table");
+        self.0.refs = prepare.read("refs");
+
+        let mut scan = run("scan_pages");
+        scan.view("sums", &prepare.read::<i32>("sums"), &[requests, tiles, 2]);
+        scan.view("cursors", &self.0.cursors, &[2]);
+        scan.view("bases", &vec![-9i64; requests * tiles * 2], &[requests, tiles, 2]);
+        scan.view("granted", &vec![-9i32; requests], &[requests]);
+        scan.view("needs", &vec![-9i32; requests], &[requests]);
+        scan.launch([1, 1, 1]);
+        let cursors: Vec<i64> = scan.read("cursors");
+        self.0.cursors.copy_from_slice(&cursors);
+        let (granted, needs): (Vec<i32>, Vec<i32>) = (scan.read("granted"), scan.read("needs"));
+
+        let mut commit = run("commit_pages");
+        both(&mut commit);
+        commit.view("offsets", &prepare.read::<i32>("offsets"), &[requests, lists, 2]);
+        commit.view("bases", &scan.read::<i64>("bases"), &[requests, tiles, 2]);
+        commit.view("granted", &granted, &[requests]);
+        self.held(&mut commit);
+        self.table(&mut commit);
+        commit.view("lengths", &self.0.lengths, &[self.0.shape.slots, lists, 4]);
+        commit.view("refs", &self.0.refs, &[pages]).view("generation", &self.0.generation, &[pages]);
+        commit.view("ring", &self.0.ring, &[pages]);
+        commit.launch(grid);
+        self.0.held = commit.read("held");
+        self.0.lengths = commit.read("lengths");
+        self.0.table = commit.read("table");
+        self.0.refs = commit.read("refs");
+        self.0.generation = commit.read("generation");
+        self.0.ring = commit.read("ring");
+        granted.into_iter().zip(needs).map(|(granted, need)| Answer { granted, need }).collect()
+    }
+
+    fn forks(&mut self, parents: &[i32], children: &[i32], tokens: [usize; 2], arena: &[i64]) -> Vec<i64> {
+        let PageShape { slots, lists, pages, .. } = self.0.shape;
+        let forks = parents.len();
+        let common = |run: &mut Run| {
+            run.view("parents", parents, &[forks]);
+            run.scalar("high_tokens", tokens[0] as i32).scalar("low_tokens", tokens[1] as i32);
+        };
+        let mut plan = run("plan_fork");
+        common(&mut plan);
+        plan.view("lengths", &self.0.lengths, &[slots, lists, 4]);
+        plan.view("targets", &vec![-9i32; forks * lists * 2], &[forks, lists, 2]);
+        plan.launch([lists.div_ceil(BLOCK), forks, 1]);
+        let own: Vec<usize> = children.iter().map(|&c| c as usize).collect();
+        let answers = self.rebalance(&own, &plan.read::<i32>("targets"));
+        let granted: Vec<i32> = answers.iter().map(|a| a.granted).collect();
+
+        let mut fork = run("fork_pages");
+        common(&mut fork);
+        fork.view("children", children, &[forks]).view("granted", &granted, &[forks]);
+        self.table(&mut fork);
+        self.held(&mut fork);
+        fork.view("lengths", &self.0.lengths, &[slots, lists, 4]).view("refs", &self.0.refs, &[pages]);
+        fork.view("thresholds", &self.0.thresholds, &[slots, lists, 2]);
+        fork.launch([lists, forks, 1]);
+        self.0.table = fork.read("table");
+        self.0.held = fork.read("held");
+        self.0.lengths = fork.read("lengths");
+        self.0.refs = fork.read("refs");
+        self.0.thresholds = fork.read("thresholds");
+
+        let mut copy = run("copy_tails");
+        common(&mut copy);
+        copy.view("children", children, &[forks]).view("granted", &granted, &[forks]);
+        self.table(&mut copy);
+        copy.view("lengths", &self.0.lengths, &[slots, lists, 4]);
+        copy.view("arena", arena, &[pages, arena.len() / pages]);
+        copy.launch([lists, forks, 1]);
+        copy.read("arena")
+    }
+}
+
+/// Reproducible targets in `-1 ..= most`.
+fn targets(seed: u64, len: usize, most: i32) -> Vec<i32> {
+    common::random(seed, len).iter().map(|x| ((x + 1.0) / 2.0 * (most + 2) as f32) as i32 - 1).collect()
+}
+
+#[test]
+fn rebalances_equal_plain_rust_in_every_buffer() {
+    // 40 lists: a whole tile and a part of one.
+    let shape = PageShape { slots: 3, lists: 40, table_len: 7, pages: 300 };
+    let (mut expected, mut got) = (PageState::new(shape), Kernels(PageState::new(shape)));
+    let mut answers = Vec::new();
+    for (turn, slots) in [&[2, 0][..], &[0, 1, 2], &[1], &[2, 1, 0], &[0, 2]].into_iter().enumerate() {
+        let mut wanted = targets(turn as u64 + 1, slots.len() * shape.lists * 2, 3);
+        if turn == 3 {
+            // A request that asks for more than a row holds, between others.
+            wanted[shape.lists * 2 + 70] = 8;
+        }
+        let want = expected.rebalance(slots, &wanted).unwrap();
+        assert_eq!(got.rebalance(slots, &wanted), want, "turn {turn}");
+        assert_eq!(got.0, expected, "turn {turn}");
+        answers.extend(want.iter().map(|a| a.granted));
+    }
+    // The pages do not do for all, so that the test has seen every answer.
+    assert!([1, 0, -1].iter().all(|answer| answers.contains(answer)), "{answers:?}");
+    expected.rebalance(&[0, 1, 2], &[0; 240]).unwrap();
+    got.rebalance(&[0, 1, 2], &[0; 240]);
+    assert_eq!(got.0, expected);
+    assert_eq!(expected.free(), 300);
+}
+
+#[test]
+fn the_scan_refuses_exactly_what_does_not_fit_across_tiles_of_requests() {
+    // More requests than the scan's tile holds; needs of 0 to 3 pages against 60.
+    let shape = PageShape { slots: 70, lists: 1, table_len: 4, pages: 60 };
+    let (mut expected, mut got) = (PageState::new(shape), Kernels(PageState::new(shape)));
+    let slots: Vec<usize> = (0..70).rev().collect();
+    let wanted: Vec<i32> = targets(9, 140, 2).iter().map(|&t| t.clamp(0, 2)).collect();
+    let want = expected.rebalance(&slots, &wanted).unwrap();
+    assert!(want.iter().filter(|a| a.granted == 0).count() > 3);
+    assert_eq!(got.rebalance(&slots, &wanted), want);
+    assert_eq!(got.0, expected);
+}
+
+#[test]
+fn forks_share_full_pages_and_copy_partly_filled_ones() {
+    let shape = PageShape { slots: 4, lists: 3, table_len: 40, pages: 130 };
+    let tokens = [2, 3];
+    let mut state = PageState::new(shape);
+    // High pages beyond one tile, an empty list, lists that end with their page.
+    let lengths = [[71, 5, 0, 0], [0, 0, 0, 0], [6, 9, 4, 3]];
+    state.lengths[..12].copy_from_slice(lengths.as_flattened());
+    state.thresholds[..6].copy_from_slice(&[3.0, 0.5, 2.0, 0.25, 1.0, 0.125]);
+    state.rebalance(&[0], &[36, 2, 0, 0, 4, 3]).unwrap();
+    let words = 40;
+    let arena: Vec<i64> = (0..(shape.pages * words) as i64).collect();
+
+    let (mut expected, mut copied) = (state.clone(), arena.clone());
+    let own = expected.fork_targets(0, tokens);
+    let both: Vec<i32> = own.iter().chain(&own).copied().collect();
+    let answers = expected.rebalance(&[2, 3], &both).unwrap();
+    assert!(answers.iter().all(|a| *a == Answer { granted: 1, need: 2 }));
+    for child in [2, 3] {
+        let copy = |from: i32, to: i32| {
+            let from = from as usize * words;
+            copied.copy_within(from..from + words, to as usize * words);
+        };
+        expected.fork(0, child, tokens, copy).unwrap();
+    }
+    let mut got = Kernels(state);
+    let got_arena = got.forks(&[0, 0], &[2, 3], tokens, &arena);
+    assert_eq!(got.0, expected);
+    assert_eq!(got_arena, copied);
+    assert_eq!(got.0.lengths[24..28], [71, 5, 70, 3]);
+
+    // The parent goes, then one child: the shared pages stay with the other one.
+    for slots in [&[0][..], &[2]] {
+        expected.rebalance(slots, &[0; 6]).unwrap();
+        got.rebalance(slots, &[0; 6]);
+        assert_eq!(got.0, expected);
+    }
+    assert_eq!(expected.free(), 130 - 44);
+}
+
+#[test]
+fn a_fork_without_room_changes_nothing() {
+    let shape = PageShape { slots: 2, lists: 1, table_len: 4, pages: 1 };
+    let mut state = PageState::new(shape);
+    state.rebalance(&[0], &[1, 0]).unwrap();
+    state.lengths[0] = 1;
+    let mut got = Kernels(state.clone());
+    got.forks(&[0], &[1], [2, 2], &[7; 4]);
+    assert_eq!(got.0, state);
+}
