@@ -2,10 +2,10 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup demo softcuda test lint doc bench
+.PHONY: help setup demo softcuda test lint doc bench bench-peers
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## install what is missing: LLVM 22, g++, ptxas, nvdisasm
 	@./scripts/setup.sh
@@ -33,4 +33,7 @@ test: lint doc ## lint, documentation, then every test
 	$(CARGO) test --locked --manifest-path examples/own-kernels/Cargo.toml --target-dir target
 
 bench: setup ## the numbers of the README, as ratios within one run
-	$(CARGO) bench --workspace --locked
+	$(CARGO) bench --workspace --bench '*' --locked
+
+bench-peers: setup ## Triton's compile time and ggml's decode beside ours, in one run (installs both into .tools/peers)
+	@./scripts/peers/run.sh
