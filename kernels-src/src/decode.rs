@@ -47,7 +47,8 @@ pub struct DecodeSpec {
     /// Which tokens are attended to.
     #[spec(default = HeadPattern::Dense)]
     pub pattern: HeadPattern,
-    /// Whether logits are kept, so that [`merge_splits`](fn@merge_splits) can add to the tokens' significance.
+    /// Whether the step's significance is added to the tokens: by decode attention itself when there is one split, else by
+    /// [`merge_splits`](fn@merge_splits). Logits are kept for that.
     #[spec(default = false)]
     pub significance: bool,
     /// Depth of the software pipeline.
@@ -97,6 +98,8 @@ pub struct Partials {
 /// * Grid: `[kv_heads, requests, splits]`.
 /// * Values: a request without any token gives minus infinity and zeros. Logits and sums are f32; weights are rounded to f16 before they meet
 ///   values.
+/// * Significance of a token is its probability, maximised over the query group (LeanKV, significance in the decode phase). With one
+///   split and `significance` it is added here, except to frozen tokens.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
 #[kernel]
@@ -141,6 +144,9 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks>(
         }
     }
 
+    if spec.significance && spec.splits == 1 {
+        add_significance(&spec, &tiers, kv, at, request, out.logits, online.lse());
+    }
     let place = (request, head, at.split);
     out.max.tile(place, [1, spec.group, 1]).store(online.max.reshape([1, spec.group, 1]));
     out.sum.tile(place, [1, spec.group, 1]).store(online.sum.reshape([1, spec.group, 1]));
@@ -149,13 +155,40 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks>(
     out.acc.tile(place, extents).store(online.acc.reshape(extents));
 }
 
-/// Merges the splits of [`decode_attention`](fn@decode_attention) in split order, and adds the step's significance to the pages.
+/// Adds the significance of a step to every token of a (request, KV head), from the logits kept in `logits: [requests, query_heads,
+/// tokens]` and the logarithm `lse: [group]` of their sums of exponentials.
+#[device]
+fn add_significance(
+    spec: &DecodeSpec,
+    tiers: &Tiers,
+    kv: PagedKv,
+    at: Work,
+    request: Scalar<i32>,
+    logits: ViewMut<f32, 3>,
+    lse: Tile<f32, 1>,
+) {
+    // Where nothing was attended to, every logit is minus infinity and gives 0.
+    let base = lse.gt(f32::NEG_INFINITY).select(lse, 0.0).expand_dims(1);
+    for tier in tiers.iter() {
+        let first = if comptime(tier.is_low()) { kv.length(at, false) } else { lit(0) };
+        let frozen = kv.frozen(at, tier.is_low());
+        for block in kv.blocks(at, tier, 1) {
+            let token = element(first + block.first_token());
+            let logits = logits.tile((request, at.head, token), [1, spec.group, spec.block]);
+            let logits = logits.load_or(f32::NEG_INFINITY).squeeze(0);
+            block.add_significance((logits - base).exp().reduce_max(0), frozen);
+        }
+    }
+}
+
+/// Merges the splits of [`decode_attention`](fn@decode_attention) in split order, and with more than one adds the step's significance to
+/// the pages.
 ///
 /// * Shapes: `parts` as decode attention left it, `out` is `[requests, query_heads, head_dim]`, `lse` is `[requests, query_heads]`.
 /// * Grid: `[kv_heads, requests]`.
 /// * Values: zeros and minus infinity where no token was attended to. The result does not depend on the order in which programs run, and on
 ///   the number of splits only by rounding.
-/// * Significance of a token is its probability, maximised over the query group (LeanKV, significance in the decode phase).
+/// * Significance as in [`decode_attention`](fn@decode_attention).
 #[kernel]
 pub fn merge_splits<C: Codecs, H: AttentionHooks>(
     #[comptime] spec: DecodeSpec,
@@ -181,18 +214,8 @@ pub fn merge_splits<C: Codecs, H: AttentionHooks>(
         .store(hooks.output(merged.output()).expand_dims(0));
     lse.tile((request, head), [1, spec.group]).store(total.expand_dims(0));
 
-    if spec.significance {
+    if spec.significance && spec.splits > 1 {
         let at = Work { head, slot: kv.slot(request), split: lit(0), splits: 1 };
-        // Where nothing was attended to, every logit is minus infinity and gives 0.
-        let base = total.gt(f32::NEG_INFINITY).select(total, 0.0).expand_dims(1);
-        for tier in tiers.iter() {
-            let first = if comptime(tier.is_low()) { kv.length(at, false) } else { lit(0) };
-            for block in kv.blocks(at, tier, 1) {
-                let token = element(first + block.first_token());
-                let logits = parts.logits.tile((request, head, token), [1, spec.group, spec.block]);
-                let logits = logits.load_or(f32::NEG_INFINITY).squeeze(0);
-                block.add_significance((logits - base).exp().reduce_max(0));
-            }
-        }
+        add_significance(&spec, &tiers, kv, at, request, parts.logits, total);
     }
 }

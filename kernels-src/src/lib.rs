@@ -14,11 +14,14 @@ pub mod prefill;
 pub mod quantize;
 pub mod reference;
 pub mod softmax;
+pub mod step;
 pub mod vector_add;
 
-use half::f16;
+use half::{bf16, f16};
 use leankv_dsl::lang::KernelDef;
 use leankv_dsl::lang::attention::{Plain, Stock};
+
+use crate::policy::StockPolicies;
 
 /// Every shipped kernel, in alphabetical order.
 pub static KERNELS: &[&dyn KernelDef] = &[
@@ -29,9 +32,13 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &decode::decode_attention::<Stock, Plain>::KERNEL,
     &quantize::dequantize::<Stock>::KERNEL,
     &manager::fork_pages::KERNEL,
+    &step::insert_token::<Stock, f16>::KERNEL,
+    &step::insert_token::<Stock, bf16>::named("insert_token_bf16"),
+    &step::insert_token::<Stock, f32>::named("insert_token_f32"),
     &matmul::matmul::KERNEL,
     &decode::merge_splits::<Stock, Plain>::KERNEL,
     &manager::plan_fork::KERNEL,
+    &step::plan_step::<Stock, StockPolicies>::KERNEL,
     &prefill::prefill_attention::KERNEL,
     &prefill::prefill_significance::KERNEL,
     &manager::prepare_pages::KERNEL,

@@ -34,8 +34,10 @@ fn cache(tiering: &str, kv_heads: usize, lengths: &[[usize; 2]]) -> Cache {
     let mut cache = Cache {
         arena: Vec::new(),
         table: vec![-1; lengths.len() * table_len],
-        lengths: lengths.iter().flat_map(|&[h, l]| [h as i32, l as i32, 0, 0]).collect(),
-        slots: (0..(lengths.len() / kv_heads) as i32).collect(),
+        // A quarter of each list is frozen.
+        lengths: lengths.iter().flat_map(|&[h, l]| [h, l, h / 4, l / 4].map(|n| n as i32)).collect(),
+        // The slots are taken in reverse, and one more request is left out.
+        slots: (0..(lengths.len() / kv_heads) as i32).rev().chain([-1]).collect(),
         high,
         low,
         table_len,
@@ -76,9 +78,10 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
     let lengths: Vec<[usize; 2]> =
         lengths.iter().map(|&[h, l]| [h, if tiering.contains('/') { l } else { 0 }]).collect();
     let cache = cache(tiering, kv_heads, &lengths);
-    let (requests, heads) = (lengths.len() / kv_heads, kv_heads * group);
+    let slots = lengths.len() / kv_heads;
+    let (requests, heads) = (slots + 1, kv_heads * group);
     let (q, q32) = halves(&random(7, requests * heads * D));
-    let positions = vec![60, 20, 40];
+    let positions = vec![60, 20, 40, 30];
     let kv = PagedKv {
         high: &cache.high,
         low: cache.low.as_ref(),
@@ -122,8 +125,8 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
         run.view(&format!("{prefix}.acc"), &get("acc", n * splits * D), &[requests, heads, splits, D]);
         run.view(&format!("{prefix}.logits"), &get("logits", n * most), &[requests, heads, most]);
         run.buffer("kv.arena", &cache.arena);
-        run.view("kv.table", &cache.table, &[requests, kv_heads, cache.table_len]);
-        run.view("kv.lengths", &cache.lengths, &[requests, kv_heads, 4]);
+        run.view("kv.table", &cache.table, &[slots, kv_heads, cache.table_len]);
+        run.view("kv.lengths", &cache.lengths, &[slots, kv_heads, 4]);
         run.view("kv.slots", &cache.slots, &[requests]);
     };
     let mut decode = Run::new(find("decode_attention").unwrap(), &settings);
@@ -143,21 +146,27 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
     close(&format!("output of {what}"), &merge.read::<f32>("out"), &expected.out, 2e-3);
     close(&format!("lse of {what}"), &merge.read::<f32>("lse"), &expected.lse, 1e-3);
 
-    // The step's significance was added to every token, and nothing else changed.
+    // The step's significance was added to every token that is not frozen, and nothing else changed.
     let mut arena = cache.arena.clone();
-    for (list, step) in expected.significance.iter().enumerate() {
+    for (row, step) in expected.significance.into_iter().enumerate() {
+        let Ok(slot) = usize::try_from(cache.slots[row / kv_heads]) else { continue };
+        let list = slot * kv_heads + row % kv_heads;
         let table = &cache.table[list * cache.table_len..][..cache.table_len];
-        let (high, low) = step.split_at(lengths[list][0]);
-        add_significance(&cache.high, &mut arena, table, high).unwrap();
+        let (mut high, mut low) = (step[..lengths[list][0]].to_vec(), step[lengths[list][0]..].to_vec());
+        high[..lengths[list][0] / 4].fill(0.0);
+        low[..lengths[list][1] / 4].fill(0.0);
+        add_significance(&cache.high, &mut arena, table, &high).unwrap();
         let reversed: Vec<i32> = table.iter().rev().copied().collect();
         if let Some(paged) = &cache.low {
-            add_significance(paged, &mut arena, &reversed, low).unwrap();
+            add_significance(paged, &mut arena, &reversed, &low).unwrap();
         }
     }
+    let (adds, other) = if splits == 1 { (&decode, &merge) } else { (&merge, &decode) };
+    assert!(other.read::<u8>("kv.arena") == cache.arena, "{what}: significance is added once");
     let words = |bytes: &[u8]| -> Vec<u32> {
         bytes.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect()
     };
-    let (before, got, expected) = (words(&cache.arena), words(&merge.read::<u8>("kv.arena")), words(&arena));
+    let (before, got, expected) = (words(&cache.arena), words(&adds.read::<u8>("kv.arena")), words(&arena));
     for (i, ((before, got), expected)) in before.iter().zip(&got).zip(&expected).enumerate() {
         if before == expected {
             let change = f32::from_bits(*got) - f32::from_bits(*before);

@@ -78,6 +78,8 @@ fn budgets() {
     assert_ptx_budget!(kernel("softmax", &[]), sm_90, regs <= 64, spills == 0);
     assert_ptx_budget!(kernel("matmul", &[]), sm_90, regs <= 168, spills == 0, mma >= 16);
     assert_ptx_budget!(kernel("decode_attention", &[]), sm_90, regs <= 255, spills == 0, mma >= 16);
+    let significance = kernel("decode_attention", &[("significance", "true")]);
+    assert_ptx_budget!(significance, sm_90, regs <= 255, spills == 0, mma >= 16);
     assert_ptx_budget!(kernel("prefill_attention", &[]), sm_90, regs <= 255, spills == 0, mma >= 16);
 }
 

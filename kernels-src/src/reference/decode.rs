@@ -23,7 +23,8 @@ pub struct PagedKv<'a> {
     pub low: Option<&'a PagedFormat>,
     /// `[pages, page_bytes]`, all pages of both tiers.
     pub arena: &'a [u8],
-    /// `[requests]` where in `page_table` and `lengths` a request is found.
+    /// `[requests]` where in `page_table` and `lengths` a request is found; negative for one that is left out and has no
+    /// tokens.
     pub slots: &'a [i32],
     /// `[slots, kv_heads, table_len]` page ids: high page `k` at index `k`, low page `k` at index
     /// `table_len - 1 - k`.
@@ -129,8 +130,11 @@ pub fn decode_partials(
     )?;
     let place = |request: usize| {
         let slot = kv.slots[request];
-        let known = usize::try_from(slot).ok().filter(|&slot| slot < slots);
-        known.ok_or(ReferenceError::SlotOutOfRange { slot, slots })
+        match usize::try_from(slot) {
+            Ok(known) if known < slots => Ok(Some(known)),
+            Ok(_) => Err(ReferenceError::SlotOutOfRange { slot, slots }),
+            Err(_) => Ok(None),
+        }
     };
     if let Some(low) = kv.low {
         check_len("head dim of the low tier", d, low.head_dim())?;
@@ -140,7 +144,10 @@ pub fn decode_partials(
     let mut out = Vec::with_capacity(requests * args.query_heads * splits);
     for request in 0..requests {
         for kv_head in 0..args.kv_heads {
-            let parts = split_tokens(kv, place(request)? * args.kv_heads + kv_head, splits)?;
+            let parts = match place(request)? {
+                Some(slot) => split_tokens(kv, slot * args.kv_heads + kv_head, splits)?,
+                None => vec![Vec::new(); splits],
+            };
             for member in 0..group {
                 let q_row = request * args.query_heads + kv_head * group + member;
                 let q = &args.q[q_row * d..][..d];
@@ -216,6 +223,15 @@ pub fn add_significance(
 /// `exp(from - to)`, with an empty part (negative infinity) weighing nothing.
 fn rescale(from: f32, to: f32) -> f32 {
     if from == f32::NEG_INFINITY { 0.0 } else { (from - to).exp() }
+}
+
+/// The page ids of one tier of list number `list` of `kv`.
+pub(super) fn tier_ids(kv: &PagedKv<'_>, list: usize, low: bool) -> Vec<i32> {
+    let table = &kv.page_table[list * kv.table_len..][..kv.table_len];
+    match low {
+        false => table.to_vec(),
+        true => table.iter().rev().copied().collect(),
+    }
 }
 
 /// The tokens of one KV head, cut into splits at page borders.

@@ -15,6 +15,7 @@
 //! | page writer, append, reader | [`write_prompt`], [`append_token`], [`read_tokens`] |
 //! | decode attention, merge of splits | [`decode_attention`], [`decode_partials`], [`merge_partials`] |
 //! | prepare, scan, commit; fork, copy of tails | [`PageState::rebalance`], [`PageState::fork`] |
+//! | planning of a decode step, insertion of its token | [`plan_step`], [`insert_token`] |
 //! | prefill attention | [`prefill_attention`], [`prompt_significance`] |
 
 mod basic;
@@ -24,6 +25,7 @@ mod manager;
 mod pages;
 mod prefill;
 mod quantize;
+mod step;
 #[cfg(test)]
 mod testing;
 
@@ -37,3 +39,4 @@ pub use manager::{Answer, PageShape, PageState};
 pub use pages::{PagedFormat, Token, append_token, read_token, read_tokens, write_prompt, write_token};
 pub use prefill::{PrefillArgs, PrefillOutput, prefill_attention, prompt_significance};
 pub use quantize::{Quantized, dequantize, quantize};
+pub use step::{HeadLists, Planned, StepArgs, insert_token, plan_step};

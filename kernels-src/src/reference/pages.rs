@@ -244,6 +244,12 @@ pub(super) fn page_mut<'a>(
     Ok(&mut arena[at..][..paged.layout.page_bytes() as usize])
 }
 
+/// One page of an arena, to read.
+pub(super) fn page<'a>(paged: &PagedFormat, arena: &'a [u8], page: i32) -> Result<&'a [u8], ReferenceError> {
+    let at = page_start(paged, arena.len(), page)?;
+    Ok(&arena[at..][..paged.layout.page_bytes() as usize])
+}
+
 fn page_start(paged: &PagedFormat, arena_bytes: usize, page: i32) -> Result<usize, ReferenceError> {
     let bytes = paged.layout.page_bytes() as usize;
     let pages = arena_bytes / bytes;

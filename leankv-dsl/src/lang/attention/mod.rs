@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | codec | [`Codec`] | how rows of keys or values are coded, and how attention works on the codes |
 //! | rows | [`Rows`], [`RowsMut`] | where codes and metadata of consecutive tokens lie, and how codes are packed |
-//! | KV operand | [`PagedKv`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
+//! | KV operand | [`PagedKv`], [`PagedKvMut`], [`LayeredKv`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
 //! | hooks | [`AttentionHooks`] | what a variant changes: query, key logits, mask, running state, output |
 //! | online softmax | [`OnlineSoftmax`] | running maximum, sum and output |
 //!
@@ -13,6 +13,7 @@
 mod codec;
 mod half16;
 mod hooks;
+mod layers;
 mod online;
 mod paged;
 mod rows;
@@ -21,6 +22,7 @@ mod stock;
 pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock, Tokens};
 pub use half16::{decode16, encode16, floor16, positive_scale16};
 pub use hooks::{AttentionHooks, Plain, Site};
+pub use layers::{LayeredKv, PagedKvMut};
 pub use online::OnlineSoftmax;
 pub use paged::{Block, PagedKv, Slots, Tier, TierLayout, Tiers, Work};
 pub use rows::{Rows, RowsMut};

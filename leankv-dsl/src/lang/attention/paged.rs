@@ -12,6 +12,7 @@ use crate::format::{Interleave, KvFormat, PageLayout, Segment, Tiering};
 use crate::ir::Loc;
 use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
 use crate::lang::control::{Iterable, Recorded, comptime, range};
+use crate::lang::element::Plain;
 use crate::lang::ops::{PtrMut, View};
 use crate::lang::record::{self, BAD_ARGUMENT};
 use crate::lang::tile::{Scalar, Tile, iota, lit};
@@ -169,6 +170,22 @@ impl Tier {
     pub fn layout(&self) -> &TierLayout {
         &self.layout
     }
+
+    /// Page `index` of this tier's list, from `table: [slots, kv_heads, table_len]`.
+    #[track_caller]
+    pub fn page_of(
+        &self,
+        table: View<i32, 3>,
+        slot: Scalar<i32>,
+        head: Scalar<i32>,
+        index: Scalar<i32>,
+    ) -> Scalar<i32> {
+        let entry = match self.low {
+            false => index,
+            true => table.extent(2).cast::<i32>() - 1 - index,
+        };
+        table.get([slot, head, entry])
+    }
 }
 
 impl std::fmt::Debug for Tier {
@@ -199,10 +216,10 @@ pub struct Work {
 ///   with another request, which are read and never written.
 #[derive(Clone, Copy, Debug)]
 pub struct PagedKv {
-    arena: PtrMut<u8>,
-    slots: View<i32, 1>,
-    table: View<i32, 3>,
-    lengths: View<i32, 3>,
+    pub(super) arena: PtrMut<u8>,
+    pub(super) slots: View<i32, 1>,
+    pub(super) table: View<i32, 3>,
+    pub(super) lengths: View<i32, 3>,
 }
 
 impl KernelArg for PagedKv {
@@ -231,7 +248,7 @@ pub struct Block<'t> {
 }
 
 impl PagedKv {
-    /// The slot of request number `request` of this launch.
+    /// The slot of request number `request` of this launch; negative for a request that is left out, which then has no tokens.
     #[track_caller]
     pub fn slot(&self, request: Scalar<i32>) -> Scalar<i32> {
         self.slots.get([request])
@@ -240,13 +257,19 @@ impl PagedKv {
     /// The number of tokens of a tier.
     #[track_caller]
     pub fn length(&self, at: Work, low: bool) -> Scalar<i32> {
-        self.lengths.get([at.slot, at.head, lit(i32::from(low))])
+        self.count(at, i32::from(low))
     }
 
     /// The number of a tier's frozen tokens: the first of its list, which belong to other requests too.
     #[track_caller]
     pub fn frozen(&self, at: Work, low: bool) -> Scalar<i32> {
-        self.lengths.get([at.slot, at.head, lit(2 + i32::from(low))])
+        self.count(at, 2 + i32::from(low))
+    }
+
+    #[track_caller]
+    fn count(&self, at: Work, column: i32) -> Scalar<i32> {
+        let count = self.lengths.get([at.slot.max(0), at.head, lit(column)]);
+        at.slot.ge(0).select(count, 0)
     }
 
     /// The tier's blocks in this split: a recorded loop, `stages` deep.
@@ -284,11 +307,7 @@ impl PagedKv {
             1 => (number, lit(0)),
             _ => (number / per_page, number % per_page),
         };
-        let entry = match tier.low {
-            false => index,
-            true => self.table.extent(2).cast::<i32>() - 1 - index,
-        };
-        let page = self.table.get([at.slot, at.head, entry]).cast::<i64>();
+        let page = tier.page_of(self.table, at.slot, at.head, index).cast::<i64>();
         let page = self.arena.byte_add(page * i64::from(layout.page.page_bytes()));
         let slot = part * layout.block as i32;
         let first = index * layout.tokens() as i32 + slot;
@@ -361,13 +380,23 @@ impl Block<'_> {
         self.tokens.positions
     }
 
-    /// Adds to the tokens' significance. Programs of one (request, KV head) must not do it at the same time for one page.
+    /// The tokens' accumulated significance, `[block]`; zero where there is none.
     #[track_caller]
-    pub fn add_significance(&self, step: Tile<f32, 1>) {
+    pub fn significance(&self) -> Tile<f32, 1> {
+        let at = self.words(self.tier.layout.page.significance()).cast::<f32>();
+        at.load_masked(iota(self.tier.layout.block), self.valid)
+    }
+
+    /// Adds to the tokens' significance. Programs of one (request, KV head) must not do it at the same time for one page.
+    ///
+    /// The first `frozen` tokens of the list are left as they are: their pages are shared with other requests.
+    #[track_caller]
+    pub fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) {
         let at = self.words(self.tier.layout.page.significance()).cast::<f32>();
         let slots = iota(self.tier.layout.block);
-        let sum = at.load_masked(slots, self.valid) + step;
-        at.store_masked(slots, sum, self.valid);
+        let own = self.valid & slots.ge(frozen - self.first);
+        let sum = at.load_masked(slots, own) + step;
+        at.store_masked(slots, sum, own);
     }
 }
 
@@ -408,6 +437,60 @@ impl<'t> Slots<'t> {
             meta: layout.locate(self.page, self.slot, meta),
             form: layout.form(keys, self.valid, self.count),
         }
+    }
+
+    /// The tokens' positions and KV head, as codecs want them.
+    #[track_caller]
+    pub fn tokens(&self, head: Scalar<i32>) -> Tokens {
+        let layout = &self.tier.layout;
+        let at = layout.locate(self.page, self.slot, layout.page.positions()).cast::<i32>();
+        Tokens { positions: at.load_masked(iota(self.count), self.valid), head }
+    }
+
+    /// The tokens' significance, `[count]`.
+    #[track_caller]
+    pub fn significance(&self) -> Tile<f32, 1> {
+        let layout = &self.tier.layout;
+        let at = layout.locate(self.page, self.slot, layout.page.significance()).cast::<f32>();
+        at.load_masked(iota(self.count), self.valid)
+    }
+
+    /// Decodes keys and values, `[count, head_dim]` each, of these tokens.
+    #[track_caller]
+    pub fn load(&self, tokens: Tokens) -> (Tile<f32, 2>, Tile<f32, 2>) {
+        let rows = |keys: bool| {
+            let RowsMut { codes, meta, form } = self.rows(keys);
+            Rows { codes: read(codes), meta: read(meta), form, tokens }
+        };
+        (self.tier.keys.decode(&rows(true)), self.tier.values.decode(&rows(false)))
+    }
+
+    /// Takes over what the slots `from`, of the same tier and number, hold, byte by byte.
+    #[track_caller]
+    pub fn copy_from(&self, from: &Slots<'_>) {
+        for segment in self.tier.layout.page.segments() {
+            let bytes = segment.row_bytes as usize;
+            let at = |slots: &Slots<'_>| slots.tier.layout.locate(slots.page, slots.slot, segment);
+            let (to, from) = (at(self), at(from));
+            match (bytes, segment.row_align) {
+                (0, _) => {}
+                _ if bytes.is_multiple_of(4) && segment.row_align >= 4 => {
+                    self.copy_words::<u32>(to.cast(), from.cast(), bytes / 4);
+                }
+                _ if bytes.is_multiple_of(2) && segment.row_align >= 2 => {
+                    self.copy_words::<u16>(to.cast(), from.cast(), bytes / 2);
+                }
+                _ => self.copy_words::<u8>(to, from, bytes),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn copy_words<W: Plain>(&self, to: PtrMut<W>, from: PtrMut<W>, words: usize) {
+        let rows = iota(self.count) * words as i32;
+        let offsets = rows.expand_dims(1) + iota(words).expand_dims(0);
+        let valid = self.valid.expand_dims(1);
+        to.store_masked(offsets, from.load_masked(offsets, valid), valid);
     }
 
     /// Encodes and writes keys and values `[count, head_dim]` of these tokens, their significance `[count]` and positions.

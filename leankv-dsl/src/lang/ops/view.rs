@@ -431,6 +431,33 @@ macro_rules! view {
 view!(View Ptr ViewTile);
 view!(ViewMut PtrMut ViewTileMut);
 
+macro_rules! slices {
+    ($view:ident $($rank:literal -> $down:literal)*) => {$(
+        impl<E: Plain> $view<E, $rank> {
+            /// The part at `index` along `axis`: one dimension less. `index` must lie inside.
+            #[track_caller]
+            pub fn at<I: Index>(self, axis: usize, index: Scalar<I>) -> $view<E, $down> {
+                let loc = Loc::caller();
+                let along = super::shape::axis("at", axis, $rank, loc).map_or(0, usize::from);
+                let index = index64::<I>(index, loc);
+                let offset = match self.dims.strides[along] {
+                    Some(stride) => binary(BinaryOp::Mul, index, stride, loc),
+                    None => index,
+                };
+                let kept = |i: usize| if i < along { i } else { i + 1 };
+                let mut dims = Dims { extents: [Handle::poison(); $down], strides: [None; $down] };
+                for i in 0..$down {
+                    dims.extents[i] = self.dims.extents[kept(i)];
+                    dims.strides[i] = self.dims.strides[kept(i)];
+                }
+                $view { ptr: self.ptr.add(Scalar::<i64>::new(offset)), dims }
+            }
+        }
+    )*};
+}
+slices!(View 2 -> 1 3 -> 2 4 -> 3 5 -> 4);
+slices!(ViewMut 2 -> 1 3 -> 2 4 -> 3 5 -> 4);
+
 impl<const R: usize> Dims<R> {
     fn offset<I: Index>(&self, at: [Scalar<I>; R], loc: Loc) -> Handle {
         let mut sum = int64(0, loc);

@@ -1,0 +1,242 @@
+//! Planning a decode step.
+
+use leankv_dsl::format::{KvFormat, Tiering};
+use leankv_dsl::lang::attention::{Codecs, LayeredKv, PagedKv, Tier, Tiers, Work};
+use leankv_dsl::lang::*;
+
+use crate::policy::{Candidate, Counting, HeadFacts, Policies, PolicySpec, StepFacts};
+
+/// Specialisation of [`plan_step`](fn@plan_step).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
+#[spec(valid = |s| s.chunk >= 1 && s.window >= 1 && s.sinks >= 0)]
+pub struct PlanSpec {
+    /// Formats of the tiers, such as `K8V4/K4V2`.
+    #[spec(default = two_tiers(), values = [two_tiers(), Tiering::single(two_tiers().high)])]
+    pub tiering: Tiering,
+    /// Elements of a vector.
+    #[spec(default = 128)]
+    pub head_dim: usize,
+    /// Bytes of a page.
+    #[spec(default = 6784)]
+    pub page_bytes: usize,
+    /// Tokens that are looked at together.
+    #[spec(default = 32)]
+    pub block: usize,
+    /// Which tokens stay, in which tier.
+    #[spec(default = PolicySpec::default(), values = PolicySpec::ALL)]
+    pub policy: PolicySpec,
+    /// Tokens of the recent window, that of the step included: always high.
+    #[spec(default = 64)]
+    pub window: i32,
+    /// Attention sinks: tokens at positions `0..sinks` are always high.
+    #[spec(default = 0)]
+    pub sinks: i32,
+    /// Tokens of a chunk of a prompt.
+    #[spec(default = 512)]
+    pub chunk: usize,
+    /// How many of a chunk's last queries count towards significance.
+    #[spec(default = 64)]
+    pub window_q: usize,
+}
+
+/// The tiering that LeanKV uses most.
+pub(super) fn two_tiers() -> Tiering {
+    let format = |key, value| KvFormat::affine(key, value).expect("these widths exist");
+    Tiering::two(format(8, 4), format(4, 2))
+}
+
+/// The least significant token of every lane.
+#[derive(Clone, Copy, Debug, Carry)]
+struct Least {
+    sig: Tile<f32, 1>,
+    position: Tile<i32, 1>,
+    index: Tile<i32, 1>,
+}
+
+/// The token that leaves the window, in its lane.
+#[derive(Clone, Copy, Debug, Carry)]
+struct Leaving {
+    sig: Tile<f32, 1>,
+    index: Tile<i32, 1>,
+}
+
+/// A candidate and its number in its list; -1 where there is none.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    candidate: Candidate,
+    index: Scalar<i32>,
+}
+
+impl Found {
+    #[track_caller]
+    fn new(sig: Scalar<f32>, index: Scalar<i32>) -> Found {
+        Found { candidate: Candidate { sig, exists: index.ge(0) }, index }
+    }
+
+    #[track_caller]
+    fn none() -> Found {
+        Found::new(lit(0.0), lit(-1))
+    }
+}
+
+impl Least {
+    #[track_caller]
+    fn new(lanes: usize) -> Least {
+        Least {
+            sig: Tile::full([lanes], f32::INFINITY),
+            position: Tile::full([lanes], i32::MAX),
+            index: Tile::full([lanes], -1),
+        }
+    }
+
+    /// The least of all lanes; of equals, the one at the lowest position.
+    #[track_caller]
+    fn found(self) -> Found {
+        let sig = self.sig.reduce_min(0);
+        let position = self.sig.eq(sig).select(self.position, i32::MAX).reduce_min(0);
+        let here = self.sig.eq(sig) & self.position.eq(position);
+        Found::new(sig, here.select(self.index, -1).reduce_max(0))
+    }
+}
+
+impl Leaving {
+    #[track_caller]
+    fn found(self) -> Found {
+        let index = self.index.reduce_max(0);
+        let sig = self.index.eq(index).select(self.sig, f32::NEG_INFINITY);
+        Found::new(sig.reduce_max(0), index)
+    }
+}
+
+/// The request's place in its sequence.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    position: Scalar<i32>,
+    prompt: Scalar<i32>,
+}
+
+/// The least significant token of a tier's list, and the one that leaves the window, among those that may change.
+#[device]
+fn search(spec: &PlanSpec, kv: PagedKv, at: Work, tier: &Tier, now: Now, leaves: bool) -> (Found, Found) {
+    let lanes = spec.block;
+    let counting = Counting::new(spec.chunk, spec.window_q);
+    let queries = counting.before_tile(now.position, now.prompt);
+    let prompt = now.prompt.splat([lanes]);
+    let last = now.position - spec.window;
+    let frozen = kv.frozen(at, tier.is_low());
+    let mut least = Least::new(lanes);
+    let mut leaving = Leaving { sig: Tile::full([lanes], f32::NEG_INFINITY), index: Tile::full([lanes], -1) };
+    for block in kv.blocks(at, tier, 1) {
+        let positions = block.positions();
+        let index = block.first_token() + iota(lanes);
+        let counted = queries - counting.before_tile(positions, prompt);
+        let own = block.valid() & index.ge(frozen) & counted.gt(0);
+        let may = own & positions.le(last) & positions.ge(spec.sinks);
+        let sig = block.significance() / counted.max(1).cast::<f32>();
+        let less = sig.lt(least.sig) | (sig.eq(least.sig) & positions.lt(least.position));
+        least.sig = (may & less).select(sig, least.sig);
+        least.position = (may & less).select(positions, least.position);
+        least.index = (may & less).select(index, least.index);
+        if comptime(leaves) {
+            let leaves = may & positions.eq(last);
+            leaving.sig = leaves.select(sig, leaving.sig);
+            leaving.index = leaves.select(index, leaving.index);
+        }
+    }
+    let leaving = if comptime(leaves) { leaving.found() } else { Found::none() };
+    (least.found(), leaving)
+}
+
+/// Decides what a decode step does to every (request, layer, KV head), from the significance of before the step.
+///
+/// * Shapes: `positions` is `[requests]`, the positions of the new tokens, and `prompts` is `[requests]`, the lengths of the prompts;
+///   `thresholds` is `[slots, layers, kv_heads, 2]`, high and low; `kv` holds all layers; `plan` is `[requests, layers, kv_heads, 8]`, one
+///   [`StepPlan`](super::StepPlan) each; `target` is `[requests, layers, kv_heads, 2]`, the pages of either tier that carrying the plan out
+///   needs, -1 for a request that is left out (a negative slot).
+/// * Grid: `[kv_heads, layers, requests]`.
+/// * Values: candidates are the tokens outside of window and sinks that are not frozen and for which a query has counted; of equally
+///   significant ones the first in the sequence. A significance that is no number is no candidate. Pages that a step empties are still
+///   in its target, since a move may read them; the next step's target is without them.
+/// * Errors: formats that do not fit the page are refused at specialisation.
+/// * Source: LeanKV, decode phase; the policies say which rule.
+#[kernel(warps = 1)]
+pub fn plan_step<C: Codecs, P: Policies>(
+    #[comptime] spec: PlanSpec,
+    positions: View<i32, 1>,
+    prompts: View<i32, 1>,
+    thresholds: View<f32, 4>,
+    kv: LayeredKv,
+    plan: ViewMut<i32, 4>,
+    target: ViewMut<i32, 4>,
+    codecs: C,
+    policies: P,
+) {
+    let tiers = Tiers::new(&codecs, &spec.tiering, spec.head_dim, spec.page_bytes, spec.block);
+    let Some(tiers) = tiers else { return };
+    let policy = policies.policy(&spec.policy);
+    let needs = policy.needs();
+    let (head, layer, request) = (program_id(0), program_id(1), program_id(2));
+    let kv = kv.layer(layer);
+    let slot = kv.slot(request);
+    let at = Work { head, slot, split: lit(0), splits: 1 };
+    let now = Now { position: positions.get([request]), prompt: prompts.get([request]) };
+
+    let (mut least_high, mut leaving) = (Found::none(), Found::none());
+    if needs.least_high || needs.leaving {
+        (least_high, leaving) = search(&spec, kv, at, tiers.high(), now, needs.leaving);
+    }
+    let least_low = match tiers.low() {
+        Some(tier) if needs.least_low => search(&spec, kv, at, tier, now, false).0,
+        _ => Found::none(),
+    };
+    let threshold = |column: i32| thresholds.get([slot.max(0), layer, head, lit(column)]);
+    let (len_high, len_low) = (kv.length(at, false), kv.length(at, true));
+    let action = policy.step(&StepFacts {
+        head: HeadFacts {
+            a_high: threshold(0),
+            a_low: threshold(1),
+            tokens: now.position + 1,
+            has_low: tiers.low().is_some(),
+        },
+        len_high,
+        len_low,
+        least_high: least_high.candidate,
+        leaving: leaving.candidate,
+        least_low: least_low.candidate,
+    });
+
+    // A policy that names a candidate which does not exist, or a tier, changes nothing.
+    let chosen: Scalar<i32> = action.victim.eq(2).select(leaving.index, -1);
+    let chosen: Scalar<i32> = action.victim.eq(1).select(least_high.index, chosen);
+    let victim = match tiers.low() {
+        Some(_) => chosen,
+        None => action.demote.select(-1, chosen),
+    };
+    let demote = victim.ge(0) & action.demote;
+    let evict = action.evict_low & least_low.index.ge(0);
+    let new: Scalar<i32> = victim.ge(0).select(victim, len_high);
+    let next_high: Scalar<i32> = victim.ge(0).select(len_high, len_high + 1);
+    let place: Scalar<i32> = evict.select(least_low.index, len_low);
+    let low: Scalar<i32> = demote.select(place, -1);
+    let hole: Scalar<i32> = (evict & !demote).select(least_low.index, -1);
+    let moves = hole.ge(0) & hole.lt(len_low - 1);
+    let source: Scalar<i32> = moves.select(len_low - 1, -1);
+    let grown: Scalar<i32> = (demote & !evict).select(len_low + 1, len_low);
+    let next_low: Scalar<i32> = (evict & !demote).select(len_low - 1, grown);
+
+    let active = slot.ge(0);
+    let new: Scalar<i32> = active.select(new, -1);
+    let row = [new, victim, demote.select(1, 0), low, hole, source, next_high, next_low];
+    for (column, value) in row.into_iter().enumerate() {
+        plan.set([request, layer, head, lit(column as i32)], value);
+    }
+    for (tier, before, after) in [(Some(tiers.high()), len_high, next_high), (tiers.low(), len_low, next_low)]
+    {
+        let pages = match tier {
+            Some(tier) => before.max(after).cdiv(tier.layout().tokens() as i32),
+            None => lit(0),
+        };
+        let column = i32::from(tier.is_none_or(Tier::is_low));
+        target.set([request, layer, head, lit(column)], active.select::<i32>(pages, -1));
+    }
+}

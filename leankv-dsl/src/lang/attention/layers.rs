@@ -1,0 +1,99 @@
+//! The paged cache of all layers, and that of one layer to write.
+
+use super::paged::{PagedKv, Slots, Tier};
+use crate::format::PageLayout;
+use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
+use crate::lang::ops::{PtrMut, View, ViewMut};
+use crate::lang::tile::{Scalar, Tile, lit};
+
+/// The paged cache of all layers as kernel parameters: as [`PagedKv`], where `table` is `[slots, layers, kv_heads, table_len]` and
+/// `lengths` is `[slots, layers, kv_heads, 4]`.
+#[derive(Clone, Copy, Debug)]
+pub struct LayeredKv {
+    arena: PtrMut<u8>,
+    slots: View<i32, 1>,
+    table: View<i32, 4>,
+    lengths: View<i32, 4>,
+}
+
+/// The paged cache of one layer as kernel parameters, to write: as [`PagedKv`], and the lengths can be set.
+#[derive(Clone, Copy, Debug)]
+pub struct PagedKvMut {
+    arena: PtrMut<u8>,
+    slots: View<i32, 1>,
+    table: View<i32, 3>,
+    lengths: ViewMut<i32, 3>,
+}
+
+#[track_caller]
+fn arena(scope: &mut ArgScope, name: &str) -> PtrMut<u8> {
+    let align = ArgOptions::new().align(PageLayout::ARENA_ALIGN as usize);
+    PtrMut::declare(scope, &format!("{name}.arena"), align)
+}
+
+#[track_caller]
+fn field<T: KernelArg>(scope: &mut ArgScope, name: &str, field: &str) -> T {
+    T::declare(scope, &format!("{name}.{field}"), ArgOptions::new())
+}
+
+impl KernelArg for LayeredKv {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, _: ArgOptions) -> Self {
+        LayeredKv {
+            arena: arena(scope, name),
+            slots: field(scope, name, "slots"),
+            table: field(scope, name, "table"),
+            lengths: field(scope, name, "lengths"),
+        }
+    }
+}
+
+impl KernelArg for PagedKvMut {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, _: ArgOptions) -> Self {
+        PagedKvMut {
+            arena: arena(scope, name),
+            slots: field(scope, name, "slots"),
+            table: field(scope, name, "table"),
+            lengths: field(scope, name, "lengths"),
+        }
+    }
+}
+
+impl LayeredKv {
+    /// The cache of one layer.
+    #[track_caller]
+    pub fn layer(&self, layer: Scalar<i32>) -> PagedKv {
+        let (table, lengths) = (self.table.at(1, layer), self.lengths.at(1, layer));
+        PagedKv { arena: self.arena, slots: self.slots, table, lengths }
+    }
+}
+
+impl PagedKvMut {
+    /// The slot of request number `request` of this launch; negative for a request that is left out.
+    #[track_caller]
+    pub fn slot(&self, request: Scalar<i32>) -> Scalar<i32> {
+        self.slots.get([request])
+    }
+
+    /// The place of token number `index` of a tier's list, whose page is there.
+    #[track_caller]
+    pub fn place<'t>(
+        &self,
+        slot: Scalar<i32>,
+        head: Scalar<i32>,
+        tier: &'t Tier,
+        index: Scalar<i32>,
+    ) -> Slots<'t> {
+        let tokens = tier.layout().tokens() as i32;
+        let page = tier.page_of(self.table, slot, head, index / tokens);
+        Slots::new(tier, self.arena, page, index % tokens, 1, Tile::full([1], true))
+    }
+
+    /// Sets the lengths of both lists.
+    #[track_caller]
+    pub fn set_lengths(&self, slot: Scalar<i32>, head: Scalar<i32>, high: Scalar<i32>, low: Scalar<i32>) {
+        self.lengths.set([slot, head, lit(0)], high);
+        self.lengths.set([slot, head, lit(1)], low);
+    }
+}
