@@ -7,6 +7,8 @@ pub struct Checks {
     pub uninit_shared: bool,
     /// Reads of global memory that neither the host nor a kernel wrote.
     pub uninit_global: bool,
+    /// Reads of registers that the lane never wrote.
+    pub uninit_registers: bool,
     /// Unordered conflicting accesses to shared memory within a block.
     pub shared_races: bool,
     /// Unordered conflicting accesses to global memory by different blocks.
@@ -26,6 +28,7 @@ impl Checks {
     pub const ALL: Checks = Checks {
         uninit_shared: true,
         uninit_global: true,
+        uninit_registers: true,
         shared_races: true,
         global_races: true,
         barriers: true,
@@ -37,6 +40,7 @@ impl Checks {
     pub const NONE: Checks = Checks {
         uninit_shared: false,
         uninit_global: false,
+        uninit_registers: false,
         shared_races: false,
         global_races: false,
         barriers: false,

@@ -1,5 +1,6 @@
 //! Errors of parsing, launching and executing.
 
+use crate::finding::Finding;
 use thiserror::Error;
 
 /// PTX text that is not valid, or that this machine does not support.
@@ -116,12 +117,28 @@ pub enum FaultKind {
 
 /// A hard fault: the launch stopped here.
 #[derive(Clone, Debug, PartialEq, Eq, Error, serde::Serialize)]
-#[error("{kind}\n  at {site}")]
 pub struct Fault {
     /// What happened.
     pub kind: FaultKind,
     /// Where.
     pub site: Site,
+    /// What the checks had found when the launch stopped; often the cause.
+    pub findings: Vec<Finding>,
+    /// Distinct findings beyond [`Config::max_findings`](crate::Config::max_findings).
+    pub findings_dropped: u64,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\n  at {}", self.kind, self.site)?;
+        if !self.findings.is_empty() {
+            write!(f, "\nfound before it:")?;
+        }
+        for finding in &self.findings {
+            write!(f, "\n{finding}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Errors of the machine's host-side functions.

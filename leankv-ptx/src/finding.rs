@@ -16,6 +16,10 @@ pub enum FindingKind {
     UninitShared,
     /// A read of global memory that nothing wrote.
     UninitGlobal,
+    /// A read of a register that the lane never wrote. An error where the value steers execution (address, guard,
+    /// membermask, barrier number, branch index); elsewhere benign, because compilers read registers of undefined
+    /// value whose result they then select away or leave in lanes that nobody reads.
+    UninitRegister,
     /// A barrier reached by part of a warp.
     BarrierDivergence,
     /// Threads meet at one barrier with different parameters.
@@ -51,6 +55,8 @@ pub enum Severity {
 pub struct Party {
     /// `read` or `write`.
     pub access: &'static str,
+    /// Function the instruction stands in.
+    pub function: String,
     /// PTX line of its instruction, from 1; 0 if unknown.
     pub ptx_line: u32,
     /// `file:line` of the source.
@@ -91,6 +97,9 @@ impl std::fmt::Display for Finding {
         write!(f, "\n  {}", self.site)?;
         if let Some(o) = &self.other {
             write!(f, "\n  against {} at PTX line {}", o.access, o.ptx_line)?;
+            if o.function != self.site.function {
+                write!(f, " in {}", o.function)?;
+            }
             if let Some(s) = &o.source {
                 write!(f, ", source {s}")?;
             }

@@ -543,7 +543,9 @@ impl Machine {
             sync: Default::default(),
         };
         let (worker, fault) = grid::run(&launch);
-        if let Some(f) = fault {
+        if let Some(mut f) = fault {
+            f.findings_dropped = worker.findings.dropped;
+            f.findings = worker.findings.map.into_values().collect();
             return Err(Error::Fault(f));
         }
         let mut out = Counters { blocks: worker.blocks, shared_bytes: real, ..Counters::default() };

@@ -229,7 +229,7 @@ fn named_barriers_order_only_their_participants() {
 #[test]
 fn blocks_race_on_global_memory_unless_ordered() {
     clean("st.global.u32 [%rd2], %tid;", 1, 32);
-    let f = finds("st.global.u32 [%rd2], %tid;", 2, 32, FindingKind::GlobalRace);
+    let f = finds("st.global.u32 [%rd2], %cta;", 2, 32, FindingKind::GlobalRace);
     assert_eq!(f.other.unwrap().block, 0);
     clean("mad.wide.u32 %rd3, %cta, 128, %rd2;\n st.global.u32 [%rd3], %tid;", 4, 32);
     finds(
@@ -250,6 +250,92 @@ fn blocks_race_on_global_memory_unless_ordered() {
     assert!(report(&last(""), 4, 1).findings.iter().all(|f| f.kind == FindingKind::GlobalRace));
     assert!(!report(&last(""), 4, 1).is_clean());
     assert!(!report(&last("membar.cta;"), 4, 1).is_clean());
+}
+
+#[test]
+fn blocks_may_store_the_same_bits_to_one_place() {
+    let f = finds("st.global.u32 [%rd2], %tid;", 2, 32, FindingKind::GlobalRace);
+    assert_eq!(f.severity, Severity::Benign, "{f}");
+    assert!(report("st.global.u32 [%rd2], %tid;", 2, 32).is_clean());
+    let f = finds("st.global.u32 [%rd2], %cta;", 2, 32, FindingKind::GlobalRace);
+    assert_eq!(f.severity, Severity::Error, "{f}");
+    // Bytes of one word are judged each for itself.
+    let bytes = "cvt.u64.u32 %rd3, %cta;\n add.u64 %rd3, %out, %rd3;\n mov.u32 %r2, 9;\n st.global.u8 [%out], %r2;\n st.global.u8 [%rd3+1], %cta;";
+    assert!(report(bytes, 2, 1).is_clean());
+    // A read is no store of the same bits, nor is an atomic.
+    let read = "ld.global.u32 %r1, [%in];\n st.global.u32 [%in], %r1;";
+    assert!(!report(read, 2, 1).is_clean());
+    let atomic = "setp.eq.u32 %p0, %cta, 0;\n @%p0 st.global.u32 [%in], 5;\n @!%p0 atom.global.exch.b32 %r1, [%in], 5;";
+    assert!(!report(atomic, 2, 1).is_clean());
+}
+
+#[test]
+fn reads_of_registers_that_the_lane_never_wrote() {
+    // A value may still be thrown away; what steers execution may not.
+    let f = finds("add.u32 %r1, %r5, 1;", 1, 32, FindingKind::UninitRegister);
+    assert_eq!(f.severity, Severity::Benign);
+    assert!(f.message.contains("%r5"), "{f}");
+    let steers = [
+        "@%p5 mov.u32 %r1, 0;",
+        "ld.shared.u32 %r1, [%r5];",
+        "mov.pred %p1, %p5;\n vote.sync.ballot.b32 %r1, %p1, %r5;",
+        "bar.sync %r5;",
+    ];
+    for body in steers {
+        let errors = match Run::new(Config::default()).go(body, 1, 32) {
+            Ok(r) => r.errors().cloned().collect::<Vec<_>>(),
+            Err(Error::Fault(f)) => f.findings.clone(),
+            Err(e) => panic!("{e}"),
+        };
+        let found =
+            errors.iter().find(|f| f.kind == FindingKind::UninitRegister && f.severity == Severity::Error);
+        assert!(found.is_some_and(|f| f.message.contains("5,")), "{body}: {errors:?}");
+    }
+    // Written under a guard, read by others; by the same; on one of two paths; around a loop.
+    let guarded = "setp.lt.u32 %p0, %tid, 8;\n @%p0 mov.u32 %r5, 1;\n";
+    let f = finds(&format!("{guarded} add.u32 %r1, %r5, 1;"), 1, 32, FindingKind::UninitRegister);
+    assert_eq!(f.site.lane, 8);
+    clean(&format!("{guarded} @%p0 add.u32 %r1, %r5, 1;"), 1, 32);
+    let path = |last: &str| format!("setp.lt.u32 %p0, %tid, 8;\n @%p0 bra L;\n mov.u32 %r5, 1;\nL:\n {last}");
+    assert_eq!(finds(&path("add.u32 %r1, %r5, 1;"), 1, 32, FindingKind::UninitRegister).site.lane, 0);
+    clean(&path("@!%p0 add.u32 %r1, %r5, 1;"), 1, 32);
+    let rounds = "mov.u32 %r1, 0;\nL:\n setp.eq.u32 %p0, %r1, 0;\n @%p0 mov.u32 %r5, 7;\n add.u32 %r1, %r1, %r5;\n setp.lt.u32 %p1, %r1, 30;\n @%p1 bra L;";
+    clean(rounds, 1, 32);
+    // Off: nothing.
+    let checks = leankv_ptx::Checks { uninit_registers: false, ..leankv_ptx::Checks::ALL };
+    let mut run = Run::new(Config { checks, ..Config::default() });
+    assert!(run.go("add.u32 %r1, %r5, 1;", 1, 32).unwrap().findings.is_empty());
+}
+
+#[test]
+fn a_race_with_another_function_names_its_line() {
+    let text = ".version 8.0\n.target sm_80\n.address_size 64\n.shared .align 4 .b8 s[128];\n\
+        .func put() {\n.reg .b32 %r<4>;\nmov.u32 %r1, %tid.x;\nst.shared.u32 [s], %r1;\nret;\n}\n\
+        .visible .entry k() {\n.reg .b32 %r<2>;\nmov.u32 %r0, %tid.x;\nadd.u32 %r0, %r0, 1;\n\
+        st.shared.u32 [s+64], %r0;\ncall put, ();\nld.shared.u32 %r1, [s];\nret;\n}\n";
+    let module = Module::parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let line = |what: &str| text.lines().position(|l| l.starts_with(what)).unwrap() as u32 + 1;
+    let shape = LaunchConfig { grid: [1, 1, 1], block: [64, 1, 1], dynamic_shared_bytes: 0 };
+    let r = Machine::new(Config::default()).launch(&module, "k", shape, &[]).unwrap();
+    let f = r.findings.iter().find(|f| f.site.opcode.starts_with("ld")).unwrap();
+    let other = f.other.as_ref().unwrap();
+    assert_eq!((f.site.function.as_str(), f.site.ptx_line), ("k", line("ld.shared")), "{f}");
+    assert_eq!((other.function.as_str(), other.ptx_line), ("put", line("st.shared.u32 [s]")), "{f}");
+    assert!(f.to_string().contains("in put"), "{f}");
+}
+
+#[test]
+fn a_fault_brings_the_findings_before_it() {
+    let mut run = Run::new(Config::default());
+    match run.go("ld.shared.u32 %r0, [s];\n trap;", 1, 32) {
+        Err(Error::Fault(f)) => {
+            assert_eq!(f.kind, FaultKind::Trap);
+            assert_eq!(f.findings.len(), 1);
+            assert_eq!(f.findings[0].kind, FindingKind::UninitShared);
+            assert!(f.to_string().contains("UninitShared"), "{f}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -429,7 +429,9 @@ pub enum Op {
         cache: CacheHint,
     },
     /// `ptr<T>, offsets, value [, mask]`. Two elements of one store to one address is an error (checked by the interpreter)
-    /// unless they store equal bits.
+    /// unless they store equal bits. The same holds between programs: of two stores to one byte that nothing orders, either
+    /// may come last, so they must store the same bits, and then are no race. A load that nothing orders after a store of
+    /// another program is a race whatever the bits, and so is an atomic beside a plain store.
     Store {
         /// Whether the last operand is a mask.
         masked: bool,

@@ -76,9 +76,10 @@ pub(crate) struct Failure {
 }
 
 /// Names of the checks that `SOFTCUDA_CHECKS` can list.
-const CHECKS: [(&str, fn(&mut ptx::Checks) -> &mut bool); 8] = [
+const CHECKS: [(&str, fn(&mut ptx::Checks) -> &mut bool); 9] = [
     ("uninit_shared", |checks| &mut checks.uninit_shared),
     ("uninit_global", |checks| &mut checks.uninit_global),
+    ("uninit_registers", |checks| &mut checks.uninit_registers),
     ("shared_races", |checks| &mut checks.shared_races),
     ("global_races", |checks| &mut checks.global_races),
     ("barriers", |checks| &mut checks.barriers),

@@ -18,7 +18,7 @@
 //! | `SOFTCUDA_SEED` | `0` | order of blocks, warps and, if deferred, of streams |
 //! | `SOFTCUDA_THREADS` | `0` (all cores), `1` (deterministic), ... | threads that run blocks |
 //! | `SOFTCUDA_DIVERGENCE` | `reconverge`, `independent` | lanes after a branch: together again, or each on its own |
-//! | `SOFTCUDA_CHECKS` | `all`, `none`, or a list of `uninit_shared`, `uninit_global`, `shared_races`, `global_races`, `barriers`, `async_copies`, `membermask`, `read_only` | checks while kernels run; bounds, alignment and lifetime are always checked |
+//! | `SOFTCUDA_CHECKS` | `all`, `none`, or a list of `uninit_shared`, `uninit_global`, `uninit_registers`, `shared_races`, `global_races`, `barriers`, `async_copies`, `membermask`, `read_only` | checks while kernels run; bounds, alignment and lifetime are always checked |
 //! | `SOFTCUDA_ON_FINDING` | `report`, `fail` | whether a finding that is no fault fails the launch (719) |
 //! | `SOFTCUDA_BUDGET` | unset | warp instructions after which a launch counts as endless (702) |
 //! | `SOFTCUDA_REPORT` | unset (standard error) | file for findings and faults, and for why calls failed |

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 /// Register widths. Eight-bit registers are kept as 16-bit ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Width {
     Pred,
     W16,
@@ -52,6 +52,21 @@ impl Width {
     }
 }
 
+/// What an instruction does with a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Write,
+    /// As a value, which may still be thrown away.
+    Value,
+    /// For what it cannot do without: an address, a membermask, a barrier's number.
+    Control,
+    /// As the guard, by the lanes that it turns off too.
+    Guard,
+}
+
+/// A register: width (which decides the file) and slot.
+pub(crate) type RegKey = (Width, u32);
+
 /// What a name stands for.
 #[derive(Clone, Debug)]
 pub(crate) enum Sym {
@@ -94,6 +109,9 @@ pub(crate) struct FuncBuilder {
     pub(crate) labels: Vec<Option<u32>>,
     pub(crate) local_bytes: u32,
     carry: Option<u32>,
+    /// Register uses of the instruction that is being decoded.
+    pub(crate) uses: Vec<(RegKey, Use)>,
+    pub(crate) reg_names: HashMap<RegKey, String>,
 }
 
 impl FuncBuilder {
@@ -112,6 +130,8 @@ impl FuncBuilder {
             // Offset 0 stays unused, so that a null local pointer is caught.
             local_bytes: 16,
             carry: None,
+            uses: Vec::new(),
+            reg_names: HashMap::new(),
         }
     }
 
@@ -149,6 +169,14 @@ impl FuncBuilder {
         let slot = *counter;
         *counter += step;
         slot
+    }
+
+    /// Notes a use of a register by the instruction that is being decoded.
+    pub(crate) fn note(&mut self, name: &str, width: Width, slot: u32, how: Use) {
+        // Registers of 16 bits live in the file of those of 32.
+        let key = (if width == Width::W16 { Width::W32 } else { width }, slot);
+        self.reg_names.entry(key).or_insert_with(|| name.to_string());
+        self.uses.push((key, how));
     }
 
     pub(crate) fn lookup(&mut self, name: &str) -> Option<Sym> {

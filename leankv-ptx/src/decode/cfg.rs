@@ -33,53 +33,74 @@ fn successors(ops: &[Op], guards: &[Guard], i: usize, out: &mut Vec<usize>) {
     }
 }
 
+/// Basic blocks of a function; the last one is its end, without instructions.
+pub(super) struct Blocks {
+    /// First instruction of each block.
+    pub(super) starts: Vec<usize>,
+    pub(super) succs: Vec<Vec<usize>>,
+    pub(super) preds: Vec<Vec<usize>>,
+    block_of: Vec<usize>,
+}
+
+impl Blocks {
+    pub(super) fn new(ops: &[Op], guards: &[Guard]) -> Blocks {
+        let n = ops.len();
+        let mut leader = vec![false; n + 1];
+        leader[0] = true;
+        leader[n] = true;
+        let mut succ = Vec::new();
+        for i in 0..n {
+            successors(ops, guards, i, &mut succ);
+            if succ.len() != 1 || succ[0] != i + 1 {
+                for s in &succ {
+                    leader[*s] = true;
+                }
+                leader[i + 1] = true;
+            }
+        }
+        let starts: Vec<usize> = (0..=n).filter(|i| leader[*i]).collect();
+        let mut block_of = vec![0usize; n + 1];
+        let mut b = 0;
+        for i in 0..=n {
+            if i > 0 && leader[i] {
+                b += 1;
+            }
+            block_of[i] = b;
+        }
+        let exit = starts.len() - 1;
+        let mut succs: Vec<Vec<usize>> = Vec::with_capacity(exit + 1);
+        let mut preds: Vec<Vec<usize>> = vec![Vec::new(); exit + 1];
+        for k in 0..exit {
+            let last = starts[k + 1] - 1;
+            successors(ops, guards, last, &mut succ);
+            let mut list: Vec<usize> = succ.iter().map(|s| block_of[*s]).collect();
+            list.sort_unstable();
+            list.dedup();
+            for s in &list {
+                preds[*s].push(k);
+            }
+            succs.push(list);
+        }
+        succs.push(Vec::new());
+        Blocks { starts, succs, preds, block_of }
+    }
+
+    /// Number of the last block, the function's end.
+    pub(super) fn exit(&self) -> usize {
+        self.starts.len() - 1
+    }
+}
+
 /// For each branch instruction the start of its immediate post-dominator block, [`END`] for the function's end;
 /// [`END`] for everything else.
-pub(crate) fn meeting_points(ops: &[Op], guards: &[Guard]) -> Vec<u32> {
+pub(super) fn meeting_points(ops: &[Op], blocks: &Blocks) -> Vec<u32> {
     let n = ops.len();
     let mut meet = vec![END; n];
     if n == 0 {
         return meet;
     }
-    // Basic blocks.
-    let mut leader = vec![false; n + 1];
-    leader[0] = true;
-    leader[n] = true;
-    let mut succ = Vec::new();
-    for i in 0..n {
-        successors(ops, guards, i, &mut succ);
-        if succ.len() != 1 || succ[0] != i + 1 {
-            for s in &succ {
-                leader[*s] = true;
-            }
-            leader[i + 1] = true;
-        }
-    }
-    let starts: Vec<usize> = (0..=n).filter(|i| leader[*i]).collect();
-    let mut block_of = vec![0usize; n + 1];
-    let mut b = 0;
-    for i in 0..=n {
-        if i > 0 && leader[i] {
-            b += 1;
-        }
-        block_of[i] = b;
-    }
-    let exit = starts.len() - 1;
-    let mut succs: Vec<Vec<usize>> = Vec::with_capacity(exit + 1);
-    let mut preds: Vec<Vec<usize>> = vec![Vec::new(); exit + 1];
-    for k in 0..exit {
-        let last = starts[k + 1] - 1;
-        successors(ops, guards, last, &mut succ);
-        let mut list: Vec<usize> = succ.iter().map(|s| block_of[*s]).collect();
-        list.sort_unstable();
-        list.dedup();
-        for s in &list {
-            preds[*s].push(k);
-        }
-        succs.push(list);
-    }
-    succs.push(Vec::new());
-
+    let Blocks { starts, succs, preds, block_of } = blocks;
+    let exit = blocks.exit();
     // Reverse post-order of the reversed graph, from the exit.
     let mut order = Vec::with_capacity(exit + 1);
     let mut seen = vec![false; exit + 1];

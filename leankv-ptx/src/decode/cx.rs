@@ -1,6 +1,6 @@
 //! What an instruction decoder sees: modifiers to consume and operands to resolve.
 
-use super::builder::{FuncBuilder, Sym, Width};
+use super::builder::{FuncBuilder, Sym, Use, Width};
 use super::op::{Addr, Initial, Op, Reg, Special};
 use crate::error::ParseError;
 use crate::syntax::ast::{Address, Expr, Instr, Operand};
@@ -132,9 +132,12 @@ impl<'a> Cx<'a, '_> {
         }
     }
 
-    fn reg_named(&mut self, name: &str) -> Res<(Width, u32)> {
+    fn reg_named(&mut self, name: &str, how: Use) -> Res<(Width, u32)> {
         match self.fb.lookup(name) {
-            Some(Sym::Reg(w, slot)) => Ok((w, slot)),
+            Some(Sym::Reg(w, slot)) => {
+                self.fb.note(name, w, slot, how);
+                Ok((w, slot))
+            }
             Some(_) => self.err(format!("`{name}` is not a register")),
             None => self.err(format!("`{name}` is not declared")),
         }
@@ -153,7 +156,7 @@ impl<'a> Cx<'a, '_> {
         match o {
             Operand::Sink => Ok(SINK),
             Operand::Name(n) => {
-                let (w, slot) = self.reg_named(n)?;
+                let (w, slot) = self.reg_named(n, Use::Write)?;
                 let want = Self::width_of(ty);
                 if !w.fits(want) {
                     return self.err(format!(
@@ -177,7 +180,7 @@ impl<'a> Cx<'a, '_> {
         match o {
             Operand::Sink => Ok(Reg::Sink),
             Operand::Name(n) => {
-                let (w, slot) = self.reg_named(n)?;
+                let (w, slot) = self.reg_named(n, Use::Write)?;
                 self.wide(n, w, slot, ty)
             }
             _ => self.err(format!("`{}` needs a register here", self.opcode())),
@@ -213,6 +216,7 @@ impl<'a> Cx<'a, '_> {
         if let Operand::Name(n) = o
             && let Some(Sym::Reg(w, slot)) = self.fb.lookup(n)
         {
+            self.fb.note(n, w, slot, Use::Value);
             return self.wide(n, w, slot, ty);
         }
         let slot = self.src_of(o, ty)?;
@@ -246,6 +250,7 @@ impl<'a> Cx<'a, '_> {
                             w.describe()
                         ));
                     }
+                    self.fb.note(n, w, slot, Use::Value);
                     Ok(slot)
                 }
                 Some(sym) => {
@@ -351,7 +356,7 @@ impl<'a> Cx<'a, '_> {
     pub(crate) fn pred_of(&mut self, o: &Operand) -> Res<u32> {
         match o {
             Operand::Not(inner) => Ok(self.pred_of(inner)? ^ 1),
-            Operand::Name(n) => match self.reg_named(n)? {
+            Operand::Name(n) => match self.reg_named(n, Use::Value)? {
                 (Width::Pred, slot) => Ok(slot << 1),
                 (w, _) => self.err(format!("`{n}` is a {} register, not a predicate", w.describe())),
             },
@@ -388,8 +393,11 @@ impl<'a> Cx<'a, '_> {
             return Ok(Addr { base: Reg::R64(slot), offset: 0 });
         };
         match self.fb.lookup(name) {
-            Some(Sym::Reg(Width::W64, slot)) => Ok(Addr { base: Reg::R64(slot), offset: a.offset }),
-            Some(Sym::Reg(Width::W32, slot)) => Ok(Addr { base: Reg::R32(slot), offset: a.offset }),
+            Some(Sym::Reg(w @ (Width::W64 | Width::W32), slot)) => {
+                self.fb.note(name, w, slot, Use::Control);
+                let base = if w == Width::W64 { Reg::R64(slot) } else { Reg::R32(slot) };
+                Ok(Addr { base, offset: a.offset })
+            }
             Some(Sym::Reg(w, _)) => {
                 self.err(format!("`{name}` is a {} register; an address needs 32 or 64 bits", w.describe()))
             }

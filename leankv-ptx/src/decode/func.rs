@@ -1,9 +1,9 @@
 //! One function: declarations, labels, instructions.
 
-use super::builder::{FuncBuilder, Sym, Width};
+use super::builder::{FuncBuilder, RegKey, Sym, Use, Width};
 use super::cx::{Cx, Res, full_name};
 use super::op::{Class, Guard, Op};
-use super::{Code, Formal, Globals, Info, ParamInfo, cfg, opcode, var_align, var_bytes};
+use super::{Code, Formal, Globals, Info, ParamInfo, cfg, defined, opcode, var_align, var_bytes};
 use crate::syntax::Pos;
 use crate::syntax::ast::{Func, Space, Stmt, StmtKind, Var};
 use crate::vm::regs::SINK;
@@ -15,6 +15,8 @@ pub(super) struct Body<'g> {
     guards: Vec<Guard>,
     info: Vec<Info>,
     loc: Option<(u64, u64)>,
+    /// Register uses of each instruction.
+    uses: Vec<Vec<(RegKey, Use)>>,
     /// Branches whose label numbers become instruction numbers at the end.
     label_uses: Vec<(usize, Pos)>,
 }
@@ -26,6 +28,7 @@ pub(super) fn decode(f: &Func, globals: &mut Globals) -> Res<Code> {
         ops: Vec::new(),
         guards: Vec::new(),
         info: Vec::new(),
+        uses: Vec::new(),
         loc: None,
         label_uses: Vec::new(),
     };
@@ -63,7 +66,13 @@ pub(super) fn decode(f: &Func, globals: &mut Globals) -> Res<Code> {
         body.push(Op::Ret, Guard::NONE, f.pos, "ret", Class::Branch);
         body.resolve_labels()?;
     }
-    let meet = cfg::meeting_points(&body.ops, &body.guards);
+    let blocks = cfg::Blocks::new(&body.ops, &body.guards);
+    let meet = cfg::meeting_points(&body.ops, &blocks);
+    let formal_regs = formals.iter().filter_map(|f| match f {
+        Formal::Reg(width, slot) => Some((*width, *slot)),
+        Formal::Mem { .. } => None,
+    });
+    let watch = defined::analyse(&blocks, &body.guards, &body.uses, formal_regs, &body.fb);
     let mut callees = Vec::new();
     let mut indirect = false;
     let mut partial_barriers = false;
@@ -95,6 +104,7 @@ pub(super) fn decode(f: &Func, globals: &mut Globals) -> Res<Code> {
         ops: body.ops,
         guards: body.guards,
         meet,
+        watch,
         info: body.info,
         n32: fb.n32,
         n64: fb.n64,
@@ -116,6 +126,20 @@ pub(super) fn decode(f: &Func, globals: &mut Globals) -> Res<Code> {
 
 fn sized(v: &Var) -> Res<u64> {
     var_bytes(v)?.ok_or_else(|| v.pos.err(format!("`{}` needs a size", v.name)))
+}
+
+/// Marks the uses of an instruction that steer execution.
+fn control_uses(op: &Op, uses: &mut [(RegKey, Use)]) {
+    let steers = |key: RegKey| match op {
+        Op::BrxIdx { .. } | Op::Bar(_) => true,
+        Op::Collective { mask: Some(mask), .. } => key == (Width::W32, *mask),
+        _ => false,
+    };
+    for (key, how) in uses {
+        if *how == Use::Value && steers(*key) {
+            *how = Use::Control;
+        }
+    }
 }
 
 impl Body<'_> {
@@ -146,6 +170,7 @@ impl Body<'_> {
     fn push(&mut self, op: Op, guard: Guard, pos: Pos, opcode: &str, class: Class) {
         self.ops.push(op);
         self.guards.push(guard);
+        self.uses.push(std::mem::take(&mut self.fb.uses));
         self.info.push(Info { pos, opcode: opcode.into(), class, loc: self.loc });
     }
 
@@ -221,7 +246,10 @@ impl Body<'_> {
                 let guard = match &i.guard {
                     None => Guard::NONE,
                     Some((name, negated)) => match cx.fb.lookup(name) {
-                        Some(Sym::Reg(Width::Pred, slot)) => Guard(slot << 1 | u32::from(*negated)),
+                        Some(Sym::Reg(Width::Pred, slot)) => {
+                            cx.fb.note(name, Width::Pred, slot, Use::Guard);
+                            Guard(slot << 1 | u32::from(*negated))
+                        }
                         Some(_) => {
                             return Err(i.pos.err(format!("guard `{name}` is not a predicate register")));
                         }
@@ -229,6 +257,7 @@ impl Body<'_> {
                     },
                 };
                 let (op, class) = opcode::decode(&mut cx, self.globals)?;
+                control_uses(&op, &mut self.fb.uses);
                 if matches!(op, Op::Bra { .. } | Op::BrxIdx { .. }) {
                     self.label_uses.push((self.ops.len(), i.pos));
                 }

@@ -10,6 +10,7 @@ mod builder;
 mod cfg;
 pub(crate) mod consts;
 pub(crate) mod cx;
+pub(crate) mod defined;
 mod func;
 pub(crate) mod op;
 mod opcode;
@@ -18,7 +19,7 @@ mod ops_memory;
 mod ops_warp;
 mod ops_wmma;
 
-pub(crate) use builder::{Sym, Width};
+pub(crate) use builder::{Sym, Use, Width};
 pub(crate) use ops_warp::element_bits;
 
 use crate::error::ParseError;
@@ -66,6 +67,7 @@ pub(crate) struct Code {
     /// Where diverged lanes meet again, per instruction; `u32::MAX` for "at the function's end".
     pub(crate) meet: Vec<u32>,
     pub(crate) info: Vec<Info>,
+    pub(crate) watch: defined::Watch,
     pub(crate) n32: u32,
     pub(crate) n64: u32,
     pub(crate) np: u32,

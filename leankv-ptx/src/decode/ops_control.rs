@@ -1,7 +1,7 @@
 //! Branches, calls and returns.
 
 use super::Globals;
-use super::builder::{Sym, Width};
+use super::builder::{Sym, Use, Width};
 use super::cx::{Cx, Res};
 use super::op::{Call, Callee, Class, Op, Pass, Reg};
 use crate::syntax::ast::Operand;
@@ -78,19 +78,22 @@ fn label(cx: &mut Cx<'_, '_>, i: usize) -> Res<u32> {
     }
 }
 
-fn pass(cx: &mut Cx<'_, '_>, o: &Operand) -> Res<Pass> {
+fn pass(cx: &mut Cx<'_, '_>, o: &Operand, how: Use) -> Res<Pass> {
     match o {
         Operand::Sink => Ok(Pass::Reg(Reg::Sink)),
         Operand::Name(n) => match cx.fb.lookup(n) {
             Some(Sym::FrameParam(offset, bytes) | Sym::Local(offset, bytes)) => {
                 Ok(Pass::Mem { offset, bytes })
             }
-            Some(Sym::Reg(w, slot)) => Ok(Pass::Reg(match w {
-                Width::W16 => Reg::R16(slot),
-                Width::W32 => Reg::R32(slot),
-                Width::W64 => Reg::R64(slot),
-                _ => return cx.err(format!("`{n}` cannot be passed to a function")),
-            })),
+            Some(Sym::Reg(w, slot)) => {
+                cx.fb.note(n, w, slot, how);
+                Ok(Pass::Reg(match w {
+                    Width::W16 => Reg::R16(slot),
+                    Width::W32 => Reg::R32(slot),
+                    Width::W64 => Reg::R64(slot),
+                    _ => return cx.err(format!("`{n}` cannot be passed to a function")),
+                }))
+            }
             Some(_) => cx.err(format!("`{n}` cannot be passed to a function")),
             None => cx.err(format!("`{n}` is not declared")),
         },
@@ -108,7 +111,7 @@ fn call(cx: &mut Cx<'_, '_>, globals: &Globals) -> Res<Op> {
     let mut rets = Vec::new();
     if let Operand::List(list) = cx.operand(0)? {
         for o in list {
-            rets.push(pass(cx, o)?);
+            rets.push(pass(cx, o, Use::Write)?);
         }
         at = 1;
     }
@@ -120,7 +123,7 @@ fn call(cx: &mut Cx<'_, '_>, globals: &Globals) -> Res<Op> {
         match cx.operand(at + 1)? {
             Operand::List(list) => {
                 for o in list {
-                    args.push(pass(cx, o)?);
+                    args.push(pass(cx, o, Use::Value)?);
                 }
             }
             _ => return cx.err("the arguments of `call` stand in parentheses"),
@@ -143,6 +146,7 @@ fn call(cx: &mut Cx<'_, '_>, globals: &Globals) -> Res<Op> {
             Callee::Direct(i)
         }
         Some(Sym::Reg(Width::W64, slot)) => {
+            cx.fb.note(name, Width::W64, slot, Use::Control);
             match cx.operand(at + 2) {
                 Ok(Operand::Name(n)) if matches!(cx.fb.lookup(n), Some(Sym::Prototype | Sym::Targets(_))) => {
                 }

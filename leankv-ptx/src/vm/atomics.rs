@@ -237,6 +237,7 @@ impl Ctx<'_> {
         let size = atom.ty.bytes();
         let bytes = size * u32::from(atom.count);
         let off = self.shared_offsets("shared atomic", m, a, bytes, at)?;
+        let instr = self.launch.number(at);
         for e in 0..usize::from(atom.count) {
             let step = e as u32 * size;
             let regs = &warp.frame(frame).regs;
@@ -247,7 +248,7 @@ impl Ctx<'_> {
             for l in lanes(m) {
                 let o = off[l] + step;
                 if self.shared.shadowed {
-                    let who = Actor { warp: at.warp, lane: l as u32, pc: at.pc };
+                    let who = Actor { warp: at.warp, lane: l as u32, instr };
                     let unit = size.min(4);
                     for part in 0..size / unit {
                         let p = o + part * unit;

@@ -138,6 +138,7 @@ impl Ctx<'_> {
         let frame = warp.new_frame(Frame {
             func,
             regs,
+            written: vec![0; code.watch.names.len()],
             local_base: base,
             caller: Some((g.frame, g.pc)),
             lanes: m,

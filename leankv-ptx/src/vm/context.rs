@@ -46,6 +46,19 @@ pub(crate) struct Launch<'a> {
 }
 
 impl Launch<'_> {
+    /// Number of an instruction among those of all functions.
+    #[inline(always)]
+    pub(crate) fn number(&self, at: At) -> u32 {
+        self.counter_base[at.func as usize] as u32 + at.pc
+    }
+
+    /// Function and program counter of a numbered instruction.
+    fn place(&self, number: u32) -> (usize, usize) {
+        // Functions without a body share their number with the next one.
+        let func = self.counter_base.partition_point(|base| *base <= number as usize).saturating_sub(1);
+        (func, number as usize - self.counter_base[func])
+    }
+
     pub(crate) fn threads(&self) -> u32 {
         self.block[0] * self.block[1] * self.block[2]
     }
@@ -116,7 +129,7 @@ impl Ctx<'_> {
 
     #[cold]
     pub(crate) fn fault(&self, kind: FaultKind, at: At, lane: u32) -> Box<Fault> {
-        Box::new(Fault { kind, site: self.site(at, lane) })
+        Box::new(Fault { kind, site: self.site(at, lane), findings: Vec::new(), findings_dropped: 0 })
     }
 
     /// Reports a finding.
@@ -142,6 +155,30 @@ impl Ctx<'_> {
         });
     }
 
+    /// Reports a read of a register that was never written, by its number in the function.
+    #[cold]
+    pub(crate) fn report_register(
+        &self,
+        worker: &mut Worker,
+        severity: Severity,
+        at: At,
+        lane: u32,
+        register: u32,
+        message: &str,
+    ) {
+        let kind = FindingKind::UninitRegister;
+        let key = (kind, severity, at.func, at.pc, register);
+        worker.findings.add(key, || Finding {
+            kind,
+            severity,
+            site: self.site(at, lane),
+            address: None,
+            message: message.to_string(),
+            other: None,
+            count: 1,
+        });
+    }
+
     /// Reports a race with an earlier access whose instruction is `other`.
     #[cold]
     #[allow(clippy::too_many_arguments)]
@@ -156,11 +193,11 @@ impl Ctx<'_> {
         message: &str,
         other: OtherSide,
     ) {
-        let key = (kind, severity, at.func, at.pc, other.pc);
+        let key = (kind, severity, at.func, at.pc, other.instr);
         worker.findings.add(key, || {
             let p = self.launch.program;
-            // Program counters of other functions are not on record; the kernel's own are the common case.
-            let info = p.funcs[at.func as usize].info.get(other.pc as usize);
+            let (func, pc) = self.launch.place(other.instr);
+            let info = p.funcs[func].info.get(pc);
             Finding {
                 kind,
                 severity,
@@ -169,6 +206,7 @@ impl Ctx<'_> {
                 message: message.to_string(),
                 other: Some(Party {
                     access: if other.write { "write" } else { "read" },
+                    function: p.funcs[func].name.clone(),
                     ptx_line: info.map_or(0, |i| i.pos.line),
                     source: info.and_then(|i| p.source(i.loc)),
                     block: other.block,
@@ -185,7 +223,8 @@ impl Ctx<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OtherSide {
     pub(crate) write: bool,
-    pub(crate) pc: u32,
+    /// Number of the instruction among those of all functions.
+    pub(crate) instr: u32,
     pub(crate) block: u32,
     pub(crate) warp: Option<u32>,
     pub(crate) lane: Option<u32>,

@@ -56,16 +56,17 @@ impl Ctx<'_> {
             self.count_global(w, i, part, &src, size, false, at);
             self.check_copy_source(w, i, part, &src, size, at);
         }
+        let instr = self.launch.number(at);
         for l in lanes(m) {
             if self.shared.shadowed {
-                let who = Actor { warp: at.warp, lane: l as u32, pc: at.pc };
+                let who = Actor { warp: at.warp, lane: l as u32, instr };
                 for e in 0..cp.bytes / 4 {
                     let o = dst[l] + 4 * e;
                     if let Some(t) = self.shared.check_write(o, 4, who, &self.clocks, true, false) {
                         self.shared_trouble(w, t, at, l as u32, o, true);
                     }
                 }
-                self.shared.set_pending(dst[l], cp.bytes, at.pc, true);
+                self.shared.set_pending(dst[l], cp.bytes, instr, true);
             }
         }
         warp.copies.push(PendingCopy {
@@ -142,6 +143,7 @@ impl Ctx<'_> {
 
     /// Moves the data of some lanes' copies, as writes of those lanes now.
     pub(crate) fn land(&mut self, warp: u32, c: &PendingCopy, due: u32) {
+        let instr = self.launch.number(At { func: c.func, pc: c.pc, warp });
         for l in lanes(due) {
             let mut data = [0u8; 16];
             let n = usize::from(c.src_bytes[l]);
@@ -165,8 +167,8 @@ impl Ctx<'_> {
             let o = c.dst[l] as usize;
             self.shared.bytes[o..o + c.bytes as usize].copy_from_slice(&data[..c.bytes as usize]);
             if self.shared.shadowed {
-                self.shared.set_pending(c.dst[l], c.bytes, c.pc, false);
-                let who = Actor { warp, lane: l as u32, pc: c.pc };
+                self.shared.set_pending(c.dst[l], c.bytes, instr, false);
+                let who = Actor { warp, lane: l as u32, instr };
                 for e in 0..c.bytes / 4 {
                     self.shared.record_write(c.dst[l] + 4 * e, 4, who, &self.clocks, false);
                 }

@@ -16,9 +16,11 @@ const RED_ZONE: u64 = 4096;
 /// Marks of which blocks touched a word, for the race check: one write and one read stamp.
 pub(crate) struct RaceShadow {
     pub(crate) write: Box<[AtomicU64]>,
+    /// The word's bits after the last write.
+    pub(crate) value: Box<[AtomicU32]>,
     pub(crate) read: Box<[AtomicU64]>,
-    pub(crate) write_pc: Box<[AtomicU32]>,
-    pub(crate) read_pc: Box<[AtomicU32]>,
+    pub(crate) write_instr: Box<[AtomicU32]>,
+    pub(crate) read_instr: Box<[AtomicU32]>,
 }
 
 pub(crate) struct Alloc {
@@ -94,6 +96,11 @@ impl Alloc {
         &self.data[(offset / 8) as usize]
     }
 
+    /// The word around an offset within the allocation.
+    pub(crate) fn word(&self, offset: u64) -> u32 {
+        self.atomic32(offset & !3).load(Relaxed)
+    }
+
     /// Whether `size` (1, 2, 4 or 8) aligned bytes are all written.
     #[inline(always)]
     pub(crate) fn is_init(&self, offset: u64, size: u32) -> bool {
@@ -133,7 +140,13 @@ impl Alloc {
     pub(crate) fn shadow(&self) -> &RaceShadow {
         self.race.get_or_init(|| {
             let n = (self.bytes as usize).div_ceil(4);
-            RaceShadow { write: zeroed(n), read: zeroed(n), write_pc: zeroed32(n), read_pc: zeroed32(n) }
+            RaceShadow {
+                write: zeroed(n),
+                value: zeroed32(n),
+                read: zeroed(n),
+                write_instr: zeroed32(n),
+                read_instr: zeroed32(n),
+            }
         })
     }
 

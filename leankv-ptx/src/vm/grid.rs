@@ -187,6 +187,7 @@ impl<'a> Block<'a> {
             warp.frames.push(Some(Frame {
                 func: launch.entry,
                 regs,
+                written: vec![0; code.watch.names.len()],
                 local_base: 0,
                 caller: None,
                 lanes: warp.lanes,

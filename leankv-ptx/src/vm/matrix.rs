@@ -72,8 +72,9 @@ impl Ctx<'_> {
             warp.frame_mut(frame).regs.put32(x.regs[j], m, &out);
         }
         if self.shared.shadowed {
+            let instr = self.launch.number(at);
             for l in lanes(used) {
-                let who = Actor { warp: at.warp, lane: l as u32, pc: at.pc };
+                let who = Actor { warp: at.warp, lane: l as u32, instr };
                 if let Some((o, t)) = self.shared.on_read16(off[l], who, &self.clocks) {
                     self.shared_trouble(w, t, at, l as u32, o, false);
                 }
@@ -93,6 +94,7 @@ impl Ctx<'_> {
         at: At,
     ) -> Exec<()> {
         let (off, _) = self.rows(warp, frame, x, m, "stmatrix", at)?;
+        let instr = self.launch.number(at);
         for j in 0..usize::from(x.count) {
             let v = warp.frame(frame).regs.r32[x.regs[j] as usize];
             for l in 0..32usize {
@@ -102,7 +104,7 @@ impl Ctx<'_> {
                     let (row, col) = if x.trans { (2 * c + h, r) } else { (r, 2 * c + h) };
                     let o = off[8 * j + row] + 2 * col as u32;
                     if self.shared.shadowed {
-                        let who = Actor { warp: at.warp, lane: l as u32, pc: at.pc };
+                        let who = Actor { warp: at.warp, lane: l as u32, instr };
                         let changes = self.shared.load(o, 2) != u64::from(half);
                         if let Some(t) = self.shared.on_write(o, 2, who, &self.clocks, changes, false) {
                             self.shared_trouble(w, t, at, l as u32, o, true);

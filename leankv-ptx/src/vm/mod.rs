@@ -1,6 +1,9 @@
 //! The machine: memory, warps, blocks and the interpreter loop.
 
 pub(crate) mod access;
+pub(crate) mod access_global;
+pub(crate) mod access_local;
+pub(crate) mod access_shared;
 pub(crate) mod atomics;
 pub(crate) mod barrier;
 pub(crate) mod call;

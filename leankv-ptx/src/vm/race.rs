@@ -1,13 +1,14 @@
 //! Races between blocks on global memory.
 //!
 //! A block counts as one actor. Its accesses carry its release count; another block is ordered after them once
-//! it has acquired from a location that the first block released to later than that.
+//! it has acquired from a location that the first block released to later than that. Two plain stores of the same
+//! bits are no error: whichever comes last, memory holds those bits.
 
 use super::context::{At, Ctx, OtherSide, Worker};
 use super::global::Alloc;
 use crate::finding::{FindingKind, Severity};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// What a block knows about others.
 #[derive(Debug, Default)]
@@ -43,6 +44,11 @@ fn stamp(launch: u32, epoch: u32, bytes: u64, atomic: bool, block: u64) -> u64 {
         | bytes << 36
         | u64::from(atomic) << 35
         | (block & 0xffff_ffff)
+}
+
+/// Four mask bits as the bits of their bytes.
+fn byte_bits(bytes: u64) -> u32 {
+    (0..4).filter(|i| bytes >> i & 1 == 1).fold(0, |m, i| m | 0xff << (8 * i))
 }
 
 impl Ctx<'_> {
@@ -126,21 +132,35 @@ impl Ctx<'_> {
         let w = (offset / 4) as usize;
         let bytes = (((1u64 << size.min(4)) - 1) << (offset & 3)) & 15;
         let me = stamp(self.launch.number, self.race.epoch, bytes, atomic, u64::from(self.linear) + 1);
-        let seen = shadow.write[w].load(Relaxed);
+        let instr = self.launch.number(at);
+        let seen = shadow.write[w].load(Acquire);
         let both_atomic = atomic && seen >> 35 & 1 == 1;
         let mut trouble = None;
+        let mut same_bits = false;
         if seen >> 36 & 15 & bytes != 0 && !both_atomic && self.unordered(seen) {
-            trouble = Some((true, seen, shadow.write_pc[w].load(Relaxed)));
+            if write && !atomic {
+                let both = byte_bits(seen >> 36 & bytes);
+                same_bits = (shadow.value[w].load(Relaxed) ^ a.word(offset)) & both == 0;
+            }
+            trouble = Some((true, seen, shadow.write_instr[w].load(Relaxed)));
         }
         if write {
             let r = shadow.read[w].load(Relaxed);
             let both_atomic = atomic && r >> 35 & 1 == 1;
-            if trouble.is_none() && r >> 36 & 15 & bytes != 0 && !both_atomic && self.unordered(r) {
-                trouble = Some((false, r, shadow.read_pc[w].load(Relaxed)));
+            if (trouble.is_none() || same_bits)
+                && r >> 36 & 15 & bytes != 0
+                && !both_atomic
+                && self.unordered(r)
+            {
+                same_bits = false;
+                trouble = Some((false, r, shadow.read_instr[w].load(Relaxed)));
             }
-            if seen != me {
-                shadow.write[w].store(me, Relaxed);
-                shadow.write_pc[w].store(at.pc, Relaxed);
+            let value = a.word(offset);
+            if seen != me || shadow.value[w].load(Relaxed) != value {
+                shadow.value[w].store(value, Relaxed);
+                shadow.write_instr[w].store(instr, Relaxed);
+                // Whoever sees the mark sees the value.
+                shadow.write[w].store(me, Release);
             }
         } else {
             let r = shadow.read[w].load(Relaxed);
@@ -154,11 +174,11 @@ impl Ctx<'_> {
                 };
                 if new != r {
                     shadow.read[w].store(new, Relaxed);
-                    shadow.read_pc[w].store(at.pc, Relaxed);
+                    shadow.read_instr[w].store(instr, Relaxed);
                 }
             }
         }
-        if let Some((other_write, s, pc)) = trouble {
+        if let Some((other_write, s, other)) = trouble {
             let block = s & 0xffff_ffff;
             if block == MANY {
                 // The set of readers was not kept: this block alone having read it is possible only if it is
@@ -166,12 +186,14 @@ impl Ctx<'_> {
             }
             let other = OtherSide {
                 write: other_write,
-                pc,
+                instr: other,
                 block: if block == MANY { u32::MAX } else { (block - 1) as u32 },
                 warp: None,
                 lane: None,
             };
+            let severity = if same_bits { Severity::Benign } else { Severity::Error };
             let message = match (write, other_write) {
+                (true, true) if same_bits => "two blocks write the same bits to the same global memory",
                 (true, true) => "two blocks write the same global memory without ordering",
                 (true, false) => "a block writes global memory that another block read without ordering",
                 _ => "a block reads global memory that another block wrote without ordering",
@@ -179,7 +201,7 @@ impl Ctx<'_> {
             self.report_race(
                 worker,
                 FindingKind::GlobalRace,
-                Severity::Error,
+                severity,
                 at,
                 lane,
                 a.base + offset,

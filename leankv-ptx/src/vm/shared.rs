@@ -21,8 +21,8 @@ struct Cell {
     read_epoch: u32,
     /// Warps that read the word in that generation.
     readers: u32,
-    write_pc: u32,
-    read_pc: u32,
+    write_instr: u32,
+    read_instr: u32,
     /// Warp and lane of the last write.
     write_tid: u16,
     /// Warp of the last read.
@@ -44,8 +44,8 @@ const EMPTY: Cell = Cell {
     read_time: 0,
     read_epoch: u32::MAX,
     readers: 0,
-    write_pc: 0,
-    read_pc: 0,
+    write_instr: 0,
+    read_instr: 0,
     write_tid: NOBODY,
     read_warp: 0,
     read_lane: 0,
@@ -68,7 +68,7 @@ impl Cell {
         self.read_epoch = epoch;
         self.read_warp = warp;
         self.read_time = time;
-        self.read_pc = who.pc;
+        self.read_instr = who.instr;
     }
 }
 
@@ -77,24 +77,24 @@ impl Cell {
 pub(crate) enum Trouble {
     Uninit,
     Pending {
-        pc: u32,
+        instr: u32,
     },
     /// Race with an earlier access: was it a write, its instruction, warp and lane.
     Race {
         write: bool,
-        pc: u32,
+        instr: u32,
         warp: u32,
         lane: Option<u32>,
         same_value: bool,
     },
 }
 
-/// Who accesses: warp, lane and instruction.
+/// Who accesses: warp, lane and number of the instruction in the program.
 #[derive(Clone, Copy)]
 pub(crate) struct Actor {
     pub(crate) warp: u32,
     pub(crate) lane: u32,
-    pub(crate) pc: u32,
+    pub(crate) instr: u32,
 }
 
 pub(crate) struct Shared {
@@ -160,7 +160,7 @@ impl Shared {
         let cell = &mut self.cells[word];
         let mut trouble = None;
         if cell.pending & mask != 0 {
-            return Some(Trouble::Pending { pc: cell.write_pc });
+            return Some(Trouble::Pending { instr: cell.write_instr });
         }
         if self.uninit && cell.init & mask != mask {
             trouble = Some(Trouble::Uninit);
@@ -174,7 +174,7 @@ impl Shared {
             if !clocks.ordered(who.warp, who.lane, warp, lane, cell.write_time) {
                 trouble = Some(Trouble::Race {
                     write: true,
-                    pc: cell.write_pc,
+                    instr: cell.write_instr,
                     warp,
                     lane: Some(lane),
                     same_value: false,
@@ -254,7 +254,7 @@ impl Shared {
         let word = (address / 4) as usize;
         let cell = &self.cells[word];
         if cell.pending & mask != 0 {
-            return Some(Trouble::Pending { pc: cell.write_pc });
+            return Some(Trouble::Pending { instr: cell.write_instr });
         }
         if !self.races {
             return None;
@@ -269,7 +269,7 @@ impl Shared {
             if !clocks.ordered(who.warp, who.lane, warp, lane, cell.write_time) {
                 return Some(Trouble::Race {
                     write: true,
-                    pc: cell.write_pc,
+                    instr: cell.write_instr,
                     warp,
                     lane: Some(lane),
                     same_value: !changes,
@@ -289,7 +289,7 @@ impl Shared {
                 };
                 return Some(Trouble::Race {
                     write: false,
-                    pc: cell.read_pc,
+                    instr: cell.read_instr,
                     warp,
                     lane: None,
                     same_value: false,
@@ -303,7 +303,7 @@ impl Shared {
                 if time > 0 && !clocks.ordered(who.warp, who.lane, warp, 32, time - 1) {
                     return Some(Trouble::Race {
                         write: false,
-                        pc: cell.read_pc,
+                        instr: cell.read_instr,
                         warp,
                         lane: None,
                         same_value: false,
@@ -317,7 +317,7 @@ impl Shared {
             if !clocks.ordered(who.warp, who.lane, who.warp, other, cell.read_time) {
                 return Some(Trouble::Race {
                     write: false,
-                    pc: cell.read_pc,
+                    instr: cell.read_instr,
                     warp: who.warp,
                     lane: (cell.read_lane != MANY).then_some(lane),
                     same_value: false,
@@ -346,13 +346,13 @@ impl Shared {
         cell.write_mask = if joins { cell.write_mask | mask } else { mask };
         cell.write_time = time;
         cell.write_tid = me;
-        cell.write_pc = who.pc;
+        cell.write_instr = who.instr;
         cell.init |= mask;
         cell.atomic = atomic;
     }
 
     /// Marks bytes as the destination of a copy in flight, or as landed.
-    pub(crate) fn set_pending(&mut self, address: u32, bytes: u32, pc: u32, pending: bool) {
+    pub(crate) fn set_pending(&mut self, address: u32, bytes: u32, instr: u32, pending: bool) {
         if !self.shadowed {
             return;
         }
@@ -360,7 +360,7 @@ impl Shared {
             let cell = &mut self.cells[word as usize];
             if pending {
                 cell.pending = 15;
-                cell.write_pc = pc;
+                cell.write_instr = instr;
             } else {
                 cell.pending = 0;
             }

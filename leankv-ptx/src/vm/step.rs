@@ -5,9 +5,10 @@ use super::context::{At, Ctx, Worker};
 use super::regs::Regs;
 use super::warp::{Group, Meet, NONE, State, Warp};
 use crate::config::Divergence;
+use crate::decode::Use;
 use crate::decode::op::{Guard, Op, Reg, Timer};
 use crate::error::FaultKind;
-use crate::finding::FindingKind;
+use crate::finding::{FindingKind, Severity};
 
 /// Why a warp stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +123,10 @@ impl Ctx<'_> {
         c.lanes += u64::from(m.count_ones());
         let next = g.pc + 1;
         let at = At { func, pc: g.pc, warp: warp.index };
+        if code.watch.touches[pc] && launch.config.checks.uninit_registers {
+            self.watch(w, warp, g, m, at);
+        }
+        let frame = warp.frames[g.frame as usize].as_mut().expect("groups only name live frames");
         match &code.ops[pc] {
             Op::Alu(f, x) => {
                 if m != 0 {
@@ -223,6 +228,27 @@ impl Ctx<'_> {
             Op::Nop | Op::Nanosleep => {}
         }
         Ok(Next::Pc(next))
+    }
+
+    /// Reads and writes of registers that may be read before they are written. `m` are the lanes whose guard holds.
+    #[cold]
+    fn watch(&mut self, w: &mut Worker, warp: &mut Warp, g: &Group, m: u32, at: At) {
+        let code = &self.launch.program.funcs[at.func as usize];
+        for (_, number, how) in code.watch.at(at.pc) {
+            let written = &mut warp.frame_mut(g.frame).written[*number as usize];
+            if *how == Use::Write {
+                *written |= m;
+                continue;
+            }
+            let missing = if *how == Use::Guard { g.mask } else { m } & !*written;
+            if missing != 0 {
+                let name = &code.watch.names[*number as usize];
+                let message = format!("read of {name}, which the lane never wrote");
+                let severity = if *how == Use::Value { Severity::Benign } else { Severity::Error };
+                let lane = missing.trailing_zeros();
+                self.report_register(w, severity, at, lane, *number, &message);
+            }
+        }
     }
 
     #[inline(always)]

@@ -40,6 +40,8 @@ pub(crate) struct Meet {
 pub(crate) struct Frame {
     pub(crate) func: u32,
     pub(crate) regs: Regs,
+    /// Per watched register, the lanes that have written it.
+    pub(crate) written: Vec<u32>,
     /// Start of the frame in each lane's local memory.
     pub(crate) local_base: u32,
     /// Calling frame and the call instruction; none for the kernel.
