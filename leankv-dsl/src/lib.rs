@@ -16,6 +16,7 @@ pub mod ir;
 pub mod lang;
 pub mod layout;
 pub mod pass;
+pub mod workload;
 
 /// Changes with every source file of this crate: what a cache of compiled kernels must be keyed by.
 pub const COMPILER_FINGERPRINT: &str = env!("LEANKV_COMPILER_FINGERPRINT");

@@ -49,6 +49,7 @@ mod target;
 pub mod testing;
 pub mod text;
 pub mod tools;
+pub mod verify;
 
 pub use compiled::{Code, CompiledKernel, KernelInfo, Resources};
 pub use compiler::{CompileError, CompileOptions, Compiled, Compiler, LoadError};

@@ -1,0 +1,294 @@
+//! Launches as data: the arguments of a kernel by name, which buffers it may change, and what must stand in them afterwards.
+//!
+//! A [`Workload`] is all that an executor needs besides the kernel. Tests, `leankv verify` and `leankv profile` run the same one on
+//! every executor; nothing in here runs anything.
+//!
+//! ```
+//! use leankv_dsl::workload::{Check, Generator, Workload};
+//!
+//! let (rows, cols) = (5, 100);
+//! let x = Generator::new(1).f32s(rows * cols, -1.0, 1.0);
+//! let lengths: Vec<f32> = x.chunks(cols).map(|row| row.iter().map(|x| x * x).sum::<f32>().sqrt()).collect();
+//! let workload = Workload::new([2, 1, 1])
+//!     .view("x", &x, &[rows, cols])
+//!     .view("out", &vec![f32::NAN; rows], &[rows])
+//!     .output("out", Check::close(1e-5, 1e-6))
+//!     .expect("out", &lengths, Check::close(1e-4, 1e-5));
+//! assert_eq!(workload.grid(), [2, 1, 1]);
+//! ```
+
+mod compare;
+mod generate;
+
+use std::collections::BTreeMap;
+
+use half::{bf16, f16};
+
+pub use compare::{Check, Comparison, compare};
+pub use generate::Generator;
+
+use crate::interp::ScalarValue;
+use crate::ir::{Dtype, Func, Type};
+
+/// Element types of a workload's buffers.
+pub trait Item: Copy {
+    /// The element type.
+    const DTYPE: Dtype;
+    /// Appends the element's bytes, as they lie in memory.
+    fn put(self, out: &mut Vec<u8>);
+}
+
+macro_rules! items {
+    ($($ty:ty: $dtype:ident)*) => {$(
+        impl Item for $ty {
+            const DTYPE: Dtype = Dtype::$dtype;
+            fn put(self, out: &mut Vec<u8>) {
+                out.extend(self.to_le_bytes());
+            }
+        }
+    )*};
+}
+items!(i8: I8 i16: I16 i32: I32 i64: I64 u8: U8 u16: U16 u32: U32 u64: U64 f16: F16 bf16: BF16 f32: F32 f64: F64);
+
+fn bytes_of<T: Item>(data: &[T]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size_of_val(data));
+    data.iter().for_each(|x| x.put(&mut bytes));
+    bytes
+}
+
+/// A buffer of a workload.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Buffer {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Content before the launch.
+    pub bytes: Vec<u8>,
+    /// How executors must agree on its content afterwards; `None` for a buffer that must not change.
+    pub output: Option<Check>,
+    /// The content that is right, found without the kernel, and how close it must come.
+    pub expect: Option<(Vec<u8>, Check)>,
+    /// Bytes of it that the kernel cannot do without reading, in whole 32-byte sectors, if that is known.
+    pub least_read_bytes: Option<u64>,
+}
+
+/// An argument.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Argument {
+    /// A number.
+    Scalar(ScalarValue),
+    /// Memory.
+    Buffer(Buffer),
+}
+
+/// What a kernel is launched with. See the [module](self).
+#[derive(Clone, PartialEq, Debug)]
+pub struct Workload {
+    grid: [u32; 3],
+    args: BTreeMap<String, Argument>,
+    /// Parts of views: they need not be parameters, since the stride of a contiguous axis is none.
+    implied: BTreeMap<String, i64>,
+    problems: Vec<String>,
+}
+
+/// Why a workload is none for a kernel: everything that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the workload does not fit kernel `{kernel}`: {}", problems.join("; "))]
+pub struct WorkloadMismatch {
+    /// The kernel.
+    pub kernel: String,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+impl Workload {
+    /// A launch over this grid, without arguments yet.
+    #[must_use]
+    pub fn new(grid: [usize; 3]) -> Workload {
+        let mut problems = Vec::new();
+        let grid = grid.map(|n| {
+            u32::try_from(n).unwrap_or_else(|_| {
+                problems.push(format!("a grid of {n} programs along one axis is too large"));
+                1
+            })
+        });
+        Workload { grid, args: BTreeMap::new(), implied: BTreeMap::new(), problems }
+    }
+
+    /// A number.
+    #[must_use]
+    pub fn scalar(self, name: &str, value: impl Into<ScalarValue>) -> Workload {
+        self.add(name, Argument::Scalar(value.into()))
+    }
+
+    /// A pointer to a copy of `data`.
+    #[must_use]
+    pub fn buffer<T: Item>(self, name: &str, data: &[T]) -> Workload {
+        let buffer = Buffer {
+            dtype: T::DTYPE,
+            bytes: bytes_of(data),
+            output: None,
+            expect: None,
+            least_read_bytes: None,
+        };
+        self.add(name, Argument::Buffer(buffer))
+    }
+
+    /// A view of a copy of `data`, row-major with these extents.
+    #[must_use]
+    pub fn view<T: Item>(mut self, name: &str, data: &[T], extents: &[usize]) -> Workload {
+        let elements: usize = extents.iter().product();
+        if elements != data.len() {
+            self.problems.push(format!("`{name}` as {extents:?} has {elements} elements, not {}", data.len()));
+        }
+        let mut stride = 1i64;
+        for (axis, &extent) in extents.iter().enumerate().rev() {
+            self.implied.insert(format!("{name}.shape{axis}"), extent as i64);
+            self.implied.insert(format!("{name}.stride{axis}"), stride);
+            stride *= extent as i64;
+        }
+        self.buffer(name, data)
+    }
+
+    /// The kernel may change this buffer, and executors must agree on it as `check` says. All other buffers must stay as they are.
+    #[must_use]
+    pub fn output(self, name: &str, check: Check) -> Workload {
+        self.change(name, |buffer| buffer.output = Some(check))
+    }
+
+    /// What must stand in this output afterwards, found without the kernel.
+    #[must_use]
+    pub fn expect<T: Item>(mut self, name: &str, data: &[T], check: Check) -> Workload {
+        let bytes = bytes_of(data);
+        let problem = match self.args.get(name) {
+            Some(Argument::Buffer(b)) if b.dtype != T::DTYPE => {
+                Some(format!("`{name}` holds {}, and {} is expected of it", b.dtype, T::DTYPE))
+            }
+            Some(Argument::Buffer(b)) if b.bytes.len() != bytes.len() => {
+                Some(format!("`{name}` has {} bytes, and {} are expected of it", b.bytes.len(), bytes.len()))
+            }
+            _ => None,
+        };
+        self.problems.extend(problem);
+        self.change(name, |buffer| buffer.expect = Some((bytes, check)))
+    }
+
+    /// Bytes of this buffer that the kernel cannot do without reading, in whole 32-byte sectors: what a profile compares with.
+    #[must_use]
+    pub fn least_read(self, name: &str, bytes: u64) -> Workload {
+        self.change(name, |buffer| buffer.least_read_bytes = Some(bytes))
+    }
+
+    /// Programs along x, y and z.
+    #[must_use]
+    pub fn grid(&self) -> [u32; 3] {
+        self.grid
+    }
+
+    /// The arguments in the order of the kernel's parameters, each with the parameter's name.
+    ///
+    /// # Errors
+    /// Everything in which the workload does not fit the kernel.
+    pub fn arguments(&self, func: &Func) -> Result<Vec<(String, Argument)>, WorkloadMismatch> {
+        let mut problems = self.problems.clone();
+        let mut out = Vec::new();
+        for param in &func.params {
+            let name = &param.name;
+            let arg = match (self.args.get(name), self.implied.get(name)) {
+                (Some(arg), _) => arg.clone(),
+                (None, Some(&value)) => Argument::Scalar(value.into()),
+                (None, None) => {
+                    problems.push(format!("parameter `{name}` is not given"));
+                    continue;
+                }
+            };
+            let given = match &arg {
+                Argument::Scalar(value) => Type::scalar(value.dtype()),
+                Argument::Buffer(buffer) => Type::ptr(buffer.dtype),
+            };
+            if given != param.ty {
+                problems.push(format!("`{name}` takes {}, not {given}", param.ty));
+            }
+            out.push((name.clone(), arg));
+        }
+        for name in self.args.keys().filter(|name| !func.params.iter().any(|p| p.name == **name)) {
+            problems.push(format!("there is no parameter `{name}`"));
+        }
+        if problems.is_empty() {
+            Ok(out)
+        } else {
+            Err(WorkloadMismatch { kernel: func.name.clone(), problems })
+        }
+    }
+
+    fn add(mut self, name: &str, arg: Argument) -> Workload {
+        if self.args.insert(name.to_owned(), arg).is_some() {
+            self.problems.push(format!("`{name}` is given twice"));
+        }
+        self
+    }
+
+    fn change(mut self, name: &str, change: impl FnOnce(&mut Buffer)) -> Workload {
+        match self.args.get_mut(name) {
+            Some(Argument::Buffer(buffer)) => change(buffer),
+            _ => self.problems.push(format!("`{name}` is no buffer that was given before")),
+        }
+        self
+    }
+}
+
+/// The scalar's bits, in the low bytes.
+#[must_use]
+pub fn scalar_bits(value: ScalarValue) -> u64 {
+    match value {
+        ScalarValue::I1(x) => x.into(),
+        ScalarValue::I8(x) => (x as u8).into(),
+        ScalarValue::I16(x) => (x as u16).into(),
+        ScalarValue::I32(x) => (x as u32).into(),
+        ScalarValue::I64(x) => x as u64,
+        ScalarValue::U8(x) => x.into(),
+        ScalarValue::U16(x) => x.into(),
+        ScalarValue::U32(x) => x.into(),
+        ScalarValue::U64(x) => x,
+        ScalarValue::F16(x) => x.to_bits().into(),
+        ScalarValue::BF16(x) => x.to_bits().into(),
+        ScalarValue::F32(x) => x.to_bits().into(),
+        ScalarValue::F64(x) => x.to_bits(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Access, Builder, Loc, Param};
+
+    fn kernel() -> Func {
+        let params = vec![
+            Param::new("x", Type::ptr(Dtype::F32), Access::Read),
+            Param::new("x.shape0", Type::scalar(Dtype::I64), Access::Read),
+            Param::new("n", Type::scalar(Dtype::I32), Access::Read),
+        ];
+        Builder::new("k", params, Loc::caller()).build(Loc::caller()).expect("an empty kernel is valid")
+    }
+
+    #[test]
+    fn arguments_come_in_the_order_of_the_parameters() {
+        let workload = Workload::new([1, 1, 1]).scalar("n", 7i32).view("x", &[1.0f32, 2.0], &[2]);
+        let args = workload.arguments(&kernel()).unwrap();
+        let names: Vec<&str> = args.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["x", "x.shape0", "n"]);
+        assert_eq!(args[1].1, Argument::Scalar(2i64.into()));
+    }
+
+    #[test]
+    fn all_that_does_not_fit_is_named() {
+        let workload = Workload::new([1, 1, 1])
+            .view("x", &[1i32, 2], &[3])
+            .scalar("m", 1i32)
+            .output("y", Check::Bits)
+            .expect("x", &[1.0f32], Check::Bits);
+        let error = workload.arguments(&kernel()).unwrap_err().to_string();
+        for part in ["`x` as [3]", "`m`", "`y`", "`n` is not given", "`x` takes", "`x` holds i32"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+}

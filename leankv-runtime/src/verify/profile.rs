@@ -1,0 +1,119 @@
+//! What a kernel's PTX does, in counters. All of them are modelled: architectural rules, not measurements.
+
+use leankv_dsl::ir::Func;
+use leankv_dsl::workload::Workload;
+use leankv_ptx::{Checks, Config, Counters, Finding};
+use serde::Serialize;
+
+use super::{VerifyError, count, execute, ptx_of};
+use crate::compiler::Compiler;
+use crate::target::{Sm, Target};
+
+/// Modelled counters of one launch of a kernel's PTX.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Profile {
+    /// The kernel.
+    pub kernel: String,
+    /// Its specialisation.
+    pub spec: String,
+    /// The GPU generation it was compiled for.
+    pub target: String,
+    /// Programs along x, y and z.
+    pub grid: [u32; 3],
+    /// Threads of a program.
+    pub threads: u32,
+    /// The counters, per instruction and in all.
+    pub counters: Counters,
+    /// Traffic of each buffer, in the order of the parameters.
+    pub buffers: Vec<BufferTraffic>,
+    /// What the checks found; counters of a launch with findings may mean little.
+    pub findings: Vec<Finding>,
+    /// The PTX that ran.
+    pub ptx: String,
+}
+
+/// Modelled traffic of one buffer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BufferTraffic {
+    /// The parameter.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Bytes that lanes loaded.
+    pub read_bytes: u64,
+    /// Bytes of the 32-byte sectors that loads asked for, a sector once a request.
+    pub read_sector_bytes: u64,
+    /// Bytes that lanes stored.
+    pub written_bytes: u64,
+    /// Bytes of the sectors that stores touched.
+    pub written_sector_bytes: u64,
+    /// Bytes that the kernel cannot do without reading, in whole sectors, if the workload says so.
+    pub least_read_bytes: Option<u64>,
+}
+
+impl BufferTraffic {
+    /// Bytes read in sectors over the bytes that must be read.
+    #[must_use]
+    pub fn read_ratio(&self) -> Option<f64> {
+        self.least_read_bytes.filter(|&least| least > 0).map(|least| self.read_sector_bytes as f64 / least as f64)
+    }
+}
+
+impl Profile {
+    /// The PTX with counts beside its lines.
+    #[must_use]
+    pub fn annotated(&self) -> String {
+        self.counters.annotate(&self.ptx)
+    }
+}
+
+/// Runs a kernel's PTX once and counts; it is compiled through the user's cache.
+///
+/// # Errors
+/// [`VerifyError`]; a fault is one here.
+pub fn profile(func: &Func, workload: &Workload, target: Sm) -> Result<Profile, VerifyError> {
+    profile_with(Compiler::global(), func, workload, target, Checks::ALL)
+}
+
+/// [`profile`] with a compiler of one's own and chosen checks; without checks it is faster.
+///
+/// # Errors
+/// As [`profile`].
+pub fn profile_with(
+    compiler: &Compiler,
+    func: &Func,
+    workload: &Workload,
+    target: Sm,
+    checks: Checks,
+) -> Result<Profile, VerifyError> {
+    let args = workload.arguments(func)?;
+    let compiled = compiler.compile(func, Target::Gpu(target))?.kernel;
+    let ptx = ptx_of(&compiled).to_owned();
+    let config = Config { checks, ..Config::default() };
+    let (counters, findings) = count(&compiled, &ptx, target, &args, workload.grid(), config)?;
+    let buffers = execute::buffers(&args)
+        .map(|(name, buffer)| {
+            let range = counters.ranges.iter().find(|range| range.name == name).cloned().unwrap_or_default();
+            BufferTraffic {
+                name: name.to_owned(),
+                bytes: buffer.bytes.len() as u64,
+                read_bytes: range.read_bytes,
+                read_sector_bytes: range.read_sector_bytes,
+                written_bytes: range.written_bytes,
+                written_sector_bytes: range.written_sector_bytes,
+                least_read_bytes: buffer.least_read_bytes,
+            }
+        })
+        .collect();
+    Ok(Profile {
+        kernel: func.name.clone(),
+        spec: func.spec.clone(),
+        target: target.to_string(),
+        grid: workload.grid(),
+        threads: compiled.info.threads,
+        counters,
+        buffers,
+        findings,
+        ptx,
+    })
+}
