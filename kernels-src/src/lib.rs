@@ -16,6 +16,7 @@ pub mod reference;
 pub mod softmax;
 pub mod step;
 pub mod vector_add;
+pub mod workload;
 
 use half::{bf16, f16};
 use leankv_dsl::lang::KernelDef;

@@ -29,6 +29,12 @@ pub(crate) enum Command {
     Compile(Compile),
     /// Show what a kernel takes of each target: registers, spills, shared memory, instructions, compile time.
     Inspect(Inspect),
+    /// Run a kernel on the interpreter, the host and the PTX machine, and compare.
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(Verify),
+    /// Count what a kernel's PTX does: instructions, sectors, bank conflicts, bytes by buffer. Modelled.
+    #[command(after_help = PROFILE_EXAMPLES)]
+    Profile(Profile),
     /// Explain an error code such as K0123; without a code, list them.
     Explain(Explain),
     /// Quantise real keys and values, attend over them, and print accuracy, bytes and time.
@@ -44,6 +50,18 @@ Examples:
   leankv compile softmax --target sm_90                                PTX to the terminal
   leankv compile softmax --set cols=512 --target sm_80 --emit ptx,sass -o out/
   leankv compile decode_attention --every-spec --target sm_90 --bundle kernels.lkvb";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  leankv verify softmax                                                one specialisation, PTX for sm_80
+  leankv verify decode_attention --set tiering=K8V4/K4V2,group=8 --target sm_80,sm_90 --perturb
+  leankv verify quantize --all                                         every declared specialisation
+  leankv verify softmax --ptx changed.ptx                              PTX that was edited by hand";
+
+const PROFILE_EXAMPLES: &str = "\
+Examples:
+  leankv profile decode_attention --set tiering=K8V4 --target sm_90
+  leankv profile decode_attention --shapes tokens=1000,requests=1 --annotate > decode.annotated.ptx";
 
 /// `leankv list`.
 #[derive(Debug, Args)]
@@ -104,6 +122,58 @@ pub(crate) struct Inspect {
     pub(crate) target: Vec<String>,
     /// Print JSON.
     #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `leankv verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The kernel.
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The GPUs whose PTX is run, repeated or separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "sm_80")]
+    pub(crate) target: Vec<String>,
+    /// Verify every declared specialisation instead of one.
+    #[arg(long, conflicts_with = "set")]
+    pub(crate) all: bool,
+    /// Sizes of the generated inputs, such as `tokens=100,requests=3`; an unknown name lists those there are.
+    #[arg(long, value_name = "NAME=NUMBER", value_delimiter = ',')]
+    pub(crate) shapes: Vec<String>,
+    /// Seed of inputs and schedules: of programs, blocks, warps and lanes.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Also run with approximate functions moved within their error bounds and tensor-core sums in another order.
+    #[arg(long)]
+    pub(crate) perturb: bool,
+    /// Run this PTX in place of what the compiler emits.
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    pub(crate) ptx: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `leankv profile`.
+#[derive(Debug, Args)]
+pub(crate) struct Profile {
+    /// The kernel.
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The GPU whose PTX is run.
+    #[arg(long, default_value = "sm_80")]
+    pub(crate) target: String,
+    /// Sizes of the generated inputs, such as `tokens=1000`; an unknown name lists those there are.
+    #[arg(long, value_name = "NAME=NUMBER", value_delimiter = ',')]
+    pub(crate) shapes: Vec<String>,
+    /// Seed of inputs.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Print the PTX with counts beside its lines instead of tables.
+    #[arg(long)]
+    pub(crate) annotate: bool,
+    /// Print JSON.
+    #[arg(long, conflicts_with = "annotate")]
     pub(crate) json: bool,
 }
 

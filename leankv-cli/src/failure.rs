@@ -26,7 +26,8 @@ pub(crate) enum Kind {
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the kernel is wrong at this specialisation, or the target cannot express it
+  1  the kernel is wrong at this specialisation (verify: executors disagree, or a check found something), or the target
+     cannot express it
   2  the command line is wrong: an unknown kernel, setting, target, format or option
   3  the machine lacks something: a tool, a file, a device";
 

@@ -1,4 +1,4 @@
-//! The `leankv` command: lists, compiles and inspects kernels, explains errors, and runs the demo.
+//! The `leankv` command: lists, compiles, inspects, verifies and profiles kernels, explains errors, and runs the demo.
 //!
 //! Results go to standard output, everything else to standard error, so that output can be piped. Exit codes are part of
 //! the interface (see [`failure`]).
@@ -13,9 +13,12 @@ mod explain;
 mod failure;
 mod inspect;
 mod list;
+mod profile;
 mod registry;
 mod select;
 mod table;
+mod verify;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -45,6 +48,8 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::List(args) => list::run(args),
         Command::Compile(args) => compile::run(args, compiler()),
         Command::Inspect(args) => inspect::run(args, &compiler()),
+        Command::Verify(args) => verify::run(args, &compiler()),
+        Command::Profile(args) => profile::run(args, &compiler()),
         Command::Explain(args) => explain::run(args),
         Command::Demo(args) => demo::run(args, &compiler()),
         Command::Cache(args) => cache::run(args, &KernelCache::user()),

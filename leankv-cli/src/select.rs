@@ -19,10 +19,16 @@ pub(crate) fn targets(names: &[String]) -> Result<Vec<Target>, Failure> {
 
 /// The pairs of `--set key=value`.
 pub(crate) fn settings(pairs: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    self::pairs("--set", pairs)
+}
+
+/// The pairs `key=value` given to an option.
+pub(crate) fn pairs(option: &str, pairs: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let mut out: Vec<(String, String)> = Vec::new();
     for pair in pairs {
         let (key, value) = pair.split_once('=').ok_or_else(|| {
-            Failure::usage(format_args!("`--set {pair}` has no value")).help("write `--set key=value`")
+            Failure::usage(format_args!("`{option} {pair}` has no value"))
+                .help(format_args!("write `{option} key=value`"))
         })?;
         let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
         if out.iter().any(|(other, _)| *other == key) {

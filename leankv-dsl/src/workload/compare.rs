@@ -61,7 +61,8 @@ pub fn compare(dtype: Dtype, check: Check, before: &[u8], got: &[u8], want: &[u8
         let (a, b) = (float(dtype, got), float(dtype, want));
         let agree = match (check, a, b) {
             (Check::WordSums { abs }, Some(a), Some(b)) => {
-                let changed = before.chunks(bytes).nth(i).is_some_and(|before| before != want && before != got);
+                let changed =
+                    before.chunks(bytes).nth(i).is_some_and(|before| before != want && before != got);
                 largest = if changed { largest.max((a - b).abs()) } else { largest };
                 changed && (a - b).abs() <= abs
             }

@@ -114,6 +114,14 @@ impl Workload {
         Workload { grid, args: BTreeMap::new(), implied: BTreeMap::new(), problems }
     }
 
+    /// The same arguments over another grid.
+    #[must_use]
+    pub fn over(self, grid: [usize; 3]) -> Workload {
+        let Workload { grid, mut problems, .. } = Workload::new(grid);
+        problems.extend(self.problems);
+        Workload { grid, problems, args: self.args, implied: self.implied }
+    }
+
     /// A number.
     #[must_use]
     pub fn scalar(self, name: &str, value: impl Into<ScalarValue>) -> Workload {
@@ -138,7 +146,8 @@ impl Workload {
     pub fn view<T: Item>(mut self, name: &str, data: &[T], extents: &[usize]) -> Workload {
         let elements: usize = extents.iter().product();
         if elements != data.len() {
-            self.problems.push(format!("`{name}` as {extents:?} has {elements} elements, not {}", data.len()));
+            self.problems
+                .push(format!("`{name}` as {extents:?} has {elements} elements, not {}", data.len()));
         }
         let mut stride = 1i64;
         for (axis, &extent) in extents.iter().enumerate().rev() {

@@ -55,7 +55,9 @@ impl BufferTraffic {
     /// Bytes read in sectors over the bytes that must be read.
     #[must_use]
     pub fn read_ratio(&self) -> Option<f64> {
-        self.least_read_bytes.filter(|&least| least > 0).map(|least| self.read_sector_bytes as f64 / least as f64)
+        self.least_read_bytes
+            .filter(|&least| least > 0)
+            .map(|least| self.read_sector_bytes as f64 / least as f64)
     }
 }
 

@@ -1,0 +1,193 @@
+//! Attention: decode over pages, the merge of its splits, prefill and its significance.
+
+use leankv_dsl::workload::{Check, Generator, Workload};
+
+use super::cache::Cache;
+use super::{RecipeError, Shapes};
+use crate::decode::DecodeSpec;
+use crate::pattern::HeadPattern;
+use crate::prefill::PrefillSpec;
+use crate::reference::{
+    DecodeArgs, Partial, PrefillArgs, PrefillOutput, decode_partials, merge_partials, prefill_attention,
+};
+
+/// Sums of `n` weights that are rounded to f16 before they meet values: two executors differ where a rounding falls the other way.
+fn sums(n: usize) -> Check {
+    Check::close(2e-3, 1.5e-3 + 1e-5 * n as f64)
+}
+
+/// The same against a reference that does not round weights.
+fn exact_sums(n: usize) -> Check {
+    Check::close(4e-3, 2e-3 + 2e-4 * n as f64)
+}
+
+/// Logits, maxima, sums of exponentials: f32 throughout.
+const PRECISE: Check = Check::close(2e-4, 2e-4);
+
+fn scale(head_dim: usize) -> f32 {
+    1.0 / (head_dim.max(1) as f32).sqrt()
+}
+
+fn cache(spec: &DecodeSpec, shapes: &Shapes, random: &mut Generator) -> Result<Cache, RecipeError> {
+    Cache::new(&spec.tiering, spec.head_dim, spec.page_bytes, shapes, random)
+}
+
+/// The position that a query has after the longest list.
+fn query_positions(cache: &Cache) -> Vec<i32> {
+    (0..cache.requests).map(|r| (cache.longest + 3 * r) as i32).collect()
+}
+
+pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let mut random = Generator::new(seed);
+    let cache = cache(spec, shapes, &mut random)?;
+    let (requests, heads) = (cache.requests, cache.kv_heads * spec.group);
+    let (q, q32) = random.f16s(requests * heads * spec.head_dim, -1.0, 1.0);
+    let positions = query_positions(&cache);
+    let args = DecodeArgs {
+        q: &q32,
+        query_positions: &positions,
+        query_heads: heads,
+        kv_heads: cache.kv_heads,
+        scale: scale(spec.head_dim),
+        pattern: spec.pattern,
+    };
+    let parts = decode_partials(&args, &cache.paged(), spec.splits)?;
+    let max: Vec<f32> = parts.iter().map(|p| p.max).collect();
+    let sum: Vec<f32> = parts.iter().map(|p| p.sum).collect();
+    let acc: Vec<f32> = parts.iter().flat_map(|p| p.acc.iter().copied()).collect();
+    let logits = if spec.significance { cache.longest } else { 0 };
+    let splits = [requests, heads, spec.splits];
+    let workload = Workload::new([cache.kv_heads, requests, spec.splits])
+        .view("q", &q, &[requests, heads, spec.head_dim])
+        .view("query_positions", &positions, &[requests])
+        .scalar("scale", args.scale)
+        .view("out.max", &vec![f32::NAN; max.len()], &splits)
+        .view("out.sum", &vec![f32::NAN; sum.len()], &splits)
+        .view("out.acc", &vec![f32::NAN; acc.len()], &[requests, heads, spec.splits, spec.head_dim])
+        .view("out.logits", &vec![f32::NAN; requests * heads * logits], &[requests, heads, logits])
+        .output("out.max", PRECISE)
+        .output("out.sum", PRECISE)
+        .output("out.acc", sums(cache.longest))
+        .output("out.logits", PRECISE)
+        .expect("out.max", &max, PRECISE)
+        .expect("out.sum", &sum, Check::close(1e-3, 1e-3))
+        .expect("out.acc", &acc, exact_sums(cache.longest));
+    let positions_read = spec.pattern != HeadPattern::Dense;
+    let least = cache.least_read_bytes(positions_read);
+    Ok(cache.arguments(workload).least_read("kv.arena", least))
+}
+
+pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let mut random = Generator::new(seed);
+    let cache = cache(spec, shapes, &mut random)?;
+    let (requests, heads, d) = (cache.requests, cache.kv_heads * spec.group, spec.head_dim);
+    let n = requests * heads * spec.splits;
+    let (mut max, mut sum) = (random.f32s(n, -2.0, 2.0), random.f32s(n, 1.0, 20.0));
+    let mut acc = random.f32s(n * d, -4.0, 4.0);
+    // Some splits saw no token, and one row saw none at all.
+    let empty = (0..n).filter(|i| i % 5 == 3 || *i < spec.splits);
+    for i in empty {
+        (max[i], sum[i]) = (f32::NEG_INFINITY, 0.0);
+        acc[i * d..][..d].fill(0.0);
+    }
+    let parts: Vec<Partial> = (0..n)
+        .map(|i| Partial { max: max[i], sum: sum[i], acc: acc[i * d..][..d].to_vec(), weights: Vec::new() })
+        .collect();
+    let positions = query_positions(&cache);
+    let args = DecodeArgs {
+        q: &[],
+        query_positions: &positions,
+        query_heads: heads,
+        kv_heads: cache.kv_heads,
+        scale: scale(d),
+        pattern: spec.pattern,
+    };
+    let merged = merge_partials(&args, &parts)?;
+    let logits = if spec.significance { cache.longest } else { 0 };
+    let mut seen = random.f32s(requests * heads * logits, -3.0, 2.0);
+    // Where a row saw nothing, every logit is minus infinity.
+    for (row, seen) in seen.chunks_mut(logits.max(1)).enumerate() {
+        if parts[row * spec.splits..][..spec.splits].iter().all(|p| p.sum == 0.0) {
+            seen.fill(f32::NEG_INFINITY);
+        }
+    }
+    let splits = [requests, heads, spec.splits];
+    let workload = Workload::new([cache.kv_heads, requests, 1])
+        .view("parts.max", &max, &splits)
+        .view("parts.sum", &sum, &splits)
+        .view("parts.acc", &acc, &[requests, heads, spec.splits, d])
+        .view("parts.logits", &seen, &[requests, heads, logits])
+        .view("out", &vec![f32::NAN; requests * heads * d], &[requests, heads, d])
+        .view("lse", &vec![f32::NAN; requests * heads], &[requests, heads])
+        .output("out", PRECISE)
+        .output("lse", PRECISE)
+        .expect("out", &merged.out, PRECISE)
+        .expect("lse", &merged.lse, PRECISE);
+    Ok(cache.arguments(workload).output("kv.arena", Check::WordSums { abs: 1e-3 }))
+}
+
+/// Inputs of the prefill kernels, and what comes out.
+struct Prompt {
+    queries: usize,
+    tokens: usize,
+    heads: usize,
+    kv_heads: usize,
+    workload: Workload,
+    v: Vec<half::f16>,
+    expected: PrefillOutput,
+}
+
+fn prompt(spec: &PrefillSpec, shapes: &Shapes, seed: u64) -> Result<Prompt, RecipeError> {
+    let (queries, tokens, kv_heads) = (shapes.get("queries"), shapes.get("tokens"), shapes.get("kv_heads"));
+    let (heads, d) = (kv_heads * spec.group, spec.head_dim);
+    let mut random = Generator::new(seed);
+    let (q, q32) = random.f16s(queries * heads * d, -1.0, 1.0);
+    let (k, k32) = random.f16s(tokens * kv_heads * d, -1.5, 2.5);
+    let (v, v32) = random.f16s(tokens * kv_heads * d, -1.0, 1.0);
+    let args = PrefillArgs {
+        q: &q32,
+        k: &k32,
+        v: &v32,
+        query_heads: heads,
+        kv_heads,
+        head_dim: d,
+        scale: scale(d),
+        window: shapes.get("window"),
+    };
+    let expected = prefill_attention(&args)?;
+    let workload = Workload::new([1, 1, 1])
+        .view("q", &q, &[queries, heads, d])
+        .view("k", &k, &[tokens, kv_heads, d])
+        .scalar("scale", args.scale);
+    Ok(Prompt { queries, tokens, heads, kv_heads, workload, v, expected })
+}
+
+pub(super) fn prefill(spec: &PrefillSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let p = prompt(spec, shapes, seed)?;
+    let (rows, d) = (p.queries * p.heads, spec.head_dim);
+    Ok(p.workload
+        .over([p.queries.div_ceil(spec.block_q).max(1), p.heads, 1])
+        .view("v", &p.v, &[p.tokens, p.kv_heads, d])
+        .view("out", &vec![f32::NAN; rows * d], &[p.queries, p.heads, d])
+        .view("lse", &vec![f32::NAN; rows], &[p.queries, p.heads])
+        .output("out", Check::close(2e-3, 1e-3))
+        .output("lse", PRECISE)
+        .expect("out", &p.expected.out, Check::close(2e-3, 1e-3))
+        .expect("lse", &p.expected.lse, PRECISE))
+}
+
+pub(super) fn significance(spec: &PrefillSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let p = prompt(spec, shapes, seed)?;
+    let counted = shapes.get("window").min(p.queries);
+    let check = Check::close(1e-3, 1e-5 * (counted as f64 + 10.0));
+    Ok(p.workload
+        .over([p.tokens.div_ceil(spec.block_kv).max(1), p.kv_heads, 1])
+        .view("lse", &p.expected.lse, &[p.queries, p.heads])
+        .scalar("window", i32::try_from(shapes.get("window")).unwrap_or(i32::MAX))
+        .view("column_sums", &vec![f32::NAN; p.heads * p.tokens], &[p.heads, p.tokens])
+        .view("group_max_sums", &vec![f32::NAN; p.kv_heads * p.tokens], &[p.kv_heads, p.tokens])
+        .output("column_sums", check)
+        .output("group_max_sums", check)
+        .expect("column_sums", &p.expected.column_sums, check)
+        .expect("group_max_sums", &p.expected.group_max_sums, check))
+}

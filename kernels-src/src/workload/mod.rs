@@ -1,0 +1,300 @@
+//! How to try every shipped kernel: sensible arguments of any size, the grid, which buffers are outputs, how close they must come,
+//! and what plain Rust says they are.
+//!
+//! `leankv verify`, `leankv profile`, tests and benches take a kernel's [`Recipe`] from [`RECIPES`] and run the
+//! [`Workload`] it makes. **A new kernel** gets all of them by one recipe:
+//!
+//! 1. write `fn name(spec: &Spec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError>` in the file of this folder that its kind
+//!    of data belongs to: fill buffers from [`Generator::new(seed)`](leankv_dsl::workload::Generator), call
+//!    [`Workload::output`] for what it writes and [`Workload::expect`] with what [`reference`](crate::reference) says;
+//! 2. add a line to [`RECIPES`]: its name, the sizes that can be asked for, and that function.
+//!
+//! Sizes that come from the specialisation (head dim, group, blocks) are the spec's; a recipe's own [`Shape`]s are what is left:
+//! requests, heads, tokens.
+
+mod attention;
+mod basic;
+mod cache;
+mod pages;
+mod rows;
+
+use std::collections::BTreeMap;
+
+use leankv_dsl::format::FormatError;
+use leankv_dsl::lang::{Settings, Spec, SpecError};
+use leankv_dsl::workload::Workload;
+
+use crate::decode::DecodeSpec;
+use crate::matmul::MatmulSpec;
+use crate::page_writer::WriterSpec;
+use crate::prefill::PrefillSpec;
+use crate::quantize::CodecRows;
+use crate::reference::ReferenceError;
+use crate::softmax::SoftmaxSpec;
+use crate::vector_add::VectorAddSpec;
+
+/// One size of a workload that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Its name, for `--shapes name=value`.
+    pub name: &'static str,
+    /// What it counts.
+    pub doc: &'static str,
+    /// Its value for verification: small, and no multiple of a block.
+    pub small: usize,
+    /// Its value for a profile: as in use.
+    pub typical: usize,
+}
+
+/// Which values sizes have when nothing is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Size {
+    /// For verification: ends in the middle of blocks, pages and lists; runs in a fraction of a second.
+    #[default]
+    Small,
+    /// For a profile: as in use, so that ratios mean something.
+    Typical,
+}
+
+/// The sizes of one workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shapes(BTreeMap<&'static str, usize>);
+
+/// How to make workloads for a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// The sizes that can be asked for.
+    pub shapes: &'static [Shape],
+    make: fn(&Settings, &Shapes, u64) -> Result<Workload, RecipeError>,
+}
+
+/// Why there is no workload.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecipeError {
+    /// The kernel has no recipe.
+    #[error(
+        "there is no workload for kernel `{0}`: add a recipe for it to RECIPES in kernels-src/src/workload/mod.rs, whose documentation \
+         says how"
+    )]
+    None(String),
+    /// The settings are no specialisation.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A format does not fit the head dim or the page.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The sizes do not belong together.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// A size that the recipe does not have.
+    #[error("there is no shape `{name}`; the shapes of `{kernel}` are {}", known.join(", "))]
+    Shape {
+        /// The kernel.
+        kernel: String,
+        /// The name given.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A size out of range.
+    #[error("shape `{name}` of `{kernel}` is 0 to {most}, not {value}")]
+    Value {
+        /// The kernel.
+        kernel: String,
+        /// The shape.
+        name: String,
+        /// The value given.
+        value: usize,
+        /// The largest there is.
+        most: usize,
+    },
+}
+
+/// No size is larger: the executors are for proof, not for production.
+const MOST: usize = 1 << 20;
+
+const fn shape(name: &'static str, doc: &'static str, small: usize, typical: usize) -> Shape {
+    Shape { name, doc, small, typical }
+}
+
+const REQUESTS: Shape = shape("requests", "requests of the launch", 2, 2);
+const KV_HEADS: Shape = shape("kv_heads", "KV heads of a request", 2, 2);
+const PROMPT_HEADS: Shape = shape("kv_heads", "KV heads", 2, 2);
+const TOKENS: Shape = shape("tokens", "tokens of the longest list in the high tier", 37, 300);
+const LOW_TOKENS: Shape =
+    shape("low_tokens", "tokens of the longest list in the low tier, if there is one", 41, 200);
+const RAGGED: Shape = shape(
+    "ragged",
+    "1: lists of different lengths, empty ones among them; 0: all as long as the longest",
+    1,
+    0,
+);
+const ROWS: Shape = shape("rows", "rows", 13, 512);
+const PROMPT: Shape = shape("tokens", "tokens of the prompt", 21, 300);
+
+/// A recipe from the function that makes its workloads, and the spec it reads.
+macro_rules! recipe {
+    ($kernel:literal, $make:path as $spec:ty, [$($shape:expr),*]) => {
+        Recipe {
+            kernel: $kernel,
+            shapes: &[$($shape),*],
+            make: |settings, shapes, seed| $make(&<$spec>::from_settings(settings)?, shapes, seed),
+        }
+    };
+}
+
+/// The recipes, in alphabetical order.
+pub static RECIPES: &[Recipe] = &[
+    recipe!("append_token", pages::append_token_f16 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
+    recipe!("append_token_f32", pages::append_token_f32 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
+    recipe!(
+        "decode_attention",
+        attention::decode as DecodeSpec,
+        [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
+    ),
+    recipe!("dequantize", rows::dequantize as CodecRows, [ROWS]),
+    recipe!(
+        "matmul",
+        basic::matmul as MatmulSpec,
+        [shape("m", "rows", 70, 256), shape("n", "columns", 40, 256), shape("k", "contraction", 48, 256)]
+    ),
+    recipe!("merge_splits", attention::merge as DecodeSpec, [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
+    recipe!(
+        "prefill_attention",
+        attention::prefill as PrefillSpec,
+        [
+            shape("queries", "last queries of the prompt", 50, 256),
+            shape("tokens", "tokens", 70, 256),
+            PROMPT_HEADS
+        ]
+    ),
+    recipe!(
+        "prefill_significance",
+        attention::significance as PrefillSpec,
+        [
+            shape("queries", "last queries of the prompt", 50, 256),
+            shape("tokens", "tokens", 70, 256),
+            PROMPT_HEADS,
+            shape("window", "queries that count", 20, 64)
+        ]
+    ),
+    recipe!("quantize", rows::quantize as CodecRows, [ROWS]),
+    recipe!(
+        "softmax",
+        basic::softmax as SoftmaxSpec,
+        [shape("rows", "rows", 5, 64), shape("cols", "elements of a row; at most the block", 100, 128)]
+    ),
+    recipe!("vector_add", basic::vector_add as VectorAddSpec, [shape("n", "elements", 700, 1 << 16)]),
+    recipe!("write_prompt", pages::write_prompt_f16 as WriterSpec, [PROMPT, PROMPT_HEADS]),
+    recipe!("write_prompt_f32", pages::write_prompt_f32 as WriterSpec, [PROMPT, PROMPT_HEADS]),
+];
+
+/// The recipe of a kernel.
+///
+/// # Errors
+/// [`RecipeError::None`], which says what to add.
+pub fn recipe(kernel: &str) -> Result<&'static Recipe, RecipeError> {
+    let found = RECIPES.iter().find(|recipe| recipe.kernel == kernel);
+    found.ok_or_else(|| RecipeError::None(kernel.to_owned()))
+}
+
+impl Recipe {
+    /// The sizes of a workload: defaults, and what is asked for.
+    ///
+    /// # Errors
+    /// A name that is no shape of this recipe, or a size beyond all reason.
+    pub fn sizes(&self, size: Size, asked: &[(String, usize)]) -> Result<Shapes, RecipeError> {
+        let default = |shape: &Shape| match size {
+            Size::Small => shape.small,
+            Size::Typical => shape.typical,
+        };
+        let mut shapes = Shapes(self.shapes.iter().map(|shape| (shape.name, default(shape))).collect());
+        for (name, value) in asked {
+            let known = || self.shapes.iter().map(|shape| shape.name.to_owned()).collect();
+            let slot = shapes.0.get_mut(name.as_str()).ok_or_else(|| RecipeError::Shape {
+                kernel: self.kernel.to_owned(),
+                name: name.clone(),
+                known: known(),
+            })?;
+            if *value > MOST {
+                return Err(RecipeError::Value {
+                    kernel: self.kernel.to_owned(),
+                    name: name.clone(),
+                    value: *value,
+                    most: MOST,
+                });
+            }
+            *slot = *value;
+        }
+        Ok(shapes)
+    }
+
+    /// A workload for the kernel's specialisation with these settings, defaults for the rest.
+    ///
+    /// # Errors
+    /// Settings that are no specialisation, formats that do not fit, sizes that do not belong together.
+    pub fn make(&self, settings: &Settings, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+        (self.make)(settings, shapes, seed)
+    }
+}
+
+impl Shapes {
+    /// A size; 0 for a name that the recipe does not list.
+    #[must_use]
+    pub fn get(&self, name: &str) -> usize {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+}
+
+impl std::fmt::Display for Shapes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pairs: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        f.write_str(&pairs.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes_are_sorted_and_each_is_for_a_kernel() {
+        let names: Vec<&str> = RECIPES.iter().map(|r| r.kernel).collect();
+        assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
+        for recipe in RECIPES {
+            assert!(crate::find(recipe.kernel).is_some(), "{}", recipe.kernel);
+        }
+    }
+
+    #[test]
+    fn every_kernel_has_a_recipe() {
+        for kernel in crate::KERNELS {
+            assert!(recipe(kernel.name()).is_ok(), "{}", recipe(kernel.name()).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn every_recipe_fits_its_kernel_at_both_sizes() {
+        for recipe in RECIPES {
+            let settings = Settings::new();
+            let func = crate::find(recipe.kernel).unwrap().build(&settings).unwrap_or_else(|e| panic!("{e}"));
+            for size in [Size::Small, Size::Typical] {
+                let shapes = recipe.sizes(size, &[]).unwrap();
+                let workload = recipe.make(&settings, &shapes, 3).unwrap();
+                workload.arguments(&func).unwrap_or_else(|e| panic!("{e}"));
+                assert_eq!(workload, recipe.make(&settings, &shapes, 3).unwrap(), "{}", recipe.kernel);
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_that_are_none_are_refused() {
+        let recipe = recipe("softmax").unwrap();
+        let error = recipe.sizes(Size::Small, &[("col".to_owned(), 3)]).unwrap_err().to_string();
+        assert!(error.contains("`col`") && error.contains("rows, cols"), "{error}");
+        assert!(recipe.sizes(Size::Small, &[("cols".to_owned(), usize::MAX)]).is_err());
+        assert!(super::recipe("rope").unwrap_err().to_string().contains("RECIPES"));
+    }
+}

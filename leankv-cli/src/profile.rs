@@ -1,0 +1,152 @@
+//! `leankv profile`: the modelled counters of a kernel's PTX.
+
+use leankv_kernels::workload::Size;
+use leankv_ptx::Checks;
+use leankv_runtime::Compiler;
+use leankv_runtime::verify::{Profile, profile_with};
+use serde_json::json;
+
+use crate::args;
+use crate::failure::Failure;
+use crate::select;
+use crate::table;
+use crate::workload::{Subject, failed, gpus};
+
+/// Runs the command.
+pub(crate) fn run(args: &args::Profile, compiler: &Compiler) -> Result<(), Failure> {
+    let subject = Subject::new(&args.which.kernel, Size::Typical, &args.shapes, args.seed)?;
+    let targets = gpus(std::slice::from_ref(&args.target))?;
+    let (func, workload) = subject.at(&select::settings(&args.which.set)?)?;
+    for target in targets {
+        let profile = profile_with(compiler, &func, &workload, target, Checks::ALL).map_err(failed)?;
+        if args.json {
+            let document = json!({
+                "counters_are": "modelled", "shapes": subject.shapes.to_string(), "profile": profile,
+                "read_ratios": profile.buffers.iter()
+                    .filter_map(|b| Some((b.name.clone(), b.read_ratio()?)))
+                    .collect::<std::collections::BTreeMap<_, _>>(),
+            });
+            println!("{document:#}");
+        } else if args.annotate {
+            println!("// {MODELLED}");
+            println!("// {} at {}, {}; {}", profile.kernel, profile.spec, profile.target, subject.shapes);
+            print!("{}", profile.annotated());
+        } else {
+            print(&profile, &subject);
+        }
+        if let Some(first) = profile.findings.first() {
+            return Err(Failure::kernel(format_args!(
+                "the checks found {} errors, the first: {first}",
+                profile.findings.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+const MODELLED: &str = "modelled counters: architectural rules (32-byte sectors, 32 banks), not measurements";
+
+fn print(profile: &Profile, subject: &Subject) {
+    println!("{}, {}", profile.kernel, profile.target);
+    if !profile.spec.is_empty() {
+        println!("  at {}", profile.spec);
+    }
+    let [x, y, z] = profile.grid;
+    println!("  shapes {}; grid {x} x {y} x {z} of {} threads", subject.shapes, profile.threads);
+    println!("  {MODELLED}\n");
+    println!("{}\n", classes(profile));
+    println!("{}\n", totals(profile));
+    println!("{}", buffers(profile));
+}
+
+/// Instructions by class.
+fn classes(profile: &Profile) -> comfy_table::Table {
+    let counters = &profile.counters;
+    let mut table = table::table(["class", "warp instr.", "share", "thread instr.", "lanes"]);
+    let mut row = |name: String, warp: u64, lanes: u64| {
+        let of = |a: u64, b: u64| a as f64 / b.max(1) as f64;
+        table.add_row([
+            name,
+            warp.to_string(),
+            format!("{:.1} %", 100.0 * of(warp, counters.warp_instructions)),
+            lanes.to_string(),
+            format!("{:.1}", of(lanes, warp)),
+        ]);
+    };
+    for &(class, warp, lanes) in &counters.classes {
+        row(words(&format!("{class:?}")), warp, lanes);
+    }
+    row("all".to_owned(), counters.warp_instructions, counters.thread_instructions);
+    table::numbers_from(&mut table, 1);
+    table
+}
+
+/// Memory, tensor cores, synchronisation.
+fn totals(profile: &Profile) -> comfy_table::Table {
+    let c = &profile.counters;
+    let mut table = table::table(["what", "count", "ideal", "count / ideal"]);
+    let mut row = |name: &str, count: u64, ideal: Option<u64>| {
+        let ratio = ideal.filter(|&ideal| ideal > 0).map(|ideal| count as f64 / ideal as f64);
+        let dash = || "-".to_owned();
+        table.add_row([
+            name.to_owned(),
+            count.to_string(),
+            ideal.map_or_else(dash, |ideal| ideal.to_string()),
+            ratio.map_or_else(dash, |ratio| format!("{ratio:.3}")),
+        ]);
+    };
+    row("global requests", c.global_requests, None);
+    row("global 32-byte sectors", c.global_sectors, Some(c.global_ideal_sectors));
+    row("bytes of asynchronous copies", c.async_copy_bytes, None);
+    row("shared wavefronts", c.shared_wavefronts, Some(c.shared_ideal_wavefronts));
+    row("bank conflicts", c.bank_conflicts, None);
+    row("mma", c.mma, None);
+    row("barriers", c.barriers, None);
+    row("divergent branches", c.divergent_branches, None);
+    row("atomics", c.atomics, None);
+    row("lanes on one address, summed over atomics", c.atomic_contention, Some(c.atomics));
+    row("shared bytes of a program", c.shared_bytes, None);
+    table::numbers_from(&mut table, 1);
+    table
+}
+
+/// Bytes by buffer.
+fn buffers(profile: &Profile) -> comfy_table::Table {
+    let mut table = table::table([
+        "buffer",
+        "bytes",
+        "read",
+        "read in sectors",
+        "must read",
+        "sectors / must",
+        "written",
+        "written in sectors",
+    ]);
+    for buffer in &profile.buffers {
+        let dash = || "-".to_owned();
+        table.add_row([
+            buffer.name.clone(),
+            buffer.bytes.to_string(),
+            buffer.read_bytes.to_string(),
+            buffer.read_sector_bytes.to_string(),
+            buffer.least_read_bytes.map_or_else(dash, |bytes| bytes.to_string()),
+            buffer.read_ratio().map_or_else(dash, |ratio| format!("{ratio:.3}")),
+            buffer.written_bytes.to_string(),
+            buffer.written_sector_bytes.to_string(),
+        ]);
+    }
+    table::numbers_from(&mut table, 1);
+    table
+}
+
+/// `GlobalLoad` as `global load`.
+fn words(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !out.is_empty() {
+            out.push(' ');
+        }
+        out.extend(c.to_lowercase());
+    }
+    out
+}
