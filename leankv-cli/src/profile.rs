@@ -22,8 +22,8 @@ pub(crate) fn run(args: &args::Profile, compiler: &Compiler) -> Result<(), Failu
         if args.json {
             let document = json!({
                 "counters_are": "modelled", "shapes": subject.shapes.to_string(), "profile": profile,
-                "read_ratios": profile.buffers.iter()
-                    .filter_map(|b| Some((b.name.clone(), b.read_ratio()?)))
+                "moved_ratios": profile.buffers.iter()
+                    .filter_map(|b| Some((b.name.clone(), b.moved_ratio()?)))
                     .collect::<std::collections::BTreeMap<_, _>>(),
             });
             println!("{document:#}");
@@ -57,6 +57,10 @@ fn print(profile: &Profile, subject: &Subject) {
     println!("{}\n", classes(profile));
     println!("{}\n", totals(profile));
     println!("{}", buffers(profile));
+    println!(
+        "All in bytes. Asked: sectors of every request; moved: a sector once a program, as a first-level cache that keeps them would have \
+         it;\nmust move: sectors that the kernel cannot do without."
+    );
 }
 
 /// Instructions by class.
@@ -116,9 +120,10 @@ fn buffers(profile: &Profile) -> comfy_table::Table {
         "buffer",
         "bytes",
         "read",
-        "read in sectors",
-        "must read",
-        "sectors / must",
+        "sectors asked",
+        "sectors moved",
+        "must move",
+        "moved / must",
         "written",
         "written in sectors",
     ]);
@@ -129,8 +134,9 @@ fn buffers(profile: &Profile) -> comfy_table::Table {
             buffer.bytes.to_string(),
             buffer.read_bytes.to_string(),
             buffer.read_sector_bytes.to_string(),
+            buffer.distinct_sector_bytes.to_string(),
             buffer.least_read_bytes.map_or_else(dash, |bytes| bytes.to_string()),
-            buffer.read_ratio().map_or_else(dash, |ratio| format!("{ratio:.3}")),
+            buffer.moved_ratio().map_or_else(dash, |ratio| format!("{ratio:.3}")),
             buffer.written_bytes.to_string(),
             buffer.written_sector_bytes.to_string(),
         ]);

@@ -242,3 +242,137 @@ fn the_demo_without_its_data_says_where_to_run_it() {
     std::fs::write(&damaged, b"not safetensors").unwrap();
     fails(&["demo", "--data", damaged.to_str().unwrap()], 3, &[damaged.to_str().unwrap()]);
 }
+
+#[test]
+fn verify_runs_a_kernel_on_every_executor_and_says_what_it_counted() {
+    let text = stdout(&leankv(&["verify", "softmax", "--target", "sm_80,sm_90", "--perturb"]));
+    for part in [
+        "interpreter",
+        "programs shuffled",
+        "host",
+        "sm_80, lanes in step",
+        "sm_90, lanes apart",
+        "sm_90, approximations and mma order perturbed",
+        "Every executor left the same",
+        "modelled",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing in:\n{text}");
+    }
+    let document =
+        json(&leankv(&["verify", "vector_add", "--all", "--shapes", "n=300", "--seed", "9", "--json"]));
+    assert_eq!((&document["passed"], &document["shapes"]), (&true.into(), &"n=300".into()));
+    let reports = document["reports"].as_array().unwrap();
+    assert!(reports.len() > 1, "{document}");
+    for report in reports {
+        assert_eq!(report["seed"], 9);
+        let runs = report["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 5);
+        assert!(runs[3]["counters"]["warp_instructions"].as_u64().unwrap() > 0, "{report}");
+    }
+}
+
+/// The PTX of a kernel, changed line by line, in a file.
+fn changed_ptx(dir: &Path, kernel: &str, change: impl Fn(&str) -> String) -> std::path::PathBuf {
+    let ptx = stdout(&leankv(&["compile", kernel, "--target", "sm_80"]));
+    let changed: Vec<String> = ptx.lines().map(change).collect();
+    assert_ne!(ptx.trim_end(), changed.join("\n"), "nothing was changed in {ptx}");
+    let path = dir.join("changed.ptx");
+    std::fs::write(&path, changed.join("\n")).unwrap();
+    path
+}
+
+#[test]
+fn verify_shows_planted_defects_with_everything_that_leads_to_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let verify = |path: &Path| {
+        let output = leankv(&["verify", "softmax", "--ptx", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("runs failed"));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Without its barriers, the warps of a program race for shared memory.
+    let races = changed_ptx(dir.path(), "softmax", |line| match line.contains("bar.sync") {
+        true => String::new(),
+        false => line.to_owned(),
+    });
+    let text = verify(&races);
+    for part in [
+        "SharedRace",
+        "kernel softmax",
+        "PTX line",
+        "source kernels-src/src/softmax.rs:",
+        "block (",
+        "warp",
+        "lane",
+        "0x",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing in:\n{text}");
+    }
+    // A store one page further on is out of bounds, and the launch ends there.
+    let beyond = changed_ptx(dir.path(), "softmax", |line| match line.contains("st.global") {
+        true => line.replacen(']', "+1048576]", 1),
+        false => line.to_owned(),
+    });
+    let text = verify(&beyond);
+    for part in [
+        "out-of-bounds store",
+        "at 0x",
+        "kernel softmax",
+        "PTX line",
+        "softmax.rs:",
+        "block (",
+        "warp",
+        "lane",
+        "`out`",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing in:\n{text}");
+    }
+    // Another sum gives other results.
+    let wrong = changed_ptx(dir.path(), "softmax", |line| line.replace("add.rn.f32", "sub.rn.f32"));
+    let text = verify(&wrong);
+    assert!(text.contains("DIFFERS") && text.contains("`out`: "), "{text}");
+}
+
+#[test]
+fn profile_prints_modelled_counters_as_tables_text_and_json() {
+    let decode = ["profile", "decode_attention", "--set", "tiering=K8V4", "--shapes", "tokens=100"];
+    let text = stdout(&leankv(&decode));
+    for part in [
+        "modelled",
+        "global load",
+        "matrix",
+        "bank conflicts",
+        "divergent branches",
+        "kv.arena",
+        "moved / must",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing in:\n{text}");
+    }
+    let annotated = stdout(&leankv(&[&decode[..], &["--annotate"]].concat()));
+    assert!(annotated.contains("modelled") && annotated.contains("// sectors"), "{annotated}");
+    let document = json(&leankv(&[&decode[..], &["--json", "--target", "sm_90"]].concat()));
+    assert_eq!(document["profile"]["target"], "sm_90");
+    let ratio = document["moved_ratios"]["kv.arena"].as_f64().unwrap();
+    assert!((0.9..1.2).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn verify_and_profile_refuse_what_is_not_there() {
+    fails(&["verify", "sofmax"], 2, &["did you mean `softmax`?"]);
+    fails(&["profile", "softmax", "--set", "nonsense=1"], 2, &["has no setting `nonsense`"]);
+    fails(&["verify", "softmax", "--target", "sm_99"], 2, &["`sm_99` is not a target"]);
+    fails(&["verify", "softmax", "--target", "host"], 2, &["PTX is for GPUs", "sm_80"]);
+    fails(&["verify", "softmax", "--shapes", "columns=3"], 2, &["no shape `columns`", "rows, cols"]);
+    fails(&["verify", "softmax", "--shapes", "cols=many"], 2, &["not a whole number"]);
+    fails(&["verify", "softmax", "--shapes", "cols"], 2, &["--shapes key=value"]);
+    fails(&["verify", "softmax", "--ptx", "no/such.ptx"], 3, &["no/such.ptx"]);
+    fails(&["verify", "softmax", "--all", "--set", "block=128"], 2, &["--all", "--set"]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("not.ptx");
+    std::fs::write(&path, ".version 8.0\n.target sm_80\nnonsense").unwrap();
+    fails(&["verify", "softmax", "--ptx", path.to_str().unwrap()], 1, &["PTX of kernel `softmax`", "3:"]);
+    let ptx = ["verify", "softmax", "--ptx", path.to_str().unwrap(), "--target", "sm_80,sm_90"];
+    fails(&ptx, 2, &["for one target"]);
+    // A row that does not fit is refused by the kernel itself, on every executor.
+    fails(&["verify", "softmax", "--shapes", "cols=200"], 1, &["runs failed"]);
+}

@@ -77,6 +77,9 @@ pub struct RangeCounters {
     pub written_bytes: u64,
     /// Bytes in sectors touched by loads, 32 per sector and request.
     pub read_sector_bytes: u64,
+    /// Bytes in sectors touched by loads, a sector once a block: what comes from beyond the first-level cache if that keeps what a
+    /// block loaded. Counted with [`Config::distinct_sectors`](crate::Config::distinct_sectors) alone.
+    pub distinct_sector_bytes: u64,
     /// Bytes in sectors touched by stores.
     pub written_sector_bytes: u64,
 }

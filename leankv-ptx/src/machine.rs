@@ -571,6 +571,7 @@ impl Machine {
             read_bytes: t.read,
             written_bytes: t.written,
             read_sector_bytes: t.read_sectors * 32,
+            distinct_sector_bytes: t.distinct_sectors * 32,
             written_sector_bytes: t.written_sectors * 32,
         };
         for (a, t) in self.memory.allocs.iter().zip(&worker.traffic) {

@@ -24,6 +24,9 @@ fn exact_sums(n: usize) -> Check {
 /// Logits, maxima, sums of exponentials: f32 throughout.
 const PRECISE: Check = Check::close(2e-4, 2e-4);
 
+/// Probabilities that are added to significance in the pages.
+const SIGNIFICANCE: Check = Check::WordSums { abs: 1e-3 };
+
 fn scale(head_dim: usize) -> f32 {
     1.0 / (head_dim.max(1) as f32).sqrt()
 }
@@ -74,7 +77,12 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
         .expect("out.acc", &acc, exact_sums(cache.longest));
     let positions_read = spec.pattern != HeadPattern::Dense;
     let least = cache.least_read_bytes(positions_read);
-    Ok(cache.arguments(workload).least_read("kv.arena", least))
+    let workload = cache.arguments(workload);
+    Ok(match spec.significance {
+        // Logits and significance are read back as well.
+        true if spec.splits == 1 => workload.output("kv.arena", SIGNIFICANCE),
+        _ => workload.least_read("kv.arena", least),
+    })
 }
 
 pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
@@ -104,7 +112,7 @@ pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wor
     };
     let merged = merge_partials(&args, &parts)?;
     let logits = if spec.significance { cache.longest } else { 0 };
-    let mut seen = random.f32s(requests * heads * logits, -3.0, 2.0);
+    let mut seen = random.f32s(requests * heads * logits, -6.0, -3.0);
     // Where a row saw nothing, every logit is minus infinity.
     for (row, seen) in seen.chunks_mut(logits.max(1)).enumerate() {
         if parts[row * spec.splits..][..spec.splits].iter().all(|p| p.sum == 0.0) {
@@ -123,7 +131,11 @@ pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         .output("lse", PRECISE)
         .expect("out", &merged.out, PRECISE)
         .expect("lse", &merged.lse, PRECISE);
-    Ok(cache.arguments(workload).output("kv.arena", Check::WordSums { abs: 1e-3 }))
+    let workload = cache.arguments(workload);
+    Ok(match spec.significance && spec.splits > 1 {
+        true => workload.output("kv.arena", SIGNIFICANCE),
+        false => workload,
+    })
 }
 
 /// Inputs of the prefill kernels, and what comes out.

@@ -64,6 +64,8 @@ impl Cache {
             let mut position = 0;
             for (tier, &n) in tokens.iter().enumerate() {
                 lengths[place * 4 + tier] = n as i32;
+                // Some leading tokens belong to another request too.
+                lengths[place * 4 + 2 + tier] = if shapes.get("ragged") == 0 { 0 } else { n as i32 / 4 };
                 let Some(paged) = (if tier == 0 { Some(&high) } else { low.as_ref() }) else { continue };
                 let mut page = 0;
                 for t in 0..n {

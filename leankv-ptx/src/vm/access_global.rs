@@ -280,6 +280,10 @@ impl Ctx<'_> {
         } else {
             t.read += total;
             t.read_sectors += sectors;
+            if let Some(touched) = w.touched.get_mut(i) {
+                let base = self.launch.global.allocs[i].base;
+                t.distinct_sectors += touched.first(self.linear, base, a, part, bytes);
+            }
         }
         for (k, (start, end)) in self.launch.tracked.iter().enumerate() {
             let mut inside = 0u32;
@@ -296,6 +300,9 @@ impl Ctx<'_> {
                 } else {
                     t.read += total;
                     t.read_sectors += sectors;
+                    if let Some(touched) = w.touched.get_mut(self.launch.global.allocs.len() + k) {
+                        t.distinct_sectors += touched.first(self.linear, *start, a, inside, bytes);
+                    }
                 }
             }
         }

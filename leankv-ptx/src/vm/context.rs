@@ -74,6 +74,8 @@ pub(crate) struct Traffic {
     pub(crate) read: u64,
     pub(crate) written: u64,
     pub(crate) read_sectors: u64,
+    /// Sectors read, each once a block.
+    pub(crate) distinct_sectors: u64,
     pub(crate) written_sectors: u64,
 }
 
@@ -98,6 +100,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Vec<InstrCounters>,
     pub(crate) traffic: Vec<Traffic>,
     pub(crate) tracked: Vec<Traffic>,
+    /// For each allocation, then for each tracked range; empty unless distinct sectors are counted.
+    pub(crate) touched: Vec<super::touched::Touched>,
     pub(crate) findings: Findings,
     pub(crate) blocks: u64,
 }

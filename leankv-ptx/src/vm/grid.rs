@@ -305,6 +305,10 @@ fn new_worker(launch: &Launch<'_>) -> Worker {
         counters: vec![InstrCounters::default(); launch.counters],
         traffic: vec![Traffic::default(); launch.global.allocs.len()],
         tracked: vec![Traffic::default(); launch.tracked.len()],
+        touched: match launch.config.distinct_sectors {
+            true => vec![Default::default(); launch.global.allocs.len() + launch.tracked.len()],
+            false => Vec::new(),
+        },
         findings: Findings { limit: launch.config.max_findings, ..Findings::default() },
         blocks: 0,
     }
@@ -399,6 +403,7 @@ pub(crate) fn run(launch: &Launch<'_>) -> (Worker, Option<Box<Fault>>) {
             a.read += b.read;
             a.written += b.written;
             a.read_sectors += b.read_sectors;
+            a.distinct_sectors += b.distinct_sectors;
             a.written_sectors += b.written_sectors;
         }
         all.findings.merge(w.findings);

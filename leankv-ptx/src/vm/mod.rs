@@ -22,6 +22,7 @@ pub(crate) mod race;
 pub(crate) mod regs;
 pub(crate) mod shared;
 pub(crate) mod step;
+pub(crate) mod touched;
 pub(crate) mod warp;
 pub(crate) mod window;
 pub(crate) mod wmma;

@@ -43,6 +43,9 @@ pub struct BufferTraffic {
     pub read_bytes: u64,
     /// Bytes of the 32-byte sectors that loads asked for, a sector once a request.
     pub read_sector_bytes: u64,
+    /// Bytes of these sectors, each counted once a program: what comes from beyond the first-level cache, if that keeps what a program
+    /// loaded.
+    pub distinct_sector_bytes: u64,
     /// Bytes that lanes stored.
     pub written_bytes: u64,
     /// Bytes of the sectors that stores touched.
@@ -52,12 +55,18 @@ pub struct BufferTraffic {
 }
 
 impl BufferTraffic {
-    /// Bytes read in sectors over the bytes that must be read.
+    /// Bytes moved over the bytes that must be: distinct sectors of each program over those that the kernel cannot do without.
     #[must_use]
-    pub fn read_ratio(&self) -> Option<f64> {
-        self.least_read_bytes
-            .filter(|&least| least > 0)
-            .map(|least| self.read_sector_bytes as f64 / least as f64)
+    pub fn moved_ratio(&self) -> Option<f64> {
+        let least = self.least_read_bytes.filter(|&least| least > 0)?;
+        Some(self.distinct_sector_bytes as f64 / least as f64)
+    }
+
+    /// Sectors asked for over distinct ones: how often a program's warps ask for what the first-level cache holds by then.
+    #[must_use]
+    pub fn repeat_ratio(&self) -> Option<f64> {
+        let distinct = self.distinct_sector_bytes;
+        (distinct > 0).then(|| self.read_sector_bytes as f64 / distinct as f64)
     }
 }
 
@@ -91,7 +100,7 @@ pub fn profile_with(
     let args = workload.arguments(func)?;
     let compiled = compiler.compile(func, Target::Gpu(target))?.kernel;
     let ptx = ptx_of(&compiled).to_owned();
-    let config = Config { checks, ..Config::default() };
+    let config = Config { checks, distinct_sectors: true, ..Config::default() };
     let (counters, findings) = count(&compiled, &ptx, target, &args, workload.grid(), config)?;
     let buffers = execute::buffers(&args)
         .map(|(name, buffer)| {
@@ -101,6 +110,7 @@ pub fn profile_with(
                 bytes: buffer.bytes.len() as u64,
                 read_bytes: range.read_bytes,
                 read_sector_bytes: range.read_sector_bytes,
+                distinct_sector_bytes: range.distinct_sector_bytes,
                 written_bytes: range.written_bytes,
                 written_sector_bytes: range.written_sector_bytes,
                 least_read_bytes: buffer.least_read_bytes,
