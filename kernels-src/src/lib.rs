@@ -4,6 +4,7 @@
 //! all, for the command line, the tuner and the tests that visit every declared specialisation. [`mod@reference`] holds what each
 //! kernel must compute, in plain Rust.
 
+pub mod budget;
 pub mod decode;
 pub mod manager;
 pub mod matmul;
@@ -46,6 +47,8 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &quantize::quantize::<Stock>::KERNEL,
     &manager::scan_pages::KERNEL,
     &softmax::softmax::KERNEL,
+    &budget::solve_budget::<Stock>::KERNEL,
+    &budget::tally_tokens::<Stock>::KERNEL,
     &vector_add::vector_add::KERNEL,
     &page_writer::write_prompt::<Stock, f16>::KERNEL,
     &page_writer::write_prompt::<Stock, f32>::named("write_prompt_f32"),

@@ -19,6 +19,7 @@
 //! | prefill attention | [`prefill_attention`], [`prompt_significance`] |
 
 mod basic;
+mod budget;
 mod decode;
 mod error;
 mod manager;
@@ -30,6 +31,7 @@ mod step;
 mod testing;
 
 pub use basic::{add, matmul, softmax};
+pub use budget::{BudgetList, BudgetRules, solve_budget};
 pub use decode::{
     DecodeArgs, DecodeOutput, PagedKv, Partial, add_significance, decode_attention, decode_partials,
     merge_partials,

@@ -9,6 +9,7 @@ mod insert;
 mod plan;
 
 pub use insert::{InsertSpec, insert_token};
+pub(crate) use plan::two_tiers;
 pub use plan::{PlanSpec, plan_step};
 
 /// Columns of a plan: `plan` is `[requests, layers, kv_heads, PLAN_COLUMNS]`.

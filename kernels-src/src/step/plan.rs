@@ -40,7 +40,7 @@ pub struct PlanSpec {
 }
 
 /// The tiering that LeanKV uses most.
-pub(super) fn two_tiers() -> Tiering {
+pub(crate) fn two_tiers() -> Tiering {
     let format = |key, value| KvFormat::affine(key, value).expect("these widths exist");
     Tiering::two(format(8, 4), format(4, 2))
 }
