@@ -85,7 +85,11 @@ fn for_gpu(
     info: KernelInfo,
     options: CompileOptions,
 ) -> Result<CompiledKernel, CodegenError> {
-    let artifact = nvptx::compile(func, &sm, &NvptxOptions::default())?;
+    let artifact = nvptx::compile(
+        func,
+        &sm,
+        &NvptxOptions { keep_llvm_ir: options.llvm_ir, ..NvptxOptions::default() },
+    )?;
     let info = KernelInfo {
         entry: artifact.entry,
         threads: artifact.block_threads,
@@ -97,7 +101,7 @@ fn for_gpu(
     Ok(CompiledKernel {
         info,
         tile_ir: artifact.tile_ir,
-        llvm_ir: if options.llvm_ir { artifact.llvm_ir } else { String::new() },
+        llvm_ir: artifact.llvm_ir,
         code: Code::Ptx(artifact.ptx),
     })
 }

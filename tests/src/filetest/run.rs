@@ -51,7 +51,8 @@ pub(super) fn ptx(funcs: &[Func], sm: &str) -> Result<String, String> {
         let mut func = func.clone();
         standard().run(&mut func, &mut Facts::new()).map_err(|e| e.to_string())?;
         let artifact =
-            nvptx::compile(&func, &target, &NvptxOptions { line_info: false }).map_err(|e| e.to_string())?;
+            nvptx::compile(&func, &target, &NvptxOptions { line_info: false, ..NvptxOptions::default() })
+                .map_err(|e| e.to_string())?;
         out.push_str(&artifact.ptx);
     }
     Ok(out)

@@ -6,7 +6,7 @@ use inkwell::OptimizationLevel;
 use inkwell::targets::{CodeModel, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
 use serde::{Deserialize, Serialize};
 
-use crate::codegen::llvm::{CodegenError, llvm_version};
+use crate::codegen::llvm::{CodegenError, llvm_version, set_options};
 
 /// The host CPU.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -107,6 +107,7 @@ impl HostTarget {
 
     /// LLVM's machine for it.
     pub(super) fn machine(&self) -> Result<TargetMachine, CodegenError> {
+        set_options();
         let fail = |reason: String| CodegenError::Target { target: "host".to_owned(), reason };
         let triple = TargetTriple::create(&self.triple);
         let target = Target::from_triple(&triple).map_err(|e| fail(e.to_string()))?;

@@ -3,10 +3,12 @@
 mod error;
 mod intrinsic;
 mod module;
+mod options;
 
 pub use error::CodegenError;
 pub(crate) use intrinsic::intrinsic;
 pub(crate) use module::{optimise, verify};
+pub(crate) use options::set_options;
 
 /// The LLVM release that this build links, as `22.1.8`: part of every cache key.
 pub fn llvm_version() -> String {

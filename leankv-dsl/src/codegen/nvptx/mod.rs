@@ -37,7 +37,7 @@ use inkwell::types::BasicMetadataTypeEnum;
 use inkwell::values::FunctionValue;
 
 use crate::codegen::CodegenError;
-use crate::codegen::llvm::{optimise, verify};
+use crate::codegen::llvm::{optimise, set_options, verify};
 use crate::ir::{Access, Dtype, Func, Op, Type};
 use crate::pass::layout_assign::{self, Assignment, stored_bytes};
 use crate::pass::pipeline::pipeline;
@@ -52,6 +52,11 @@ pub use target::{NvptxTarget, UnknownTarget};
 /// Bytes of shared memory that a kernel may declare statically; above, it is dynamic and the launch must ask for it.
 const STATIC_SHARED_BYTES: u32 = 48 << 10;
 
+/// LLVM's passes. What the emitter writes has no memory of its own, no calls and no loops beside the author's, so most of
+/// `default<O3>` finds nothing to do; ptxas does the rest.
+const PIPELINE: &str = "function(simplifycfg,early-cse<memssa>,instcombine<no-verify-fixpoint>,\
+    loop-mssa(loop-rotate,licm),early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg)";
+
 /// The calling convention of kernels.
 const PTX_KERNEL: u32 = 71;
 
@@ -60,11 +65,13 @@ const PTX_KERNEL: u32 = 71;
 pub struct NvptxOptions {
     /// Whether PTX names the source line of each instruction (`.loc`).
     pub line_info: bool,
+    /// Whether the artifact keeps LLVM IR, for people to read.
+    pub keep_llvm_ir: bool,
 }
 
 impl Default for NvptxOptions {
     fn default() -> Self {
-        NvptxOptions { line_info: true }
+        NvptxOptions { line_info: true, keep_llvm_ir: false }
     }
 }
 
@@ -73,7 +80,7 @@ impl Default for NvptxOptions {
 pub struct NvptxArtifact {
     /// The PTX text.
     pub ptx: String,
-    /// LLVM IR before LLVM's optimisations.
+    /// LLVM IR before LLVM's optimisations, or empty.
     pub llvm_ir: String,
     /// Tile IR after layout assignment, with the layout of each value.
     pub tile_ir: String,
@@ -163,10 +170,10 @@ pub fn compile(
     let (shuffled, shared) = plan.conversions(&func);
     notes.push(format!("layout conversions: {shuffled} by shuffles, {shared} through shared memory"));
 
-    let llvm_ir = ir.module.print_to_string().to_string();
+    let llvm_ir = if options.keep_llvm_ir { ir.module.print_to_string().to_string() } else { String::new() };
     verify(&ir.module)?;
     let verified = start.elapsed();
-    optimise(&ir.module, &machine, "default<O3>", false)?;
+    optimise(&ir.module, &machine, PIPELINE, false)?;
     let optimised = start.elapsed();
     let buffer = machine
         .write_to_memory_buffer(&ir.module, FileType::Assembly)
@@ -195,6 +202,7 @@ pub fn compile(
 
 fn machine(target: NvptxTarget) -> Result<TargetMachine, CodegenError> {
     static START: std::sync::Once = std::sync::Once::new();
+    set_options();
     START.call_once(|| Target::initialize_nvptx(&InitializationConfig::default()));
     let unusable = |reason: String| CodegenError::Target { target: target.to_string(), reason };
     let triple = TargetTriple::create("nvptx64-nvidia-cuda");
@@ -204,7 +212,8 @@ fn machine(target: NvptxTarget) -> Result<TargetMachine, CodegenError> {
             &triple,
             &target.to_string(),
             target.ptx_feature(),
-            OptimizationLevel::Aggressive,
+            // Above it, LLVM numbers values globally once more; that changes nothing in our kernels.
+            OptimizationLevel::Default,
             RelocMode::Default,
             CodeModel::Default,
         )

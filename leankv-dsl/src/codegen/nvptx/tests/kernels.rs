@@ -135,7 +135,7 @@ fn pipelined_products_copy_ahead_and_read_fragments_from_shared_memory() {
 fn code_is_the_same_every_time_and_line_information_does_not_change_it() {
     let func = parse("test.tile", &product(5, 3, 3)).unwrap();
     let ptx = |line_info| {
-        let options = NvptxOptions { line_info };
+        let options = NvptxOptions { line_info, ..NvptxOptions::default() };
         compile(&func, &NvptxTarget::Sm90, &options).unwrap().ptx
     };
     let with = ptx(true);
