@@ -73,6 +73,22 @@ fn decode_attention_uses_tensor_cores_and_wide_loads_and_converts_codes_in_pairs
 }
 
 #[test]
+fn views_of_any_extent_move_in_vectors() {
+    let cases: [(&str, &[(&str, &str)], &str, &str); 4] = [
+        ("vector_add", &[("block", "1024")], "ld.global.nc.v4.b32", "st.global.v4.b32"),
+        ("vector_add", &[], "ld.global.nc.v2.b32", "st.global.v2.b32"),
+        ("softmax", &[("block", "1024")], "ld.global.nc.v4.b32", "st.global.v4.b32"),
+        ("quantize", &[("codec", "affine8")], "ld.global.nc.v4.b32", "st.global"),
+    ];
+    for (name, settings, load, store) in cases {
+        let ptx = kernel(name, settings).ptx("sm_80").unwrap();
+        let metrics = PtxMetrics::of(&ptx, "sm_80").unwrap();
+        assert!(metrics.count(load) > 0, "{name} {settings:?}: no {load}");
+        assert!(metrics.count(store) > 0, "{name} {settings:?}: no {store}");
+    }
+}
+
+#[test]
 fn budgets() {
     assert_ptx_budget!(kernel("vector_add", &[]), sm_90, regs <= 40, spills == 0, barriers == 0, calls == 0);
     assert_ptx_budget!(kernel("softmax", &[]), sm_90, regs <= 64, spills == 0);

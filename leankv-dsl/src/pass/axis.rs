@@ -498,6 +498,42 @@ impl AxisAnalysis {
         self.access_where(func, ptr, offsets, mask)
     }
 
+    /// As [`AxisAnalysis::access`], for accesses that are checked when they run ([`AxisAnalysis::guard`]): as wide as offsets run and as
+    /// masks only fall, whatever the address is a multiple of.
+    pub fn access_checked(
+        &self,
+        func: &Func,
+        ptr: Value,
+        offsets: Value,
+        mask: Option<Value>,
+    ) -> AccessShape {
+        let bytes = element_bytes(func, ptr);
+        let info = self.of(func, offsets);
+        let mask = mask.map(|m| self.of(func, m).falling);
+        shape_of(func, offsets, &info, mask, |axis| info.contiguity[axis].min(4u8.saturating_sub(bytes)))
+    }
+
+    /// What a vector of `2^bits` elements along `axis` must be asked before it is accessed as one.
+    pub fn guard(
+        &self,
+        func: &Func,
+        ptr: Value,
+        offsets: Value,
+        mask: Option<Value>,
+        axis: usize,
+        bits: u8,
+    ) -> Guard {
+        let info = self.of(func, offsets);
+        let align = if info.divisibility_at(axis, bits) < bits {
+            AlignGuard::Address
+        } else if self.of(func, ptr).divisibility[0] < bits + element_bytes(func, ptr) {
+            AlignGuard::Pointer
+        } else {
+            AlignGuard::Known
+        };
+        Guard { align, mask: mask.is_some_and(|m| self.of(func, m).constancy[axis] < bits) }
+    }
+
     fn access_where(
         &self,
         func: &Func,
@@ -505,26 +541,59 @@ impl AxisAnalysis {
         offsets: Value,
         mask: Option<SmallVec<[u8; 5]>>,
     ) -> AccessShape {
-        let bytes = func.ty(ptr).dtype().bytes().unwrap_or(1).trailing_zeros() as u8;
+        let bytes = element_bytes(func, ptr);
         let base = self.of(func, ptr).divisibility[0];
         let info = self.of(func, offsets);
-        let shape = func.ty(offsets).shape().cloned().unwrap_or_default();
-        let vector: SmallVec<[u8; 5]> = (0..shape.rank())
-            .map(|axis| {
-                let run = info.contiguity[axis];
-                // Blocks of consecutive offsets, each aligned in memory as a whole.
-                let mut block = run.min(base.saturating_sub(bytes)).min(4u8.saturating_sub(bytes));
-                block = (0..=block).rev().find(|&b| info.divisibility_at(axis, b) >= b).unwrap_or(0);
-                if let Some(mask) = &mask {
-                    block = block.min(mask[axis]);
-                }
-                block.min(shape[axis].trailing_zeros() as u8)
-            })
-            .collect();
-        let mut order: SmallVec<[usize; 5]> = (0..shape.rank()).rev().collect();
-        order.sort_by_key(|&axis| std::cmp::Reverse(info.contiguity[axis]));
-        AccessShape { vector, order }
+        shape_of(func, offsets, &info, mask, |axis| {
+            // Blocks of consecutive offsets, each aligned in memory as a whole.
+            let run = info.contiguity[axis].min(base.saturating_sub(bytes)).min(4u8.saturating_sub(bytes));
+            (0..=run).rev().find(|&b| info.divisibility_at(axis, b) >= b).unwrap_or(0)
+        })
     }
+}
+
+/// What is asked, when a kernel runs, before a vector is accessed as one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Guard {
+    /// What must be a multiple of the vector's bytes.
+    pub align: AlignGuard,
+    /// Whether the mask may differ within a vector; where it does, it falls once.
+    pub mask: bool,
+}
+
+/// What must be a multiple of a vector's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AlignGuard {
+    /// Nothing: all addresses are known to be.
+    Known,
+    /// The pointer; offsets are known to be.
+    Pointer,
+    /// The address of each vector.
+    Address,
+}
+
+/// log2 of the bytes of what a pointer points to.
+fn element_bytes(func: &Func, ptr: Value) -> u8 {
+    func.ty(ptr).dtype().bytes().unwrap_or(1).trailing_zeros() as u8
+}
+
+fn shape_of(
+    func: &Func,
+    offsets: Value,
+    info: &AxisInfo,
+    mask: Option<SmallVec<[u8; 5]>>,
+    run: impl Fn(usize) -> u8,
+) -> AccessShape {
+    let shape = func.ty(offsets).shape().cloned().unwrap_or_default();
+    let vector: SmallVec<[u8; 5]> = (0..shape.rank())
+        .map(|axis| {
+            let mask = mask.as_ref().map_or(MAX, |m| m[axis]);
+            run(axis).min(mask).min(shape[axis].trailing_zeros() as u8)
+        })
+        .collect();
+    let mut order: SmallVec<[usize; 5]> = (0..shape.rank()).rev().collect();
+    order.sort_by_key(|&axis| std::cmp::Reverse(info.contiguity[axis]));
+    AccessShape { vector, order }
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Loads and stores of global memory: vectors as wide as alignment, masks and the layout allow.
 
+use inkwell::basic_block::BasicBlock;
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicValue, PointerValue};
 use inkwell::{FloatPredicate, IntPredicate};
 
 use crate::ir::{CacheHint, Dtype, Inst, Op, Value};
 use crate::layout::{LinearLayout, Vectors};
-use crate::pass::axis::AccessShape;
+use crate::pass::axis::{AccessShape, AlignGuard};
 use crate::pass::layout_assign::mask_operand;
 
 use super::emit::{Emitted, Emitter, Repr};
@@ -26,6 +27,11 @@ pub(super) fn vectors(layout: &LinearLayout, access: &AccessShape) -> Vectors {
     let registers: Vec<u32> = layout.registers().iter().map(|&v| image(v)).collect();
     let others: Vec<u32> = layout.lanes().iter().chain(layout.warps()).map(|&v| image(v)).collect();
     Vectors::find(&registers, &others, access.vector[fastest].into())
+}
+
+/// Whether so few accesses are made that predicates on them and on those they stand for cost less than a branch.
+fn few(narrow: &Vectors) -> bool {
+    narrow.groups.len() <= 2
 }
 
 impl<'c> Emitter<'c, '_> {
@@ -66,31 +72,116 @@ impl<'c> Emitter<'c, '_> {
             return Ok(());
         }
         let layout = self.layout(result);
-        let access = self.axis.access(
-            self.func,
-            data.operands[0],
-            data.operands[1],
-            mask_operand(&data.op, &data.operands),
-        );
-        let groups = vectors(layout, &access);
         let inside = self.in_tile(layout, self.func.ty(result).shape().expect("a tile has a shape"));
-        let mut regs = vec![self.ir.c32(0); layout.register_count()];
-        for group in &groups.groups {
-            let first = group[0] as usize;
-            let mut cond = inside[first];
-            if let Some(mask) = &mask {
-                cond = self.both(cond, self.known(mask[first]));
+        // Where `only` or the mask fails, `kept`, else what the op says.
+        let read = |groups: &Vectors, only: Cond<'c>, kept: Option<&[Val<'c>]>| -> Vec<Val<'c>> {
+            let mut regs = vec![self.ir.c32(0); layout.register_count()];
+            for group in &groups.groups {
+                let first = group[0] as usize;
+                let mut cond = self.both(inside[first], only);
+                if let Some(mask) = &mask {
+                    cond = self.both(cond, self.known(mask[first]));
+                }
+                let at = self.address(pointer, dtype, offsets[first]);
+                let rest: Option<Vec<Val<'c>>> =
+                    kept.or(other.as_deref()).map(|o| group.iter().map(|&r| o[r as usize]).collect());
+                let values =
+                    self.load_vector(at, dtype, group.len(), cond, rest.as_deref(), read_only, cache);
+                for (&r, value) in group.iter().zip(values) {
+                    regs[r as usize] = value;
+                }
             }
-            let at = self.address(pointer, dtype, offsets[first]);
-            let rest: Option<Vec<Val<'c>>> =
-                other.as_ref().map(|o| group.iter().map(|&r| o[r as usize]).collect());
-            let values = self.load_vector(at, dtype, group.len(), cond, rest.as_deref(), read_only, cache);
-            for (&r, value) in group.iter().zip(values) {
-                regs[r as usize] = value;
+            regs
+        };
+        let regs = match self.widths(inst, layout) {
+            (groups, None) => read(&groups, Cond::Always, None),
+            (narrow, Some((wide, whole))) if few(&narrow) => {
+                let vectors = read(&wide, Cond::If(whole), None);
+                read(&narrow, Cond::If(self.ir.not(whole)), Some(&vectors))
             }
-        }
+            (narrow, Some((wide, whole))) => {
+                let [(yes, at_yes), (no, at_no)] =
+                    self.arms(whole, |which| read(if which { &wide } else { &narrow }, Cond::Always, None));
+                let join = |(a, b): (Val<'c>, Val<'c>)| -> Val<'c> {
+                    let phi = self.ir.phi(a.get_type());
+                    phi.add_incoming(&[(&a, at_yes), (&b, at_no)]);
+                    phi.as_basic_value()
+                };
+                yes.into_iter().zip(no).map(join).collect()
+            }
+        };
         self.set(result, Repr::Tile(regs));
         Ok(())
+    }
+
+    /// The vectors of a load or store whose tile has `layout`; and, where wider ones are possible if alignment and mask turn out well,
+    /// those and whether they did: then every wide vector is aligned, and all of it is accessed or none.
+    ///
+    /// One question is asked for all vectors of a thread, so that the common case is one branch and no more.
+    fn widths(&self, inst: Inst, layout: &LinearLayout) -> (Vectors, Option<(Vectors, Val<'c>)>) {
+        let (func, ir) = (self.func, &self.ir);
+        let data = func.inst(inst);
+        let (ptr, offset_value) = (data.operands[0], data.operands[1]);
+        let mask_value = mask_operand(&data.op, &data.operands);
+        let narrow = vectors(layout, &self.axis.access(func, ptr, offset_value, mask_value));
+        let checked = self.axis.access_checked(func, ptr, offset_value, mask_value);
+        let wide = vectors(layout, &checked);
+        // A tile of no more elements than threads is a request or two of each warp either way.
+        let shape = func.ty(offset_value).shape().expect("a tile has a shape");
+        if wide.bits <= narrow.bits || shape.elements() <= u64::from(32 * func.num_warps) {
+            return (narrow, None);
+        }
+        let guard = self.axis.guard(func, ptr, offset_value, mask_value, checked.order[0], wide.bits as u8);
+        let dtype = self.dtype(ptr);
+        let (pointer, _) = self.pointer(ptr);
+        let bytes = i64::from(self.memory_bits(dtype) / 8) << wide.bits;
+        let address = |at: PointerValue<'c>| -> Val<'c> {
+            let whole = ir.b.build_ptr_to_int(at, ir.i64(), "").expect("a pointer has an address");
+            ir.resize(whole.into(), ir.i32(), false)
+        };
+        let rest = match guard.align {
+            AlignGuard::Known => None,
+            AlignGuard::Pointer => Some(address(pointer)),
+            AlignGuard::Address => {
+                let offsets = self.registers(offset_value);
+                let at = |group: &Vec<u32>| address(self.address(pointer, dtype, offsets[group[0] as usize]));
+                wide.groups.iter().map(at).reduce(|a, b| ir.or(a, b))
+            }
+        };
+        let mut whole = ir.bool(true);
+        if let Some(rest) = rest {
+            let low = ir.and(rest, ir.c32(bytes as u32 - 1));
+            whole = ir.icmp(IntPredicate::EQ, low, ir.c32(0));
+        }
+        if let Some(mask) = mask_value.filter(|_| guard.mask).map(|v| self.registers(v)) {
+            // A mask falls once at most within a vector, so its first and last element tell.
+            for group in &wide.groups {
+                let (first, last) = (mask[group[0] as usize], mask[group[group.len() - 1] as usize]);
+                whole = ir.and(whole, ir.icmp(IntPredicate::EQ, first, last));
+            }
+        }
+        match self.known(whole) {
+            Cond::Always => (wide, None),
+            Cond::Never => (narrow, None),
+            Cond::If(whole) => (narrow, Some((wide, whole))),
+        }
+    }
+
+    /// Emits `arm` twice, for when `cond` holds and for when it does not; the results and the blocks they come from.
+    fn arms<T>(&self, cond: Val<'c>, arm: impl Fn(bool) -> T) -> [(T, BasicBlock<'c>); 2] {
+        let ir = &self.ir;
+        let [yes, no, end] =
+            ["whole", "pieces", "accessed"].map(|name| ir.cx.append_basic_block(self.function, name));
+        ir.cond_br(cond, yes, no);
+        let out = [(yes, true), (no, false)].map(|(block, which)| {
+            ir.b.position_at_end(block);
+            let value = arm(which);
+            let from = ir.block();
+            ir.br(end);
+            (value, from)
+        });
+        ir.b.position_at_end(end);
+        out
     }
 
     /// A truth value as a condition.
@@ -289,25 +380,30 @@ impl<'c> Emitter<'c, '_> {
             return Ok(());
         }
         let layout = &self.plan.operand_layouts[&inst];
-        let access = self.axis.access(
-            self.func,
-            data.operands[0],
-            data.operands[1],
-            mask_operand(&data.op, &data.operands),
-        );
-        let groups = vectors(layout, &access);
         let inside =
             self.in_tile(layout, self.func.ty(data.operands[1]).shape().expect("a tile has a shape"));
         let owner = self.owner(layout.free_lanes(), layout.free_warps());
-        for group in &groups.groups {
-            let first = group[0] as usize;
-            let mut cond = self.both(inside[first], owner);
-            if let Some(mask) = &mask {
-                cond = self.both(cond, self.known(mask[first]));
+        let write = |groups: &Vectors, only: Cond<'c>| {
+            for group in &groups.groups {
+                let first = group[0] as usize;
+                let mut cond = self.both(self.both(inside[first], owner), only);
+                if let Some(mask) = &mask {
+                    cond = self.both(cond, self.known(mask[first]));
+                }
+                let at = self.address(pointer, dtype, offsets[first]);
+                let group: Vec<Val<'c>> = group.iter().map(|&r| values[r as usize]).collect();
+                self.store_vector(at, dtype, &group, cond, cache);
             }
-            let at = self.address(pointer, dtype, offsets[first]);
-            let group: Vec<Val<'c>> = group.iter().map(|&r| values[r as usize]).collect();
-            self.store_vector(at, dtype, &group, cond, cache);
+        };
+        match self.widths(inst, layout) {
+            (groups, None) => write(&groups, Cond::Always),
+            (narrow, Some((wide, whole))) if few(&narrow) => {
+                write(&wide, Cond::If(whole));
+                write(&narrow, Cond::If(self.ir.not(whole)));
+            }
+            (narrow, Some((wide, whole))) => {
+                self.arms(whole, |which| write(if which { &wide } else { &narrow }, Cond::Always));
+            }
         }
         Ok(())
     }

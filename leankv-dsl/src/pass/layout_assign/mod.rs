@@ -19,7 +19,7 @@ mod rewrite;
 use std::collections::BTreeMap;
 
 use crate::ir::{Dtype, Entity, Func, Inst, Op, SideTable, Type, Value};
-use crate::layout::{Conversion, LinearLayout, Route, SharedLayout};
+use crate::layout::{Conversion, LANE_BITS, LinearLayout, Route, SharedLayout};
 use crate::pass::axis::AxisAnalysis;
 
 pub use dots::DotPath;
@@ -156,6 +156,18 @@ impl Pass {
         let (pointer, offsets) = (data.operands[at], data.operands[at + 1]);
         match data.op {
             Op::AsyncCopy { .. } => self.axis.access_of_prefixes(func, pointer, offsets, mask),
+            Op::Load { .. } | Op::Store { .. } => {
+                let mut out = self.axis.access(func, pointer, offsets, mask);
+                let checked = self.axis.access_checked(func, pointer, offsets, mask);
+                // Vectors that must be asked for are worth it where each thread has that many elements anyway.
+                let total: u32 = func.ty(offsets).shape().map_or(0, |s| pull::dims(s).iter().sum());
+                let spare = total.saturating_sub(LANE_BITS as u32 + self.warp_bits) as u8;
+                out.vector
+                    .iter_mut()
+                    .zip(&checked.vector)
+                    .for_each(|(known, asked)| *known = (*known).max((*asked).min(spare)));
+                out
+            }
             _ => self.axis.access(func, pointer, offsets, mask),
         }
     }

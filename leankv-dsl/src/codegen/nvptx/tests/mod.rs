@@ -3,8 +3,9 @@
 //! [`check`] is also called for every case of the host back end's tests, so that both run the same suite of ops.
 
 mod kernels;
+mod rims;
 
-use leankv_ptx::{Arg, Config, Divergence, LaunchConfig, Machine, Module};
+use leankv_ptx::{Arg, Config, Divergence, LaunchConfig, LaunchReport, Machine, Module};
 
 use super::{NvptxArtifact, NvptxOptions, NvptxTarget, compile};
 use crate::codegen::CodegenError;
@@ -35,6 +36,16 @@ pub(super) fn run(
     buffers: &[Vec<u8>],
     config: Config,
 ) -> Vec<Vec<u8>> {
+    launch(artifact, grid, buffers, config).1
+}
+
+/// As [`run`], with the machine's report.
+fn launch(
+    artifact: &NvptxArtifact,
+    grid: [u32; 3],
+    buffers: &[Vec<u8>],
+    config: Config,
+) -> (LaunchReport, Vec<Vec<u8>>) {
     let module = Module::parse(&artifact.ptx).unwrap_or_else(|e| panic!("{e}\n{}", artifact.ptx));
     let mut machine = Machine::new(config);
     let addresses: Vec<u64> = buffers
@@ -56,7 +67,7 @@ pub(super) fn run(
         .unwrap_or_else(|e| panic!("{e}\n{}\n{}", artifact.tile_ir, artifact.ptx));
     let errors: Vec<String> = report.errors().map(|f| f.to_string()).collect();
     assert!(errors.is_empty(), "{}\n{}\n{}", errors.join("\n"), artifact.tile_ir, artifact.ptx);
-    addresses
+    let after = addresses
         .iter()
         .zip(buffers)
         .map(|(&at, b)| {
@@ -64,7 +75,8 @@ pub(super) fn run(
             machine.read(at, &mut out).expect("it is still allocated");
             out
         })
-        .collect()
+        .collect();
+    (report, after)
 }
 
 /// Runs a kernel's PTX with one and with four warps, with lanes in step and apart, and compares all buffers with what is wanted.
