@@ -6,7 +6,7 @@
 use half::f16;
 
 use super::codec::{Codec, Codecs, Tokens};
-use super::rows::{Form, Rows, RowsMut};
+use super::rows::{Form, Place, Rows, RowsMut};
 use crate::diag::Diagnostic;
 use crate::format::{Interleave, KvFormat, PageLayout, Segment, Tiering};
 use crate::ir::Loc;
@@ -121,6 +121,7 @@ impl TierLayout {
             count,
             align: segment.row_align as usize,
             valid,
+            place: Place::Consecutive,
         }
     }
 }

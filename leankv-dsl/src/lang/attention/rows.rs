@@ -1,4 +1,4 @@
-//! Rows of codes and metadata: consecutive tokens of one side (keys or values), wherever they lie.
+//! Rows of codes and metadata: tokens of one side (keys or values), consecutive ones or each in a place of its own.
 
 use crate::diag::Diagnostic;
 use crate::format::{CodecShape, HalfType, Plane, planes};
@@ -6,7 +6,7 @@ use crate::ir::Loc;
 use crate::lang::element::{Code, Plain};
 use crate::lang::ops::{Ptr, PtrMut, Word};
 use crate::lang::record::{self, BAD_ARGUMENT};
-use crate::lang::tile::{Scalar, Tile, iota};
+use crate::lang::tile::{Operand, Scalar, Tile, iota, iota_of};
 
 use super::codec::{Codec, Encoded, EncodedCodes, Tokens};
 use super::half16::decode16;
@@ -24,6 +24,66 @@ pub(crate) struct Form {
     pub(crate) align: usize,
     /// Which rows exist; the others read as zeros and are not written.
     pub(crate) valid: Tile<bool, 1>,
+    /// How the rows follow each other.
+    pub(crate) place: Place,
+}
+
+/// How rows follow each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// One after another from the addresses of codes and metadata on.
+    Consecutive,
+    /// Each in its own slot of its own page; both addresses are the arena's.
+    Scattered(Scattered),
+}
+
+/// The slots of rows that do not follow each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scattered {
+    /// Numbers of the pages, `[rows]`; offsets in an arena need 64 bits.
+    pub(crate) pages: Tile<i64, 1>,
+    /// Slots in the pages, `[rows]`.
+    pub(crate) slots: Tile<i64, 1>,
+    /// Bytes of a page.
+    pub(crate) page_bytes: usize,
+    /// Where codes begin in a page.
+    pub(crate) codes: usize,
+    /// Where metadata begins in a page.
+    pub(crate) meta: usize,
+}
+
+impl Scattered {
+    /// Offsets of the rows of a segment in units of `unit` bytes, plus `first` units: `[rows]`. Pages, segments and rows are whole
+    /// numbers of units.
+    #[track_caller]
+    pub(crate) fn rows(&self, segment: usize, row_bytes: usize, unit: usize, first: usize) -> Tile<i64, 1> {
+        let in_page = self.slots * (row_bytes / unit) as i64 + (segment / unit + first) as i64;
+        self.pages * (self.page_bytes / unit) as i64 + in_page
+    }
+}
+
+/// Offsets of elements: 32 bits suffice within a page, not within an arena.
+enum Offsets<const R: usize> {
+    Near(Tile<i32, R>),
+    Far(Tile<i64, R>),
+}
+
+impl<const R: usize> Offsets<R> {
+    #[track_caller]
+    fn load<W: Plain>(self, from: Ptr<W>, mask: impl Operand<bool, R>) -> Tile<W, R> {
+        match self {
+            Offsets::Near(offsets) => from.load_masked(offsets, mask),
+            Offsets::Far(offsets) => from.load_masked(offsets, mask),
+        }
+    }
+
+    #[track_caller]
+    fn store<W: Plain>(self, to: PtrMut<W>, value: Tile<W, R>, mask: impl Operand<bool, R>) {
+        match self {
+            Offsets::Near(offsets) => to.store_masked(offsets, value, mask),
+            Offsets::Far(offsets) => to.store_masked(offsets, value, mask),
+        }
+    }
 }
 
 /// Rows to decode.
@@ -41,6 +101,21 @@ pub struct RowsMut {
     pub(crate) codes: PtrMut<u8>,
     pub(crate) meta: PtrMut<u8>,
     pub(crate) form: Form,
+}
+
+/// Rows as they are stored: words of codes and metadata.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    codes: StoredCodes,
+    meta: Vec<Tile<u16, 2>>,
+}
+
+/// Codes in the widest words that rows are made of, `[rows, words]`.
+#[derive(Clone, Copy, Debug)]
+enum StoredCodes {
+    Words(Tile<u32, 2>),
+    Halves(Tile<u16, 2>),
+    Bytes(Tile<u8, 2>),
 }
 
 /// A run of codes in every row: from byte `start`, `bytes` long.
@@ -63,10 +138,18 @@ impl Run {
 
     /// Offsets in words: `[count, words]`.
     #[track_caller]
-    fn offsets(self, count: usize) -> Tile<i32, 2> {
+    fn offsets(self, form: &Form) -> Offsets<2> {
         let word = self.word_bytes();
-        let rows = iota(count) * (self.row_bytes / word) as i32 + (self.start / word) as i32;
-        rows.expand_dims(1) + iota(self.bytes / word).expand_dims(0)
+        match form.place {
+            Place::Consecutive => {
+                let rows = iota(form.count) * (self.row_bytes / word) as i32 + (self.start / word) as i32;
+                Offsets::Near(rows.expand_dims(1) + iota(self.bytes / word).expand_dims(0))
+            }
+            Place::Scattered(at) => {
+                let rows = at.rows(at.codes, self.row_bytes, word, self.start / word);
+                Offsets::Far(rows.expand_dims(1) + iota_of::<i64>(self.bytes / word).expand_dims(0))
+            }
+        }
     }
 }
 
@@ -101,10 +184,39 @@ impl Form {
 
     /// Offsets in 16-bit words of metadata word `word` of every group: `[count, groups]`.
     #[track_caller]
-    fn meta_offsets(&self, word: usize) -> Tile<i32, 2> {
+    fn meta_offsets(&self, word: usize) -> Offsets<2> {
         let (groups, words) = (self.shape.groups as i32, self.shape.meta_words as i32);
-        let rows = iota(self.count) * (groups * words) + word as i32;
-        rows.expand_dims(1) + (iota(groups as usize) * words).expand_dims(0)
+        match self.place {
+            Place::Consecutive => {
+                let rows = iota(self.count) * (groups * words) + word as i32;
+                Offsets::Near(rows.expand_dims(1) + (iota(groups as usize) * words).expand_dims(0))
+            }
+            Place::Scattered(at) => {
+                let rows = at.rows(at.meta, self.shape.meta_bytes() as usize, 2, word);
+                let along = iota_of::<i64>(groups as usize) * i64::from(words);
+                Offsets::Far(rows.expand_dims(1) + along.expand_dims(0))
+            }
+        }
+    }
+
+    /// Offsets in 16-bit words of every element of unquantised rows: `[count, head_dim]`.
+    #[track_caller]
+    fn raw_offsets(&self) -> Offsets<2> {
+        match self.place {
+            Place::Consecutive => {
+                let row = iota(self.count) * (self.row_bytes() / 2) as i32;
+                Offsets::Near(row.expand_dims(1) + iota(self.head_dim).expand_dims(0))
+            }
+            Place::Scattered(at) => {
+                let rows = at.rows(at.codes, self.row_bytes(), 2, 0);
+                Offsets::Far(rows.expand_dims(1) + iota_of::<i64>(self.head_dim).expand_dims(0))
+            }
+        }
+    }
+
+    /// All bytes of the rows' codes, as one run.
+    fn whole(&self) -> Run {
+        Run { start: 0, bytes: self.row_bytes(), row_bytes: self.row_bytes(), align: self.align }
     }
 
     #[track_caller]
@@ -117,7 +229,8 @@ impl Form {
     /// Rows of arrays without pages, 128-byte aligned.
     fn flat(shape: CodecShape, head_dim: usize, count: usize, valid: Tile<bool, 1>) -> Form {
         let row = shape.row_bytes(head_dim as u32);
-        Form { shape, head_dim, count, align: 1 << row.trailing_zeros().min(7), valid }
+        let align = 1 << row.trailing_zeros().min(7);
+        Form { shape, head_dim, count, align, valid, place: Place::Consecutive }
     }
 }
 
@@ -202,22 +315,36 @@ impl Rows {
 
     #[track_caller]
     fn words<W: Plain>(&self, run: Run) -> Tile<W, 2> {
-        self.codes.cast::<W>().load_masked(run.offsets(self.form.count), self.form.mask())
+        run.offsets(&self.form).load(self.codes.cast::<W>(), self.form.mask())
     }
 
     /// Unquantised rows of a 16-bit type, `[count, head_dim]`.
     #[track_caller]
     pub fn raw<T: Plain>(&self) -> Tile<T, 2> {
-        let row = iota(self.form.count) * (self.form.row_bytes() / 2) as i32;
-        let offsets = row.expand_dims(1) + iota(self.form.head_dim).expand_dims(0);
-        self.codes.cast::<T>().load_masked(offsets, self.form.mask())
+        self.form.raw_offsets().load(self.codes.cast::<T>(), self.form.mask())
     }
 
     /// Metadata word `word` of every group as a number, `[count, groups]`.
     #[track_caller]
     pub fn meta(&self, word: usize, t: HalfType) -> Tile<f32, 2> {
-        let bits = self.meta.cast::<u16>().load_masked(self.form.meta_offsets(word), self.form.mask());
-        decode16(bits, t)
+        decode16(self.meta_words(word), t)
+    }
+
+    #[track_caller]
+    fn meta_words(&self, word: usize) -> Tile<u16, 2> {
+        self.form.meta_offsets(word).load(self.meta.cast::<u16>(), self.form.mask())
+    }
+
+    /// The rows as they are stored, to be written elsewhere in the same format.
+    #[track_caller]
+    pub fn stored(&self) -> Stored {
+        let run = self.form.whole();
+        let codes = match run.word_bytes() {
+            4 => StoredCodes::Words(self.words(run)),
+            2 => StoredCodes::Halves(self.words(run)),
+            _ => StoredCodes::Bytes(self.words(run)),
+        };
+        Stored { codes, meta: (0..self.form.shape.meta_words as usize).map(|w| self.meta_words(w)).collect() }
     }
 
     /// Metadata word `word` of one group as a number, `[count]`.
@@ -225,8 +352,11 @@ impl Rows {
     pub fn group_meta(&self, group: usize, word: usize, t: HalfType) -> Tile<f32, 1> {
         let words = (self.form.shape.groups * self.form.shape.meta_words) as i32;
         let at = group * self.form.shape.meta_words as usize + word;
-        let offsets = iota(self.form.count) * words + at as i32;
-        decode16(self.meta.cast::<u16>().load_masked(offsets, self.form.valid), t)
+        let offsets = match self.form.place {
+            Place::Consecutive => Offsets::Near(iota(self.form.count) * words + at as i32),
+            Place::Scattered(place) => Offsets::Far(place.rows(place.meta, 2 * words as usize, 2, at)),
+        };
+        decode16(offsets.load(self.meta.cast::<u16>(), self.form.valid), t)
     }
 }
 
@@ -261,15 +391,29 @@ impl RowsMut {
         match encoded.codes {
             EncodedCodes::Codes(codes) => self.store_codes(codes),
             EncodedCodes::Words(words) => {
-                let row = iota(self.form.count) * (self.form.row_bytes() / 2) as i32;
-                let offsets = row.expand_dims(1) + iota(self.form.head_dim).expand_dims(0);
-                self.codes.cast::<u16>().store_masked(offsets, words, self.form.mask());
+                self.form.raw_offsets().store(self.codes.cast::<u16>(), words, self.form.mask());
             }
         }
-        for (word, bits) in encoded.meta.iter().enumerate() {
-            let offsets = self.form.meta_offsets(word);
-            self.meta.cast::<u16>().store_masked(offsets, *bits, self.form.mask());
+        self.store_meta(&encoded.meta);
+    }
+
+    #[track_caller]
+    fn store_meta(&self, meta: &[Tile<u16, 2>]) {
+        for (word, bits) in meta.iter().enumerate() {
+            self.form.meta_offsets(word).store(self.meta.cast::<u16>(), *bits, self.form.mask());
         }
+    }
+
+    /// Writes rows as they were stored elsewhere in the same format.
+    #[track_caller]
+    pub fn store_as_is(&self, rows: &Stored) {
+        let offsets = self.form.whole().offsets(&self.form);
+        match rows.codes {
+            StoredCodes::Words(words) => offsets.store(self.codes.cast::<u32>(), words, self.form.mask()),
+            StoredCodes::Halves(words) => offsets.store(self.codes.cast::<u16>(), words, self.form.mask()),
+            StoredCodes::Bytes(words) => offsets.store(self.codes, words, self.form.mask()),
+        }
+        self.store_meta(&rows.meta);
     }
 
     #[track_caller]
@@ -292,6 +436,6 @@ impl RowsMut {
     #[track_caller]
     fn store_words<W: Word>(&self, run: Run, codes: Tile<Code, 2>) {
         let words = codes.pack::<W>();
-        self.codes.cast::<W>().store_masked(run.offsets(self.form.count), words, self.form.mask());
+        run.offsets(&self.form).store(self.codes.cast::<W>(), words, self.form.mask());
     }
 }
