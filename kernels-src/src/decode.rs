@@ -124,15 +124,15 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks>(
     for tier in tiers.iter() {
         let first = if comptime(tier.is_low()) { kv.length(at, false) } else { lit(0) };
         for block in kv.blocks(at, tier, spec.stages) {
-            let site = Site { request, head, position, keys: block.positions() };
-            let mut seen = block.valid();
-            for more in [attends(spec.pattern, position, site.keys), hooks.mask(&site)].into_iter().flatten()
-            {
-                seen &= more;
-            }
+            let (queries, members) = (position.splat([spec.group]), iota(spec.group));
+            let site = Site { request, head, queries, members, keys: block.positions() };
+            let valid = block.valid();
+            let seen = attends(spec.pattern, position, site.keys).map_or(valid, |seen| seen & valid);
+            let seen = seen.expand_dims(0);
+            let seen = hooks.mask(&site).map_or(seen, |mask| mask & seen);
             let logits = hooks.key_logits(block.logits(q), q, &site) * scale;
             let logits = hooks.logits(logits, &site);
-            let logits = seen.expand_dims(0).broadcast(logits.extents()).select(logits, f32::NEG_INFINITY);
+            let logits = seen.broadcast(logits.extents()).select(logits, f32::NEG_INFINITY);
             if spec.significance {
                 let token = element(first + block.first_token());
                 let place = out.logits.tile((request, head, token), [1, spec.group, spec.block]);

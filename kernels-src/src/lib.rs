@@ -5,6 +5,7 @@
 //! kernel must compute, in plain Rust.
 
 pub mod budget;
+pub mod chunk;
 pub mod decode;
 pub mod manager;
 pub mod matmul;
@@ -29,6 +30,9 @@ use crate::policy::StockPolicies;
 pub static KERNELS: &[&dyn KernelDef] = &[
     &page_writer::append_token::<Stock, f16>::KERNEL,
     &page_writer::append_token::<Stock, f32>::named("append_token_f32"),
+    &chunk::cached_significance::<Stock, Plain>::KERNEL,
+    &chunk::chunk_attention::<Stock, Plain>::KERNEL,
+    &chunk::classify_chunk::<StockPolicies>::KERNEL,
     &manager::commit_pages::KERNEL,
     &manager::copy_tails::KERNEL,
     &decode::decode_attention::<Stock, Plain>::KERNEL,
@@ -45,11 +49,15 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &prefill::prefill_significance::KERNEL,
     &manager::prepare_pages::KERNEL,
     &quantize::quantize::<Stock>::KERNEL,
+    &chunk::recompact::<Stock, StockPolicies>::KERNEL,
     &manager::scan_pages::KERNEL,
     &softmax::softmax::KERNEL,
     &budget::solve_budget::<Stock>::KERNEL,
     &budget::tally_tokens::<Stock>::KERNEL,
     &vector_add::vector_add::KERNEL,
+    &chunk::write_chunk::<Stock, f16>::KERNEL,
+    &chunk::write_chunk::<Stock, bf16>::named("write_chunk_bf16"),
+    &chunk::write_chunk::<Stock, f32>::named("write_chunk_f32"),
     &page_writer::write_prompt::<Stock, f16>::KERNEL,
     &page_writer::write_prompt::<Stock, f32>::named("write_prompt_f32"),
 ];

@@ -196,8 +196,8 @@ impl AttentionHooks for CappedEven {
         (logits / self.cap).tanh() * self.cap
     }
 
-    fn mask(&self, site: &Site) -> Option<Tile<bool, 1>> {
-        Some((site.keys % 2).eq(0))
+    fn mask(&self, site: &Site) -> Option<Tile<bool, 2>> {
+        Some((site.keys % 2).eq(0).expand_dims(0))
     }
 
     fn output(&self, out: Tile<f32, 2>) -> Tile<f32, 2> {

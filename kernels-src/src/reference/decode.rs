@@ -235,7 +235,7 @@ pub(super) fn tier_ids(kv: &PagedKv<'_>, list: usize, low: bool) -> Vec<i32> {
 }
 
 /// The tokens of one KV head, cut into splits at page borders.
-fn split_tokens(
+pub(super) fn split_tokens(
     kv: &PagedKv<'_>,
     head: usize,
     splits: usize,

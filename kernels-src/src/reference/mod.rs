@@ -14,24 +14,29 @@
 //! | quantize, dequantize | [`quantize`], [`dequantize`] |
 //! | page writer, append, reader | [`write_prompt`], [`append_token`], [`read_tokens`] |
 //! | decode attention, merge of splits | [`decode_attention`], [`decode_partials`], [`merge_partials`] |
+//! | chunk attention, cached significance, chunk writer | [`attend_chunk`], [`write_chunk`] |
+//! | classification of a chunk, compaction of what is cached | [`classify_chunk`], [`recompact()`] |
 //! | prepare, scan, commit; fork, copy of tails | [`PageState::rebalance`], [`PageState::fork`] |
 //! | planning of a decode step, insertion of its token | [`plan_step`], [`insert_token`] |
 //! | prefill attention | [`prefill_attention`], [`prompt_significance`] |
 
 mod basic;
 mod budget;
+mod chunk;
 mod decode;
 mod error;
 mod manager;
 mod pages;
 mod prefill;
 mod quantize;
+mod recompact;
 mod step;
 #[cfg(test)]
 mod testing;
 
 pub use basic::{add, matmul, softmax};
 pub use budget::{BudgetList, BudgetRules, solve_budget};
+pub use chunk::{ChunkArgs, ChunkOutput, attend_chunk, write_chunk};
 pub use decode::{
     DecodeArgs, DecodeOutput, PagedKv, Partial, add_significance, decode_attention, decode_partials,
     merge_partials,
@@ -41,4 +46,5 @@ pub use manager::{Answer, PageShape, PageState};
 pub use pages::{PagedFormat, Token, append_token, read_token, read_tokens, write_prompt, write_token};
 pub use prefill::{PrefillArgs, PrefillOutput, prefill_attention, prompt_significance};
 pub use quantize::{Quantized, dequantize, quantize};
+pub use recompact::{TierRule, classify_chunk, recompact};
 pub use step::{HeadLists, Planned, StepArgs, insert_token, plan_step};

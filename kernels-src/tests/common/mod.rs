@@ -2,6 +2,8 @@
 //! other executor, which must leave the same in every buffer.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod cache;
+
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
@@ -83,9 +85,9 @@ impl Run {
         self
     }
 
-    /// Runs, with every check of the interpreter, then on the other executors.
+    /// Runs on the interpreter alone, with every check.
     #[track_caller]
-    pub fn launch(&mut self, grid: [usize; 3]) -> Report {
+    pub fn interpret(&mut self, grid: [usize; 3]) -> Report {
         let args: Vec<Arg> = self
             .func
             .params
@@ -93,9 +95,15 @@ impl Run {
             .map(|p| *self.args.get(&p.name).unwrap_or_else(|| panic!("no argument `{}`", p.name)))
             .collect();
         let grid = grid.map(|n| u32::try_from(n).expect("grids are small"));
-        let case = self.case(grid);
-        let report = interp::launch(&self.func, grid, &args, &mut self.memory, &Options::default())
-            .unwrap_or_else(|error| panic!("{error}"));
+        interp::launch(&self.func, grid, &args, &mut self.memory, &Options::default())
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Runs, with every check of the interpreter, then on the other executors.
+    #[track_caller]
+    pub fn launch(&mut self, grid: [usize; 3]) -> Report {
+        let case = self.case(grid.map(|n| u32::try_from(n).expect("grids are small")));
+        let report = self.interpret(grid);
         for executor in [&Host as &dyn Executor, &Ptx, &PtxApart] {
             self.compare(executor, &case);
         }
@@ -143,7 +151,8 @@ impl Run {
             let want = self.memory.bytes(self.buffers[&slot.name].0);
             let check = slot.output.as_ref().map_or(Check::Bits, |output| output.check);
             // Only these add floats to an arena of bytes; its words are either untouched or sums of probabilities.
-            let adds = ["decode_attention", "merge_splits"].contains(&self.func.name.as_str());
+            let adding = ["cached_significance", "decode_attention", "merge_splits"];
+            let adds = adding.contains(&self.func.name.as_str());
             let found = if slot.dtype == Dtype::U8 && adds {
                 let (mut got, mut want) = (got.clone(), want.to_vec());
                 clear_close_sums(&slot.bytes, &mut got, &mut want);

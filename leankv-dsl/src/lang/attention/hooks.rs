@@ -11,8 +11,10 @@ pub struct Site {
     pub request: Scalar<i32>,
     /// The KV head.
     pub head: Scalar<i32>,
-    /// The query's position in its sequence.
-    pub position: Scalar<i32>,
+    /// The queries' positions in their sequence, `[queries]`: in decode attention all of them are one token's.
+    pub queries: Tile<i32, 1>,
+    /// Which query head of the KV head's group each query is, `[queries]`.
+    pub members: Tile<i32, 1>,
     /// The keys' positions, `[rows]`; 0 where there is none.
     pub keys: Tile<i32, 1>,
 }
@@ -59,9 +61,10 @@ pub trait AttentionHooks {
         logits
     }
 
-    /// Which keys may be attended to besides what the head pattern says, `[rows]`; `None` for all.
+    /// Which keys each query may attend to besides what the head pattern says, `[queries, rows]`, or `[1, rows]` where the queries agree;
+    /// `None` for all.
     #[track_caller]
-    fn mask(&self, site: &Site) -> Option<Tile<bool, 1>> {
+    fn mask(&self, site: &Site) -> Option<Tile<bool, 2>> {
         let _ = site;
         None
     }

@@ -1,5 +1,6 @@
 //! The paged cache of all layers, and that of one layer to write.
 
+use super::list::TokenList;
 use super::paged::{PagedKv, Slots, Tier};
 use crate::format::PageLayout;
 use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
@@ -25,6 +26,15 @@ pub struct PagedKvMut {
     lengths: ViewMut<i32, 3>,
 }
 
+/// The paged cache of all layers as kernel parameters, to write: as [`LayeredKv`], and the lengths can be set.
+#[derive(Clone, Copy, Debug)]
+pub struct LayeredKvMut {
+    arena: PtrMut<u8>,
+    slots: View<i32, 1>,
+    table: View<i32, 4>,
+    lengths: ViewMut<i32, 4>,
+}
+
 #[track_caller]
 fn arena(scope: &mut ArgScope, name: &str) -> PtrMut<u8> {
     let align = ArgOptions::new().align(PageLayout::ARENA_ALIGN as usize);
@@ -40,6 +50,18 @@ impl KernelArg for LayeredKv {
     #[track_caller]
     fn declare(scope: &mut ArgScope, name: &str, _: ArgOptions) -> Self {
         LayeredKv {
+            arena: arena(scope, name),
+            slots: field(scope, name, "slots"),
+            table: field(scope, name, "table"),
+            lengths: field(scope, name, "lengths"),
+        }
+    }
+}
+
+impl KernelArg for LayeredKvMut {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, _: ArgOptions) -> Self {
+        LayeredKvMut {
             arena: arena(scope, name),
             slots: field(scope, name, "slots"),
             table: field(scope, name, "table"),
@@ -69,7 +91,34 @@ impl LayeredKv {
     }
 }
 
+impl LayeredKvMut {
+    /// The cache of one layer.
+    #[track_caller]
+    pub fn layer(&self, layer: Scalar<i32>) -> PagedKvMut {
+        let (table, lengths) = (self.table.at(1, layer), self.lengths.at(1, layer));
+        PagedKvMut { arena: self.arena, slots: self.slots, table, lengths }
+    }
+}
+
 impl PagedKvMut {
+    /// The number of tokens of a tier; the slot is not negative.
+    #[track_caller]
+    pub fn length(&self, slot: Scalar<i32>, head: Scalar<i32>, low: bool) -> Scalar<i32> {
+        self.lengths.get([slot, head, lit(i32::from(low))])
+    }
+
+    /// The number of a tier's frozen tokens; the slot is not negative.
+    #[track_caller]
+    pub fn frozen(&self, slot: Scalar<i32>, head: Scalar<i32>, low: bool) -> Scalar<i32> {
+        self.lengths.get([slot, head, lit(2 + i32::from(low))])
+    }
+
+    /// The tier's tokens by number; the slot is not negative.
+    #[track_caller]
+    pub fn list<'t>(&self, slot: Scalar<i32>, head: Scalar<i32>, tier: &'t Tier) -> TokenList<'t> {
+        TokenList::of(tier, self.arena, self.table, slot, head)
+    }
+
     /// The slot of request number `request` of this launch; negative for a request that is left out.
     #[track_caller]
     pub fn slot(&self, request: Scalar<i32>) -> Scalar<i32> {

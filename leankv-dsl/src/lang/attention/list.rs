@@ -5,7 +5,7 @@ use super::paged::{Tier, read};
 use super::rows::{Place, Rows, RowsMut, Scattered, Stored};
 use crate::format::Segment;
 use crate::lang::element::Plain;
-use crate::lang::ops::{Ptr, PtrMut};
+use crate::lang::ops::{Ptr, PtrMut, View};
 use crate::lang::tile::{Scalar, Tile};
 
 /// The pages of one tier of one (request, KV head): token `i` lies in slot `i % tokens` of page `i / tokens`.
@@ -18,6 +18,19 @@ pub struct TokenList<'t> {
 }
 
 impl<'t> TokenList<'t> {
+    /// The list of a tier in a table `[slots, kv_heads, table_len]`.
+    #[track_caller]
+    pub(crate) fn of(
+        tier: &'t Tier,
+        arena: PtrMut<u8>,
+        table: View<i32, 3>,
+        slot: Scalar<i32>,
+        head: Scalar<i32>,
+    ) -> Self {
+        let row = slot.cast::<i64>() * table.stride(0) + head.cast::<i64>() * table.stride(1);
+        TokenList::new(tier, arena, table.ptr().add(row), table.extent(2).cast())
+    }
+
     /// The list of a tier whose pages are named by the `table_len` entries from `table` on: high ones from the first entry on, low ones
     /// from the last entry back.
     pub fn new(tier: &'t Tier, arena: PtrMut<u8>, table: Ptr<i32>, table_len: Scalar<i32>) -> Self {

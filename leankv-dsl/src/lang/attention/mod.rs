@@ -5,7 +5,7 @@
 //! | codec | [`Codec`] | how rows of keys or values are coded, and how attention works on the codes |
 //! | rows | [`Rows`], [`RowsMut`] | where codes and metadata of consecutive tokens lie, and how codes are packed |
 //! | list | [`TokenList`], [`Spread`] | where tokens of a tier lie that are named by number, in any order |
-//! | KV operand | [`PagedKv`], [`PagedKvMut`], [`LayeredKv`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
+//! | KV operand | [`PagedKv`], [`PagedKvMut`], [`LayeredKv`], [`LayeredKvMut`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
 //! | hooks | [`AttentionHooks`] | what a variant changes: query, key logits, mask, running state, output |
 //! | online softmax | [`OnlineSoftmax`] | running maximum, sum and output |
 //!
@@ -24,7 +24,7 @@ mod stock;
 pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock, Tokens};
 pub use half16::{decode16, encode16, floor16, positive_scale16};
 pub use hooks::{AttentionHooks, Plain, Site};
-pub use layers::{LayeredKv, PagedKvMut};
+pub use layers::{LayeredKv, LayeredKvMut, PagedKvMut};
 pub use list::{Spread, TokenList};
 pub use online::OnlineSoftmax;
 pub use paged::{Block, PagedKv, Slots, Tier, TierLayout, Tiers, Work};

@@ -6,6 +6,7 @@
 use half::f16;
 
 use super::codec::{Codec, Codecs, Tokens};
+use super::list::TokenList;
 use super::rows::{Form, Place, Rows, RowsMut};
 use crate::diag::Diagnostic;
 use crate::format::{Interleave, KvFormat, PageLayout, Segment, Tiering};
@@ -271,6 +272,12 @@ impl PagedKv {
     fn count(&self, at: Work, column: i32) -> Scalar<i32> {
         let count = self.lengths.get([at.slot.max(0), at.head, lit(column)]);
         at.slot.ge(0).select(count, 0)
+    }
+
+    /// The tier's tokens by number.
+    #[track_caller]
+    pub fn list<'t>(&self, at: Work, tier: &'t Tier) -> TokenList<'t> {
+        TokenList::of(tier, self.arena, self.table, at.slot.max(0), at.head)
     }
 
     /// The tier's blocks in this split: a recorded loop, `stages` deep.

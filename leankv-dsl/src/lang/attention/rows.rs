@@ -315,13 +315,15 @@ impl Rows {
 
     #[track_caller]
     fn words<W: Plain>(&self, run: Run) -> Tile<W, 2> {
-        run.offsets(&self.form).load(self.codes.cast::<W>(), self.form.mask())
+        let codes = self.codes.cast::<W>();
+        run.offsets(&self.form).load(codes, self.form.mask())
     }
 
     /// Unquantised rows of a 16-bit type, `[count, head_dim]`.
     #[track_caller]
     pub fn raw<T: Plain>(&self) -> Tile<T, 2> {
-        self.form.raw_offsets().load(self.codes.cast::<T>(), self.form.mask())
+        let offsets = self.form.raw_offsets();
+        offsets.load(self.codes.cast::<T>(), self.form.mask())
     }
 
     /// Metadata word `word` of every group as a number, `[count, groups]`.
@@ -332,7 +334,8 @@ impl Rows {
 
     #[track_caller]
     fn meta_words(&self, word: usize) -> Tile<u16, 2> {
-        self.form.meta_offsets(word).load(self.meta.cast::<u16>(), self.form.mask())
+        let meta = self.meta.cast::<u16>();
+        self.form.meta_offsets(word).load(meta, self.form.mask())
     }
 
     /// The rows as they are stored, to be written elsewhere in the same format.
@@ -436,6 +439,7 @@ impl RowsMut {
     #[track_caller]
     fn store_words<W: Word>(&self, run: Run, codes: Tile<Code, 2>) {
         let words = codes.pack::<W>();
-        run.offsets(&self.form).store(self.codes.cast::<W>(), words, self.form.mask());
+        let codes = self.codes.cast::<W>();
+        run.offsets(&self.form).store(codes, words, self.form.mask());
     }
 }

@@ -1,0 +1,75 @@
+//! Attention of a chunk of a prompt: to the cache in its stored formats, then causally to the chunk itself.
+
+use half::f16;
+use leankv_dsl::lang::attention::{AttentionHooks, Codecs, OnlineSoftmax, PagedKv, Work};
+use leankv_dsl::lang::*;
+
+use super::{ChunkSpec, Queries, Read};
+
+/// Attention of a chunk of one request's prompt to every cached token of both tiers and, causally, to the chunk itself.
+///
+/// * Shapes: `q` is `[n, query_heads, head_dim]`, `k`, `v` are `[n, kv_heads, head_dim]`, after RoPE, query heads of a KV head next to each
+///   other; `before` is the position of the chunk's first token, and every cached token's position is less; `kv.slots` is `[1]`; `out` is
+///   `[n, query_heads, head_dim]`, `lse` is `[n, query_heads]`.
+/// * Grid: `[ceil(n / block_q), kv_heads]`: one program serves the whole query group, so cached codes are decoded once for all of it.
+/// * Values: logits and sums are f32; weights are rounded to f16 before they meet values. The chunk's own keys and values are taken as they
+///   come, unquantised (LeanKV, prompt phase). An empty cache makes this causal attention.
+/// * Errors: formats that do not fit the page are refused at specialisation.
+/// * Source: LeanKV, prompt phase, for prompts in chunks; flash attention.
+#[kernel]
+pub fn chunk_attention<C: Codecs, H: AttentionHooks>(
+    #[comptime] spec: ChunkSpec,
+    #[arg(align = 16)] q: View<f16, 3>,
+    #[arg(align = 16)] k: View<f16, 3>,
+    #[arg(align = 16)] v: View<f16, 3>,
+    before: Scalar<i32>,
+    scale: Scalar<f32>,
+    kv: PagedKv,
+    #[arg(align = 16)] out: ViewMut<f32, 3>,
+    lse: ViewMut<f32, 2>,
+    codecs: C,
+    hooks: H,
+) {
+    let Some(tiers) = spec.tiers(&codecs) else { return };
+    let (turn, head) = (program_id(0), program_id(1));
+    let at = Work { head, slot: kv.slot(lit(0)), split: lit(0), splits: 1 };
+    let [k, v] = [k, v].map(|view| view.with_extent(2, spec.head_dim));
+    let tokens = k.extent(0).cast::<i32>();
+    let first = turn * spec.block_q as i32;
+    let load = |read| Queries::load(&spec, q, read, before, first, head, &hooks);
+
+    let mut online = OnlineSoftmax::new(spec.rows(), spec.head_dim);
+    for tier in tiers.iter() {
+        let queries = load(if tier.is_low() { Read::Again } else { Read::First });
+        for block in kv.blocks(at, tier, spec.stages) {
+            let (products, seen) = (block.logits(queries.q), block.valid().expand_dims(0));
+            let logits = queries.logits(products, block.positions(), seen, scale, &hooks);
+            let weights = online.step(logits, &hooks);
+            online.acc = block.accumulate(weights, online.acc);
+        }
+    }
+
+    let queries = load(Read::Last);
+    let zeros = Tile::zeros([spec.rows(), spec.block]);
+    let extents = [spec.block, 1, spec.head_dim];
+    // Tiles above the diagonal are left out.
+    let last = (first + spec.block_q as i32).min(tokens);
+    for tile in range(0, last.cdiv(spec.block as i32)).stages(spec.stages) {
+        let keys = k.tile((tile, head, 0), extents).load().squeeze(1);
+        let values = v.tile((tile, head, 0), extents).load().squeeze(1);
+        let numbers = tile * spec.block as i32 + iota(spec.block);
+        let row = numbers.expand_dims(0);
+        let seen = row.le(queries.numbers.expand_dims(1)) & row.lt(tokens);
+        let products = queries.q.dot(keys.t(), zeros);
+        let logits = queries.logits(products, before + numbers, seen, scale, &hooks);
+        let weights = online.step(logits, &hooks);
+        online.acc = weights.cast::<f16>().dot(values, online.acc);
+    }
+
+    let result = hooks.output(online.output()).reshape([spec.block_q, spec.group, spec.head_dim]);
+    out.with_extent(2, spec.head_dim)
+        .tile((turn, head, 0), [spec.block_q, spec.group, spec.head_dim])
+        .store(result);
+    lse.tile((turn, head), [spec.block_q, spec.group])
+        .store(online.lse().reshape([spec.block_q, spec.group]));
+}

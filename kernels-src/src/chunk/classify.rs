@@ -1,0 +1,130 @@
+//! Tiers of a prompt's tokens: of a new chunk's, and of those cached before it.
+
+use leankv_dsl::lang::*;
+
+use crate::policy::{Counting, HIGH, HeadFacts, LOW, Policies, Policy, PolicySpec};
+
+/// What decides a token's tier besides its significance.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    /// Tokens of the recent window.
+    pub(super) window: i32,
+    /// Attention sinks.
+    pub(super) sinks: i32,
+    /// Which queries count.
+    pub(super) counting: Counting,
+}
+
+/// How far the sequence is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// Tokens of the prompt.
+    pub(super) prompt: Scalar<i32>,
+    /// Tokens so far.
+    pub(super) tokens: Scalar<i32>,
+}
+
+impl Rule {
+    /// Tiers of tokens with this significance summed so far, at these positions.
+    #[track_caller]
+    pub(super) fn tiers(
+        &self,
+        policy: &dyn Policy,
+        head: &HeadFacts,
+        now: Progress,
+        mass: Tile<f32, 1>,
+        positions: Tile<i32, 1>,
+    ) -> Tile<i32, 1> {
+        let prompt = now.prompt.splat(positions.extents());
+        let queries = self.counting.before_tile(now.tokens, now.prompt);
+        let counted = queries - self.counting.before_tile(positions, prompt);
+        let sig = mass / counted.max(1).cast::<f32>();
+        let tier = policy.prompt_tier(sig, head);
+        // Whoever names a tier that does not exist gets the one that does.
+        let tier = if head.has_low { tier } else { tier.eq(LOW).select(HIGH, tier) };
+        let fixed = positions.ge(now.tokens - self.window) | positions.lt(self.sinks) | counted.le(0);
+        fixed.select(HIGH, tier)
+    }
+}
+
+/// Specialisation of [`classify_chunk`](fn@classify_chunk).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
+#[spec(valid = |s| s.block >= 1 && s.chunk >= 1 && s.window >= 0 && s.sinks >= 0)]
+pub struct ClassifySpec {
+    /// Whether there is a low tier.
+    #[spec(default = true, values = [true, false])]
+    pub two_tiers: bool,
+    /// Which tokens stay, in which tier.
+    #[spec(default = PolicySpec::default())]
+    pub policy: PolicySpec,
+    /// Tokens of the recent window: always high.
+    #[spec(default = 64)]
+    pub window: i32,
+    /// Attention sinks: tokens at positions `0..sinks` are always high.
+    #[spec(default = 0)]
+    pub sinks: i32,
+    /// Tokens of a chunk of a prompt.
+    #[spec(default = 512)]
+    pub chunk: usize,
+    /// How many of a chunk's last queries count towards significance.
+    #[spec(default = 64)]
+    pub window_q: usize,
+    /// Tokens that are looked at together.
+    #[spec(default = 128)]
+    pub block: usize,
+}
+
+/// Decides the tier of every token of a chunk, and where in its tier's list it goes.
+///
+/// * Shapes: `mass` is `[kv_heads, n]`, the significance summed over the chunk's counted queries; `before` is the position of the chunk's first
+///   token, `prompt` the length of the whole prompt; `slots` is `[1]`, `thresholds` is `[slots, kv_heads, 2]`, high and low; `lengths` is
+///   `[slots, kv_heads, 4]`, of which the first two grow by what is kept; `dest` is `[kv_heads, n]`, as
+///   [`write_chunk`](fn@crate::chunk::write_chunk) takes it.
+/// * Grid: `[kv_heads]`.
+/// * Values: a stable partition by prefix sums, without a sort; within a tier tokens stay in order. Tokens of the recent window, sinks and
+///   tokens for which no query has counted are high. A negative slot prunes everything and changes no length.
+/// * Source: LeanKV, prompt phase; significance against `1 / tokens` so far.
+#[kernel]
+pub fn classify_chunk<P: Policies>(
+    #[comptime] spec: ClassifySpec,
+    mass: View<f32, 2>,
+    before: Scalar<i32>,
+    prompt: Scalar<i32>,
+    slots: View<i32, 1>,
+    thresholds: View<f32, 3>,
+    lengths: ViewMut<i32, 3>,
+    dest: ViewMut<i32, 2>,
+    policies: P,
+) {
+    let policy = policies.policy(&spec.policy);
+    let rule =
+        Rule { window: spec.window, sinks: spec.sinks, counting: Counting::new(spec.chunk, spec.window_q) };
+    let head = program_id(0);
+    let slot = slots.get([lit(0)]);
+    let row = slot.max(0);
+    let n = mass.extent(1).cast::<i32>();
+    let now = Progress { prompt, tokens: before + n };
+    let threshold = |column: i32| thresholds.get([row, head, lit(column)]);
+    let facts =
+        HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens: now.tokens, has_low: spec.two_tiers };
+    let (mut high, mut low) = (lengths.get([row, head, lit(0)]), lengths.get([row, head, lit(1)]));
+    for tile in range(0, n.cdiv(spec.block as i32)) {
+        let numbers = tile * spec.block as i32 + iota(spec.block);
+        let mass = mass.tile((head, tile), [1, spec.block]).load().squeeze(0);
+        let tiers = rule.tiers(&*policy, &facts, now, mass, before + numbers);
+        let exist = numbers.lt(n) & slot.ge(0);
+        let to_high = (exist & tiers.eq(HIGH)).cast::<i32>();
+        let to_low = (exist & tiers.eq(LOW)).cast::<i32>();
+        let high_place = (high + to_high.cumsum(0) - 1) * 2;
+        let low_place = (low + to_low.cumsum(0) - 1) * 2 + 1;
+        let place: Tile<i32, 1> = to_low.ne(0).select(low_place, -1);
+        let place: Tile<i32, 1> = to_high.ne(0).select(high_place, place);
+        dest.tile((head, tile), [1, spec.block]).store(place.expand_dims(0));
+        high += to_high.reduce_sum(0);
+        low += to_low.reduce_sum(0);
+    }
+    if slot.ge(0) {
+        lengths.set([slot, head, lit(0)], high);
+        lengths.set([slot, head, lit(1)], low);
+    }
+}

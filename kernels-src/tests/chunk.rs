@@ -1,0 +1,288 @@
+//! A chunk of a prompt against its reference, on every executor: attention, significance, and the write of both tiers.
+
+mod common;
+
+use common::cache::Cache;
+use common::{Run, close, halves, random};
+use half::bf16;
+use leankv_kernels::find;
+use leankv_kernels::reference::{ChunkArgs, attend_chunk, write_chunk};
+
+const KV_HEADS: usize = 2;
+
+/// Every kind of tiering that the published system has, and unquantised ones.
+const TIERINGS: [&str; 8] =
+    ["fp16", "bf16", "K8V8", "K8V4", "K4V4", "K8V2", "K8V4/K4V2", "K8V4g1.2/K4V2g2.4"];
+
+struct Shape {
+    d: usize,
+    group: usize,
+    block: usize,
+    block_q: usize,
+}
+
+impl Shape {
+    fn settings(&self, tiering: &str, page: usize) -> Vec<(&'static str, String)> {
+        vec![
+            ("tiering", tiering.to_owned()),
+            ("head_dim", self.d.to_string()),
+            ("page_bytes", page.to_string()),
+            ("group", self.group.to_string()),
+            ("block", self.block.to_string()),
+            ("block_q", self.block_q.to_string()),
+        ]
+    }
+}
+
+fn run(name: &str, settings: &[(&'static str, String)], more: &[(&'static str, &str)]) -> Run {
+    let mut all: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    all.extend(more);
+    Run::new(find(name).unwrap(), &all)
+}
+
+/// Attention and significance of a chunk of `n` tokens after `lengths[head]` cached ones; `frozen` of each list are shared.
+fn check(
+    tiering: &str,
+    shape: &Shape,
+    lengths: [[usize; 2]; KV_HEADS],
+    n: usize,
+    window: usize,
+    frozen: i32,
+) {
+    let page = 32 * shape.d;
+    let mut cache = Cache::new(tiering, shape.d, page, KV_HEADS, 12);
+    let before = 150;
+    for (head, &[high, low]) in lengths.iter().enumerate() {
+        // Positions of both tiers alternate, as they do in a real cache.
+        cache.append(head, false, (0..high as i32).map(|t| 2 * t));
+        if tiering.contains('/') {
+            cache.append(head, true, (0..low as i32).map(|t| 2 * t + 1));
+        }
+        let at = cache.lengths.len() - (KV_HEADS - head) * 4;
+        for tier in 0..2 {
+            cache.lengths[at + 2 + tier] = frozen.min(cache.lengths[at + tier]);
+        }
+    }
+    let heads = KV_HEADS * shape.group;
+    let (q, q32) = halves(&random(31, n * heads * shape.d));
+    let (k, k32) = halves(&random(32, n * KV_HEADS * shape.d));
+    let (v, v32) = halves(&random(33, n * KV_HEADS * shape.d));
+    let scale = 1.0 / (shape.d as f32).sqrt();
+    let args = ChunkArgs { q: &q32, k: &k32, v: &v32, query_heads: heads, kv_heads: KV_HEADS, scale, window };
+    let expected = attend_chunk(&args, &cache.view()).unwrap();
+
+    let settings = shape.settings(tiering, page);
+    let what =
+        format!("{tiering}, head dim {}, group {}, {n} tokens after {lengths:?}", shape.d, shape.group);
+    let mut attention = run("chunk_attention", &settings, &[]);
+    attention.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
+    attention.view("v", &v, &[n, KV_HEADS, shape.d]).scalar("before", before).scalar("scale", scale);
+    attention.view("out", &vec![f32::NAN; q.len()], &[n, heads, shape.d]);
+    attention.view("lse", &vec![f32::NAN; n * heads], &[n, heads]);
+    cache.pass(&mut attention);
+    attention.launch([n.div_ceil(shape.block_q), KV_HEADS, 1]);
+    close(&format!("output of {what}"), &attention.read::<f32>("out"), &expected.out, 2e-3);
+    let lse = attention.read::<f32>("lse");
+    close(&format!("lse of {what}"), &lse, &expected.lse, 1e-3);
+
+    let mut cached = run("cached_significance", &settings, &[("splits", "3")]);
+    cached.view("q", &q, &[n, heads, shape.d]).view("lse", &lse, &[n, heads]);
+    cached.scalar("before", before).scalar("scale", scale).scalar("window", window as i32);
+    cache.pass(&mut cached);
+    cached.launch([3, KV_HEADS, 1]);
+    let mut after = cache.clone();
+    for (head, step) in expected.cached.iter().enumerate() {
+        after.add(head, step);
+    }
+    let words = |bytes: &[u8]| -> Vec<u32> {
+        bytes.chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect()
+    };
+    let (was, got, expect) =
+        (words(&cache.arena), words(&cached.read::<u8>("kv.arena")), words(&after.arena));
+    for (i, ((was, got), expect)) in was.iter().zip(&got).zip(&expect).enumerate() {
+        let difference = (f32::from_bits(*got) - f32::from_bits(*expect)).abs();
+        let fine = got == expect || (was != expect && difference < 3e-4);
+        assert!(fine, "{what}: word {i} of the arena is {got:#x}, was {was:#x}, expected {expect:#x}");
+    }
+
+    // The chunk's own tokens: the kernel of whole prompts with the chunk's log-sums.
+    let dim = shape.d.to_string();
+    let group = shape.group.to_string();
+    let prefill = [("head_dim", &*dim), ("group", &group), ("block_q", "16"), ("block_kv", "16")];
+    let mut own = Run::new(find("prefill_significance").unwrap(), &prefill);
+    own.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
+    own.view("lse", &lse, &[n, heads]).scalar("scale", scale).scalar("window", window as i32);
+    own.view("column_sums", &vec![f32::NAN; heads * n], &[heads, n]);
+    own.view("group_max_sums", &vec![f32::NAN; KV_HEADS * n], &[KV_HEADS, n]);
+    own.launch([n.div_ceil(16), KV_HEADS, 1]);
+    close(&format!("mass of {what}"), &own.read::<f32>("group_max_sums"), &expected.mass, 3e-4);
+}
+
+#[test]
+fn chunks_attend_to_every_kind_of_cache() {
+    let shape = Shape { d: 64, group: 2, block: 16, block_q: 8 };
+    for tiering in TIERINGS {
+        check(tiering, &shape, [[21, 30], [9, 0]], 11, 6, 0);
+    }
+}
+
+#[test]
+fn head_dims_and_query_groups() {
+    let two = "K8V4/K4V2";
+    check(two, &Shape { d: 128, group: 4, block: 16, block_q: 4 }, [[13, 20], [0, 7]], 9, 64, 0);
+    check(two, &Shape { d: 256, group: 1, block: 8, block_q: 16 }, [[9, 10], [3, 0]], 17, 5, 0);
+    check(two, &Shape { d: 64, group: 7, block: 16, block_q: 2 }, [[13, 20], [0, 7]], 5, 64, 0);
+    check("fp16", &Shape { d: 256, group: 2, block: 8, block_q: 8 }, [[9, 0], [1, 0]], 8, 3, 0);
+}
+
+#[test]
+fn empty_caches_and_chunks_of_one_token() {
+    let shape = Shape { d: 64, group: 2, block: 16, block_q: 8 };
+    for n in [1, 8, 20] {
+        check("K8V4/K4V2", &shape, [[0, 0], [0, 0]], n, 64, 0);
+    }
+    check("K8V4/K4V2", &shape, [[33, 4], [1, 1]], 1, 64, 0);
+    check("K8V4/K4V2", &shape, [[0, 40], [0, 1]], 1, 1, 0);
+}
+
+#[test]
+fn frozen_tokens_are_attended_to_and_left_as_they_are() {
+    let shape = Shape { d: 64, group: 2, block: 16, block_q: 8 };
+    check("K8V4/K4V2", &shape, [[21, 30], [9, 2]], 5, 64, 9);
+}
+
+/// Where each token of a chunk goes: a mixture of both tiers and pruned tokens, everything in one tier, or nothing at all.
+fn destinations(cache: &Cache, n: usize, tier: impl Fn(usize) -> i32) -> Vec<i32> {
+    let mut dest = Vec::new();
+    for head in 0..KV_HEADS {
+        let mut next = [cache.length(head, true) as i32, cache.length(head, false) as i32];
+        for t in 0..n {
+            match tier(t + head) {
+                0 => dest.push(-1),
+                tier => {
+                    let low = i32::from(tier == 1);
+                    dest.push(2 * next[1 - low as usize] + low);
+                    next[1 - low as usize] += 1;
+                }
+            }
+        }
+    }
+    dest
+}
+
+/// Writes a chunk and compares every byte of the arena.
+fn check_write(tiering: &str, kind: &str, d: usize, n: usize, tier: impl Fn(usize) -> i32) {
+    let page = 32 * d;
+    let two = tiering.contains('/');
+    let tier = |t: usize| match tier(t) {
+        1 if !two => 2,
+        tier => tier,
+    };
+    let mut cache = Cache::new(tiering, d, page, KV_HEADS, 9);
+    for head in 0..KV_HEADS {
+        cache.append(head, false, (0..5 + head as i32).map(|t| 2 * t));
+        if two && head == 0 {
+            cache.append(head, true, (0..3).map(|t| 2 * t + 1));
+        }
+    }
+    let dest = destinations(&cache, n, tier);
+    for head in 0..KV_HEADS {
+        for to in dest[head * n..][..n].iter().filter(|to| **to >= 0) {
+            cache.reserve(head, to % 2 == 1, *to as usize / 2 + 1);
+        }
+    }
+    let len = n * KV_HEADS * d;
+    let (keys, values) = (random(41, len), random(42, len));
+    let mass = random(43, KV_HEADS * n);
+    let before = 100;
+    let name = match kind {
+        "f16" => "write_chunk".to_owned(),
+        kind => format!("write_chunk_{kind}"),
+    };
+    let settings = [
+        ("tiering", tiering.to_owned()),
+        ("head_dim", d.to_string()),
+        ("page_bytes", page.to_string()),
+        ("block", "8".to_owned()),
+    ];
+    let mut run = run(&name, &settings, &[]);
+    let mut pass = |name: &str, x: &[f32]| -> Vec<f32> {
+        let extents = [n, KV_HEADS, d];
+        match kind {
+            "f16" => {
+                let (halves, rounded) = halves(x);
+                run.view(name, &halves, &extents);
+                rounded
+            }
+            "bf16" => {
+                let halves: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
+                run.view(name, &halves, &extents);
+                halves.iter().map(|x| x.to_f32()).collect()
+            }
+            _ => {
+                run.view(name, x, &extents);
+                x.to_vec()
+            }
+        }
+    };
+    let (keys, values) = (pass("keys", &keys), pass("values", &values));
+    run.view("mass", &mass, &[KV_HEADS, n]).view("dest", &dest, &[KV_HEADS, n]).scalar("before", before);
+    cache.pass(&mut run);
+    run.launch([n.div_ceil(8), KV_HEADS, 1]);
+    let (rows, mut expected) = (cache.rows().to_vec(), cache.arena.clone());
+    write_chunk(
+        &cache.high,
+        cache.low.as_ref(),
+        &mut expected,
+        &rows,
+        &keys,
+        &values,
+        &mass,
+        &dest,
+        before,
+        KV_HEADS,
+    )
+    .unwrap();
+    let got = run.read::<u8>("kv.arena");
+    let first = got.iter().zip(&expected).position(|(a, b)| a != b);
+    assert_eq!(first, None, "pages of {tiering} at head dim {d}, {n} tokens of {kind}");
+}
+
+#[test]
+fn chunks_are_written_in_every_format() {
+    for tiering in TIERINGS {
+        check_write(tiering, "f16", 64, 19, |t| [2, 1, 0, 1, 2, 2, 1][t % 7]);
+    }
+}
+
+#[test]
+fn chunks_of_every_input_type_and_head_dim() {
+    for kind in ["f16", "bf16", "f32"] {
+        for d in [64, 128, 256] {
+            check_write("K8V4/K4V2", kind, d, 9, |t| [2, 1, 0][t % 3]);
+        }
+    }
+    check_write("K8V4g1.2/K4V2g2.4", "bf16", 128, 9, |t| [2, 1, 0][t % 3]);
+}
+
+#[test]
+fn all_high_all_low_all_pruned_and_one_token() {
+    for n in [1, 8, 20] {
+        for tier in 0..3 {
+            check_write("K8V4/K4V2", "f16", 64, n, |_| tier);
+        }
+    }
+}
+
+#[test]
+fn a_chunk_fills_pages_exactly_and_lists_meet_in_the_middle_of_the_table() {
+    // Head dim 64, pages of 2048 bytes: the table's 9 entries are all taken, the last high one next to the last low one.
+    let cache = Cache::new("K8V4/K4V2", 64, 2048, KV_HEADS, 9);
+    let (high, low) = (cache.paged(false).tokens_per_page(), cache.paged(true).tokens_per_page());
+    // Head 0 has 5 high and 3 low tokens: 4 high pages and 5 low pages, all full.
+    let (more_high, more_low) = (4 * high - 5, 5 * low - 3);
+    let n = more_high + more_low;
+    check_write("K8V4/K4V2", "f16", 64, n, |t| if t < more_high { 2 } else { 1 });
+    // High tokens that fill exactly one page.
+    check_write("K8V4", "f16", 64, high - 5, |_| 2);
+}

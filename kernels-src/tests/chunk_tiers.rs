@@ -1,0 +1,431 @@
+//! Tiers of a prompt's tokens against the reference, on every executor: classification of a chunk, compaction of what is cached, and the
+//! significance that pages keep over a whole prompt.
+
+mod common;
+
+use common::cache::{Cache, SLOT, SLOTS};
+use common::{Run, close, halves, random};
+use leankv_kernels::find;
+use leankv_kernels::policy::{Counting, PolicyMath, PolicySpec};
+use leankv_kernels::reference::{HeadLists, TierRule, classify_chunk, recompact};
+use proptest::prelude::*;
+
+/// What a specialisation says about tiers.
+#[derive(Clone, Copy)]
+struct Knobs {
+    policy: PolicySpec,
+    window: i32,
+    sinks: i32,
+    chunk: usize,
+    window_q: usize,
+}
+
+const KNOBS: Knobs =
+    Knobs { policy: PolicySpec::LeanKv { late: 0 }, window: 8, sinks: 2, chunk: 32, window_q: 8 };
+
+impl Knobs {
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("policy", self.policy.to_string()),
+            ("window", self.window.to_string()),
+            ("sinks", self.sinks.to_string()),
+            ("chunk", self.chunk.to_string()),
+            ("window_q", self.window_q.to_string()),
+        ]
+    }
+
+    fn rule<'a>(&self, policy: &'a dyn PolicyMath, prompt: i32, tokens: i32, has_low: bool) -> TierRule<'a> {
+        let counting = Counting::new(self.chunk, self.window_q);
+        TierRule { policy, window: self.window, sinks: self.sinks, counting, prompt, tokens, has_low }
+    }
+}
+
+fn run(name: &str, settings: &[(&'static str, String)]) -> Run {
+    let all: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    Run::new(find(name).unwrap(), &all)
+}
+
+/// Thresholds of all slots, `[slots, lists, 2]`; those of other slots are no numbers.
+fn thresholds(lists: usize, pair: [f32; 2]) -> Vec<f32> {
+    (0..SLOTS).flat_map(|slot| if slot == SLOT { pair } else { [f32::NAN; 2] }.repeat(lists)).collect()
+}
+
+fn check_classes(knobs: &Knobs, two_tiers: bool, n: usize, before: i32, prompt: i32, pair: [f32; 2]) {
+    let heads = 3;
+    // Around the mean of the counted queries, so that every tier occurs.
+    let tokens = before + n as i32;
+    let mass: Vec<f32> = random(5, heads * n).iter().map(|x| (x + 1.0) * 8.0 / tokens as f32).collect();
+    let lengths: Vec<i32> = (0..SLOTS * heads * 4).map(|i| 3 * i as i32).collect();
+    let mut expected = lengths[SLOT * heads * 4..].to_vec();
+    let policy = knobs.policy.math();
+    let rule = knobs.rule(&*policy, prompt, tokens, two_tiers);
+    let dest = classify_chunk(&rule, &pair.repeat(heads), &mass, before, &mut expected).unwrap();
+
+    let mut settings = knobs.settings();
+    settings.extend([("two_tiers", two_tiers.to_string()), ("block", "16".to_owned())]);
+    for slot in [SLOT as i32, -1] {
+        let mut run = run("classify_chunk", &settings);
+        run.view("mass", &mass, &[heads, n]).scalar("before", before).scalar("prompt", prompt);
+        run.view("slots", &[slot], &[1]).view("lengths", &lengths, &[SLOTS, heads, 4]);
+        run.view("thresholds", &thresholds(heads, pair), &[SLOTS, heads, 2]);
+        run.view("dest", &vec![77; heads * n], &[heads, n]);
+        run.launch([heads, 1, 1]);
+        let what = format!("{}, {n} tokens at {before} of {prompt}, {pair:?}", knobs.policy);
+        if slot < 0 {
+            assert_eq!(run.read::<i32>("dest"), vec![-1; heads * n], "{what}");
+            assert_eq!(run.read::<i32>("lengths"), lengths, "{what}");
+        } else {
+            assert_eq!(run.read::<i32>("dest"), dest, "{what}");
+            assert_eq!(run.read::<i32>("lengths")[SLOT * heads * 4..], expected, "{what}");
+            assert_eq!(run.read::<i32>("lengths")[..SLOT * heads * 4], lengths[..SLOT * heads * 4], "{what}");
+        }
+    }
+}
+
+#[test]
+fn chunks_are_classified_as_the_policies_say() {
+    for policy in PolicySpec::ALL {
+        for two_tiers in [true, false] {
+            check_classes(&Knobs { policy, ..KNOBS }, two_tiers, 32, 32, 90, [1.1, 0.4]);
+        }
+    }
+}
+
+#[test]
+fn classes_of_chunks_of_any_length_and_place() {
+    for (n, before, prompt) in [(1, 0, 1), (1, 32, 33), (16, 0, 16), (26, 64, 90), (32, 0, 90), (33, 0, 33)] {
+        check_classes(&KNOBS, true, n, before, prompt, [1.1, 0.4]);
+    }
+    // No window, no sinks: all pruned, all high, all low.
+    let bare = Knobs { window: 0, sinks: 0, window_q: 64, ..KNOBS };
+    for pair in [[1e9, 1e9], [0.0, 0.0], [1e9, 0.0]] {
+        check_classes(&bare, true, 32, 0, 90, pair);
+    }
+}
+
+struct Case {
+    tiering: &'static str,
+    d: usize,
+    /// Tokens high and low of each list.
+    lengths: [usize; 2],
+    frozen: [i32; 2],
+    /// Pages of the low list more than its tokens need.
+    spare_low: usize,
+    pair: [f32; 2],
+    knobs: Knobs,
+}
+
+const CASE: Case = Case {
+    tiering: "K8V4/K4V2",
+    d: 64,
+    lengths: [50, 40],
+    frozen: [0, 0],
+    spare_low: 2,
+    pair: [1.1, 0.5],
+    knobs: KNOBS,
+};
+
+fn check_compaction(case: &Case) {
+    let (layers, kv_heads, table_len, prompt, tokens) = (2, 2, 12, 120, 96);
+    let lists = layers * kv_heads;
+    let two = case.tiering.contains('/');
+    let page_bytes = 32 * case.d;
+    let mut cache = Cache::new(case.tiering, case.d, page_bytes, lists, table_len);
+    for list in 0..lists {
+        // Positions of both tiers are mixed; the last ones are in the window.
+        let order = random(60 + list as u64, tokens as usize);
+        let mut positions: Vec<i32> = (0..tokens).collect();
+        positions.sort_by(|a, b| order[*a as usize].total_cmp(&order[*b as usize]));
+        let (high, rest) = positions.split_at(case.lengths[0] - list);
+        let mut high = high.to_vec();
+        high.sort_unstable();
+        cache.append(list, false, high);
+        if two {
+            let mut low = rest[..case.lengths[1] - list].to_vec();
+            low.sort_unstable();
+            cache.append(list, true, low);
+            let per_page = cache.paged(true).tokens_per_page();
+            cache.reserve(
+                list,
+                true,
+                (cache.length(list, true).div_ceil(per_page) + case.spare_low) * per_page,
+            );
+        }
+        let at = (SLOT * lists + list) * 4 + 2;
+        cache.lengths[at..][..2].copy_from_slice(&case.frozen);
+    }
+    let held = |cache: &Cache, list: usize, low: bool| -> usize {
+        let row = &cache.rows()[list * table_len..][..table_len];
+        let pages = |ids: &mut dyn Iterator<Item = &i32>| ids.take_while(|id| **id >= 0).count();
+        if !low {
+            pages(&mut row.iter())
+        } else if two {
+            pages(&mut row.iter().rev())
+        } else {
+            0
+        }
+    };
+    let helds: Vec<i32> = [
+        vec![1 << 20; SLOT * lists * 2],
+        (0..lists).flat_map(|l| [held(&cache, l, false) as i32, held(&cache, l, true) as i32]).collect(),
+    ]
+    .concat();
+
+    let mut settings = case.knobs.settings();
+    settings.extend([
+        ("tiering", case.tiering.to_owned()),
+        ("head_dim", case.d.to_string()),
+        ("page_bytes", page_bytes.to_string()),
+        ("block", "8".to_owned()),
+    ]);
+    let mut run = run("recompact", &settings);
+    run.scalar("tokens", tokens).scalar("prompt", prompt);
+    run.view("thresholds", &thresholds(lists, case.pair), &[SLOTS, layers, kv_heads, 2]);
+    run.view("held", &helds, &[SLOTS, layers, kv_heads, 2]);
+    run.buffer("kv.arena", &cache.arena).view("kv.slots", &[SLOT as i32], &[1]);
+    run.view("kv.table", &cache.table, &[SLOTS, layers, kv_heads, table_len]);
+    run.view("kv.lengths", &cache.lengths, &[SLOTS, layers, kv_heads, 4]);
+    run.launch([kv_heads, layers, 1]);
+
+    let policy = case.knobs.policy.math();
+    let rule = case.knobs.rule(&*policy, prompt, tokens, two);
+    let (mut arena, mut lengths) = (cache.arena.clone(), cache.lengths.clone());
+    for list in 0..lists {
+        let row = cache.rows()[list * table_len..][..table_len].to_vec();
+        let reversed: Vec<i32> = row.iter().rev().copied().collect();
+        let places =
+            HeadLists { high: &cache.high, low: cache.low.as_ref(), high_ids: &row, low_ids: &reversed };
+        let mine = &mut lengths[(SLOT * lists + list) * 4..][..4];
+        let was: [i32; 4] = mine.to_vec().try_into().unwrap();
+        let now = recompact(&rule, case.pair, &places, &mut arena, was, held(&cache, list, true)).unwrap();
+        mine[..2].copy_from_slice(&now);
+    }
+    let what = format!("{} at {}, {:?}, frozen {:?}", case.tiering, case.d, case.pair, case.frozen);
+    assert_eq!(run.read::<i32>("kv.lengths"), lengths, "{what}");
+    let got = run.read::<u8>("kv.arena");
+    let first = got.iter().zip(&arena).position(|(a, b)| a != b);
+    assert_eq!(first, None, "{what}: the arena differs");
+}
+
+#[test]
+fn cached_tokens_are_compacted_in_every_tiering() {
+    for tiering in ["fp16", "bf16", "K8V4", "K4V4", "K8V4/K4V2", "K8V4g1.2/K4V2g2.4"] {
+        check_compaction(&Case { tiering, ..CASE });
+    }
+    check_compaction(&Case { d: 128, ..CASE });
+    check_compaction(&Case { d: 256, ..CASE });
+}
+
+#[test]
+fn demotion_stops_where_the_low_lists_pages_are_full() {
+    for spare_low in [0, 1] {
+        check_compaction(&Case { spare_low, pair: [1e9, 0.0], ..CASE });
+    }
+    // What is dropped from the low list makes room.
+    check_compaction(&Case { spare_low: 0, pair: [1.4, 0.7], ..CASE });
+}
+
+#[test]
+fn everything_stays_or_goes() {
+    for pair in [[0.0, 0.0], [1e9, 1e9]] {
+        check_compaction(&Case { pair, ..CASE });
+        check_compaction(&Case { pair, tiering: "K8V4", ..CASE });
+    }
+    let bare = Knobs { window: 0, sinks: 0, window_q: 64, ..KNOBS };
+    check_compaction(&Case { pair: [1e9, 1e9], knobs: bare, ..CASE });
+    check_compaction(&Case { lengths: [4, 4], pair: [1e9, 1e9], knobs: bare, ..CASE });
+}
+
+#[test]
+fn frozen_tokens_stay_where_they_are() {
+    check_compaction(&Case { frozen: [19, 30], ..CASE });
+    check_compaction(&Case { frozen: [47, 37], pair: [1e9, 1e9], ..CASE });
+}
+
+/// A whole prompt through the kernels, chunk by chunk; the significance in the pages against attention recomputed in `f64`.
+fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair: [f32; 2], everywhere: bool) {
+    const D: usize = 64;
+    let (kv_heads, page_bytes, table_len) = (2, 2048, 24);
+    let heads = kv_heads * group;
+    let two = tiering.contains('/');
+    let scale = 0.35f32;
+    let (q, q32) = halves(&random(71, prompt * heads * D));
+    let (k, k32) = halves(&random(72, prompt * kv_heads * D));
+    let (v, _) = halves(&random(73, prompt * kv_heads * D));
+    let mut cache = Cache::new(tiering, D, page_bytes, kv_heads, table_len);
+    let mut exact = vec![vec![0.0f64; prompt]; kv_heads];
+
+    let base = vec![
+        ("tiering", tiering.to_owned()),
+        ("head_dim", D.to_string()),
+        ("page_bytes", page_bytes.to_string()),
+    ];
+    let with = |more: &[(&'static str, String)]| [base.clone(), more.to_vec()].concat();
+    let (group_text, sixteen) = (group.to_string(), "16".to_owned());
+    let attention = with(&[
+        ("group", group_text.clone()),
+        ("block", sixteen.clone()),
+        ("block_q", "8".to_owned()),
+        ("splits", "2".to_owned()),
+    ]);
+    let own = vec![
+        ("head_dim", D.to_string()),
+        ("group", group_text),
+        ("block_q", sixteen.clone()),
+        ("block_kv", sixteen),
+    ];
+    let launch = |run: &mut Run, grid: [usize; 3]| {
+        if everywhere {
+            run.launch(grid)
+        } else {
+            run.interpret(grid)
+        };
+    };
+    for before in (0..prompt).step_by(knobs.chunk) {
+        let n = knobs.chunk.min(prompt - before);
+        let part = |heads: usize| before * heads * D..(before + n) * heads * D;
+        let (q, k, v) = (&q[part(heads)], &k[part(kv_heads)], &v[part(kv_heads)]);
+        for head in 0..kv_heads {
+            cache.reserve(head, false, cache.length(head, false) + n);
+            if two {
+                cache.reserve(head, true, cache.length(head, true) + n);
+            }
+            // What the chunk's queries see: the cache as it is stored, and the chunk itself.
+            let mut keys: Vec<(usize, Vec<f32>)> = Vec::new();
+            for low in [false, true].into_iter().take(1 + usize::from(two)) {
+                for token in cache.tokens(head, low) {
+                    keys.push((token.position as usize, token.key));
+                }
+            }
+            for t in before..before + n {
+                keys.push((t, k32[(t * kv_heads + head) * D..][..D].to_vec()));
+                if t + knobs.window_q < before + n {
+                    continue;
+                }
+                let mut best = vec![0.0f64; keys.len()];
+                for member in 0..group {
+                    let q = &q32[(t * heads + head * group + member) * D..][..D];
+                    let dot = |k: &[f32]| -> f64 {
+                        q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+                    };
+                    let logits: Vec<f64> = keys.iter().map(|(_, k)| dot(k) * f64::from(scale)).collect();
+                    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let sum: f64 = logits.iter().map(|l| (l - max).exp()).sum();
+                    for (best, l) in best.iter_mut().zip(&logits) {
+                        *best = best.max((l - max).exp() / sum);
+                    }
+                }
+                for ((position, _), best) in keys.iter().zip(best) {
+                    exact[head][*position] += best;
+                }
+            }
+        }
+
+        let at = before as i32;
+        let mut attend = run("chunk_attention", &attention);
+        attend.view("q", q, &[n, heads, D]).view("k", k, &[n, kv_heads, D]).view("v", v, &[n, kv_heads, D]);
+        attend.scalar("before", at).scalar("scale", scale);
+        attend.view("out", &vec![f32::NAN; q.len()], &[n, heads, D]);
+        attend.view("lse", &vec![f32::NAN; n * heads], &[n, heads]);
+        cache.pass(&mut attend);
+        launch(&mut attend, [n.div_ceil(8), kv_heads, 1]);
+        let lse = attend.read::<f32>("lse");
+
+        let mut mass = run("prefill_significance", &own);
+        mass.view("q", q, &[n, heads, D]).view("k", k, &[n, kv_heads, D]).view("lse", &lse, &[n, heads]);
+        mass.scalar("scale", scale).scalar("window", knobs.window_q as i32);
+        mass.view("column_sums", &vec![0f32; heads * n], &[heads, n]);
+        mass.view("group_max_sums", &vec![0f32; kv_heads * n], &[kv_heads, n]);
+        launch(&mut mass, [n.div_ceil(16), kv_heads, 1]);
+        let mass = mass.read::<f32>("group_max_sums");
+
+        let mut add = run("cached_significance", &attention);
+        add.view("q", q, &[n, heads, D]).view("lse", &lse, &[n, heads]).scalar("before", at);
+        add.scalar("scale", scale).scalar("window", knobs.window_q as i32);
+        cache.pass(&mut add);
+        launch(&mut add, [2, kv_heads, 1]);
+        cache.arena = add.read("kv.arena");
+
+        let settings = [knobs.settings(), vec![("two_tiers", two.to_string())]].concat();
+        let mut classify = run("classify_chunk", &settings);
+        classify.view("mass", &mass, &[kv_heads, n]).scalar("before", at).scalar("prompt", prompt as i32);
+        classify.view("slots", &[SLOT as i32], &[1]).view("lengths", &cache.lengths, &[SLOTS, kv_heads, 4]);
+        classify.view("thresholds", &thresholds(kv_heads, pair), &[SLOTS, kv_heads, 2]);
+        classify.view("dest", &vec![0; kv_heads * n], &[kv_heads, n]);
+        launch(&mut classify, [kv_heads, 1, 1]);
+        cache.lengths = classify.read("lengths");
+
+        let mut write = run("write_chunk", &with(&[("block", "8".to_owned())]));
+        write.view("keys", k, &[n, kv_heads, D]).view("values", v, &[n, kv_heads, D]);
+        write.view("mass", &mass, &[kv_heads, n]).scalar("before", at);
+        write.view("dest", &classify.read::<i32>("dest"), &[kv_heads, n]);
+        cache.pass(&mut write);
+        launch(&mut write, [n.div_ceil(8), kv_heads, 1]);
+        cache.arena = write.read("kv.arena");
+
+        let held: Vec<i32> = (0..SLOTS * kv_heads)
+            .flat_map(|list| {
+                let row = &cache.table[list * table_len..][..table_len];
+                [0, row.iter().rev().take_while(|id| two && **id >= 0).count() as i32]
+            })
+            .collect();
+        let mut compact = run("recompact", &[with(&[]), knobs.settings()].concat());
+        compact.scalar("tokens", (before + n) as i32).scalar("prompt", prompt as i32);
+        compact.view("thresholds", &thresholds(kv_heads, pair), &[SLOTS, 1, kv_heads, 2]);
+        compact.view("held", &held, &[SLOTS, 1, kv_heads, 2]);
+        compact.buffer("kv.arena", &cache.arena).view("kv.slots", &[SLOT as i32], &[1]);
+        compact.view("kv.table", &cache.table, &[SLOTS, 1, kv_heads, table_len]);
+        compact.view("kv.lengths", &cache.lengths, &[SLOTS, 1, kv_heads, 4]);
+        launch(&mut compact, [kv_heads, 1, 1]);
+        cache.arena = compact.read("kv.arena");
+        cache.lengths = compact.read("kv.lengths");
+    }
+
+    // Every token that is left carries the attention that its own position received, and its own key.
+    for (head, exact) in exact.iter().enumerate() {
+        let mut seen = Vec::new();
+        for low in [false, true].into_iter().take(1 + usize::from(two)) {
+            for token in cache.tokens(head, low) {
+                let (position, exact) = (token.position as usize, exact[token.position as usize]);
+                let error = (f64::from(token.significance) - exact).abs();
+                let bound = 1e-4 * exact + 1e-5;
+                assert!(
+                    error <= bound,
+                    "head {head}, position {position}: {} is {exact}",
+                    token.significance
+                );
+                let key = &k32[(position * kv_heads + head) * D..][..D];
+                close(&format!("key at {position}"), &token.key, key, if low { 0.16 } else { 0.01 });
+                seen.push(position);
+            }
+        }
+        seen.sort_unstable();
+        assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "head {head}: positions repeat: {seen:?}");
+        let recent = prompt.saturating_sub(knobs.window.max(0) as usize)..prompt;
+        assert!(recent.clone().all(|p| seen.contains(&p)), "head {head}: {recent:?} is not all there");
+    }
+}
+
+#[test]
+fn significance_follows_its_token_on_every_executor() {
+    check_prompt("K8V4/K4V2", &KNOBS, 2, 75, [1.0, 0.8], true);
+    check_prompt("K8V4", &Knobs { window_q: 64, ..KNOBS }, 1, 40, [1.0, 0.9], true);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Prompts shorter than, equal to, and longer than one chunk.
+    #[test]
+    fn significance_in_pages_equals_attention_recomputed(
+        prompt in prop_oneof![1usize..32, Just(32), 33usize..110],
+        window_q in prop_oneof![Just(64usize), 1usize..32],
+        window in 0i32..20,
+        a_low in 0.2f32..1.0,
+        more in 0.0f32..0.8,
+        group in prop_oneof![Just(1usize), Just(2), Just(4)],
+    ) {
+        let knobs = Knobs { window, window_q, ..KNOBS };
+        check_prompt("K8V4/K4V2", &knobs, group, prompt, [a_low + more, a_low], false);
+    }
+}

@@ -1,0 +1,148 @@
+//! One request's cache in one layer, filled token by token by the plain-Rust writer.
+
+use leankv_kernels::reference::{PagedFormat, PagedKv, Token, read_tokens, write_token};
+
+use super::{Run, random};
+
+/// Pages of one request in one layer; its slot is [`SLOT`] of [`SLOTS`].
+#[derive(Clone)]
+pub struct Cache {
+    pub high: PagedFormat,
+    pub low: Option<PagedFormat>,
+    pub arena: Vec<u8>,
+    /// `[slots, kv_heads, table_len]`.
+    pub table: Vec<i32>,
+    /// `[slots, kv_heads, 4]`.
+    pub lengths: Vec<i32>,
+    pub table_len: usize,
+    pub kv_heads: usize,
+    pub page_bytes: usize,
+    next_page: i32,
+}
+
+/// The slots of the tables; other requests' slots hold numbers that must not be used.
+pub const SLOTS: usize = 2;
+/// The request's slot.
+pub const SLOT: usize = 1;
+
+impl Cache {
+    /// An empty cache. What no token is written to holds NaN patterns: nobody may read it.
+    pub fn new(tiering: &str, d: usize, page_bytes: usize, kv_heads: usize, table_len: usize) -> Cache {
+        let (high, low) = match tiering.split_once('/') {
+            Some((high, low)) => (high, Some(low)),
+            None => (tiering, None),
+        };
+        let format =
+            |name: &str| PagedFormat::new(name.parse().unwrap(), d as u32, page_bytes as u32).unwrap();
+        // Pages are handed out in steps of 7, so that no two neighbours are adjacent.
+        let pages = kv_heads * table_len + 1;
+        let pages = pages + usize::from(pages.is_multiple_of(7));
+        Cache {
+            high: format(high),
+            low: low.map(format),
+            arena: vec![0xFF; pages * page_bytes],
+            table: vec![-1; SLOTS * kv_heads * table_len],
+            lengths: [vec![1 << 20; SLOT * kv_heads * 4], vec![0; kv_heads * 4]].concat(),
+            table_len,
+            kv_heads,
+            page_bytes,
+            next_page: 0,
+        }
+    }
+
+    pub fn paged(&self, low: bool) -> &PagedFormat {
+        if low { self.low.as_ref().expect("there is a low tier") } else { &self.high }
+    }
+
+    fn entry(&self, head: usize, low: bool, index: usize) -> usize {
+        let row = (SLOT * self.kv_heads + head) * self.table_len;
+        row + if low { self.table_len - 1 - index } else { index }
+    }
+
+    /// Gives a tier of a head pages for `tokens` tokens. Pages are taken out of order.
+    pub fn reserve(&mut self, head: usize, low: bool, tokens: usize) {
+        for index in 0..tokens.div_ceil(self.paged(low).tokens_per_page()) {
+            let entry = self.entry(head, low, index);
+            if self.table[entry] < 0 {
+                let pages = (self.arena.len() / self.page_bytes) as i32;
+                assert!(self.next_page < pages, "the arena is too small");
+                self.table[entry] = (self.next_page * 7 + 3).rem_euclid(pages);
+                self.next_page += 1;
+            }
+        }
+    }
+
+    pub fn length(&self, head: usize, low: bool) -> usize {
+        self.lengths[(SLOT * self.kv_heads + head) * 4 + usize::from(low)] as usize
+    }
+
+    /// The tokens of a list, decoded.
+    pub fn tokens(&self, head: usize, low: bool) -> Vec<Token> {
+        let mut ids = self.rows()[head * self.table_len..][..self.table_len].to_vec();
+        if low {
+            ids.reverse();
+        }
+        read_tokens(self.paged(low), &self.arena, &ids, self.length(head, low)).unwrap()
+    }
+
+    /// Appends tokens with random vectors at these positions.
+    pub fn append(&mut self, head: usize, low: bool, positions: impl IntoIterator<Item = i32>) {
+        let d = self.high.head_dim();
+        for position in positions {
+            let at = self.length(head, low);
+            self.reserve(head, low, at + 1);
+            let seed = (head * 100_000) as u64 + 10 * position as u64;
+            let key: Vec<f32> = random(seed, d).iter().map(|x| 2.0 * x + 0.5).collect();
+            let paged = self.paged(low).clone();
+            let page = self.table[self.entry(head, low, at / paged.tokens_per_page())] as usize;
+            let bytes = &mut self.arena[page * self.page_bytes..][..self.page_bytes];
+            let (slot, mass) = ((at % paged.tokens_per_page()) as u32, 0.01 * position as f32);
+            write_token(&paged, bytes, slot, &key, &random(seed + 1, d), mass, position).unwrap();
+            self.lengths[(SLOT * self.kv_heads + head) * 4 + usize::from(low)] += 1;
+        }
+    }
+
+    /// The reference's view.
+    pub fn view(&self) -> PagedKv<'_> {
+        PagedKv {
+            high: &self.high,
+            low: self.low.as_ref(),
+            arena: &self.arena,
+            slots: &[SLOT as i32],
+            page_table: &self.table,
+            lengths: &self.lengths,
+            table_len: self.table_len,
+        }
+    }
+
+    /// The request's page table, `[kv_heads, table_len]`.
+    pub fn rows(&self) -> &[i32] {
+        &self.table[SLOT * self.kv_heads * self.table_len..]
+    }
+
+    /// The kernel's arguments.
+    pub fn pass(&self, run: &mut Run) {
+        run.buffer("kv.arena", &self.arena).view("kv.slots", &[SLOT as i32], &[1]);
+        run.view("kv.table", &self.table, &[SLOTS, self.kv_heads, self.table_len]);
+        run.view("kv.lengths", &self.lengths, &[SLOTS, self.kv_heads, 4]);
+    }
+
+    /// Adds to the significance of a head's tokens: high ones, then low ones, frozen ones left out.
+    pub fn add(&mut self, head: usize, step: &[f32]) {
+        let lengths = self.lengths[(SLOT * self.kv_heads + head) * 4..][..4].to_vec();
+        let table = self.rows()[head * self.table_len..][..self.table_len].to_vec();
+        let reversed: Vec<i32> = table.iter().rev().copied().collect();
+        let (high, low) = step.split_at(lengths[0] as usize);
+        for (tier, ids, step) in [(0, table, high), (1, reversed, low)] {
+            let thawed: Vec<f32> = step
+                .iter()
+                .enumerate()
+                .map(|(t, x)| if (t as i32) < lengths[2 + tier] { 0.0 } else { *x })
+                .collect();
+            if !thawed.is_empty() {
+                let paged = self.paged(tier == 1).clone();
+                leankv_kernels::reference::add_significance(&paged, &mut self.arena, &ids, &thawed).unwrap();
+            }
+        }
+    }
+}
