@@ -38,6 +38,24 @@ fn cold(c: &mut Criterion) {
     }
 }
 
+/// The decode attention kernel of the design's bar, in the two tierings that LeanKV uses; `scripts/peers` sets Triton's beside it.
+fn decode(c: &mut Criterion) {
+    let kernel = leankv_kernels::find("decode_attention").expect("the kernel is shipped");
+    let mut group = c.benchmark_group("decode_attention to PTX sm_80");
+    for tiering in ["K8V4", "K8V4/K4V2"] {
+        let settings = [("tiering", tiering), ("group", "8")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let settings = settings.into_iter().collect();
+        let compiler = Compiler::new(KernelCache::without_folder());
+        group.bench_function(tiering, |b| {
+            b.iter(|| {
+                let func = kernel.build(&settings).expect("the settings are declared");
+                black_box(compiler.compile(&func, Target::Gpu(Sm::Sm80)).expect("the kernel compiles"))
+            });
+        });
+    }
+    group.finish();
+}
+
 /// Cache entry on disk to a kernel that can be launched; recording it is not counted.
 fn cached(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -63,7 +81,7 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = cold, cached
+    targets = cold, decode, cached
 }
 
 fn main() {

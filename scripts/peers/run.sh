@@ -10,7 +10,6 @@ set -eu
 cd "$(dirname "$0")/../.."
 here=scripts/peers
 peers=.tools/peers
-target=${CARGO_TARGET_DIR:-target}
 triton=3.9.0
 llama=0.3.36
 llama_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
@@ -39,20 +38,14 @@ if [ "$(cat $peers/done 2>/dev/null)" != "$triton $llama" ]; then
 fi
 
 say "building"
-cargo build --release --locked --quiet -p leankv-cli
+cargo bench --locked --quiet -p leankv-runtime --bench compile --no-run
 cargo bench --locked --quiet -p leankv-kernels --bench host_decode --no-run
 
 say "compiling with both"
 $peers/venv/bin/python $here/triton_decode.py --runs $((runs + 1)) 2>/dev/null >$peers/triton.json
-for tiering in K8V4 K8V4/K4V2; do
-    for _ in $(seq $runs); do
-        # A folder of its own each time, so that nothing is cached.
-        cache=$(mktemp -d)
-        LEANKV_CACHE_DIR=$cache "$target"/release/leankv inspect decode_attention --set tiering=$tiering,group=8 --target sm_80 --json |
-            python3 -c 'import json, sys; print(json.load(sys.stdin)["resources"][0]["compile_ms"])'
-        rm -rf "$cache"
-    done >"$peers/ours-$(echo $tiering | tr / -).txt"
-done
+# Ours from the specialisation on, recording included; like Triton's, in a process that has compiled before.
+cargo bench --locked --quiet -p leankv-runtime --bench compile -- 'decode_attention to PTX' >$peers/ours.txt
+$peers/venv/bin/python $here/triton_decode.py --runs $((runs + 1)) 2>/dev/null >$peers/triton-after.json
 
 say "decoding with both, one thread"
 : >$peers/ggml.txt
@@ -68,15 +61,16 @@ python3 - $peers <<'PY'
 import json, re, statistics, sys
 at = sys.argv[1]
 read = lambda name: open(f"{at}/{name}").read()
-triton = json.loads(read("triton.json"))
-peer = statistics.median(triton["compile_ms"][1:])
-ptxas = statistics.median(triton["ptxas_ms"][1:])
-print(f"compile, decode attention, 8 query heads a KV head, head dim 128, sm_80 (Triton {triton['triton']}: median after the first)")
+triton = [json.loads(read(name)) for name in ("triton.json", "triton-after.json")]
+after_first = lambda key: statistics.median(x for run in triton for x in run[key][1:])
+peer, ptxas = after_first("compile_ms"), after_first("ptxas_ms")
+print(f"compile, decode attention, 8 query heads a KV head, head dim 128, sm_80 (Triton {triton[0]['triton']}: median after the first, before and after ours)")
 print(f"  Triton          {peer:8.1f} ms, of it {ptxas:.1f} in ptxas")
-for name in ("K8V4", "K8V4-K4V2"):
-    ms = [float(x) for x in read(f"ours-{name}.txt").split()]
-    mid = statistics.median(ms)
-    print(f"  {name:15} {mid:8.1f} ms ({min(ms):.1f} to {max(ms):.1f}), {peer / mid:.1f} times faster, {(peer - ptxas) / mid:.1f} without ptxas")
+unit = {"ms": 1.0, "s": 1e3}
+for name, low, u1, mid, u2, high, u3 in re.findall(
+        r"sm_80/(\S+)\s+time:\s+\[([\d.]+) (m?s) ([\d.]+) (m?s) ([\d.]+) (m?s)\]", read("ours.txt")):
+    mid = float(mid) * unit[u2]
+    print(f"  {name:15} {mid:8.1f} ms, {peer / mid:.1f} times faster, {(peer - ptxas) / mid:.1f} without ptxas")
 peer = min(json.loads(line)["best_ms"] for line in read("ggml.txt").splitlines())
 print("decode on the host, 32 query and 8 KV heads of 128, 4096 tokens, one thread (best of 3 interleaved runs)")
 print(f"  ggml q8_0/q4_0  {peer:8.2f} ms")
