@@ -1,7 +1,7 @@
 //! A chunk of 256 prompt tokens over 2048 cached ones on one host thread: 32 query heads, 8 KV heads, head dims 64 and 128. Prints the time
 //! of each kernel, tokens a second, and the largest error of attention against plain Rust.
 //!
-//! `cargo bench -p leankv-kernels --bench host_chunk [-- block=32 block_q=16]`.
+//! `cargo bench -p leankv-kernels --bench host_chunk [-- block=32 block_q=64]`.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -208,7 +208,7 @@ fn main() {
             std::env::args().find_map(|arg| Some(arg.strip_prefix(name)?.strip_prefix('=')?.parse().ok()?));
         value.unwrap_or(default)
     };
-    let (block, block_q) = (setting("block", 32), setting("block_q", 16));
+    let (block, block_q) = (setting("block", 16), setting("block_q", 16));
     for d in [64, 128] {
         for tiering in ["fp16", "K8V4", "K8V4/K4V2"] {
             bench(tiering, d, block, block_q);

@@ -32,6 +32,7 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &page_writer::append_token::<Stock, f32>::named("append_token_f32"),
     &chunk::cached_significance::<Stock, Plain>::KERNEL,
     &chunk::chunk_attention::<Stock, Plain>::KERNEL,
+    &chunk::chunk_significance::<Plain>::KERNEL,
     &chunk::classify_chunk::<StockPolicies>::KERNEL,
     &manager::commit_pages::KERNEL,
     &manager::copy_tails::KERNEL,

@@ -105,17 +105,16 @@ fn check(
         assert!(fine, "{what}: word {i} of the arena is {got:#x}, was {was:#x}, expected {expect:#x}");
     }
 
-    // The chunk's own tokens: the kernel of whole prompts with the chunk's log-sums.
-    let dim = shape.d.to_string();
-    let group = shape.group.to_string();
-    let prefill = [("head_dim", &*dim), ("group", &group), ("block_q", "16"), ("block_kv", "16")];
-    let mut own = Run::new(find("prefill_significance").unwrap(), &prefill);
-    own.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
-    own.view("lse", &lse, &[n, heads]).scalar("scale", scale).scalar("window", window as i32);
-    own.view("column_sums", &vec![f32::NAN; heads * n], &[heads, n]);
-    own.view("group_max_sums", &vec![f32::NAN; KV_HEADS * n], &[KV_HEADS, n]);
-    own.launch([n.div_ceil(16), KV_HEADS, 1]);
-    close(&format!("mass of {what}"), &own.read::<f32>("group_max_sums"), &expected.mass, 3e-4);
+    let mut own = run("chunk_significance", &settings, &[]);
+    own.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]).view(
+        "lse",
+        &lse,
+        &[n, heads],
+    );
+    own.scalar("before", before).scalar("scale", scale).scalar("window", window as i32);
+    own.view("mass", &vec![f32::NAN; KV_HEADS * n], &[KV_HEADS, n]);
+    own.launch([n.div_ceil(shape.block), KV_HEADS, 1]);
+    close(&format!("mass of {what}"), &own.read::<f32>("mass"), &expected.mass, 3e-4);
 }
 
 #[test]

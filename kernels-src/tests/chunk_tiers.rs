@@ -261,19 +261,12 @@ fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair:
         ("page_bytes", page_bytes.to_string()),
     ];
     let with = |more: &[(&'static str, String)]| [base.clone(), more.to_vec()].concat();
-    let (group_text, sixteen) = (group.to_string(), "16".to_owned());
     let attention = with(&[
-        ("group", group_text.clone()),
-        ("block", sixteen.clone()),
+        ("group", group.to_string()),
+        ("block", "16".to_owned()),
         ("block_q", "8".to_owned()),
         ("splits", "2".to_owned()),
     ]);
-    let own = vec![
-        ("head_dim", D.to_string()),
-        ("group", group_text),
-        ("block_q", sixteen.clone()),
-        ("block_kv", sixteen),
-    ];
     let launch = |run: &mut Run, grid: [usize; 3]| {
         if everywhere {
             run.launch(grid)
@@ -331,13 +324,12 @@ fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair:
         launch(&mut attend, [n.div_ceil(8), kv_heads, 1]);
         let lse = attend.read::<f32>("lse");
 
-        let mut mass = run("prefill_significance", &own);
+        let mut mass = run("chunk_significance", &attention);
         mass.view("q", q, &[n, heads, D]).view("k", k, &[n, kv_heads, D]).view("lse", &lse, &[n, heads]);
-        mass.scalar("scale", scale).scalar("window", knobs.window_q as i32);
-        mass.view("column_sums", &vec![0f32; heads * n], &[heads, n]);
-        mass.view("group_max_sums", &vec![0f32; kv_heads * n], &[kv_heads, n]);
+        mass.scalar("before", at).scalar("scale", scale).scalar("window", knobs.window_q as i32);
+        mass.view("mass", &vec![f32::NAN; kv_heads * n], &[kv_heads, n]);
         launch(&mut mass, [n.div_ceil(16), kv_heads, 1]);
-        let mass = mass.read::<f32>("group_max_sums");
+        let mass = mass.read::<f32>("mass");
 
         let mut add = run("cached_significance", &attention);
         add.view("q", q, &[n, heads, D]).view("lse", &lse, &[n, heads]).scalar("before", at);

@@ -4,12 +4,12 @@
 //! |---|---|
 //! | the chunk attends to what is cached and, causally, to itself | [`chunk_attention`](fn@chunk_attention) |
 //! | its counted queries add to the significance of cached tokens | [`cached_significance`](fn@cached_significance) |
+//! | and are the significance that its own tokens start with | [`chunk_significance`](fn@chunk_significance) |
 //! | each of its tokens gets a tier and a place | [`classify_chunk`](fn@classify_chunk) |
 //! | keys and values are encoded into pages of both tiers | [`write_chunk`](fn@write_chunk) |
 //! | what was cached before is demoted or dropped, in all layers | [`recompact`](fn@recompact) |
 //!
 //! A chunk sees exactly what a decode step would see: cached tokens as they are stored, so prompts of any length take bounded memory.
-//! [`prefill_significance`](fn@crate::prefill::prefill_significance) with the chunk's own log-sums gives its tokens' significance.
 
 mod attention;
 mod classify;
@@ -25,7 +25,7 @@ use leankv_dsl::lang::*;
 pub use attention::chunk_attention;
 pub use classify::{ClassifySpec, classify_chunk};
 pub use compact::{RecompactSpec, recompact};
-pub use significance::cached_significance;
+pub use significance::{cached_significance, chunk_significance};
 pub use write::{ChunkWriterSpec, write_chunk};
 
 /// Tierings of the declared specialisations: two tiers, and none compressed.
@@ -33,7 +33,8 @@ fn few_tierings() -> [Tiering; 2] {
     ["K8V4/K4V2", "fp16"].map(|name| name.parse().expect("these are names of tierings"))
 }
 
-/// Specialisation of [`chunk_attention`](fn@chunk_attention) and [`cached_significance`](fn@cached_significance).
+/// Specialisation of [`chunk_attention`](fn@chunk_attention), [`cached_significance`](fn@cached_significance) and
+/// [`chunk_significance`](fn@chunk_significance).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
 #[spec(valid = |s| s.group >= 1 && s.group <= 16 && s.block_q >= 1 && s.splits >= 1)]
 pub struct ChunkSpec {

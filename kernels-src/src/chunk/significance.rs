@@ -1,10 +1,27 @@
-//! What a chunk's counted queries add to the significance of the tokens cached before it.
+//! What a chunk's counted queries add to the significance of the tokens cached before it, and of the chunk's own.
 
 use half::f16;
 use leankv_dsl::lang::attention::{AttentionHooks, Codecs, PagedKv, Work};
 use leankv_dsl::lang::*;
 
 use super::{ChunkSpec, Queries, Read};
+
+/// What keys receive from the queries from chunk token `first` on, `[keys]`: the probability maximised over the query group, summed over
+/// queries. `logits` are `[rows, keys]`.
+#[track_caller]
+fn received(
+    spec: &ChunkSpec,
+    logits: Tile<f32, 2>,
+    lse: View<f32, 2>,
+    first: Scalar<i32>,
+    head: Scalar<i32>,
+) -> Tile<f32, 1> {
+    let lse = lse.tile((element(first), head), [spec.block_q, spec.group]).load();
+    // Where a query attended to nothing, every logit is minus infinity and gives 0.
+    let base = lse.gt(f32::NEG_INFINITY).select(lse, 0.0).reshape([spec.rows()]);
+    let p = (logits - base.expand_dims(1)).exp();
+    p.reshape([spec.block_q, spec.group, spec.block]).reduce_max(1).reduce_sum(0)
+}
 
 /// Adds to the pages what each cached token received from the chunk's last `window` queries: the sum over queries of the probability,
 /// maximised over the query group.
@@ -39,17 +56,51 @@ pub fn cached_significance<C: Codecs, H: AttentionHooks>(
             for turn in range(0, (count - counted).cdiv(spec.block_q as i32)) {
                 let first = counted + turn * spec.block_q as i32;
                 let queries = Queries::load(&spec, q, Read::Again, before, first, head, &hooks);
-                let lse = lse.tile((element(first), head), [spec.block_q, spec.group]).load();
-                // Where a query attended to nothing, every logit is minus infinity and gives 0.
-                let base = lse.gt(f32::NEG_INFINITY).select(lse, 0.0).reshape([spec.rows()]);
                 let exist = queries.numbers.lt(count).expand_dims(1);
                 let seen = block.valid().expand_dims(0) & exist;
                 let logits = block.logits(queries.q);
                 let logits = queries.logits(logits, block.positions(), seen, scale, &hooks);
-                let p = (logits - base.expand_dims(1)).exp();
-                sums += p.reshape([spec.block_q, spec.group, spec.block]).reduce_max(1).reduce_sum(0);
+                sums += received(&spec, logits, lse, first, head);
             }
             block.add_significance(sums, frozen);
         }
     }
+}
+
+/// What the chunk's own tokens received from its last `window` queries: the significance they start with.
+///
+/// * Shapes: `q`, `k`, `before`, `scale` and `lse` as in [`chunk_attention`](fn@crate::chunk::chunk_attention) after it ran; `mass` is
+///   `[kv_heads, n]`.
+/// * Grid: `[ceil(n / block), kv_heads]`.
+/// * Values: as [`cached_significance`](fn@cached_significance) gives them to cached tokens; a token's own query counts.
+/// * Source: LeanKV, significance in the prompt phase, as a sum of maxima.
+#[kernel]
+pub fn chunk_significance<H: AttentionHooks>(
+    #[comptime] spec: ChunkSpec,
+    #[arg(align = 16)] q: View<f16, 3>,
+    #[arg(align = 16)] k: View<f16, 3>,
+    lse: View<f32, 2>,
+    before: Scalar<i32>,
+    scale: Scalar<f32>,
+    window: Scalar<i32>,
+    mass: ViewMut<f32, 2>,
+    hooks: H,
+) {
+    let (tile, head) = (program_id(0), program_id(1));
+    let k = k.with_extent(2, spec.head_dim);
+    let keys = k.tile((tile, head, 0), [spec.block, 1, spec.head_dim]).load().squeeze(1);
+    let numbers = tile * spec.block as i32 + iota(spec.block);
+    let count = q.extent(0).cast::<i32>();
+    let counted = (count - window).max(0);
+    let zeros = Tile::zeros([spec.rows(), spec.block]);
+    let mut sums = Tile::<f32, 1>::zeros([spec.block]);
+    for turn in range(0, (count - counted).cdiv(spec.block_q as i32)) {
+        let first = counted + turn * spec.block_q as i32;
+        let queries = Queries::load(&spec, q, Read::Again, before, first, head, &hooks);
+        let rows = queries.numbers.expand_dims(1);
+        let seen = numbers.expand_dims(0).le(rows) & rows.lt(count);
+        let logits = queries.logits(queries.q.dot(keys.t(), zeros), before + numbers, seen, scale, &hooks);
+        sums += received(&spec, logits, lse, first, head);
+    }
+    mass.tile((head, tile), [1, spec.block]).store(sums.expand_dims(0));
 }
