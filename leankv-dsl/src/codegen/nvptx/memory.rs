@@ -29,11 +29,6 @@ pub(super) fn vectors(layout: &LinearLayout, access: &AccessShape) -> Vectors {
     Vectors::find(&registers, &others, access.vector[fastest].into())
 }
 
-/// Whether so few accesses are made that predicates on them and on those they stand for cost less than a branch.
-fn few(narrow: &Vectors) -> bool {
-    narrow.groups.len() <= 2
-}
-
 impl<'c> Emitter<'c, '_> {
     /// The address of one element.
     pub(super) fn address(
@@ -73,18 +68,17 @@ impl<'c> Emitter<'c, '_> {
         }
         let layout = self.layout(result);
         let inside = self.in_tile(layout, self.func.ty(result).shape().expect("a tile has a shape"));
-        // Where `only` or the mask fails, `kept`, else what the op says.
-        let read = |groups: &Vectors, only: Cond<'c>, kept: Option<&[Val<'c>]>| -> Vec<Val<'c>> {
+        let read = |groups: &Vectors| -> Vec<Val<'c>> {
             let mut regs = vec![self.ir.c32(0); layout.register_count()];
             for group in &groups.groups {
                 let first = group[0] as usize;
-                let mut cond = self.both(inside[first], only);
+                let mut cond = inside[first];
                 if let Some(mask) = &mask {
                     cond = self.both(cond, self.known(mask[first]));
                 }
                 let at = self.address(pointer, dtype, offsets[first]);
                 let rest: Option<Vec<Val<'c>>> =
-                    kept.or(other.as_deref()).map(|o| group.iter().map(|&r| o[r as usize]).collect());
+                    other.as_ref().map(|o| group.iter().map(|&r| o[r as usize]).collect());
                 let values =
                     self.load_vector(at, dtype, group.len(), cond, rest.as_deref(), read_only, cache);
                 for (&r, value) in group.iter().zip(values) {
@@ -94,14 +88,10 @@ impl<'c> Emitter<'c, '_> {
             regs
         };
         let regs = match self.widths(inst, layout) {
-            (groups, None) => read(&groups, Cond::Always, None),
-            (narrow, Some((wide, whole))) if few(&narrow) => {
-                let vectors = read(&wide, Cond::If(whole), None);
-                read(&narrow, Cond::If(self.ir.not(whole)), Some(&vectors))
-            }
+            (groups, None) => read(&groups),
             (narrow, Some((wide, whole))) => {
                 let [(yes, at_yes), (no, at_no)] =
-                    self.arms(whole, |which| read(if which { &wide } else { &narrow }, Cond::Always, None));
+                    self.arms(whole, |which| read(if which { &wide } else { &narrow }));
                 let join = |(a, b): (Val<'c>, Val<'c>)| -> Val<'c> {
                     let phi = self.ir.phi(a.get_type());
                     phi.add_incoming(&[(&a, at_yes), (&b, at_no)]);
@@ -383,10 +373,10 @@ impl<'c> Emitter<'c, '_> {
         let inside =
             self.in_tile(layout, self.func.ty(data.operands[1]).shape().expect("a tile has a shape"));
         let owner = self.owner(layout.free_lanes(), layout.free_warps());
-        let write = |groups: &Vectors, only: Cond<'c>| {
+        let write = |groups: &Vectors| {
             for group in &groups.groups {
                 let first = group[0] as usize;
-                let mut cond = self.both(self.both(inside[first], owner), only);
+                let mut cond = self.both(inside[first], owner);
                 if let Some(mask) = &mask {
                     cond = self.both(cond, self.known(mask[first]));
                 }
@@ -396,13 +386,9 @@ impl<'c> Emitter<'c, '_> {
             }
         };
         match self.widths(inst, layout) {
-            (groups, None) => write(&groups, Cond::Always),
-            (narrow, Some((wide, whole))) if few(&narrow) => {
-                write(&wide, Cond::If(whole));
-                write(&narrow, Cond::If(self.ir.not(whole)));
-            }
+            (groups, None) => write(&groups),
             (narrow, Some((wide, whole))) => {
-                self.arms(whole, |which| write(if which { &wide } else { &narrow }, Cond::Always));
+                self.arms(whole, |which| write(if which { &wide } else { &narrow }));
             }
         }
         Ok(())
