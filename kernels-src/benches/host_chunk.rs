@@ -204,8 +204,7 @@ fn as_bytes(words: &[u32]) -> &[u8] {
 
 fn main() {
     let setting = |name: &str, default: usize| {
-        let value =
-            std::env::args().find_map(|arg| Some(arg.strip_prefix(name)?.strip_prefix('=')?.parse().ok()?));
+        let value = std::env::args().find_map(|arg| arg.strip_prefix(name)?.strip_prefix('=')?.parse().ok());
         value.unwrap_or(default)
     };
     let (block, block_q) = (setting("block", 16), setting("block_q", 16));

@@ -5,6 +5,9 @@ mod common;
 use common::cache::Cache;
 use common::{Run, close, halves, random};
 use half::bf16;
+use leankv_dsl::lang::attention::{AttentionHooks, Site, Stock};
+use leankv_dsl::lang::*;
+use leankv_kernels::chunk::{chunk_attention, chunk_significance};
 use leankv_kernels::find;
 use leankv_kernels::reference::{ChunkArgs, attend_chunk, write_chunk};
 
@@ -284,4 +287,95 @@ fn a_chunk_fills_pages_exactly_and_lists_meet_in_the_middle_of_the_table() {
     check_write("K8V4/K4V2", "f16", 64, n, |t| if t < more_high { 2 } else { 1 });
     // High tokens that fill exactly one page.
     check_write("K8V4", "f16", 64, high - 5, |_| 2);
+}
+
+/// A window that slides with each query, and a slope that depends on the query head.
+#[derive(Clone, Copy, KernelArg)]
+struct Sliding {
+    window: Scalar<i32>,
+}
+
+/// The slope of a query head of its group.
+fn slope(member: f32) -> f32 {
+    0.02 * (member + 1.0)
+}
+
+impl AttentionHooks for Sliding {
+    fn logits(&self, logits: Tile<f32, 2>, site: &Site) -> Tile<f32, 2> {
+        let slopes = (site.members.cast::<f32>() + 1.0) * 0.02;
+        let distance = (site.queries.expand_dims(1) - site.keys.expand_dims(0)).cast::<f32>();
+        logits - slopes.expand_dims(1) * distance
+    }
+
+    fn mask(&self, site: &Site) -> Option<Tile<bool, 2>> {
+        Some((site.queries.expand_dims(1) - site.keys.expand_dims(0)).lt(self.window))
+    }
+}
+
+#[test]
+fn hooks_see_the_position_and_head_of_every_query() {
+    let shape = Shape { d: 64, group: 2, block: 16, block_q: 8 };
+    let (n, before, window) = (11, 30, 14);
+    let mut cache = Cache::new("K8V4", shape.d, 2048, KV_HEADS, 12);
+    for head in 0..KV_HEADS {
+        cache.append(head, false, 0..before);
+    }
+    let heads = KV_HEADS * shape.group;
+    let (q, q32) = halves(&random(51, n * heads * shape.d));
+    let (k, k32) = halves(&random(52, n * KV_HEADS * shape.d));
+    let (v, v32) = halves(&random(53, n * KV_HEADS * shape.d));
+    let (mut out, mut mass) = (vec![0f32; q.len()], vec![0f32; KV_HEADS * n]);
+    for head in 0..KV_HEADS {
+        let mut tokens: Vec<(Vec<f32>, Vec<f32>)> =
+            cache.tokens(head, false).into_iter().map(|t| (t.key, t.value)).collect();
+        for i in 0..n {
+            let own = (i * KV_HEADS + head) * shape.d;
+            tokens.push((k32[own..][..shape.d].to_vec(), v32[own..][..shape.d].to_vec()));
+            let first = tokens.len() - window as usize;
+            let mut best = vec![0f32; tokens.len()];
+            for member in 0..shape.group {
+                let at = (i * heads + head * shape.group + member) * shape.d;
+                let logits: Vec<f32> = tokens[first..]
+                    .iter()
+                    .enumerate()
+                    .map(|(t, (key, _))| {
+                        let dot: f32 = q32[at..][..shape.d].iter().zip(key).map(|(a, b)| a * b).sum();
+                        dot * 0.125 - slope(member as f32) * (window - 1 - t as i32) as f32
+                    })
+                    .collect();
+                let max = logits.iter().copied().fold(f32::MIN, f32::max);
+                let sum: f32 = logits.iter().map(|l| (l - max).exp()).sum();
+                for (t, l) in logits.iter().enumerate() {
+                    let p = (l - max).exp() / sum;
+                    best[first + t] = best[first + t].max(p);
+                    let out = &mut out[at..][..shape.d];
+                    out.iter_mut().zip(&tokens[first + t].1).for_each(|(out, v)| *out += p * v);
+                }
+            }
+            for (t, p) in best[before as usize..].iter().enumerate() {
+                mass[head * n + t] += p;
+            }
+        }
+    }
+
+    let settings = shape.settings("K8V4", 2048);
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let kernel = chunk_attention::<Stock, Sliding>::named("chunk_sliding");
+    let mut attention = Run::new(&kernel, &settings);
+    attention.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
+    attention.view("v", &v, &[n, KV_HEADS, shape.d]).scalar("before", before).scalar("scale", 0.125f32);
+    attention.view("out", &vec![f32::NAN; q.len()], &[n, heads, shape.d]).scalar("hooks.window", window);
+    attention.view("lse", &vec![f32::NAN; n * heads], &[n, heads]);
+    cache.pass(&mut attention);
+    attention.launch([n.div_ceil(shape.block_q), KV_HEADS, 1]);
+    close("sliding attention", &attention.read::<f32>("out"), &out, 2e-3);
+
+    let kernel = chunk_significance::<Sliding>::named("significance_sliding");
+    let mut own = Run::new(&kernel, &settings);
+    own.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
+    own.view("lse", &attention.read::<f32>("lse"), &[n, heads]).scalar("hooks.window", window);
+    own.scalar("before", before).scalar("scale", 0.125f32).scalar("window", 64);
+    own.view("mass", &vec![f32::NAN; KV_HEADS * n], &[KV_HEADS, n]);
+    own.launch([n.div_ceil(shape.block), KV_HEADS, 1]);
+    close("mass of sliding attention", &own.read::<f32>("mass"), &mass, 3e-4);
 }

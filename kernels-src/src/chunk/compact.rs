@@ -144,7 +144,7 @@ pub fn recompact<C: Codecs, P: Policies>(
                 let down = looked.from.valid() & tier.eq(LOW);
                 let rank = down.cast::<i32>().cumsum(0);
                 let fits = down & rank.le(room);
-                stays = stays | (down & !fits);
+                stays |= down & !fits;
                 let count = fits.cast::<i32>().reduce_sum(0);
                 if count.gt(0) {
                     let from = looked.from.only(fits);
