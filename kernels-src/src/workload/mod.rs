@@ -15,6 +15,7 @@
 mod attention;
 mod basic;
 mod cache;
+mod chunk;
 mod pages;
 mod rows;
 
@@ -24,6 +25,7 @@ use leankv_dsl::format::FormatError;
 use leankv_dsl::lang::{Settings, Spec, SpecError};
 use leankv_dsl::workload::Workload;
 
+use crate::chunk::ChunkSpec;
 use crate::decode::DecodeSpec;
 use crate::matmul::MatmulSpec;
 use crate::page_writer::WriterSpec;
@@ -134,6 +136,10 @@ const RAGGED: Shape = shape(
 const ROWS: Shape = shape("rows", "rows", 13, 512);
 const PROMPT: Shape = shape("tokens", "tokens of the prompt", 21, 300);
 
+const ONE_REQUEST: Shape = shape("requests", "requests of the launch: one", 1, 1);
+const QUERIES: Shape = shape("queries", "tokens of the chunk", 21, 256);
+const WINDOW: Shape = shape("window", "queries of the chunk that count", 10, 64);
+
 /// A recipe from the function that makes its workloads, and the spec it reads.
 macro_rules! recipe {
     ($kernel:literal, $make:path as $spec:ty, [$($shape:expr),*]) => {
@@ -149,6 +155,21 @@ macro_rules! recipe {
 pub static RECIPES: &[Recipe] = &[
     recipe!("append_token", pages::append_token_f16 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
     recipe!("append_token_f32", pages::append_token_f32 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
+    recipe!(
+        "cached_significance",
+        chunk::cached as ChunkSpec,
+        [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, WINDOW]
+    ),
+    recipe!(
+        "chunk_attention",
+        chunk::attention as ChunkSpec,
+        [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, WINDOW]
+    ),
+    recipe!(
+        "chunk_significance",
+        chunk::own as ChunkSpec,
+        [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, WINDOW]
+    ),
     recipe!(
         "decode_attention",
         attention::decode as DecodeSpec,
