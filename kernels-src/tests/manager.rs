@@ -148,6 +148,18 @@ fn rebalances_equal_plain_rust_in_every_buffer() {
 }
 
 #[test]
+fn one_tier_may_grow_into_entries_that_the_other_one_leaves() {
+    let shape = PageShape { slots: 1, lists: 2, table_len: 8, pages: 40 };
+    let (mut expected, mut got) = (PageState::new(shape), Kernels(PageState::new(shape)));
+    for wanted in [[4, 4, 1, 7], [8, 0, 7, 1], [0, 8, 0, 8], [5, 2, 8, 0]] {
+        let want = expected.rebalance(&[0], &wanted).unwrap();
+        assert_eq!(want, got.rebalance(&[0], &wanted));
+        assert_eq!(want[0].granted, 1);
+        assert_eq!(got.0, expected, "{wanted:?}");
+    }
+}
+
+#[test]
 fn the_scan_refuses_exactly_what_does_not_fit_across_tiles_of_requests() {
     // More requests than the scan's tile holds; needs of 0 to 3 pages against 60.
     let shape = PageShape { slots: 70, lists: 1, table_len: 4, pages: 60 };

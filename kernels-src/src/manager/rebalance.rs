@@ -195,10 +195,13 @@ pub fn commit_pages(
     };
     let (mut take_at, mut give_at) = (place(0), place(1));
 
-    for tier in 0..2 {
+    let changes = [0, 1].map(|tier| {
         let wanted = targets.tile((request, tile, tier), extents).load_or(-1).reshape([block]);
         let has = held.tile((slot, tile, tier), extents).load().reshape([block]);
-        let change = Change::new(wanted, has);
+        Change::new(wanted, has)
+    });
+    // All that is given first: one tier may grow into entries that the other one leaves.
+    for (tier, change) in changes.into_iter().enumerate() {
         let entries = Entries { rows, table_len, low: tier == 1 };
         for k in range(0, change.give.reduce_max(0)) {
             let dropped = change.give.gt(k);
@@ -209,6 +212,9 @@ pub fn commit_pages(
             give_at += released.cast::<i64>();
             table.ptr().store_masked(at, -1, dropped);
         }
+    }
+    for (tier, change) in changes.into_iter().enumerate() {
+        let entries = Entries { rows, table_len, low: tier == 1 };
         let take = takes.splat([block]).select(change.take, 0);
         for k in range(0, take.reduce_max(0)) {
             let taken = take.gt(k);
@@ -220,6 +226,7 @@ pub fn commit_pages(
         }
         take_at += take.cast::<i64>();
         let now = change.has - change.give + take;
+        let tier = tier as i32;
         held.tile((slot, tile, tier), extents).store(now.reshape(extents));
         let empty = now.eq(0).reshape(extents);
         for column in [tier, tier + 2] {

@@ -184,11 +184,11 @@ impl PageState {
         for list in 0..self.shape.lists {
             let lengths = |slot: usize| (slot * self.shape.lists + list) * 4;
             let (from, to) = (lengths(parent), lengths(child));
-            for tier in 0..2 {
+            for (tier, &per_page) in tokens.iter().enumerate() {
                 let low = tier == 1;
                 let length = self.lengths[from + tier];
-                let full = length as usize / tokens[tier];
-                let partly = !(length as usize).is_multiple_of(tokens[tier]);
+                let full = length as usize / per_page;
+                let partly = !(length as usize).is_multiple_of(per_page);
                 if partly {
                     let own = self.table[self.entry(child, list, low, 0)];
                     let place = self.entry(child, list, low, full);
@@ -203,7 +203,7 @@ impl PageState {
                 }
                 self.held[(child * self.shape.lists + list) * 2 + tier] = full as i32 + i32::from(partly);
                 self.lengths[to + tier] = length;
-                let frozen = (full * tokens[tier]) as i32;
+                let frozen = (full * per_page) as i32;
                 self.lengths[to + 2 + tier] = frozen;
                 self.lengths[from + 2 + tier] = self.lengths[from + 2 + tier].max(frozen);
                 self.thresholds[(child * self.shape.lists + list) * 2 + tier] =
