@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup demo softcuda test lint doc spills bench bench-peers
+.PHONY: help setup demo softcuda test soak lint doc spills bench bench-peers
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ doc: setup ## build the documentation, warnings are errors
 test: lint doc ## lint, documentation, then every test
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --locked --manifest-path examples/own-kernels/Cargo.toml --target-dir target
+
+soak: setup ## 100,000 random sequences of operations on the page manager (SEQUENCES=n for another number)
+	LEANKV_SOAK=$${SEQUENCES:-100000} $(CARGO) test --release --locked -p leankv-runtime --test manager p1_p2_pages
 
 spills: setup ## assemble every specialisation of every kernel for every GPU; spills are errors
 	$(CARGO) run --release --locked -p leankv-tests --bin spills

@@ -39,6 +39,7 @@ mod compiler;
 pub mod device;
 mod element;
 mod kernel;
+pub mod kv;
 mod launch;
 mod load;
 mod lower;

@@ -1,0 +1,287 @@
+//! A chunk of a prompt that is under way.
+
+use half::f16;
+
+use super::{KvCache, RequestId};
+use crate::device::{BufferView, DeviceBuffer};
+use crate::kv::{KvError, PageManager, Side};
+use crate::launch::Launch;
+
+/// A chunk of one request's prompt: pages for the worst case are there, and its layers are done one after another. Dropped before its end
+/// it leaves a request that can only be freed, unless no layer was done.
+#[derive(Debug)]
+pub struct PromptChunk<'a> {
+    cache: &'a mut KvCache,
+    id: RequestId,
+    /// Tokens before it, and of it.
+    before: usize,
+    tokens: usize,
+    next: usize,
+}
+
+/// Device buffers of a chunk.
+#[derive(Debug)]
+pub(super) struct ChunkScratch {
+    pub(super) slot: DeviceBuffer<i32>,
+    pub(super) tokens: DeviceBuffer<i32>,
+    pub(super) prompt: DeviceBuffer<i32>,
+    pub(super) out: DeviceBuffer<f32>,
+    pub(super) lse: DeviceBuffer<f32>,
+    pub(super) mass: DeviceBuffer<f32>,
+    pub(super) dest: DeviceBuffer<i32>,
+    pub(super) tally: DeviceBuffer<i32>,
+    pub(super) budget: DeviceBuffer<i64>,
+    pub(super) pages: DeviceBuffer<i32>,
+}
+
+impl<'a> PromptChunk<'a> {
+    /// Takes pages for the worst case: all of the chunk high, or all of it low.
+    pub(super) fn begin(cache: &'a mut KvCache, id: RequestId) -> Result<PromptChunk<'a>, KvError> {
+        cache.alive()?;
+        let request = cache.whole(id)?;
+        let (slot, before, prompt) = (request.slot, request.tokens, request.prompt);
+        let tokens = prompt.saturating_sub(before).min(cache.config.chunk);
+        if tokens == 0 {
+            return Err(KvError::PromptDone { id });
+        }
+        let more = |length: usize| length + tokens;
+        let targets = cache.targets(slot, more)?;
+        let answers = cache.manager.rebalance(&[slot], &targets)?;
+        cache.free_floor = cache.manager.free_pages()?;
+        for answer in answers {
+            answer?;
+        }
+        cache.chunk.slot.write(&[slot as i32])?;
+        cache.chunk.tokens.write(&[(before + tokens) as i32])?;
+        cache.chunk.prompt.write(&[prompt as i32])?;
+        Ok(PromptChunk { cache, id, before, tokens, next: 0 })
+    }
+
+    /// The request.
+    pub fn request(&self) -> RequestId {
+        self.id
+    }
+
+    /// Positions of the chunk's tokens: as many rows have the tensors of every layer.
+    pub fn positions(&self) -> std::ops::Range<usize> {
+        self.before..self.before + self.tokens
+    }
+
+    /// Attends from the chunk's tokens to what the next layer holds and, causally, to the chunk; then writes the chunk's keys and values into
+    /// pages of both tiers. Gives `[tokens, query_heads, head_dim]`, which the next call overwrites.
+    ///
+    /// `q` is `[tokens, query_heads, head_dim]`, `k` and `v` are `[tokens, kv_heads, head_dim]`, queries and keys after RoPE.
+    ///
+    /// # Errors
+    /// As [`DecodeStep::layer`](super::DecodeStep::layer).
+    pub fn layer(
+        &mut self,
+        q: &DeviceBuffer<f16>,
+        k: &DeviceBuffer<f16>,
+        v: &DeviceBuffer<f16>,
+    ) -> Result<BufferView<'_, f32>, KvError> {
+        self.cache.alive()?;
+        let (layers, d) = (self.cache.config.layers, self.cache.config.head_dim);
+        if self.next == layers {
+            return Err(KvError::Length { what: "layers of a chunk", expected: layers, got: layers + 1 });
+        }
+        let queries = self.tokens * self.cache.config.query_heads() * d;
+        let pairs = self.tokens * self.cache.config.kv_heads * d;
+        for (what, expected, got) in [
+            ("q [tokens, query_heads, head_dim]", queries, q.len()),
+            ("k [tokens, kv_heads, head_dim]", pairs, k.len()),
+            ("v [tokens, kv_heads, head_dim]", pairs, v.len()),
+        ] {
+            if expected != got {
+                return Err(KvError::Length { what, expected, got });
+            }
+        }
+        if self.next == 0 {
+            self.cache.mark(&[self.id], true);
+        }
+        let result = self.cache.chunk_layer(self.id, self.next, self.before, self.tokens, q, k, v);
+        self.cache.remember(result)?;
+        self.next += 1;
+        Ok(self.cache.chunk.out.slice(..queries)?)
+    }
+
+    /// Ends the chunk: thresholds are solved where the request has a budget, what was cached before is classified again in all layers, and
+    /// pages that are not needed go back.
+    ///
+    /// # Errors
+    /// [`KvError::Length`] when layers are missing; the request can then only be freed. What the launches say.
+    pub fn finish(self) -> Result<(), KvError> {
+        let layers = self.cache.config.layers;
+        if self.next != layers {
+            return Err(KvError::Length { what: "layers of a chunk", expected: layers, got: self.next });
+        }
+        let slot = self.id.slot;
+        let (tokens, cache) = (self.before + self.tokens, self.cache);
+        let result = cache.compact(self.id, tokens);
+        cache.remember(result)?;
+        let targets = cache.targets(slot, |length| length)?;
+        cache.manager.rebalance(&[slot], &targets)?;
+        cache.free_floor = cache.manager.free_pages()?;
+        cache.mark(&[self.id], false);
+        if let Some(request) = &mut cache.slots[slot] {
+            request.tokens = tokens;
+        }
+        Ok(())
+    }
+}
+
+/// One layer's tables and lengths for a launch.
+struct Layer {
+    slots: usize,
+    heads: usize,
+    at: usize,
+    table_len: usize,
+    lists: usize,
+}
+
+impl Layer {
+    fn table(&self) -> ([usize; 3], [usize; 3]) {
+        ([self.slots, self.heads, self.table_len], [self.lists * self.table_len, self.table_len, 1])
+    }
+
+    /// Extents and strides of `[slots, kv_heads, columns]`.
+    fn of(&self, columns: usize) -> ([usize; 3], [usize; 3]) {
+        ([self.slots, self.heads, columns], [self.lists * columns, columns, 1])
+    }
+}
+
+impl KvCache {
+    /// Pages for each list of a request, when `of` its tokens are to find room.
+    fn targets(&self, slot: usize, of: impl Fn(usize) -> usize) -> Result<Vec<i32>, KvError> {
+        let shape = self.manager.shape();
+        let lists = shape.lists() * 4;
+        let mut lengths = vec![0; lists];
+        self.manager.state().lengths.slice(slot * lists..(slot + 1) * lists)?.read_into(&mut lengths)?;
+        let two = self.config.tiering.low.is_some();
+        let pages = |side: Side, length: i32| shape.pages_for(side, of(length.max(0) as usize)) as i32;
+        let each = |l: &[i32]| [pages(Side::High, l[0]), if two { pages(Side::Low, l[1]) } else { 0 }];
+        Ok(lengths.chunks_exact(4).flat_map(each).collect())
+    }
+
+    /// Whether requests are in the middle of something.
+    pub(super) fn mark(&mut self, requests: &[RequestId], torn: bool) {
+        for id in requests {
+            if let Some(request) = &mut self.slots[id.slot] {
+                request.torn = torn;
+            }
+        }
+    }
+
+    fn chunk_layer(
+        &mut self,
+        id: RequestId,
+        layer: usize,
+        before: usize,
+        n: usize,
+        q: &DeviceBuffer<f16>,
+        k: &DeviceBuffer<f16>,
+        v: &DeviceBuffer<f16>,
+    ) -> Result<(), KvError> {
+        let prompt = self.request(id)?.prompt as i32;
+        let shape = *self.manager.shape();
+        let heads = shape.kv_heads;
+        let (d, query_heads, scale) = (self.config.head_dim, self.config.query_heads(), self.config.scale());
+        let window = self.config.window_q.min(n) as i32;
+        let (state, chunk, kernels) = (self.manager.state_mut(), &mut self.chunk, &self.kernels);
+        let of = Layer {
+            slots: shape.slots,
+            heads,
+            at: layer * heads,
+            table_len: shape.table_len,
+            lists: shape.lists(),
+        };
+        let ((table, table_strides), (lengths, strides)) = (of.table(), of.of(4));
+        let tables = of.at * of.table_len;
+        let (queries, pairs) = ([n, query_heads, d], [n, heads, d]);
+        let before = before as i32;
+        let programs = |block: usize| n.div_ceil(block) as u32;
+
+        let attend = kernels.chunk_attend.launch((programs(super::kernels::BLOCK_Q), heads as u32));
+        let attend = attend.view("q", q, &queries).view("k", k, &pairs).view("v", v, &pairs);
+        let attend = attend.scalar("before", before).scalar("scale", scale);
+        let attend = attend.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
+        let attend = attend.view_strided("kv.table", state.table.slice(tables..)?, &table, &table_strides);
+        let attend = attend.view_strided("kv.lengths", state.lengths.slice(of.at * 4..)?, &lengths, &strides);
+        let attend = attend.view_mut("out", chunk.out.slice_mut(..n * query_heads * d)?, &queries);
+        run(attend.view_mut("lse", chunk.lse.slice_mut(..n * query_heads)?, &[n, query_heads]))?;
+
+        if before > 0 {
+            let add = kernels.cached_significance.launch((super::kernels::SPLITS as u32, heads as u32));
+            let add = add.view("q", q, &queries);
+            let add = add.view("lse", chunk.lse.slice(..n * query_heads)?, &[n, query_heads]);
+            let add = add.scalar("before", before).scalar("scale", scale).scalar("window", window);
+            let add = add.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
+            let add = add.view_strided("kv.table", state.table.slice(tables..)?, &table, &table_strides);
+            let lists = state.lengths.slice(of.at * 4..)?;
+            run(add.view_strided("kv.lengths", lists, &lengths, &strides))?;
+        }
+
+        let sum = kernels.chunk_significance.launch((programs(super::kernels::BLOCK_CHUNK), heads as u32));
+        let sum = sum.view("q", q, &queries).view("k", k, &pairs);
+        let sum = sum.view("lse", chunk.lse.slice(..n * query_heads)?, &[n, query_heads]);
+        let sum = sum.scalar("before", before).scalar("scale", scale).scalar("window", window);
+        run(sum.view_mut("mass", chunk.mass.slice_mut(..heads * n)?, &[heads, n]))?;
+
+        let classify = kernels.classify.launch(heads as u32);
+        let classify = classify.view("mass", chunk.mass.slice(..heads * n)?, &[heads, n]);
+        let classify = classify.scalar("before", before).scalar("prompt", prompt);
+        let classify = classify.view("slots", &chunk.slot, &[1]);
+        let (pair, pair_strides) = of.of(2);
+        let thresholds = state.thresholds.slice(of.at * 2..)?;
+        let classify = classify.view_strided("thresholds", thresholds, &pair, &pair_strides);
+        let lists = state.lengths.slice_mut(of.at * 4..)?;
+        let classify = classify.view_mut_strided("lengths", lists, &lengths, &strides);
+        run(classify.view_mut("dest", chunk.dest.slice_mut(..heads * n)?, &[heads, n]))?;
+
+        let write = kernels.write.launch((programs(super::kernels::BLOCK_WRITE), heads as u32));
+        let write = write.view("keys", k, &pairs).view("values", v, &pairs);
+        let write = write.view("mass", chunk.mass.slice(..heads * n)?, &[heads, n]);
+        let write = write.view("dest", chunk.dest.slice(..heads * n)?, &[heads, n]).scalar("before", before);
+        let write = write.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
+        let write = write.view_strided("kv.table", state.table.slice(tables..)?, &table, &table_strides);
+        run(write.view_strided("kv.lengths", state.lengths.slice(of.at * 4..)?, &lengths, &strides))
+    }
+
+    /// Solves a budget, and classifies what was cached again, in all layers.
+    fn compact(&mut self, id: RequestId, tokens: usize) -> Result<(), KvError> {
+        let request = self.request(id)?;
+        let (prompt, budget) = (request.prompt as i32, request.budget);
+        let shape = *self.manager.shape();
+        let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
+        let (state, chunk, kernels) = (self.manager.state_mut(), &mut self.chunk, &self.kernels);
+        let rungs = leankv_kernels::budget::Ladder::RUNGS;
+        let (table, lengths) = ([slots, layers, heads, shape.table_len], [slots, layers, heads, 4]);
+        if let Some(budget) = budget {
+            chunk.budget.write(&[i64::try_from(budget).unwrap_or(i64::MAX)])?;
+            let tally = kernels.tally.launch((heads as u32, layers as u32));
+            let tally = tally.view("tokens", &chunk.tokens, &[1]).view("prompts", &chunk.prompt, &[1]);
+            let tally = tally.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
+            let tally = tally.view("kv.table", &state.table, &table);
+            let tally = tally.view("kv.lengths", &state.lengths, &lengths);
+            run(tally.view_mut("tally", &mut chunk.tally, &[1, layers, heads, 2, rungs]))?;
+
+            let solve = kernels.solve.launch(1);
+            let solve = solve.view("slots", &chunk.slot, &[1]).view("budgets", &chunk.budget, &[1]);
+            let solve = solve.view("tally", &chunk.tally, &[1, layers, heads, 2, rungs]);
+            let solve = solve.view_mut("thresholds", &mut state.thresholds, &[slots, layers, heads, 2]);
+            run(solve.view_mut("pages", &mut chunk.pages, &[1]))?;
+        }
+        let compact = kernels.recompact.launch((heads as u32, layers as u32));
+        let compact = compact.scalar("tokens", tokens as i32).scalar("prompt", prompt);
+        let compact = compact.view("thresholds", &state.thresholds, &[slots, layers, heads, 2]);
+        let compact = compact.view("held", &state.held, &[slots, layers, heads, 2]);
+        let compact = compact.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
+        let compact = compact.view("kv.table", &state.table, &table);
+        run(compact.view_mut("kv.lengths", &mut state.lengths, &lengths))
+    }
+}
+
+fn run(launch: Launch<'_>) -> Result<(), KvError> {
+    // SAFETY: kernels find pages by tables and lengths that the page manager and these kernels keep; a chunk's pages are taken before it.
+    Ok(unsafe { launch.run() }?)
+}

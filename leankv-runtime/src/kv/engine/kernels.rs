@@ -1,0 +1,146 @@
+//! The engine's kernels, compiled for a device.
+
+use half::f16;
+use leankv_dsl::diag::Diagnostics;
+use leankv_dsl::ir::Func;
+use leankv_dsl::lang::attention::{Plain, Stock};
+use leankv_kernels::budget::{BudgetSpec, solve_budget, tally_tokens};
+use leankv_kernels::chunk::{
+    ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec, cached_significance, chunk_attention,
+    chunk_significance, classify_chunk, recompact, write_chunk,
+};
+use leankv_kernels::decode::{DecodeSpec, decode_attention, merge_splits};
+use leankv_kernels::pattern::HeadPattern;
+use leankv_kernels::policy::StockPolicies;
+use leankv_kernels::step::{InsertSpec, PlanSpec, insert_token, plan_step};
+
+use super::CacheConfig;
+use crate::compiler::{CompileError, Compiler};
+use crate::device::Device;
+use crate::kernel::Kernel;
+use crate::kv::{KvError, ManagerKernels};
+
+/// The kernels of a [`KvCache`](super::KvCache). Clones share the loaded code.
+#[derive(Clone, Debug)]
+pub struct EngineKernels {
+    pub(super) manager: ManagerKernels,
+    pub(super) plan: Kernel,
+    pub(super) insert: Kernel,
+    pub(super) attend: Kernel,
+    pub(super) merge: Kernel,
+    pub(super) chunk_attend: Kernel,
+    pub(super) cached_significance: Kernel,
+    pub(super) chunk_significance: Kernel,
+    pub(super) classify: Kernel,
+    pub(super) write: Kernel,
+    pub(super) recompact: Kernel,
+    pub(super) tally: Kernel,
+    pub(super) solve: Kernel,
+}
+
+/// Tokens that a turn of a loop works on.
+pub(super) const BLOCK: usize = 32;
+/// Tokens of a tile in a chunk's kernels.
+pub(super) const BLOCK_CHUNK: usize = 16;
+/// Chunk tokens whose queries share a tile.
+pub(super) const BLOCK_Q: usize = 16;
+/// Tokens that a program writes.
+pub(super) const BLOCK_WRITE: usize = 8;
+/// Parts into which the pages of a KV head are cut when a chunk adds to their significance.
+pub(super) const SPLITS: usize = 4;
+
+impl EngineKernels {
+    /// Compiles them for caches of this configuration, or finds them in the compiler's cache.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`] and [`KvError::Compile`].
+    pub fn new(compiler: &Compiler, device: &Device, config: &CacheConfig) -> Result<EngineKernels, KvError> {
+        let shape = config.shape()?;
+        let manager = ManagerKernels::new(compiler, device, &shape)?;
+        let build = |func: Result<Func, Diagnostics>| {
+            let func = func.map_err(CompileError::Refused)?;
+            Ok::<Kernel, KvError>(compiler.kernel(device, &func)?)
+        };
+        let (tiering, head_dim, page_bytes) = (config.tiering, config.head_dim, config.page_bytes);
+        let plan = PlanSpec {
+            tiering,
+            head_dim,
+            page_bytes,
+            block: BLOCK,
+            policy: config.policy,
+            // Checked with the shape: positions have 31 bits.
+            window: config.window as i32,
+            sinks: config.sinks as i32,
+            chunk: config.chunk,
+            window_q: config.window_q,
+        };
+        let decode = DecodeSpec {
+            tiering,
+            head_dim,
+            group: config.group,
+            page_bytes,
+            block: BLOCK,
+            splits: config.splits,
+            pattern: HeadPattern::Dense,
+            significance: true,
+            stages: 1,
+        };
+        let chunk = ChunkSpec {
+            tiering,
+            head_dim,
+            group: config.group,
+            page_bytes,
+            block: BLOCK_CHUNK,
+            block_q: BLOCK_Q,
+            splits: SPLITS,
+            stages: 1,
+        };
+        let classify = ClassifySpec {
+            two_tiers: tiering.low.is_some(),
+            policy: config.policy,
+            window: plan.window,
+            sinks: plan.sinks,
+            chunk: config.chunk,
+            window_q: config.window_q,
+            block: 128,
+        };
+        let compact = RecompactSpec {
+            tiering,
+            head_dim,
+            page_bytes,
+            block: 16,
+            policy: config.policy,
+            window: plan.window,
+            sinks: plan.sinks,
+            chunk: config.chunk,
+            window_q: config.window_q,
+        };
+        let budget = BudgetSpec {
+            tiering,
+            head_dim,
+            page_bytes,
+            block: BLOCK,
+            window: plan.window,
+            sinks: plan.sinks,
+            chunk: config.chunk,
+            window_q: config.window_q,
+            gap: 16,
+        };
+        let writer = ChunkWriterSpec { tiering, head_dim, page_bytes, block: BLOCK_WRITE };
+        Ok(EngineKernels {
+            chunk_attend: build(chunk_attention::<Stock, Plain>::build(&chunk))?,
+            cached_significance: build(cached_significance::<Stock, Plain>::build(&chunk))?,
+            chunk_significance: build(chunk_significance::<Plain>::build(&chunk))?,
+            classify: build(classify_chunk::<StockPolicies>::build(&classify))?,
+            write: build(write_chunk::<Stock, f16>::build(&writer))?,
+            recompact: build(recompact::<Stock, StockPolicies>::build(&compact))?,
+            tally: build(tally_tokens::<Stock>::build(&budget))?,
+            solve: build(solve_budget::<Stock>::build(&budget))?,
+            manager,
+            plan: build(plan_step::<Stock, StockPolicies>::build(&plan))?,
+            insert: build(insert_token::<Stock, f16>::build(&InsertSpec { tiering, head_dim, page_bytes }))?,
+            attend: build(decode_attention::<Stock, Plain>::build(&decode))?,
+            merge: build(merge_splits::<Stock, Plain>::build(&decode))?,
+        })
+    }
+}

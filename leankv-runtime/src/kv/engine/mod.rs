@@ -1,0 +1,514 @@
+//! The cache as an engine uses it: requests come, take decode steps, fork, and go.
+//!
+//! ```text
+//! admit -> prefill_chunk (one layer after another, finish) ... -> decode_step (one layer after another, finish) ... -> free
+//!                                                            \-> fork -> ...
+//! ```
+//!
+//! A chunk of a prompt takes pages for its worst case before any token is touched, and gives back what its tokens do not need. A decode
+//! step plans for all layers and KV heads at once and takes the pages it needs. When there are too few, it is [`OutOfPages`](super::OutOfPages) and all is as before. Then each layer's keys and values are inserted and attended to. What one
+//! request gets depends on its own tokens alone: not on the others of its batch, nor on its slot, nor on which pages it holds.
+
+mod chunk;
+mod config;
+mod kernels;
+mod request;
+mod stats;
+mod step;
+
+pub use chunk::PromptChunk;
+pub use config::{CacheConfig, Thresholds};
+pub use kernels::EngineKernels;
+pub use request::RequestId;
+pub use stats::{HeadStats, RequestStats};
+pub use step::DecodeStep;
+
+use half::f16;
+
+use self::chunk::ChunkScratch;
+use self::request::Request;
+use super::{DeviceManager, Finding, KvError, OutOfPages, PageManager, PageState, Refused};
+use crate::compiler::Compiler;
+use crate::device::{Device, DeviceBuffer};
+
+/// Keys and values of many requests, compressed, on one device.
+#[derive(Debug)]
+pub struct KvCache {
+    config: CacheConfig,
+    kernels: EngineKernels,
+    manager: DeviceManager,
+    slots: Vec<Option<Request>>,
+    /// Counts requests, so that a handle of one that ended is told from that of another in its slot.
+    admitted: u64,
+    /// Pages that are surely free.
+    free_floor: usize,
+    scratch: Scratch,
+    chunk: ChunkScratch,
+    poisoned: Option<String>,
+}
+
+/// Device buffers of a step, for as many requests as there are slots.
+#[derive(Debug)]
+struct Scratch {
+    slots: DeviceBuffer<i32>,
+    positions: DeviceBuffer<i32>,
+    prompts: DeviceBuffer<i32>,
+    plan: DeviceBuffer<i32>,
+    /// One layer's rows of the plan, for a launch.
+    target: DeviceBuffer<i32>,
+    max: DeviceBuffer<f32>,
+    sum: DeviceBuffer<f32>,
+    acc: DeviceBuffer<f32>,
+    logits: DeviceBuffer<f32>,
+    out: DeviceBuffer<f32>,
+    lse: DeviceBuffer<f32>,
+}
+
+/// What is done about a shortage of pages: the hook is told how many are missing and which requests run, and names one to be given up.
+pub type Preempt<'a> = dyn FnMut(OutOfPages, &[RequestId]) -> Option<RequestId> + 'a;
+
+impl KvCache {
+    /// An empty cache on `device`.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`] for a configuration that cannot be, [`KvError::Compile`], and what the device says when it has no room.
+    pub fn new(compiler: &Compiler, device: &Device, config: CacheConfig) -> Result<KvCache, KvError> {
+        let kernels = EngineKernels::new(compiler, device, &config)?;
+        KvCache::with_kernels(device, config, kernels)
+    }
+
+    /// As [`KvCache::new`], with kernels that were compiled for this configuration already.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`].
+    pub fn with_kernels(
+        device: &Device,
+        config: CacheConfig,
+        kernels: EngineKernels,
+    ) -> Result<KvCache, KvError> {
+        let shape = config.shape()?;
+        let manager = DeviceManager::with_kernels(device, shape, kernels.manager.clone())?;
+        let (slots, lists) = (shape.slots, shape.lists());
+        let queries = slots * config.query_heads();
+        let scratch = Scratch {
+            slots: device.zeros(slots)?,
+            positions: device.zeros(slots)?,
+            prompts: device.zeros(slots)?,
+            plan: device.zeros(slots * lists * leankv_kernels::step::PLAN_COLUMNS)?,
+            target: device.zeros(slots * lists * 2)?,
+            max: device.zeros(queries * config.splits)?,
+            sum: device.zeros(queries * config.splits)?,
+            acc: device.zeros(queries * config.splits * config.head_dim)?,
+            logits: device.zeros(queries * config.max_tokens)?,
+            out: device.zeros(queries * config.head_dim)?,
+            lse: device.zeros(queries)?,
+        };
+        let (rows, n) = (config.query_heads(), config.chunk);
+        let rungs = leankv_kernels::budget::Ladder::RUNGS;
+        let chunk = ChunkScratch {
+            slot: device.zeros(1)?,
+            tokens: device.zeros(1)?,
+            prompt: device.zeros(1)?,
+            out: device.zeros(n * rows * config.head_dim)?,
+            lse: device.zeros(n * rows)?,
+            mass: device.zeros(config.kv_heads * n)?,
+            dest: device.zeros(config.kv_heads * n)?,
+            tally: device.zeros(lists * 2 * rungs)?,
+            budget: device.zeros(1)?,
+            pages: device.zeros(1)?,
+        };
+        let free_floor = shape.pages;
+        let slots = (0..slots).map(|_| None).collect();
+        Ok(KvCache {
+            config,
+            kernels,
+            manager,
+            slots,
+            admitted: 0,
+            free_floor,
+            scratch,
+            chunk,
+            poisoned: None,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &CacheConfig {
+        &self.config
+    }
+
+    /// The page manager and its buffers, to look at.
+    pub fn manager(&self) -> &DeviceManager {
+        &self.manager
+    }
+
+    /// Takes a request in whose prompt has `prompt` tokens, which come in chunks before its first decode step. It holds no page until then.
+    ///
+    /// # Errors
+    /// [`KvError::NoSlotFree`] when all slots are taken, [`KvError::Length`] for a prompt longer than the longest sequence and for overrides of
+    /// layers or KV heads that do not exist, [`Refused::OutOfPages`] when the first chunk, or the first token where there is no prompt, might
+    /// not find room, and what the device says.
+    pub fn admit(&mut self, prompt: usize, thresholds: &Thresholds) -> Result<RequestId, KvError> {
+        self.alive()?;
+        if prompt > self.config.max_tokens {
+            let (what, expected) = ("tokens of a prompt, at most", self.config.max_tokens);
+            return Err(KvError::Length { what, expected, got: prompt });
+        }
+        let numbers = thresholds.expand(&self.config)?;
+        let slot = self.free_slot()?;
+        let shape = self.manager.shape();
+        let first = prompt.min(self.config.chunk).max(1);
+        let low = if prompt > 0 && self.config.tiering.low.is_some() { first } else { 0 };
+        let pages = shape.pages_for(super::Side::High, first) + shape.pages_for(super::Side::Low, low);
+        let need = pages * self.config.lists();
+        if self.free_floor < need {
+            self.free_floor = self.manager.free_pages()?;
+        }
+        if self.free_floor < need {
+            return Err(Refused::OutOfPages(OutOfPages { need, free: self.free_floor }).into());
+        }
+        self.manager.state_mut().thresholds.write_at(slot * numbers.len(), &numbers)?;
+        Ok(self.occupy(slot, 0, prompt, thresholds.budget))
+    }
+
+    /// Starts the next chunk of a request's prompt, of [`CacheConfig::chunk`] tokens or what is left.
+    ///
+    /// # Errors
+    /// [`Refused::OutOfPages`] when there are too few pages for its worst case: no token was touched, and it can be tried again.
+    /// [`KvError::PromptDone`] when there is no chunk left; the rest as [`KvCache::decode_step`].
+    pub fn prefill_chunk(&mut self, id: RequestId) -> Result<PromptChunk<'_>, KvError> {
+        PromptChunk::begin(self, id)
+    }
+
+    /// A request that goes on from what `parent` holds. Full pages are shared and frozen for both, partly filled ones are copied.
+    ///
+    /// Only who has a request's handle can share its prefix: nothing is shared by content, so no tenant sees what another one cached.
+    ///
+    /// # Errors
+    /// [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::NoSlotFree`], and [`KvError::Refused`] when the copies find no room; then there is no
+    /// child and the parent is as before.
+    pub fn fork(&mut self, parent: RequestId) -> Result<RequestId, KvError> {
+        self.alive()?;
+        let request = self.whole(parent)?;
+        let (from, tokens, prompt, budget) = (request.slot, request.tokens, request.prompt, request.budget);
+        let slot = self.free_slot()?;
+        let answers = self.manager.fork(&[(from, slot)])?;
+        self.free_floor = self.manager.free_pages()?;
+        for answer in answers {
+            answer?;
+        }
+        Ok(self.occupy(slot, tokens, prompt, budget))
+    }
+
+    /// Ends requests, all at once; also such that were left in the middle of a step. Their pages come back.
+    ///
+    /// # Errors
+    /// [`KvError::NoRequest`] when one of them is none, with nothing changed, and what the device says.
+    pub fn free(&mut self, requests: &[RequestId]) -> Result<(), KvError> {
+        self.alive()?;
+        let mut slots = Vec::with_capacity(requests.len());
+        for &id in requests {
+            let slot = self.request(id)?.slot;
+            if slots.contains(&slot) {
+                return Err(KvError::SlotTwice { slot });
+            }
+            slots.push(slot);
+        }
+        self.manager.free(&slots)?;
+        for slot in slots {
+            self.slots[slot] = None;
+        }
+        Ok(())
+    }
+
+    /// Starts a decode step of one token for each request: plans it for all layers and KV heads, and takes the pages that it needs.
+    ///
+    /// # Errors
+    /// [`Refused::OutOfPages`] when there are too few pages: no token was touched, and the step can be tried again when others were
+    /// freed. [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::PromptPending`], [`KvError::SlotTwice`] for a request named twice, [`KvError::Full`] for a sequence that
+    /// has all the tokens it can have, [`KvError::Poisoned`], and what the device says.
+    pub fn decode_step(&mut self, requests: &[RequestId]) -> Result<DecodeStep<'_>, KvError> {
+        self.plan(requests)?;
+        Ok(DecodeStep::new(self, requests))
+    }
+
+    /// As [`KvCache::decode_step`]; as long as there are too few pages, `preempt` names a request that is freed. One of the batch is then left
+    /// out of it: see [`DecodeStep::requests`].
+    ///
+    /// # Errors
+    /// As [`KvCache::decode_step`], with [`Refused::OutOfPages`] when `preempt` names none.
+    pub fn decode_step_or_preempt(
+        &mut self,
+        requests: &[RequestId],
+        preempt: &mut Preempt<'_>,
+    ) -> Result<DecodeStep<'_>, KvError> {
+        let mut left = requests.to_vec();
+        loop {
+            match self.plan(&left) {
+                Ok(()) => return Ok(DecodeStep::new(self, &left)),
+                Err(KvError::Refused(Refused::OutOfPages(out))) => {
+                    let running = self.requests();
+                    let Some(victim) = preempt(out, &running) else {
+                        return Err(Refused::OutOfPages(out).into());
+                    };
+                    self.free(&[victim])?;
+                    left.retain(|&id| id != victim);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The requests that are here, by slot.
+    pub fn requests(&self) -> Vec<RequestId> {
+        self.slots.iter().flatten().map(Request::id).collect()
+    }
+
+    /// Tokens of a request's sequence so far, kept or not.
+    ///
+    /// # Errors
+    /// [`KvError::NoRequest`].
+    pub fn tokens(&self, id: RequestId) -> Result<usize, KvError> {
+        Ok(self.request(id)?.tokens)
+    }
+
+    /// What a request holds, per layer and KV head, in true bytes.
+    ///
+    /// # Errors
+    /// [`KvError::NoRequest`], and what the device says.
+    pub fn stats(&self, id: RequestId) -> Result<RequestStats, KvError> {
+        let request = self.request(id)?;
+        let (state, shape) = (self.manager.state(), self.manager.shape());
+        let lists = shape.lists();
+        let (mut lengths, mut held) = (vec![0; lists * 4], vec![0; lists * 2]);
+        state
+            .lengths
+            .slice(request.slot * lists * 4..(request.slot + 1) * lists * 4)?
+            .read_into(&mut lengths)?;
+        state.held.slice(request.slot * lists * 2..(request.slot + 1) * lists * 2)?.read_into(&mut held)?;
+        Ok(RequestStats::new(shape, self.config.head_dim, request.tokens, &lengths, &held))
+    }
+
+    /// Counts everything again; empty when all is well. Slots without a request must hold nothing.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn audit(&self) -> Result<Vec<Finding>, KvError> {
+        self.manager.audit()
+    }
+
+    /// All but the arena, after the work queued so far.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn dump(&self) -> Result<PageState, KvError> {
+        self.manager.snapshot()
+    }
+
+    /// Overwrites the whole arena: to restore a cache, and for tests of what is read.
+    ///
+    /// # Errors
+    /// What the device says, for more bytes than there are too.
+    pub fn write_arena(&mut self, bytes: &[u8]) -> Result<(), KvError> {
+        Ok(self.manager.state_mut().arena.write(bytes)?)
+    }
+
+    /// Why nothing works any more, after a launch that failed.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.as_deref().or(self.manager.poisoned())
+    }
+
+    fn alive(&self) -> Result<(), KvError> {
+        match self.poisoned() {
+            Some(why) => Err(KvError::Poisoned { why: why.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// After a failure in the middle of a step nothing is known of what the device holds.
+    fn remember<T>(&mut self, result: Result<T, KvError>) -> Result<T, KvError> {
+        if let Err(KvError::Launch(error)) = &result {
+            self.poisoned.get_or_insert_with(|| error.to_string());
+        }
+        result
+    }
+
+    fn free_slot(&self) -> Result<usize, KvError> {
+        self.slots.iter().position(Option::is_none).ok_or(KvError::NoSlotFree { slots: self.slots.len() })
+    }
+
+    fn occupy(&mut self, slot: usize, tokens: usize, prompt: usize, budget: Option<usize>) -> RequestId {
+        self.admitted += 1;
+        let request = Request { slot, number: self.admitted, tokens, prompt, budget, torn: false };
+        let id = request.id();
+        self.slots[slot] = Some(request);
+        id
+    }
+
+    fn request(&self, id: RequestId) -> Result<&Request, KvError> {
+        self.slots
+            .get(id.slot)
+            .and_then(Option::as_ref)
+            .filter(|r| r.id() == id)
+            .ok_or(KvError::NoRequest { id })
+    }
+
+    /// A request that is not in the middle of a step.
+    fn whole(&self, id: RequestId) -> Result<&Request, KvError> {
+        let request = self.request(id)?;
+        if request.torn { Err(KvError::Torn { id }) } else { Ok(request) }
+    }
+
+    /// Checks a batch, plans its step, takes the pages.
+    fn plan(&mut self, requests: &[RequestId]) -> Result<(), KvError> {
+        self.alive()?;
+        let (mut slots, mut positions, mut prompts) = (Vec::new(), Vec::new(), Vec::new());
+        for &id in requests {
+            let request = self.whole(id)?;
+            if request.tokens < request.prompt {
+                return Err(KvError::PromptPending { id, left: request.prompt - request.tokens });
+            }
+            if request.tokens >= self.config.max_tokens {
+                return Err(KvError::Full { id, tokens: request.tokens });
+            }
+            if slots.contains(&(request.slot as i32)) {
+                return Err(KvError::SlotTwice { slot: request.slot });
+            }
+            slots.push(request.slot as i32);
+            positions.push(request.tokens as i32);
+            prompts.push(request.prompt as i32);
+        }
+        if requests.is_empty() {
+            return Ok(());
+        }
+        self.scratch.slots.write(&slots)?;
+        self.scratch.positions.write(&positions)?;
+        self.scratch.prompts.write(&prompts)?;
+        let result = self.launch_plan(slots.len());
+        self.remember(result)?;
+
+        // A step takes at most one page for each list.
+        let most = requests.len() * self.config.lists();
+        if self.free_floor >= most {
+            self.free_floor -= most;
+            return Ok(());
+        }
+        let answers = self.manager.answers(requests.len())?;
+        self.free_floor = self.manager.free_pages()?;
+        // Requests that were granted keep what they took; the step that is tried again needs it.
+        let mut short: Option<OutOfPages> = None;
+        for answer in answers {
+            match answer {
+                Ok(()) => {}
+                Err(Refused::OutOfPages(out)) => {
+                    short.get_or_insert(OutOfPages { need: 0, ..out }).need += out.need
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        match short {
+            Some(out) => Err(Refused::OutOfPages(out).into()),
+            None => Ok(()),
+        }
+    }
+
+    fn launch_plan(&mut self, requests: usize) -> Result<(), KvError> {
+        let shape = *self.manager.shape();
+        let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
+        let scratch = &mut self.scratch;
+        let per_request = layers * heads;
+        {
+            let state = self.manager.state_mut();
+            let plan = self.kernels.plan.launch((heads as u32, layers as u32, requests as u32));
+            let plan = plan.view("positions", scratch.positions.slice(..requests)?, &[requests]);
+            let plan = plan.view("prompts", scratch.prompts.slice(..requests)?, &[requests]);
+            let plan = plan.view("thresholds", &state.thresholds, &[slots, layers, heads, 2]);
+            let plan = plan.buffer_mut("kv.arena", &mut state.arena);
+            let plan = plan.view("kv.slots", scratch.slots.slice(..requests)?, &[requests]);
+            let plan = plan.view("kv.table", &state.table, &[slots, layers, heads, shape.table_len]);
+            let plan = plan.view("kv.lengths", &state.lengths, &[slots, layers, heads, 4]);
+            let columns = leankv_kernels::step::PLAN_COLUMNS;
+            let rows = scratch.plan.slice_mut(..requests * per_request * columns)?;
+            let plan = plan.view_mut("plan", rows, &[requests, layers, heads, columns]);
+            let target = scratch.target.slice_mut(..requests * per_request * 2)?;
+            let plan = plan.view_mut("target", target, &[requests, layers, heads, 2]);
+            // SAFETY: the kernel finds pages by tables and lengths that the page manager and the step kernels keep.
+            unsafe { plan.run() }?;
+        }
+        self.manager
+            .queue(scratch.slots.slice(..requests)?, scratch.target.slice(..requests * per_request * 2)?)
+    }
+
+    /// Inserts one layer's new tokens and attends; the output is in `scratch.out`.
+    fn layer(
+        &mut self,
+        requests: usize,
+        layer: usize,
+        q: &DeviceBuffer<f16>,
+        k: &DeviceBuffer<f16>,
+        v: &DeviceBuffer<f16>,
+    ) -> Result<(), KvError> {
+        let shape = *self.manager.shape();
+        let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
+        let (d, query_heads) = (self.config.head_dim, self.config.query_heads());
+        let table_len = shape.table_len;
+        let (state, scratch) = (self.manager.state_mut(), &mut self.scratch);
+        let at = layer * heads;
+        let table = ([slots, heads, table_len], [layers * heads * table_len, table_len, 1]);
+        let lengths = ([slots, heads, 4], [layers * heads * 4, 4, 1]);
+        let columns = leankv_kernels::step::PLAN_COLUMNS;
+
+        let insert = self.kernels.insert.launch((heads as u32, requests as u32));
+        let insert = insert.view("keys", k, &[requests, heads, d]).view("values", v, &[requests, heads, d]);
+        let insert = insert.view("positions", scratch.positions.slice(..requests)?, &[requests]);
+        let plan = scratch.plan.slice(at * columns..requests * layers * heads * columns)?;
+        let strides = [layers * heads * columns, columns, 1];
+        let insert = insert.view_strided("plan", plan, &[requests, heads, columns], &strides);
+        let insert = insert.buffer_mut("kv.arena", &mut state.arena);
+        let insert = insert.view("kv.slots", scratch.slots.slice(..requests)?, &[requests]);
+        let insert =
+            insert.view_strided("kv.table", state.table.slice(at * table_len..)?, &table.0, &table.1);
+        let lists = state.lengths.slice_mut(at * 4..)?;
+        let insert = insert.view_mut_strided("kv.lengths", lists, &lengths.0, &lengths.1);
+        // SAFETY: as in `launch_plan`; the plan's places lie in pages that the rebalance granted.
+        unsafe { insert.run() }?;
+
+        let (rows, splits) = (requests * query_heads, self.config.splits);
+        let tokens = self.config.max_tokens;
+        let parts = [requests, query_heads, splits];
+        let attend = self.kernels.attend.launch((heads as u32, requests as u32, splits as u32));
+        let attend = attend.view("q", q, &[requests, query_heads, d]);
+        let attend = attend.view("query_positions", scratch.positions.slice(..requests)?, &[requests]);
+        let attend = attend.scalar("scale", self.config.scale());
+        let attend = attend.buffer_mut("kv.arena", &mut state.arena);
+        let attend = attend.view("kv.slots", scratch.slots.slice(..requests)?, &[requests]);
+        let attend =
+            attend.view_strided("kv.table", state.table.slice(at * table_len..)?, &table.0, &table.1);
+        let attend =
+            attend.view_strided("kv.lengths", state.lengths.slice(at * 4..)?, &lengths.0, &lengths.1);
+        let attend = attend.view_mut("out.max", scratch.max.slice_mut(..rows * splits)?, &parts);
+        let attend = attend.view_mut("out.sum", scratch.sum.slice_mut(..rows * splits)?, &parts);
+        let acc = scratch.acc.slice_mut(..rows * splits * d)?;
+        let attend = attend.view_mut("out.acc", acc, &[requests, query_heads, splits, d]);
+        let logits = scratch.logits.slice_mut(..rows * tokens)?;
+        let attend = attend.view_mut("out.logits", logits, &[requests, query_heads, tokens]);
+        // SAFETY: as in `launch_plan`.
+        unsafe { attend.run() }?;
+
+        let merge = self.kernels.merge.launch((heads as u32, requests as u32));
+        let merge = merge.view_mut("parts.max", scratch.max.slice_mut(..rows * splits)?, &parts);
+        let merge = merge.view_mut("parts.sum", scratch.sum.slice_mut(..rows * splits)?, &parts);
+        let acc = scratch.acc.slice_mut(..rows * splits * d)?;
+        let merge = merge.view_mut("parts.acc", acc, &[requests, query_heads, splits, d]);
+        let logits = scratch.logits.slice_mut(..rows * tokens)?;
+        let merge = merge.view_mut("parts.logits", logits, &[requests, query_heads, tokens]);
+        let merge = merge.buffer_mut("kv.arena", &mut state.arena);
+        let merge = merge.view("kv.slots", scratch.slots.slice(..requests)?, &[requests]);
+        let merge = merge.view_strided("kv.table", state.table.slice(at * table_len..)?, &table.0, &table.1);
+        let merge = merge.view_strided("kv.lengths", state.lengths.slice(at * 4..)?, &lengths.0, &lengths.1);
+        let merge = merge.view_mut("out", scratch.out.slice_mut(..rows * d)?, &[requests, query_heads, d]);
+        let merge = merge.view_mut("lse", scratch.lse.slice_mut(..rows)?, &[requests, query_heads]);
+        // SAFETY: as in `launch_plan`.
+        Ok(unsafe { merge.run() }?)
+    }
+}

@@ -1,0 +1,42 @@
+//! Requests and their handles.
+
+/// A request's handle. It is of no use any more when the request has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId {
+    pub(crate) slot: usize,
+    pub(crate) number: u64,
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "request {} (slot {})", self.number, self.slot)
+    }
+}
+
+impl RequestId {
+    /// Its row in page table and lengths.
+    pub fn slot(self) -> usize {
+        self.slot
+    }
+}
+
+/// What the host knows of a request.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) slot: usize,
+    pub(super) number: u64,
+    /// Tokens of its sequence, kept or not.
+    pub(super) tokens: usize,
+    /// Tokens of its prompt, there yet or not.
+    pub(super) prompt: usize,
+    /// Bytes that its pages may take after a chunk, if thresholds are solved for.
+    pub(super) budget: Option<usize>,
+    /// A step was left in its middle: some layers have its token, others do not.
+    pub(super) torn: bool,
+}
+
+impl Request {
+    pub(super) fn id(&self) -> RequestId {
+        RequestId { slot: self.slot, number: self.number }
+    }
+}

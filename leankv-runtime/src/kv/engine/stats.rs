@@ -1,0 +1,78 @@
+//! What requests hold.
+
+use crate::kv::CacheShape;
+
+/// One (layer, KV head) of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadStats {
+    /// Tokens in the high tier.
+    pub high: usize,
+    /// Tokens in the low tier.
+    pub low: usize,
+    /// Tokens of the sequence that were dropped.
+    pub pruned: usize,
+    /// Pages held in both tiers, shared ones included.
+    pub pages: usize,
+    /// Places for tokens in those pages that hold none, in tokens of their tier.
+    pub empty: usize,
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestStats {
+    /// Tokens of the sequence so far.
+    pub tokens: usize,
+    /// `[layers, kv_heads]`.
+    pub heads: Vec<HeadStats>,
+    /// Bytes of all its pages and of its rows of the page table: everything counted.
+    pub bytes: usize,
+    /// Bytes that an FP16 cache without any bookkeeping would take.
+    pub fp16_bytes: usize,
+}
+
+impl RequestStats {
+    pub(super) fn new(
+        shape: &CacheShape,
+        head_dim: usize,
+        tokens: usize,
+        lengths: &[i32],
+        held: &[i32],
+    ) -> RequestStats {
+        let heads: Vec<HeadStats> = lengths
+            .chunks_exact(4)
+            .zip(held.chunks_exact(2))
+            .map(|(lengths, held)| {
+                let count = |n: i32| usize::try_from(n).unwrap_or(0);
+                let (high, low) = (count(lengths[0]), count(lengths[1]));
+                let room = count(held[0]) * shape.tokens[0] + count(held[1]) * shape.tokens[1];
+                HeadStats {
+                    high,
+                    low,
+                    pruned: tokens.saturating_sub(high + low),
+                    pages: count(held[0]) + count(held[1]),
+                    empty: room.saturating_sub(high + low),
+                }
+            })
+            .collect();
+        let pages: usize = heads.iter().map(|head| head.pages).sum();
+        RequestStats {
+            tokens,
+            bytes: pages * shape.page_bytes + shape.lists() * shape.table_len * size_of::<i32>(),
+            // Two vectors of two bytes an element.
+            fp16_bytes: tokens * shape.lists() * head_dim * 4,
+            heads,
+        }
+    }
+
+    /// How many times fewer bytes than FP16.
+    pub fn compression(&self) -> f64 {
+        self.fp16_bytes as f64 / self.bytes.max(1) as f64
+    }
+
+    /// Share of the places for tokens that hold none.
+    pub fn waste(&self) -> f64 {
+        let empty: usize = self.heads.iter().map(|head| head.empty).sum();
+        let kept: usize = self.heads.iter().map(|head| head.high + head.low).sum();
+        empty as f64 / (empty + kept).max(1) as f64
+    }
+}

@@ -1,0 +1,86 @@
+//! A decode step that is under way.
+
+use half::f16;
+
+use super::{KvCache, RequestId};
+use crate::device::{BufferView, DeviceBuffer};
+use crate::kv::KvError;
+
+/// A decode step: its pages are there, and its layers are done one after another. Dropped before its end it leaves requests that can only
+/// be freed, unless no layer was done.
+#[derive(Debug)]
+pub struct DecodeStep<'a> {
+    cache: &'a mut KvCache,
+    requests: Vec<RequestId>,
+    next: usize,
+}
+
+impl<'a> DecodeStep<'a> {
+    pub(super) fn new(cache: &'a mut KvCache, requests: &[RequestId]) -> DecodeStep<'a> {
+        DecodeStep { cache, requests: requests.to_vec(), next: 0 }
+    }
+
+    /// The requests of the batch, in the order of rows of all tensors.
+    pub fn requests(&self) -> &[RequestId] {
+        &self.requests
+    }
+
+    /// Inserts the new tokens of the next layer and attends to all that it holds, the new tokens included. Gives
+    /// `[requests, query_heads, head_dim]`, which the next call overwrites.
+    ///
+    /// `q` is `[requests, query_heads, head_dim]`, `k` and `v` are `[requests, kv_heads, head_dim]`, queries and keys after RoPE.
+    ///
+    /// # Errors
+    /// [`KvError::Length`] when all layers are done; what the launches say, after which the cache is poisoned unless the arguments were
+    /// at fault.
+    pub fn layer(
+        &mut self,
+        q: &DeviceBuffer<f16>,
+        k: &DeviceBuffer<f16>,
+        v: &DeviceBuffer<f16>,
+    ) -> Result<BufferView<'_, f32>, KvError> {
+        self.cache.alive()?;
+        let (layers, n) = (self.cache.config.layers, self.requests.len());
+        let d = self.cache.config.head_dim;
+        if self.next == layers {
+            return Err(KvError::Length { what: "layers of a step", expected: layers, got: layers + 1 });
+        }
+        let (queries, pairs) = (n * self.cache.config.query_heads() * d, n * self.cache.config.kv_heads * d);
+        for (what, expected, got) in [
+            ("q [requests, query_heads, head_dim]", queries, q.len()),
+            ("k [requests, kv_heads, head_dim]", pairs, k.len()),
+            ("v [requests, kv_heads, head_dim]", pairs, v.len()),
+        ] {
+            if expected != got {
+                return Err(KvError::Length { what, expected, got });
+            }
+        }
+        if n > 0 {
+            if self.next == 0 {
+                self.cache.mark(&self.requests, true);
+            }
+            let result = self.cache.layer(n, self.next, q, k, v);
+            self.cache.remember(result)?;
+        }
+        self.next += 1;
+        Ok(self.cache.scratch.out.slice(..queries)?)
+    }
+
+    /// Ends the step: the sequences are one token longer.
+    ///
+    /// # Errors
+    /// [`KvError::Length`] when layers are missing; the requests can then only be freed.
+    pub fn finish(self) -> Result<(), KvError> {
+        let layers = self.cache.config.layers;
+        if self.next != layers {
+            return Err(KvError::Length { what: "layers of a step", expected: layers, got: self.next });
+        }
+        self.cache.mark(&self.requests, false);
+        for id in &self.requests {
+            if let Some(request) = &mut self.cache.slots[id.slot] {
+                request.tokens += 1;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! What can go wrong with a cache.
+
+use super::RequestId;
+use crate::compiler::CompileError;
+use crate::device::DeviceError;
+use crate::launch::LaunchError;
+
+/// There are too few free pages. Nothing was taken; it can be tried again when others gave pages back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("out of pages: {need} are needed and {free} are free; free or preempt a request and try again")]
+pub struct OutOfPages {
+    /// Pages that the request lacked.
+    pub need: usize,
+    /// Pages that are free now.
+    pub free: usize,
+}
+
+/// Why a request was not given pages. It took none; what it gave back it gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Too few are free.
+    #[error(transparent)]
+    OutOfPages(#[from] OutOfPages),
+    /// A target is below -1, or more pages are wanted than a row of the page table has entries.
+    #[error("more pages are wanted for one KV head than a row of the page table holds, which is {table_len}")]
+    TableFull {
+        /// Entries of a row.
+        table_len: usize,
+    },
+}
+
+/// A cache's refusal.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum KvError {
+    /// Extents that cannot be.
+    #[error("a cache of this shape cannot be: {why}")]
+    Shape {
+        /// Which, and what is possible.
+        why: String,
+    },
+    /// A slot that does not exist.
+    #[error("slot {slot} does not exist; there are {slots}, numbered from 0")]
+    NoSlot {
+        /// The slot asked for.
+        slot: usize,
+        /// How many there are.
+        slots: usize,
+    },
+    /// A slot named twice in one call.
+    #[error("slot {slot} is named twice in one call")]
+    SlotTwice {
+        /// The slot.
+        slot: usize,
+    },
+    /// A slot for a new request holds pages.
+    #[error("slot {slot} holds pages of another request; free it first")]
+    SlotInUse {
+        /// The slot.
+        slot: usize,
+    },
+    /// All slots hold requests.
+    #[error("all {slots} slots hold requests; free one first")]
+    NoSlotFree {
+        /// How many there are.
+        slots: usize,
+    },
+    /// A handle of a request that ended, or of another cache.
+    #[error("{id} is not here any more")]
+    NoRequest {
+        /// The handle.
+        id: RequestId,
+    },
+    /// A request whose last step was left in its middle.
+    #[error("{id} was left in the middle of a step and can only be freed")]
+    Torn {
+        /// The request.
+        id: RequestId,
+    },
+    /// A prompt that is not there yet.
+    #[error("{left} tokens of the prompt of {id} are missing; give them in chunks first")]
+    PromptPending {
+        /// The request.
+        id: RequestId,
+        /// Tokens that are missing.
+        left: usize,
+    },
+    /// A prompt that is there already.
+    #[error("the prompt of {id} is there; what follows are decode steps")]
+    PromptDone {
+        /// The request.
+        id: RequestId,
+    },
+    /// A sequence that is as long as it can be.
+    #[error("{id} has {tokens} tokens, which is all that the cache was made for")]
+    Full {
+        /// The request.
+        id: RequestId,
+        /// Its tokens.
+        tokens: usize,
+    },
+    /// A list of numbers of the wrong length.
+    #[error("{what}: {expected} numbers are needed, not {got}")]
+    Length {
+        /// What they are, with their shape.
+        what: &'static str,
+        /// Numbers needed.
+        expected: usize,
+        /// Numbers given.
+        got: usize,
+    },
+    /// A request was refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// A kernel does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// A launch failed.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The device refused.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// An earlier launch failed half-way, so what the device holds is not known.
+    #[error("the cache stopped after a failed launch ({why}); make a new one and admit its requests again")]
+    Poisoned {
+        /// The first failure.
+        why: String,
+    },
+}

@@ -1,0 +1,335 @@
+//! All lists of all requests at once, by kernels on the device.
+
+use leankv_kernels::reference::PageState;
+
+use super::{ManagerKernels, PageManager, answer, check_forks, check_len, check_slots, check_targets};
+use crate::compiler::Compiler;
+use crate::device::{BufferView, Device, DeviceBuffer};
+use crate::kv::{CacheShape, KvError, Refused, State};
+use crate::launch::Launch;
+
+/// A manager whose lists, ring and counts never leave the device.
+///
+/// [`queue`](DeviceManager::queue) rebalances by targets that lie on the device, without waiting for anything: what a decode step
+/// needs. The methods of [`PageManager`] take targets from the host and read the answers back.
+#[derive(Debug)]
+pub struct DeviceManager {
+    state: State,
+    kernels: ManagerKernels,
+    scratch: Scratch,
+    poisoned: Option<String>,
+    /// Launches that still succeed, in tests of failure.
+    #[cfg(test)]
+    pub(crate) launches_left: Option<usize>,
+}
+
+/// What the launches tell one another, for as many requests as there are slots.
+#[derive(Debug)]
+struct Scratch {
+    slots: DeviceBuffer<i32>,
+    parents: DeviceBuffer<i32>,
+    targets: DeviceBuffer<i32>,
+    offsets: DeviceBuffer<i32>,
+    sums: DeviceBuffer<i32>,
+    bases: DeviceBuffer<i64>,
+    granted: DeviceBuffer<i32>,
+    needs: DeviceBuffer<i32>,
+}
+
+impl DeviceManager {
+    /// Empty lists on `device`; all pages free.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`], [`KvError::Compile`], and what the device says when it has no room.
+    pub fn new(compiler: &Compiler, device: &Device, shape: CacheShape) -> Result<DeviceManager, KvError> {
+        shape.check()?;
+        let kernels = ManagerKernels::new(compiler, device, &shape)?;
+        DeviceManager::with_kernels(device, shape, kernels)
+    }
+
+    /// As [`DeviceManager::new`], with kernels that are compiled already.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`], and what the device says when it has no room.
+    pub fn with_kernels(
+        device: &Device,
+        shape: CacheShape,
+        kernels: ManagerKernels,
+    ) -> Result<DeviceManager, KvError> {
+        let state = State::new(device, shape)?;
+        let (slots, lists) = (shape.slots, shape.lists());
+        let tiles = lists.div_ceil(kernels.block);
+        let scratch = Scratch {
+            slots: device.zeros(slots)?,
+            parents: device.zeros(slots)?,
+            targets: device.zeros(slots * lists * 2)?,
+            offsets: device.zeros(slots * lists * 2)?,
+            sums: device.zeros(slots * tiles * 2)?,
+            bases: device.zeros(slots * tiles * 2)?,
+            granted: device.zeros(slots)?,
+            needs: device.zeros(slots)?,
+        };
+        Ok(DeviceManager {
+            state,
+            kernels,
+            scratch,
+            poisoned: None,
+            #[cfg(test)]
+            launches_left: None,
+        })
+    }
+
+    /// The cache's buffers.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The cache's buffers, for kernels that write them. Lists, counts, references and ring are the manager's alone.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// Why nothing works any more, after a launch that failed.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.as_deref()
+    }
+
+    /// Queues a rebalance by slots and targets that lie on the device, and waits for nothing. Who was granted is known to kernels that
+    /// are queued later ([`granted`](DeviceManager::granted)), and to the host when it asks for [`answers`](DeviceManager::answers).
+    ///
+    /// * `slots` is `[requests]`, existing slots without repetition, which is the caller's promise;
+    /// * `targets` is `[requests, layers, kv_heads, 2]`.
+    ///
+    /// # Errors
+    /// [`KvError::Length`] when they do not belong together, [`KvError::Poisoned`], and what the launches say; after that the manager
+    /// is poisoned.
+    pub fn queue(&mut self, slots: BufferView<'_, i32>, targets: BufferView<'_, i32>) -> Result<(), KvError> {
+        check_len("slots", slots.len().clamp(1, self.state.shape().slots), slots.len())?;
+        check_len(
+            "targets [slots, layers, kv_heads, 2]",
+            slots.len() * self.state.shape().lists() * 2,
+            targets.len(),
+        )?;
+        self.alive()?;
+        let result = self.launch_rebalance(Source::Given(slots, targets), slots.len());
+        self.remember(result)
+    }
+
+    /// After a rebalance: 1 for each request that was granted, `[requests]`.
+    pub fn granted(&self) -> &DeviceBuffer<i32> {
+        &self.scratch.granted
+    }
+
+    /// Waits for the last rebalance and gives its answers, for its first `requests` requests.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn answers(&self, requests: usize) -> Result<Vec<Result<(), Refused>>, KvError> {
+        let (mut granted, mut needs) = (vec![0; requests], vec![0; requests]);
+        self.scratch.granted.slice(..requests)?.read_into(&mut granted)?;
+        self.scratch.needs.slice(..requests)?.read_into(&mut needs)?;
+        let free = self.free_pages()?;
+        let shape = self.state.shape();
+        Ok(granted.into_iter().zip(needs).map(|(granted, need)| answer(shape, granted, need, free)).collect())
+    }
+
+    fn alive(&self) -> Result<(), KvError> {
+        match &self.poisoned {
+            Some(why) => Err(KvError::Poisoned { why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// After a failure the lists may be half changed, so nothing is done any more.
+    fn remember(&mut self, result: Result<(), KvError>) -> Result<(), KvError> {
+        if let Err(error) = &result {
+            self.poisoned = Some(error.to_string());
+        }
+        result
+    }
+
+    fn upload_slots(&mut self, slots: &[usize]) -> Result<(), KvError> {
+        let slots: Vec<i32> = slots.iter().map(|&slot| slot as i32).collect();
+        Ok(self.scratch.slots.write(&slots)?)
+    }
+
+    /// The three launches.
+    fn launch_rebalance(&mut self, source: Source<'_>, requests: usize) -> Result<(), KvError> {
+        let shape = *self.state.shape();
+        let (lists, block) = (shape.lists(), self.kernels.block);
+        let tiles = lists.div_ceil(block);
+        let both = requests * lists * 2;
+        let scratch = &mut self.scratch;
+        let (slots, targets) = match source {
+            Source::Given(slots, targets) => (slots, targets),
+            Source::Scratch => (scratch.slots.slice(..requests)?, scratch.targets.slice(..both)?),
+        };
+        #[cfg(test)]
+        let left = &mut self.launches_left;
+        #[cfg(not(test))]
+        let left = &mut None;
+        let state = &mut self.state;
+        let (table, of_lists) = ([shape.slots, lists, shape.table_len], [shape.slots, lists, 2]);
+        let (of_requests, of_tiles) = ([requests, lists, 2], [requests, tiles, 2]);
+        let grid = (tiles as u32, requests as u32);
+
+        let prepare = self.kernels.prepare.launch(grid);
+        let prepare = prepare.view("slots", slots, &[requests]).view("targets", targets, &of_requests);
+        let prepare =
+            prepare.view("held", &state.held, &of_lists).view_mut("table", &mut state.table, &table);
+        let prepare = prepare.view_mut("refs", &mut state.refs, &[shape.pages]);
+        let prepare = prepare.view_mut("offsets", scratch.offsets.slice_mut(..both)?, &of_requests);
+        run(left, prepare.view_mut("sums", scratch.sums.slice_mut(..requests * tiles * 2)?, &of_tiles))?;
+
+        let scan = self.kernels.scan.launch(1);
+        let scan = scan.view("sums", scratch.sums.slice(..requests * tiles * 2)?, &of_tiles);
+        let scan = scan.view_mut("cursors", &mut state.cursors, &[2]);
+        let scan = scan.view_mut("bases", scratch.bases.slice_mut(..requests * tiles * 2)?, &of_tiles);
+        let scan = scan.view_mut("granted", scratch.granted.slice_mut(..requests)?, &[requests]);
+        run(left, scan.view_mut("needs", scratch.needs.slice_mut(..requests)?, &[requests]))?;
+
+        let commit = self.kernels.commit.launch(grid);
+        let commit = commit.view("slots", slots, &[requests]).view("targets", targets, &of_requests);
+        let commit = commit.view("offsets", scratch.offsets.slice(..both)?, &of_requests);
+        let commit = commit.view("bases", scratch.bases.slice(..requests * tiles * 2)?, &of_tiles);
+        let commit = commit.view("granted", scratch.granted.slice(..requests)?, &[requests]);
+        let commit = commit.view_mut("held", &mut state.held, &of_lists);
+        let commit = commit.view_mut("lengths", &mut state.lengths, &[shape.slots, lists, 4]);
+        let commit = commit.view_mut("table", &mut state.table, &table);
+        let commit = commit.view_mut("refs", &mut state.refs, &[shape.pages]);
+        let commit = commit.view_mut("generation", &mut state.generation, &[shape.pages]);
+        run(left, commit.view_mut("ring", &mut state.ring, &[shape.pages]))
+    }
+
+    /// Plan, rebalance, share, copy.
+    fn launch_fork(&mut self, forks: usize) -> Result<(), KvError> {
+        let shape = *self.state.shape();
+        let lists = shape.lists();
+        let [high, low] = shape.tokens.map(|tokens| tokens as i32);
+        let lengths = [shape.slots, lists, 4];
+        {
+            let scratch = &mut self.scratch;
+            #[cfg(test)]
+            let left = &mut self.launches_left;
+            #[cfg(not(test))]
+            let left = &mut None;
+            let plan =
+                self.kernels.plan_fork.launch((lists.div_ceil(self.kernels.block) as u32, forks as u32));
+            let plan = plan.view("parents", scratch.parents.slice(..forks)?, &[forks]);
+            let plan = plan.view("lengths", &self.state.lengths, &lengths);
+            let plan = plan.scalar("high_tokens", high).scalar("low_tokens", low);
+            let targets = scratch.targets.slice_mut(..forks * lists * 2)?;
+            run(left, plan.view_mut("targets", targets, &[forks, lists, 2]))?;
+        }
+        self.launch_rebalance(Source::Scratch, forks)?;
+
+        #[cfg(test)]
+        let left = &mut self.launches_left;
+        #[cfg(not(test))]
+        let left = &mut None;
+        let (state, scratch) = (&mut self.state, &self.scratch);
+        let table = [shape.slots, lists, shape.table_len];
+        let fork = self.kernels.fork.launch((lists as u32, forks as u32));
+        let fork = fork.view("parents", scratch.parents.slice(..forks)?, &[forks]);
+        let fork = fork.view("children", scratch.slots.slice(..forks)?, &[forks]);
+        let fork = fork.view("granted", scratch.granted.slice(..forks)?, &[forks]);
+        let fork = fork.scalar("high_tokens", high).scalar("low_tokens", low);
+        let fork = fork.view_mut("table", &mut state.table, &table);
+        let fork = fork.view_mut("lengths", &mut state.lengths, &lengths);
+        let fork = fork.view_mut("held", &mut state.held, &[shape.slots, lists, 2]);
+        let fork = fork.view_mut("refs", &mut state.refs, &[shape.pages]);
+        run(left, fork.view_mut("thresholds", &mut state.thresholds, &[shape.slots, lists, 2]))?;
+
+        let copy = self.kernels.copy.launch((lists as u32, forks as u32));
+        let copy = copy.view("parents", scratch.parents.slice(..forks)?, &[forks]);
+        let copy = copy.view("children", scratch.slots.slice(..forks)?, &[forks]);
+        let copy = copy.view("granted", scratch.granted.slice(..forks)?, &[forks]);
+        let copy = copy.scalar("high_tokens", high).scalar("low_tokens", low);
+        let copy = copy.view("table", &state.table, &table).view("lengths", &state.lengths, &lengths);
+        let arena = state.arena.as_view_mut().cast::<i64>()?;
+        run(left, copy.view_mut("arena", arena, &[shape.pages, shape.page_bytes / 8]))
+    }
+}
+
+/// Where slots and targets lie.
+enum Source<'a> {
+    Given(BufferView<'a, i32>, BufferView<'a, i32>),
+    /// In the manager's own buffers.
+    Scratch,
+}
+
+/// Runs a launch, or fails it when a test said so.
+fn run(left: &mut Option<usize>, launch: Launch<'_>) -> Result<(), KvError> {
+    match left {
+        Some(0) => {
+            return Err(crate::launch::LaunchError::Execution {
+                kernel: "injected".to_owned(),
+                message: "a test lets this launch fail".to_owned(),
+            }
+            .into());
+        }
+        Some(left) => *left -= 1,
+        None => {}
+    }
+    // SAFETY: the kernels reach tables and lists through views, whose extents are those of the buffers; page numbers in tables and ring
+    // are below the number of pages, which is what the views of `refs`, `generation` and the arena hold.
+    Ok(unsafe { launch.run() }?)
+}
+
+impl PageManager for DeviceManager {
+    fn shape(&self) -> &CacheShape {
+        self.state.shape()
+    }
+
+    fn rebalance(&mut self, slots: &[usize], targets: &[i32]) -> Result<Vec<Result<(), Refused>>, KvError> {
+        check_targets(self.state.shape(), slots, targets)?;
+        self.alive()?;
+        if slots.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.upload_slots(slots)?;
+        self.scratch.targets.write(targets)?;
+        let result = self.launch_rebalance(Source::Scratch, slots.len());
+        self.remember(result)?;
+        self.answers(slots.len())
+    }
+
+    fn fork(&mut self, pairs: &[(usize, usize)]) -> Result<Vec<Result<(), Refused>>, KvError> {
+        check_forks(self.state.shape(), pairs)?;
+        self.alive()?;
+        if pairs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lists = self.state.shape().lists() * 2;
+        let mut held = vec![0; lists];
+        for &(_, slot) in pairs {
+            self.state.held.slice(slot * lists..(slot + 1) * lists)?.read_into(&mut held)?;
+            if held.iter().any(|&held| held != 0) {
+                return Err(KvError::SlotInUse { slot });
+            }
+        }
+        let (parents, children): (Vec<i32>, Vec<usize>) = pairs.iter().map(|p| (p.0 as i32, p.1)).unzip();
+        self.scratch.parents.write(&parents)?;
+        self.upload_slots(&children)?;
+        let result = self.launch_fork(pairs.len());
+        self.remember(result)?;
+        self.answers(pairs.len())
+    }
+
+    fn set_lengths(&mut self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
+        check_slots(self.state.shape(), &[slot])?;
+        let lists = self.state.shape().lists() * 4;
+        check_len("lengths [layers, kv_heads, 4]", lists, lengths.len())?;
+        Ok(self.state.lengths.write_at(slot * lists, lengths)?)
+    }
+
+    fn free_pages(&self) -> Result<usize, KvError> {
+        let mut cursors = [0; 2];
+        self.state.cursors.as_view().read_into(&mut cursors)?;
+        Ok((cursors[1] - cursors[0]).max(0) as usize)
+    }
+
+    fn snapshot(&self) -> Result<PageState, KvError> {
+        Ok(self.state.snapshot()?)
+    }
+}

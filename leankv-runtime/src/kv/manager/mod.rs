@@ -1,0 +1,122 @@
+//! Who moves pages.
+
+mod device;
+#[cfg(test)]
+mod device_tests;
+mod kernels;
+mod sequential;
+
+pub use device::DeviceManager;
+pub use kernels::ManagerKernels;
+pub use sequential::SequentialManager;
+
+use leankv_kernels::reference::PageState;
+
+use super::{CacheShape, Finding, KvError, Refused, audit};
+
+/// Gives every (request, layer, KV head) the pages that it asks for.
+///
+/// Admission, growth, compaction, preemption and freeing are all [`rebalance`](PageManager::rebalance) with other targets.
+pub trait PageManager {
+    /// The extents.
+    fn shape(&self) -> &CacheShape;
+
+    /// Brings the lists of `slots` to the pages wanted: `targets` is `[slots.len(), layers, kv_heads, 2]`, high and low, -1 for "as it is".
+    ///
+    /// Each request, in this order, gets all that it lacks or nothing; lists that shrink shrink in any case. Pages given back here are
+    /// taken by the next rebalance, not by this one. A list that is left without pages has no tokens any more.
+    ///
+    /// # Errors
+    /// [`KvError`] for slots and targets that cannot be, with nothing changed, and what the device says. That a request was refused is
+    /// in the answer, one for each slot.
+    fn rebalance(&mut self, slots: &[usize], targets: &[i32]) -> Result<Vec<Result<(), Refused>>, KvError>;
+
+    /// Gives all pages of `slots` back, all at once.
+    ///
+    /// # Errors
+    /// As [`PageManager::rebalance`]; no request is refused.
+    fn free(&mut self, slots: &[usize]) -> Result<(), KvError> {
+        let targets = vec![0; slots.len() * self.shape().lists() * 2];
+        self.rebalance(slots, &targets).map(|_| ())
+    }
+
+    /// Lets each child (second) go on from what its parent (first) holds. Full pages are shared and frozen, partly filled ones copied.
+    ///
+    /// # Errors
+    /// [`KvError::SlotInUse`] when a child holds pages, [`KvError::SlotTwice`] when it is named as another child or as a parent; the rest as
+    /// [`PageManager::rebalance`]. A child that was refused is left empty.
+    fn fork(&mut self, pairs: &[(usize, usize)]) -> Result<Vec<Result<(), Refused>>, KvError>;
+
+    /// Sets the lengths of a request, `[layers, kv_heads, 4]`: tokens high, low, frozen high, frozen low. Kernels do this on the device; this is
+    /// for tests and for restoring.
+    ///
+    /// # Errors
+    /// [`KvError::NoSlot`], [`KvError::Length`] and what the device says.
+    fn set_lengths(&mut self, slot: usize, lengths: &[i32]) -> Result<(), KvError>;
+
+    /// Free pages, after the work queued so far.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn free_pages(&self) -> Result<usize, KvError>;
+
+    /// A copy of all but the arena, after the work queued so far.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn snapshot(&self) -> Result<PageState, KvError>;
+
+    /// Counts everything again; empty when all is well.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn audit(&self) -> Result<Vec<Finding>, KvError> {
+        Ok(audit(&self.snapshot()?, self.shape().tokens))
+    }
+}
+
+/// Slots that exist, each once.
+fn check_slots(shape: &CacheShape, slots: &[usize]) -> Result<(), KvError> {
+    let mut named = vec![false; shape.slots];
+    for &slot in slots {
+        match named.get_mut(slot) {
+            None => return Err(KvError::NoSlot { slot, slots: shape.slots }),
+            Some(true) => return Err(KvError::SlotTwice { slot }),
+            Some(named) => *named = true,
+        }
+    }
+    Ok(())
+}
+
+fn check_targets(shape: &CacheShape, slots: &[usize], targets: &[i32]) -> Result<(), KvError> {
+    check_slots(shape, slots)?;
+    check_len("targets [slots, layers, kv_heads, 2]", slots.len() * shape.lists() * 2, targets.len())
+}
+
+fn check_len(what: &'static str, expected: usize, got: usize) -> Result<(), KvError> {
+    if expected == got { Ok(()) } else { Err(KvError::Length { what, expected, got }) }
+}
+
+/// Children that exist, each once, none of them a parent. Whether they are empty is the manager's to see.
+fn check_forks(shape: &CacheShape, pairs: &[(usize, usize)]) -> Result<(), KvError> {
+    let children: Vec<usize> = pairs.iter().map(|pair| pair.1).collect();
+    check_slots(shape, &children)?;
+    for &(parent, _) in pairs {
+        if parent >= shape.slots {
+            return Err(KvError::NoSlot { slot: parent, slots: shape.slots });
+        }
+        if children.contains(&parent) {
+            return Err(KvError::SlotTwice { slot: parent });
+        }
+    }
+    Ok(())
+}
+
+/// A kernel's answer as a value.
+fn answer(shape: &CacheShape, granted: i32, need: i32, free: usize) -> Result<(), Refused> {
+    match granted {
+        1 => Ok(()),
+        0 => Err(super::OutOfPages { need: need.max(0) as usize, free }.into()),
+        _ => Err(Refused::TableFull { table_len: shape.table_len }),
+    }
+}

@@ -1,0 +1,103 @@
+//! List by list, in plain Rust: the model in tests and the baseline of the bench.
+
+use leankv_kernels::reference::{Answer, PageState};
+
+use super::{PageManager, answer, check_forks, check_len, check_slots, check_targets};
+use crate::kv::{CacheShape, KvError, Refused};
+
+/// A manager on the host that goes through the lists one after another.
+#[derive(Clone, Debug)]
+pub struct SequentialManager {
+    shape: CacheShape,
+    state: PageState,
+    arena: Vec<u8>,
+}
+
+impl SequentialManager {
+    /// Empty lists; all pages free.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`].
+    pub fn new(shape: CacheShape) -> Result<SequentialManager, KvError> {
+        shape.check()?;
+        let arena = vec![0; shape.arena_bytes()];
+        Ok(SequentialManager { shape, state: PageState::new(shape.page_shape()), arena })
+    }
+
+    /// Pages: `[pages, page_bytes]`.
+    pub fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
+    /// Pages, to write.
+    pub fn arena_mut(&mut self) -> &mut [u8] {
+        &mut self.arena
+    }
+
+    /// All but the arena.
+    pub fn state(&self) -> &PageState {
+        &self.state
+    }
+
+    fn answers(&self, answers: Vec<Answer>) -> Vec<Result<(), Refused>> {
+        let free = self.state.free() as usize;
+        answers.into_iter().map(|a| answer(&self.shape, a.granted, a.need, free)).collect()
+    }
+}
+
+/// Slots and lengths are checked before.
+const CHECKED: &str = "slots and lengths were checked";
+
+impl PageManager for SequentialManager {
+    fn shape(&self) -> &CacheShape {
+        &self.shape
+    }
+
+    fn rebalance(&mut self, slots: &[usize], targets: &[i32]) -> Result<Vec<Result<(), Refused>>, KvError> {
+        check_targets(&self.shape, slots, targets)?;
+        let answers = self.state.rebalance(slots, targets).expect(CHECKED);
+        Ok(self.answers(answers))
+    }
+
+    fn fork(&mut self, pairs: &[(usize, usize)]) -> Result<Vec<Result<(), Refused>>, KvError> {
+        check_forks(&self.shape, pairs)?;
+        let lists = self.shape.lists() * 2;
+        for &(_, slot) in pairs {
+            if self.state.held[slot * lists..][..lists].iter().any(|&held| held != 0) {
+                return Err(KvError::SlotInUse { slot });
+            }
+        }
+        let children: Vec<usize> = pairs.iter().map(|pair| pair.1).collect();
+        let tokens = self.shape.tokens;
+        let own: Vec<i32> =
+            pairs.iter().flat_map(|&(parent, _)| self.state.fork_targets(parent, tokens)).collect();
+        let answers = self.state.rebalance(&children, &own).expect(CHECKED);
+        let bytes = self.shape.page_bytes;
+        for (&(parent, child), answer) in pairs.iter().zip(&answers) {
+            if answer.granted == 1 {
+                let copy = |from: i32, to: i32| {
+                    let from = from as usize * bytes;
+                    self.arena.copy_within(from..from + bytes, to as usize * bytes);
+                };
+                self.state.fork(parent, child, tokens, copy).expect(CHECKED);
+            }
+        }
+        Ok(self.answers(answers))
+    }
+
+    fn set_lengths(&mut self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
+        check_slots(&self.shape, &[slot])?;
+        let lists = self.shape.lists() * 4;
+        check_len("lengths [layers, kv_heads, 4]", lists, lengths.len())?;
+        self.state.lengths[slot * lists..][..lists].copy_from_slice(lengths);
+        Ok(())
+    }
+
+    fn free_pages(&self) -> Result<usize, KvError> {
+        Ok(self.state.free() as usize)
+    }
+
+    fn snapshot(&self) -> Result<PageState, KvError> {
+        Ok(self.state.clone())
+    }
+}

@@ -1,0 +1,82 @@
+//! A cache's buffers on a device.
+
+use leankv_kernels::reference::PageState;
+
+use super::{CacheShape, KvError};
+use crate::device::{Device, DeviceBuffer, DeviceError};
+
+/// All that a cache knows, in device memory. `lists` counts (layer, KV head) pairs, layer by layer.
+#[derive(Debug)]
+pub struct State {
+    shape: CacheShape,
+    /// Pages: `[pages, page_bytes]`.
+    pub arena: DeviceBuffer<u8>,
+    /// Page numbers: `[slots, lists, table_len]`; high page `k` at `k`, low page `k` at `table_len - 1 - k`, -1 where there is none.
+    pub table: DeviceBuffer<i32>,
+    /// Tokens: `[slots, lists, 4]`; high, low, frozen high, frozen low.
+    pub lengths: DeviceBuffer<i32>,
+    /// Pages held: `[slots, lists, 2]`.
+    pub held: DeviceBuffer<i32>,
+    /// High and low threshold: `[slots, lists, 2]`.
+    pub thresholds: DeviceBuffer<f32>,
+    /// Lists that hold a page: `[pages]`.
+    pub refs: DeviceBuffer<i32>,
+    /// How often a page was taken: `[pages]`.
+    pub generation: DeviceBuffer<i32>,
+    /// Free pages, between the cursors: `[pages]`.
+    pub ring: DeviceBuffer<i32>,
+    /// Pages taken from the ring and given to it since the start: `[2]`.
+    pub cursors: DeviceBuffer<i64>,
+}
+
+impl State {
+    /// Empty lists; all pages free.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`], and [`DeviceError::OutOfMemory`] when the device has no room.
+    pub fn new(device: &Device, shape: CacheShape) -> Result<State, KvError> {
+        shape.check()?;
+        let empty = PageState::new(shape.page_shape());
+        Ok(State {
+            shape,
+            arena: device.zeros(shape.arena_bytes())?,
+            table: device.upload(&empty.table)?,
+            lengths: device.upload(&empty.lengths)?,
+            held: device.upload(&empty.held)?,
+            thresholds: device.upload(&empty.thresholds)?,
+            refs: device.upload(&empty.refs)?,
+            generation: device.upload(&empty.generation)?,
+            ring: device.upload(&empty.ring)?,
+            cursors: device.upload(&empty.cursors)?,
+        })
+    }
+
+    /// The extents.
+    pub fn shape(&self) -> &CacheShape {
+        &self.shape
+    }
+
+    /// The device it lies on.
+    pub fn device(&self) -> &Device {
+        self.arena.device()
+    }
+
+    /// A copy of all but the arena, after the work queued so far.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn snapshot(&self) -> Result<PageState, DeviceError> {
+        let cursors = self.cursors.to_vec()?;
+        Ok(PageState {
+            shape: self.shape.page_shape(),
+            table: self.table.to_vec()?,
+            held: self.held.to_vec()?,
+            lengths: self.lengths.to_vec()?,
+            thresholds: self.thresholds.to_vec()?,
+            refs: self.refs.to_vec()?,
+            generation: self.generation.to_vec()?,
+            ring: self.ring.to_vec()?,
+            cursors: [cursors[0], cursors[1]],
+        })
+    }
+}

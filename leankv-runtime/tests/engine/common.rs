@@ -1,0 +1,169 @@
+//! A small model's queries, keys and values, and what a cache holds.
+
+use std::sync::{Mutex, OnceLock};
+
+use half::f16;
+use leankv_kernels::policy::PolicySpec;
+use leankv_kernels::reference::{PagedFormat, Token, read_tokens};
+use leankv_runtime::cache::KernelCache;
+use leankv_runtime::kv::{CacheConfig, EngineKernels, KvCache, KvError, PageState, RequestId, Thresholds};
+use leankv_runtime::{Compiler, Device, DeviceBuffer, Sm};
+
+pub(crate) const GROUP: usize = 2;
+pub(crate) const D: usize = 64;
+
+/// Two layers of two KV heads; 16 high tokens a page.
+pub(crate) fn config() -> CacheConfig {
+    CacheConfig {
+        page_bytes: 2048,
+        chunk: 16,
+        window_q: 8,
+        window: 6,
+        sinks: 1,
+        policy: PolicySpec::default(),
+        ..CacheConfig::new([2, 2, GROUP, D], 4, 120, 90)
+    }
+}
+
+/// Thresholds with which tokens of random attention are kept high, demoted and dropped.
+pub(crate) fn thresholds() -> Thresholds {
+    Thresholds::new(1.1, 0.85).with(1, Some(0), 1.4, 0.6)
+}
+
+/// A cache whose kernels are compiled once a process.
+pub(crate) fn cache(device: &Device, config: &CacheConfig) -> KvCache {
+    static KERNELS: OnceLock<Mutex<Vec<(String, EngineKernels)>>> = OnceLock::new();
+    let mut known = KERNELS.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
+    // Of the configuration, what the kernels are made for.
+    let kinds = CacheConfig { pages: 1, slots: 1, max_tokens: 1, ..config.clone() };
+    let key = format!("{} {kinds:?}", device.name());
+    let kernels = match known.iter().find(|(name, _)| *name == key) {
+        Some((_, kernels)) => kernels.clone(),
+        None => {
+            let compiler = Compiler::new(KernelCache::without_folder());
+            let new = EngineKernels::new(&compiler, device, config).unwrap();
+            known.push((key, new.clone()));
+            new
+        }
+    };
+    KvCache::with_kernels(device, config.clone(), kernels).unwrap()
+}
+
+/// The devices that check every access. Kernels belong to one emulated device, so it is the same one for all tests.
+pub(crate) fn checking_devices() -> [Device; 2] {
+    static EMULATED: OnceLock<Device> = OnceLock::new();
+    [Device::reference(), EMULATED.get_or_init(|| Device::emulated(Sm::Sm80)).clone()]
+}
+
+/// `len` reproducible numbers in `-1..1`, as f16.
+pub(crate) fn random(seed: u64, len: usize) -> Vec<f16> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        f16::from_f32(((state >> 40) as f32) / (1u32 << 23) as f32 - 1.0)
+    };
+    (0..len + 8).map(|_| next()).skip(8).collect()
+}
+
+/// What the model feeds one token of a sequence in one layer: queries `[query_heads, D]`, keys and values `[kv_heads, D]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) q: Vec<f16>,
+    pub(crate) k: Vec<f16>,
+    pub(crate) v: Vec<f16>,
+}
+
+pub(crate) fn row(config: &CacheConfig, sequence: u64, token: usize, layer: usize) -> Row {
+    let seed = (sequence * 1000 + token as u64) * 100 + layer as u64 * 10;
+    let sharp = random(seed + 1, config.query_heads() * D);
+    Row {
+        // Attention that is far from even.
+        q: sharp.iter().map(|x| f16::from_f32(x.to_f32() * 6.0)).collect(),
+        k: random(seed + 2, config.kv_heads * D),
+        v: random(seed + 3, config.kv_heads * D),
+    }
+}
+
+/// A step for these requests, of these sequences: outputs `[layers][requests, query_heads, D]`.
+pub(crate) fn step(cache: &mut KvCache, batch: &[(RequestId, u64)]) -> Result<Vec<Vec<f32>>, KvError> {
+    let (config, device) = (cache.config().clone(), cache.manager().state().device().clone());
+    let ids: Vec<RequestId> = batch.iter().map(|b| b.0).collect();
+    let tokens: Vec<usize> = ids.iter().map(|&id| cache.tokens(id)).collect::<Result<_, _>>()?;
+    let mut step = cache.decode_step(&ids)?;
+    let mut out = Vec::new();
+    for layer in 0..config.layers {
+        let rows: Vec<Row> =
+            batch.iter().zip(&tokens).map(|(b, &token)| row(&config, b.1, token, layer)).collect();
+        let [q, k, v] = upload(&device, &rows);
+        let view = step.layer(&q, &k, &v)?;
+        let mut host = vec![0.0; view.len()];
+        view.read_into(&mut host)?;
+        out.push(host);
+    }
+    step.finish()?;
+    Ok(out)
+}
+
+/// The next chunk of a request's prompt: outputs `[layers][tokens, query_heads, D]`.
+pub(crate) fn chunk(cache: &mut KvCache, id: RequestId, sequence: u64) -> Result<Vec<Vec<f32>>, KvError> {
+    let (config, device) = (cache.config().clone(), cache.manager().state().device().clone());
+    let mut chunk = cache.prefill_chunk(id)?;
+    let mut out = Vec::new();
+    for layer in 0..config.layers {
+        let rows: Vec<Row> = chunk.positions().map(|token| row(&config, sequence, token, layer)).collect();
+        let [q, k, v] = upload(&device, &rows);
+        let view = chunk.layer(&q, &k, &v)?;
+        let mut host = vec![0.0; view.len()];
+        view.read_into(&mut host)?;
+        out.push(host);
+    }
+    chunk.finish()?;
+    Ok(out)
+}
+
+pub(crate) fn upload(device: &Device, rows: &[Row]) -> [DeviceBuffer<f16>; 3] {
+    let all = |of: fn(&Row) -> &Vec<f16>| {
+        let joined: Vec<f16> = rows.iter().flat_map(|row| of(row).iter().copied()).collect();
+        device.upload(&joined).unwrap()
+    };
+    [all(|r| &r.q), all(|r| &r.k), all(|r| &r.v)]
+}
+
+/// The rows of one request of a batch.
+pub(crate) fn of_request(out: &[Vec<f32>], request: usize, requests: usize) -> Vec<Vec<u32>> {
+    let bits = |layer: &Vec<f32>| {
+        let each = layer.len() / requests;
+        layer[request * each..][..each].iter().map(|x| x.to_bits()).collect()
+    };
+    out.iter().map(bits).collect()
+}
+
+/// The two tiers' formats in pages.
+pub(crate) fn formats(config: &CacheConfig) -> [PagedFormat; 2] {
+    let format = |format| PagedFormat::new(format, D as u32, config.page_bytes as u32).unwrap();
+    [format(config.tiering.high), format(config.tiering.low.unwrap_or(config.tiering.high))]
+}
+
+/// What one (layer, KV head) of a request holds: high tokens, low tokens.
+pub(crate) fn held(cache: &KvCache, id: RequestId, list: usize) -> [Vec<Token>; 2] {
+    let (state, arena) = (cache.dump().unwrap(), cache.manager().state().arena.to_vec().unwrap());
+    let formats = formats(cache.config());
+    [0, 1].map(|tier| {
+        let pages = pages(&state, id.slot(), list, tier);
+        let len = state.lengths[(id.slot() * state.shape.lists + list) * 4 + tier] as usize;
+        read_tokens(&formats[tier], &arena, &pages, len).unwrap()
+    })
+}
+
+/// The pages of a list.
+pub(crate) fn pages(state: &PageState, slot: usize, list: usize, tier: usize) -> Vec<i32> {
+    let held = state.held[(slot * state.shape.lists + list) * 2 + tier] as usize;
+    (0..held).map(|k| state.table[state.entry(slot, list, tier == 1, k)]).collect()
+}
+
+/// The cache counts to what it should.
+#[track_caller]
+pub(crate) fn sound(cache: &KvCache) {
+    let findings = cache.audit().unwrap();
+    assert!(findings.is_empty(), "{findings:?}");
+}

@@ -1,0 +1,116 @@
+//! Every step against plain Rust in f64: what is attended to, what is kept, and its significance.
+
+use half::f16;
+use leankv_kernels::reference::Token;
+use leankv_runtime::Device;
+use leankv_runtime::kv::{CacheConfig, KvCache, RequestId, Thresholds};
+
+use crate::common::{D, GROUP, cache, checking_devices, config, held, row, sound, step, thresholds};
+
+/// Attention of the query group over tokens in f64: outputs `[GROUP, D]`, and each token's probability, maximised over the group.
+pub(crate) fn attend(q: &[f16], tokens: &[&Token]) -> (Vec<f64>, Vec<f64>) {
+    let scale = 1.0 / (D as f64).sqrt();
+    let (mut out, mut best) = (Vec::new(), vec![0.0f64; tokens.len()]);
+    for q in q.chunks_exact(D) {
+        let dot = |t: &&Token| {
+            let products = q.iter().zip(&t.key).map(|(a, b)| a.to_f64() * f64::from(*b));
+            products.sum::<f64>() * scale
+        };
+        let logits: Vec<f64> = tokens.iter().map(dot).collect();
+        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let powers: Vec<f64> = logits.iter().map(|l| (l - top).exp()).collect();
+        let sum: f64 = powers.iter().sum();
+        for (best, power) in best.iter_mut().zip(&powers) {
+            *best = best.max(power / sum);
+        }
+        let element = |i: usize| {
+            let parts = powers.iter().zip(tokens).map(|(p, t)| p / sum * f64::from(t.value[i]));
+            parts.sum::<f64>()
+        };
+        out.extend((0..D).map(element));
+    }
+    (out, best)
+}
+
+/// One step of one request, checked in every (layer, KV head).
+pub(crate) fn checked_step(cache: &mut KvCache, config: &CacheConfig, id: RequestId, sequence: u64) {
+    let position = cache.tokens(id).unwrap();
+    let before: Vec<[Vec<Token>; 2]> = (0..config.lists()).map(|list| held(cache, id, list)).collect();
+    let out = step(cache, &[(id, sequence)]).unwrap();
+    sound(cache);
+    for (list, before) in before.iter().enumerate() {
+        let (layer, head) = (list / config.kv_heads, list % config.kv_heads);
+        let what = format!("position {position}, layer {layer}, head {head}");
+        let after = held(cache, id, list);
+        let all: Vec<&Token> = after.iter().flatten().collect();
+        let old = |position: i32| before.iter().flatten().find(|t| t.position == position);
+
+        // The new token is there, nothing came from nowhere, the window and the sinks are high.
+        let mut positions: Vec<i32> = all.iter().map(|t| t.position).collect();
+        positions.sort_unstable();
+        assert!(positions.windows(2).all(|pair| pair[0] < pair[1]), "{what}: {positions:?}");
+        assert_eq!(positions.last(), Some(&(position as i32)), "{what}");
+        let first = (position + 1).saturating_sub(config.window);
+        let always = (0..config.sinks.min(position + 1)).chain(first..=position);
+        for kept in always {
+            assert!(after[0].iter().any(|t| t.position == kept as i32), "{what}: {kept} is not high");
+        }
+        assert!(before.iter().flatten().count() <= all.len() + 1, "{what}: a step drops two tokens at most");
+
+        // Attention over what is stored.
+        let q = row(config, sequence, position, layer).q;
+        let (want, best) = attend(&q[head * GROUP * D..][..GROUP * D], &all);
+        let got = &out[layer][head * GROUP * D..][..GROUP * D];
+        for (got, want) in got.iter().zip(&want) {
+            // Weights are rounded to f16 before they meet values.
+            assert!((f64::from(*got) - want).abs() < 2e-3, "{what}: {got}, expected {want}");
+        }
+        // Significance: what was there, and this step's share. Keys are what was given, within the format's precision.
+        for (token, best) in all.iter().zip(&best) {
+            let mass = old(token.position).map_or(0.0, |t| f64::from(t.significance)) + best;
+            let got = f64::from(token.significance);
+            assert!((got - mass).abs() < 1e-3, "{what}, token {}: {got}, expected {mass}", token.position);
+            let given = row(config, sequence, token.position as usize, layer);
+            let given = &given.k[head * D..][..D];
+            let low = after[1].iter().any(|t| t.position == token.position);
+            let most = if low { 0.08 } else { 0.006 };
+            for (got, given) in token.key.iter().zip(given) {
+                assert!((got - given.to_f32()).abs() < most, "{what}, token {}", token.position);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_step_attends_to_what_is_kept_and_adds_its_significance() {
+    let config = config();
+    let mut cache = cache(&Device::host(), &config);
+    let id = cache.admit(0, &thresholds()).unwrap();
+    for _ in 0..60 {
+        checked_step(&mut cache, &config, id, 3);
+    }
+    let stats = cache.stats(id).unwrap();
+    let count = |of: fn(&leankv_runtime::kv::HeadStats) -> usize| stats.heads.iter().map(of).sum::<usize>();
+    let (high, low, pruned) = (count(|h| h.high), count(|h| h.low), count(|h| h.pruned));
+    assert_eq!(high + low + pruned, 60 * config.lists());
+    assert!(high > 0 && low > 0 && pruned > 0, "{stats:?}");
+    assert!(stats.heads.iter().any(|h| h.low != stats.heads[0].low), "heads differ: {stats:?}");
+    let pages: usize = stats.heads.iter().map(|h| h.pages).sum();
+    assert_eq!(stats.bytes, pages * 2048 + config.lists() * config.shape().unwrap().table_len * 4);
+    assert_eq!(stats.fp16_bytes, 60 * config.lists() * D * 4);
+}
+
+#[test]
+fn steps_hold_on_devices_that_check_every_access() {
+    // One layer, one KV head; enough tokens for a demotion.
+    let small = CacheConfig { layers: 1, kv_heads: 1, window: 3, sinks: 0, slots: 1, pages: 6, ..config() };
+    for device in checking_devices() {
+        let mut cache = cache(&device, &small);
+        let id = cache.admit(0, &Thresholds::new(50.0, 0.0)).unwrap();
+        for _ in 0..8 {
+            checked_step(&mut cache, &small, id, 9);
+        }
+        let stats = cache.stats(id).unwrap();
+        assert_eq!((stats.heads[0].high, stats.heads[0].low), (3, 5), "{stats:?}");
+    }
+}

@@ -1,0 +1,140 @@
+//! Shortage, preemption, abort, misuse.
+
+use leankv_runtime::Device;
+use leankv_runtime::kv::{CacheConfig, KvError, Refused, RequestId, Thresholds};
+
+use crate::common::{cache, config, of_request, row, sound, step, thresholds, upload};
+
+/// All tokens stay high.
+fn keep_all() -> Thresholds {
+    Thresholds::new(0.0, 0.0)
+}
+
+#[test]
+fn p5_a_step_without_pages_touches_no_token_and_succeeds_when_others_were_freed() {
+    let device = Device::host();
+    let wide = config();
+    // Two requests of 4 lists: 16 tokens each take 8 pages; the 17th needs 8 more.
+    let small = CacheConfig { pages: 12, ..config() };
+    let (mut alone, mut cache) = (cache(&device, &wide), cache(&device, &small));
+    let mine = alone.admit(0, &keep_all()).unwrap();
+    let ids = [cache.admit(0, &keep_all()).unwrap(), cache.admit(0, &keep_all()).unwrap()];
+    for _ in 0..16 {
+        step(&mut alone, &[(mine, 1)]).unwrap();
+        step(&mut cache, &[(ids[0], 1), (ids[1], 2)]).unwrap();
+    }
+    let (lengths, arena) = (cache.dump().unwrap().lengths, cache.manager().state().arena.to_vec().unwrap());
+    let error = step(&mut cache, &[(ids[0], 1), (ids[1], 2)]).unwrap_err();
+    let KvError::Refused(Refused::OutOfPages(out)) = error else { panic!("{error}") };
+    assert_eq!(out.need, 4);
+    assert_eq!(cache.dump().unwrap().lengths, lengths);
+    assert!(cache.manager().state().arena.to_vec().unwrap() == arena, "no byte changed");
+    assert_eq!(cache.tokens(ids[0]).unwrap(), 16);
+    sound(&cache);
+
+    cache.free(&[ids[1]]).unwrap();
+    let want = step(&mut alone, &[(mine, 1)]).unwrap();
+    let got = step(&mut cache, &[(ids[0], 1)]).unwrap();
+    assert_eq!(of_request(&got, 0, 1), of_request(&want, 0, 1));
+    sound(&cache);
+}
+
+#[test]
+fn a_hook_names_who_is_given_up_when_pages_are_short() {
+    let small = CacheConfig { pages: 12, ..config() };
+    let mut cache = cache(&Device::host(), &small);
+    let ids = [cache.admit(0, &keep_all()).unwrap(), cache.admit(0, &keep_all()).unwrap()];
+    for _ in 0..16 {
+        step(&mut cache, &[(ids[0], 1), (ids[1], 2)]).unwrap();
+    }
+    // Nobody is named: the shortage stands.
+    let refused = cache.decode_step_or_preempt(&ids, &mut |_, _| None).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, KvError::Refused(Refused::OutOfPages(_))), "{refused}");
+    // The newest one goes, the oldest one goes on.
+    let step = cache
+        .decode_step_or_preempt(&ids, &mut |_, running| running.iter().max_by_key(|id| id.slot()).copied());
+    assert_eq!(step.unwrap().requests(), [ids[0]]);
+    assert_eq!(cache.requests(), [ids[0]]);
+    assert_eq!(cache.tokens(ids[0]).unwrap(), 16);
+    sound(&cache);
+}
+
+#[test]
+fn p7_a_step_may_be_left_after_any_layer_and_the_request_can_be_freed() {
+    let (config, device) = (config(), Device::host());
+    for layers in 0..=config.layers {
+        let mut cache = cache(&device, &config);
+        let ids = [cache.admit(0, &thresholds()).unwrap(), cache.admit(0, &thresholds()).unwrap()];
+        for _ in 0..20 {
+            step(&mut cache, &[(ids[0], 1), (ids[1], 2)]).unwrap();
+        }
+        {
+            let mut left = cache.decode_step(&[ids[1]]).unwrap();
+            for layer in 0..layers {
+                let [q, k, v] = upload(&device, &[row(&config, 2, 20, layer)]);
+                left.layer(&q, &k, &v).unwrap();
+            }
+        }
+        sound(&cache);
+        let again = step(&mut cache, &[(ids[1], 2)]);
+        if layers == 0 {
+            again.unwrap();
+        } else {
+            let error = again.unwrap_err();
+            assert!(matches!(error, KvError::Torn { .. }), "{error}");
+            assert!(matches!(cache.fork(ids[1]), Err(KvError::Torn { .. })));
+        }
+        // The other one goes on.
+        step(&mut cache, &[(ids[0], 1)]).unwrap();
+        cache.free(&ids).unwrap();
+        sound(&cache);
+        let state = cache.dump().unwrap();
+        assert_eq!(state.cursors[1] - state.cursors[0], config.pages as i64, "every page comes back");
+        assert!(state.lengths.iter().all(|&length| length == 0));
+    }
+}
+
+#[test]
+fn handles_of_requests_that_ended_and_other_misuse_are_errors() {
+    let mut config = config();
+    config.max_tokens = 20;
+    let device = Device::host();
+    let mut cache = cache(&device, &config);
+    let ids: Vec<RequestId> = (0..4).map(|_| cache.admit(0, &thresholds()).unwrap()).collect();
+    let text = |error: KvError| error.to_string();
+    assert_eq!(text(cache.admit(0, &thresholds()).unwrap_err()), "all 4 slots hold requests; free one first");
+    assert_eq!(text(cache.fork(ids[0]).unwrap_err()), "all 4 slots hold requests; free one first");
+    cache.free(&[ids[2]]).unwrap();
+    let gone = text(cache.free(&[ids[2]]).unwrap_err());
+    assert_eq!(gone, "request 3 (slot 2) is not here any more");
+    assert!(matches!(
+        cache.admit(0, &Thresholds::new(1.0, 0.0).with(2, None, 1.0, 1.0)),
+        Err(KvError::Length { .. })
+    ));
+    assert!(matches!(
+        cache.admit(0, &Thresholds::new(1.0, 0.0).with(1, Some(2), 1.0, 1.0)),
+        Err(KvError::Length { .. })
+    ));
+    let next = cache.admit(0, &thresholds()).unwrap();
+    assert_eq!(next.slot(), 2);
+    assert!(matches!(cache.tokens(ids[2]), Err(KvError::NoRequest { .. })));
+    assert!(matches!(cache.stats(ids[2]), Err(KvError::NoRequest { .. })));
+    assert!(matches!(step(&mut cache, &[(ids[2], 0)]), Err(KvError::NoRequest { .. })));
+    assert!(matches!(step(&mut cache, &[(next, 0), (next, 0)]), Err(KvError::SlotTwice { slot: 2 })));
+    assert!(matches!(cache.free(&[next, next]), Err(KvError::SlotTwice { slot: 2 })));
+    assert!(step(&mut cache, &[]).unwrap().iter().all(Vec::is_empty));
+
+    let mut open = cache.decode_step(&[next]).unwrap();
+    let [q, k, v] = upload(&device, &[row(&config, 0, 0, 0)]);
+    assert!(matches!(open.layer(&k, &k, &v), Err(KvError::Length { .. })));
+    open.layer(&q, &k, &v).unwrap();
+    open.layer(&q, &k, &v).unwrap();
+    assert!(matches!(open.layer(&q, &k, &v), Err(KvError::Length { .. })));
+    open.finish().unwrap();
+    for _ in 1..20 {
+        step(&mut cache, &[(next, 0)]).unwrap();
+    }
+    let full = text(step(&mut cache, &[(next, 0)]).unwrap_err());
+    assert!(full.ends_with("has 20 tokens, which is all that the cache was made for"), "{full}");
+    sound(&cache);
+}
