@@ -1,13 +1,15 @@
 //! The decode step: what each head does with the new token, and doing it.
 //!
 //! [`plan_step`](fn@plan_step) looks at every (request, layer, KV head) at once and writes one row of a plan for each; the page manager
-//! then takes what the plan needs; [`insert_token`](fn@insert_token) carries the plan out for one layer, before that layer's attention. A step
+//! then takes what the plan needs; [`active_slots`](fn@active_slots) leaves out the requests that got no pages; [`insert_token`](fn@insert_token) carries the plan out for one layer, before that layer's attention. A step
 //! adds one token to the high tier, in a victim's place where there is one, demotes at most one, and drops at most one of
 //! each tier. Places that become free are filled, by the new token, by the demoted one, or by the last of the list.
 
+mod active;
 mod insert;
 mod plan;
 
+pub use active::{ActiveSlotsSpec, active_slots};
 pub use insert::{InsertSpec, insert_token};
 pub(crate) use plan::two_tiers;
 pub use plan::{PlanSpec, plan_step};

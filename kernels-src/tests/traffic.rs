@@ -1,0 +1,133 @@
+//! Bytes that significance costs: what decode attention and planning move beside keys and values, counted by the PTX machine.
+
+use half::f16;
+use leankv_dsl::codegen::nvptx::{NvptxOptions, NvptxTarget, compile};
+use leankv_dsl::format::{Interleave, PageLayout};
+use leankv_dsl::lang::Settings;
+use leankv_dsl::pass::{Facts, standard};
+use leankv_kernels::find;
+use leankv_ptx::{Arg, Config, LaunchConfig, Machine, Module};
+
+const D: usize = 128;
+const PAGE: usize = 6784;
+const PAGES: usize = 4;
+const TABLE: usize = 2 * PAGES;
+
+/// A kernel on the PTX machine with its arguments so far.
+struct Launch {
+    module: Module,
+    entry: String,
+    threads: u32,
+    shared: u32,
+    machine: Machine,
+    args: Vec<Arg>,
+}
+
+impl Launch {
+    fn new(name: &str, settings: &[(&str, &str)]) -> Launch {
+        let settings: Settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut func = find(name).unwrap().build(&settings).unwrap_or_else(|e| panic!("{e}"));
+        standard().run(&mut func, &mut Facts::new()).unwrap_or_else(|e| panic!("{e}"));
+        let artifact = compile(&func, &NvptxTarget::Sm80, &NvptxOptions::default()).unwrap();
+        Launch {
+            module: Module::parse(&artifact.ptx).unwrap(),
+            entry: artifact.entry,
+            threads: artifact.block_threads,
+            shared: artifact.dynamic_shared_bytes,
+            machine: Machine::new(Config::default()),
+            args: Vec::new(),
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        let at = self.machine.alloc(bytes.len().max(1) as u64, 256).unwrap();
+        self.machine.write(at, bytes).unwrap();
+        self.args.push(Arg::U64(at));
+    }
+
+    fn view(&mut self, bytes: &[u8], shape: &[usize]) {
+        self.bytes(bytes);
+        self.args.extend(shape.iter().map(|&extent| Arg::U64(extent as u64)));
+        for i in 1..shape.len() {
+            self.args.push(Arg::U64(shape[i..].iter().product::<usize>() as u64));
+        }
+    }
+
+    fn ints(&mut self, data: &[i32], shape: &[usize]) {
+        let bytes: Vec<u8> = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.view(&bytes, shape);
+    }
+
+    /// Bytes of all sectors that one program touches.
+    fn moved(mut self) -> u64 {
+        let shape =
+            LaunchConfig { grid: [1, 1, 1], block: [self.threads, 1, 1], dynamic_shared_bytes: self.shared };
+        let report = self.machine.launch(&self.module, &self.entry, shape, &self.args).unwrap();
+        assert_eq!(report.errors().count(), 0);
+        32 * report.counters.global_sectors
+    }
+}
+
+/// Tokens of the two lists: full pages.
+fn lengths() -> [i32; 4] {
+    let tokens = |format: &str| {
+        let format = format.parse().unwrap();
+        let layout = PageLayout::derive(&format, D as u32, PAGE as u32, Interleave::TokenMajor).unwrap();
+        layout.tokens_per_page() as i32 * PAGES as i32
+    };
+    [tokens("K8V4"), tokens("K4V2"), 0, 0]
+}
+
+fn cache(launch: &mut Launch, layers: bool) {
+    launch.bytes(&vec![0; 2 * PAGES * PAGE]);
+    launch.ints(&[0], &[1]);
+    let table: Vec<i32> = (0..TABLE as i32).collect();
+    let (rows, columns): (&[usize], &[usize]) = match layers {
+        true => (&[1, 1, 1, TABLE], &[1, 1, 1, 4]),
+        false => (&[1, 1, TABLE], &[1, 1, 4]),
+    };
+    launch.ints(&table, rows);
+    launch.ints(&lengths(), columns);
+}
+
+fn attention(group: usize, significance: bool) -> u64 {
+    let (group_text, on) = (group.to_string(), significance.to_string());
+    let settings = [("group", &*group_text), ("significance", &*on), ("tiering", "K8V4/K4V2")];
+    let mut launch = Launch::new("decode_attention", &settings);
+    let q: Vec<u8> = vec![f16::ONE; group * D].into_iter().flat_map(f16::to_le_bytes).collect();
+    launch.view(&q, &[1, group, D]);
+    launch.ints(&[1000], &[1]);
+    launch.args.push(Arg::F32(0.1));
+    cache(&mut launch, false);
+    let [high, low, ..] = lengths();
+    let tokens = (high + low) as usize;
+    launch.view(&vec![0; group * 4], &[1, group, 1]);
+    launch.view(&vec![0; group * 4], &[1, group, 1]);
+    launch.view(&vec![0; group * D * 4], &[1, group, 1, D]);
+    launch.view(&vec![0; group * tokens * 4], &[1, group, tokens]);
+    launch.moved()
+}
+
+fn planning() -> u64 {
+    let mut launch = Launch::new("plan_step", &[]);
+    launch.ints(&[1000], &[1]);
+    launch.ints(&[900], &[1]);
+    launch.ints(&[1f32.to_bits() as i32, 0], &[1, 1, 1, 2]);
+    cache(&mut launch, true);
+    launch.ints(&[0; 8], &[1, 1, 1, 8]);
+    launch.ints(&[0; 2], &[1, 1, 1, 2]);
+    launch.moved()
+}
+
+#[test]
+fn bytes_that_significance_costs_for_a_token() {
+    let [high, low, ..] = lengths();
+    let tokens = f64::from(high + low);
+    let plan = planning() as f64 / tokens;
+    println!("planning: {plan:.1} bytes a token and KV head");
+    for group in [1, 4, 8] {
+        let (on, off) = (attention(group, true), attention(group, false));
+        let extra = (on as f64 - off as f64) / tokens;
+        println!("group {group}: attention {extra:.1} bytes more, {:.1} with planning", extra + plan);
+    }
+}
