@@ -34,7 +34,7 @@ impl Launch {
             entry: artifact.entry,
             threads: artifact.block_threads,
             shared: artifact.dynamic_shared_bytes,
-            machine: Machine::new(Config::default()),
+            machine: Machine::new(Config { distinct_sectors: true, ..Config::default() }),
             args: Vec::new(),
         }
     }
@@ -58,13 +58,13 @@ impl Launch {
         self.view(&bytes, shape);
     }
 
-    /// Bytes of all sectors that one program touches.
+    /// Bytes of the sectors that a program reads, each once, and writes.
     fn moved(mut self) -> u64 {
         let shape =
             LaunchConfig { grid: [1, 1, 1], block: [self.threads, 1, 1], dynamic_shared_bytes: self.shared };
         let report = self.machine.launch(&self.module, &self.entry, shape, &self.args).unwrap();
         assert_eq!(report.errors().count(), 0);
-        32 * report.counters.global_sectors
+        report.counters.ranges.iter().map(|r| r.distinct_sector_bytes + r.written_sector_bytes).sum()
     }
 }
 
@@ -91,8 +91,8 @@ fn cache(launch: &mut Launch, layers: bool) {
 }
 
 fn attention(group: usize, significance: bool) -> u64 {
-    let (group_text, on) = (group.to_string(), significance.to_string());
-    let settings = [("group", &*group_text), ("significance", &*on), ("tiering", "K8V4/K4V2")];
+    let (members, on) = (group.to_string(), significance.to_string());
+    let settings = [("group", &*members), ("significance", &*on), ("tiering", "K8V4/K4V2")];
     let mut launch = Launch::new("decode_attention", &settings);
     let q: Vec<u8> = vec![f16::ONE; group * D].into_iter().flat_map(f16::to_le_bytes).collect();
     launch.view(&q, &[1, group, D]);
@@ -125,9 +125,14 @@ fn bytes_that_significance_costs_for_a_token() {
     let tokens = f64::from(high + low);
     let plan = planning() as f64 / tokens;
     println!("planning: {plan:.1} bytes a token and KV head");
+    // Significance and position of every token, and the sectors that page borders cut.
+    assert!((8.0..10.0).contains(&plan), "{plan}");
     for group in [1, 4, 8] {
         let (on, off) = (attention(group, true), attention(group, false));
         let extra = (on as f64 - off as f64) / tokens;
         println!("group {group}: attention {extra:.1} bytes more, {:.1} with planning", extra + plan);
+        // One logit a query head and the sum, each written and read; page borders cut sectors.
+        let least = 8.0 * (group as f64 + 1.0);
+        assert!((least..1.1 * least).contains(&extra), "group {group}: {extra}, at least {least}");
     }
 }
