@@ -5,7 +5,7 @@ use std::fmt;
 use leankv_dsl::codegen::host::{self, HostArg, HostKernel};
 use leankv_dsl::interp::{self, Arg, LaunchError, Memory, Order};
 use leankv_dsl::ir::Func;
-use leankv_dsl::workload::{Argument, Buffer, scalar_bits};
+use leankv_dsl::workload::{Argument, Buffer, Workload, scalar_bits};
 use leankv_ptx::{Config, LaunchConfig, LaunchReport, Machine, Module};
 
 use super::VerifyError;
@@ -143,7 +143,7 @@ pub(super) fn module(compiled: &CompiledKernel, ptx: &str, sm: Sm) -> Result<Mod
     })
 }
 
-/// On the PTX machine. A machine of its own for each launch holds exactly the launch's buffers, each under its parameter's name.
+/// On the PTX machine. A machine of its own for each launch.
 pub(super) fn ptx(
     compiled: &CompiledKernel,
     module: &Module,
@@ -151,45 +151,124 @@ pub(super) fn ptx(
     args: &[(String, Argument)],
     config: Config,
 ) -> Result<Result<(Vec<Vec<u8>>, LaunchReport), Stop>, VerifyError> {
-    let failed = |error: leankv_ptx::Error| VerifyError::Launch {
-        kernel: compiled.info.entry.clone(),
-        target: compiled.info.target,
-        error: error.to_string(),
-    };
-    let mut machine = Machine::new(config);
-    let (mut values, mut places) = (Vec::new(), Vec::new());
-    for ((name, arg), param) in args.iter().zip(&compiled.info.signature.params) {
-        values.push(match arg {
-            Argument::Scalar(value) => {
-                let bytes = param.dtype.bytes().unwrap_or(8) as usize;
-                leankv_ptx::Arg::Bytes(scalar_bits(*value).to_le_bytes()[..bytes].to_vec())
-            }
-            Argument::Buffer(buffer) => {
-                // The machine has no empty allocations; one byte that nobody wrote stands for an empty buffer.
-                let bytes = buffer.bytes.len();
-                let at = machine.alloc(bytes.max(1) as u64, param.multiple_of.max(256)).map_err(failed)?;
-                machine.name(at, name);
-                machine.write(at, &buffer.bytes).map_err(failed)?;
-                places.push((at, bytes));
-                leankv_ptx::Arg::U64(at)
-            }
-        });
+    let mut launch = PtxLaunch::with(compiled, module.clone(), grid, args, config)?;
+    match launch.run() {
+        Ok(report) => Ok(Ok((launch.buffers()?, report))),
+        Err(VerifyError::Fault(fault)) => Ok(Err(Stop::Ptx(leankv_ptx::Error::Fault(fault)))),
+        Err(other) => Err(other),
     }
-    let shape = LaunchConfig {
-        grid,
-        block: [compiled.info.threads, 1, 1],
-        dynamic_shared_bytes: compiled.info.dynamic_shared_bytes,
-    };
-    let report = match machine.launch(module, &compiled.info.entry, shape, &values) {
-        Ok(report) => report,
-        Err(error @ leankv_ptx::Error::Fault(_)) => return Ok(Err(Stop::Ptx(error))),
-        Err(other) => return Err(failed(other)),
-    };
-    let mut out = Vec::new();
-    for (at, len) in places {
-        let mut bytes = vec![0; len];
-        machine.read(at, &mut bytes).map_err(failed)?;
-        out.push(bytes);
+}
+
+/// A kernel's PTX and its arguments on a PTX machine that holds exactly these buffers, each under its parameter's name.
+pub struct PtxLaunch {
+    machine: Machine,
+    module: Module,
+    kernel: String,
+    target: Target,
+    shape: LaunchConfig,
+    args: Vec<leankv_ptx::Arg>,
+    places: Vec<(u64, usize)>,
+}
+
+impl PtxLaunch {
+    /// Places the workload on a machine of its own.
+    ///
+    /// # Errors
+    /// The workload does not fit, the PTX is not valid, or the machine lacks memory.
+    pub fn new(
+        func: &Func,
+        compiled: &CompiledKernel,
+        workload: &Workload,
+        config: Config,
+    ) -> Result<PtxLaunch, VerifyError> {
+        let args = workload.arguments(func)?;
+        let (Code::Ptx(ptx), Target::Gpu(sm)) = (&compiled.code, compiled.info.target) else {
+            return Err(VerifyError::Launch {
+                kernel: compiled.info.entry.clone(),
+                target: compiled.info.target,
+                error: "it was compiled for the host".to_owned(),
+            });
+        };
+        PtxLaunch::with(compiled, module(compiled, ptx, sm)?, workload.grid(), &args, config)
     }
-    Ok(Ok((out, report)))
+
+    fn with(
+        compiled: &CompiledKernel,
+        module: Module,
+        grid: [u32; 3],
+        args: &[(String, Argument)],
+        config: Config,
+    ) -> Result<PtxLaunch, VerifyError> {
+        let shape = LaunchConfig {
+            grid,
+            block: [compiled.info.threads, 1, 1],
+            dynamic_shared_bytes: compiled.info.dynamic_shared_bytes,
+        };
+        let mut launch = PtxLaunch {
+            machine: Machine::new(config),
+            module,
+            kernel: compiled.info.entry.clone(),
+            target: compiled.info.target,
+            shape,
+            args: Vec::new(),
+            places: Vec::new(),
+        };
+        for ((name, arg), param) in args.iter().zip(&compiled.info.signature.params) {
+            let value = match arg {
+                Argument::Scalar(value) => {
+                    let bytes = param.dtype.bytes().unwrap_or(8) as usize;
+                    leankv_ptx::Arg::Bytes(scalar_bits(*value).to_le_bytes()[..bytes].to_vec())
+                }
+                Argument::Buffer(buffer) => {
+                    let at =
+                        launch.place(name, &buffer.bytes, param.multiple_of).map_err(|e| launch.failed(e))?;
+                    launch.places.push((at, buffer.bytes.len()));
+                    leankv_ptx::Arg::U64(at)
+                }
+            };
+            launch.args.push(value);
+        }
+        Ok(launch)
+    }
+
+    fn place(&mut self, name: &str, bytes: &[u8], align: u64) -> Result<u64, leankv_ptx::Error> {
+        // The machine has no empty allocations; one byte that nobody wrote stands for an empty buffer.
+        let at = self.machine.alloc(bytes.len().max(1) as u64, align.max(256))?;
+        self.machine.name(at, name);
+        self.machine.write(at, bytes)?;
+        Ok(at)
+    }
+
+    fn failed(&self, error: leankv_ptx::Error) -> VerifyError {
+        match error {
+            leankv_ptx::Error::Fault(fault) => VerifyError::Fault(fault),
+            other => VerifyError::Launch {
+                kernel: self.kernel.clone(),
+                target: self.target,
+                error: other.to_string(),
+            },
+        }
+    }
+
+    /// Launches once, on what the last launch left in the buffers.
+    ///
+    /// # Errors
+    /// A fault, or a shape that the machine refuses.
+    pub fn run(&mut self) -> Result<LaunchReport, VerifyError> {
+        let launched = self.machine.launch(&self.module, &self.kernel, self.shape, &self.args);
+        launched.map_err(|error| self.failed(error))
+    }
+
+    /// The buffers as they are now, in the order of the parameters.
+    ///
+    /// # Errors
+    /// Never for buffers that the machine holds.
+    pub fn buffers(&self) -> Result<Vec<Vec<u8>>, VerifyError> {
+        let read = |&(at, len): &(u64, usize)| {
+            let mut bytes = vec![0; len];
+            self.machine.read(at, &mut bytes).map_err(|error| self.failed(error))?;
+            Ok(bytes)
+        };
+        self.places.iter().map(read).collect()
+    }
 }

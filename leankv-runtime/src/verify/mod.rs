@@ -44,6 +44,7 @@ use crate::compiled::{Code, CompiledKernel};
 use crate::compiler::{CompileError, Compiler};
 use crate::target::{Sm, Target};
 
+pub use execute::PtxLaunch;
 use execute::Stop;
 pub use profile::{BufferTraffic, Profile, profile, profile_with};
 pub use report::{Outcome, Run, VerifyReport};

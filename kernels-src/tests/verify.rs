@@ -1,0 +1,104 @@
+//! Every shipped kernel at every declared specialisation on every executor, through the recipes that `leankv verify` uses; and the
+//! bytes that decode attention moves.
+
+use leankv_dsl::lang::Settings;
+use leankv_kernels::find;
+use leankv_kernels::workload::{RECIPES, Recipe, Size, recipe};
+use leankv_ptx::Checks;
+use leankv_runtime::cache::KernelCache;
+use leankv_runtime::verify::{Options, Profile, profile_with, verify_with};
+use leankv_runtime::{Compiler, Sm};
+use rayon::prelude::*;
+
+fn compiler() -> Compiler {
+    Compiler::new(KernelCache::without_folder())
+}
+
+/// What is wrong with a kernel at a specialisation.
+fn wrong(recipe: &Recipe, settings: &Settings) -> Option<String> {
+    let func = find(recipe.kernel)?.build(settings).unwrap_or_else(|e| panic!("{e}"));
+    let shapes = recipe.sizes(Size::Small, &[]).unwrap_or_else(|e| panic!("{e}"));
+    let workload = recipe.make(settings, &shapes, 5).unwrap_or_else(|e| panic!("{e}"));
+    let options = Options { targets: vec![Sm::Sm80, Sm::Sm90], seed: 5, perturb: true, ptx: None };
+    let report = verify_with(&compiler(), &func, &workload, &options).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(report.runs.len(), 9, "{report}");
+    (!report.passed()).then(|| report.to_string())
+}
+
+#[test]
+fn every_kernel_agrees_on_every_executor_at_every_declared_specialisation() {
+    let all: Vec<(&Recipe, Settings)> = RECIPES
+        .iter()
+        .flat_map(|recipe| {
+            let kernel = find(recipe.kernel).unwrap_or_else(|| panic!("`{}` is shipped", recipe.kernel));
+            kernel.space().into_iter().map(move |settings| (recipe, settings))
+        })
+        .collect();
+    assert!(all.len() > 200, "{}", all.len());
+    let wrong: Vec<String> =
+        all.par_iter().filter_map(|(recipe, settings)| wrong(recipe, settings)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What no declared specialisation has: significance, patterns, uneven groups, other head dims and blocks.
+#[test]
+fn decode_attention_agrees_away_from_its_declared_space() {
+    let wrong: Vec<String> = [
+        "tiering=K8V4/K4V2,significance=true,head_dim=64,page_bytes=2048,block=16",
+        "tiering=K8V4/K4V2,significance=true,splits=3,group=7,head_dim=64,page_bytes=2048,block=8",
+        "tiering=K8V4,pattern=causal,group=3,head_dim=64,page_bytes=2048",
+        "tiering=K4V2g2.4,pattern=sink3-window9,head_dim=96,page_bytes=4096",
+    ]
+    .par_iter()
+    .flat_map_iter(|text| {
+        let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+        let settings: Settings = pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        ["decode_attention", "merge_splits"].map(|kernel| wrong(recipe(kernel).unwrap(), &settings))
+    })
+    .flatten()
+    .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn decode(tiering: &str, tokens: usize, low_tokens: usize) -> Profile {
+    let settings: Settings = [("tiering", tiering), ("head_dim", "128"), ("group", "4")]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into();
+    let recipe = recipe("decode_attention").unwrap();
+    let asked = [("tokens", tokens), ("low_tokens", low_tokens)].map(|(k, v)| (k.to_owned(), v));
+    let shapes = recipe.sizes(Size::Typical, &asked).unwrap();
+    let func = find("decode_attention").unwrap().build(&settings).unwrap_or_else(|e| panic!("{e}"));
+    let workload = recipe.make(&settings, &shapes, 1).unwrap();
+    profile_with(&compiler(), &func, &workload, Sm::Sm80, Checks::ALL).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Decode attention moves at most 1.05 times the bytes that it must read of the pages.
+///
+/// * Must: the 32-byte sectors that hold the codes and metadata of the listed tokens (positions too, for patterns that look at them;
+///   not significance, not padding, not rows after a list's last token).
+/// * Moved: the distinct sectors of the arena that each program loads. That several warps of a program ask for one sector is not
+///   traffic beyond the first-level cache, if that keeps what the program loaded; how often they do is bounded here too.
+///
+/// Lists of 3 to 10 pages, the last one partly filled.
+#[test]
+fn decode_attention_moves_no_more_of_the_pages_than_it_must_read() {
+    for (tiering, tokens, low_tokens, most_repeats) in [
+        ("K8V4", 75, 0, 1.7),
+        ("K8V4", 300, 0, 1.7),
+        ("K8V4/K4V2", 75, 110, 2.1),
+        ("K8V4/K4V2", 200, 300, 2.1),
+        ("fp16", 35, 0, 1.01),
+        ("fp16", 120, 0, 1.01),
+    ] {
+        let profile = decode(tiering, tokens, low_tokens);
+        assert!(profile.findings.is_empty(), "{}", profile.findings[0]);
+        let arena = profile.buffers.iter().find(|b| b.name == "kv.arena").unwrap();
+        let (moved, repeats) = (arena.moved_ratio().unwrap(), arena.repeat_ratio().unwrap());
+        println!(
+            "{tiering}, {tokens} + {low_tokens} tokens: moved {moved:.4} of what it must, asked {repeats:.3} of that"
+        );
+        // Less than it must read would be a wrong account.
+        assert!((1.0..=1.05).contains(&moved), "{tiering}, {tokens} + {low_tokens} tokens: {moved}");
+        assert!(repeats <= most_repeats, "{tiering}, {tokens} + {low_tokens} tokens: {repeats}");
+    }
+}
