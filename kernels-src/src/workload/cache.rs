@@ -10,13 +10,13 @@ use crate::reference::{PagedFormat, PagedKv, write_token};
 pub(super) struct Cache {
     pub(super) requests: usize,
     pub(super) kv_heads: usize,
-    high: PagedFormat,
-    low: Option<PagedFormat>,
+    pub(super) high: PagedFormat,
+    pub(super) low: Option<PagedFormat>,
     pub(super) arena: Vec<u8>,
-    table: Vec<i32>,
-    lengths: Vec<i32>,
-    slots: Vec<i32>,
-    table_len: usize,
+    pub(super) table: Vec<i32>,
+    pub(super) lengths: Vec<i32>,
+    pub(super) slots: Vec<i32>,
+    pub(super) table_len: usize,
     /// Tokens of the longest list, both tiers.
     pub(super) longest: usize,
 }
@@ -31,11 +31,24 @@ impl Cache {
         shapes: &Shapes,
         random: &mut Generator,
     ) -> Result<Cache, RecipeError> {
+        Cache::with(tiering, head_dim, page_bytes, shapes, shapes.get("kv_heads"), 0, random)
+    }
+
+    /// A cache with `kv_heads` lists of each request, each with so many pages more than its tokens need.
+    pub(super) fn with(
+        tiering: &Tiering,
+        head_dim: usize,
+        page_bytes: usize,
+        shapes: &Shapes,
+        kv_heads: usize,
+        spare: usize,
+        random: &mut Generator,
+    ) -> Result<Cache, RecipeError> {
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let paged = |format| PagedFormat::new(format, narrow(head_dim), narrow(page_bytes));
         let high = paged(tiering.high)?;
         let low = tiering.low.map(paged).transpose()?;
-        let (requests, kv_heads) = (shapes.get("requests"), shapes.get("kv_heads"));
+        let requests = shapes.get("requests");
         let lists = requests * kv_heads;
         let longest = [shapes.get("tokens"), if low.is_some() { shapes.get("low_tokens") } else { 0 }];
         let tokens: Vec<[usize; 2]> = (0..lists)
@@ -47,8 +60,9 @@ impl Cache {
                 _ => [longest[0].saturating_sub(1), longest[1] / 2],
             })
             .collect();
-        let pages =
-            |paged: Option<&PagedFormat>, n: usize| paged.map_or(0, |p| n.div_ceil(p.tokens_per_page()));
+        let pages = |paged: Option<&PagedFormat>, n: usize| {
+            paged.map_or(0, |p| n.div_ceil(p.tokens_per_page()) + spare)
+        };
         let pages_of = |&[h, l]: &[usize; 2]| pages(Some(&high), h) + pages(low.as_ref(), l);
         let table_len = tokens.iter().map(pages_of).max().unwrap_or(0) + 1;
         let total: usize = tokens.iter().map(pages_of).sum();
@@ -67,17 +81,19 @@ impl Cache {
                 // Some leading tokens belong to another request too.
                 lengths[place * 4 + 2 + tier] = if shapes.get("ragged") == 0 { 0 } else { n as i32 / 4 };
                 let Some(paged) = (if tier == 0 { Some(&high) } else { low.as_ref() }) else { continue };
-                let mut page = 0;
+                let mut here = Vec::new();
+                for index in 0..pages(Some(paged), n) {
+                    let page = ids.next().unwrap_or(0);
+                    let entry = if tier == 0 { index } else { table_len - 1 - index };
+                    table[place * table_len + entry] = page as i32;
+                    here.push(page);
+                }
                 for t in 0..n {
                     let (index, slot) = (t / paged.tokens_per_page(), t % paged.tokens_per_page());
-                    if slot == 0 {
-                        page = ids.next().unwrap_or(0);
-                        let entry = if tier == 0 { index } else { table_len - 1 - index };
-                        table[place * table_len + entry] = page as i32;
-                    }
                     let (key, value) = (random.f32s(head_dim, -1.5, 2.5), random.f32s(head_dim, -1.0, 1.0));
-                    let bytes = &mut arena[page * page_bytes..][..page_bytes];
-                    write_token(paged, bytes, slot as u32, &key, &value, 0.25, position)?;
+                    let significance = random.f32s(1, 0.0, 2.0)[0];
+                    let bytes = &mut arena[here[index] * page_bytes..][..page_bytes];
+                    write_token(paged, bytes, slot as u32, &key, &value, significance, position)?;
                     position += 1;
                 }
             }

@@ -16,8 +16,10 @@ mod attention;
 mod basic;
 mod cache;
 mod chunk;
+mod manager;
 mod pages;
 mod rows;
+mod step;
 
 use std::collections::BTreeMap;
 
@@ -27,12 +29,14 @@ use leankv_dsl::workload::Workload;
 
 use crate::chunk::ChunkSpec;
 use crate::decode::DecodeSpec;
+use crate::manager::{CommitPagesSpec, PreparePagesSpec, ScanPagesSpec};
 use crate::matmul::MatmulSpec;
 use crate::page_writer::WriterSpec;
 use crate::prefill::PrefillSpec;
 use crate::quantize::CodecRows;
 use crate::reference::ReferenceError;
 use crate::softmax::SoftmaxSpec;
+use crate::step::{InsertSpec, PlanSpec};
 use crate::vector_add::VectorAddSpec;
 
 /// One size of a workload that can be asked for.
@@ -133,6 +137,8 @@ const RAGGED: Shape = shape(
     1,
     0,
 );
+const LAYERS: Shape = shape("layers", "layers", 2, 4);
+const LISTS: Shape = shape("lists", "lists of a request: layers times KV heads", 40, 256);
 const ROWS: Shape = shape("rows", "rows", 13, 512);
 const PROMPT: Shape = shape("tokens", "tokens of the prompt", 21, 300);
 
@@ -155,6 +161,7 @@ macro_rules! recipe {
 pub static RECIPES: &[Recipe] = &[
     recipe!("append_token", pages::append_token_f16 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
     recipe!("append_token_f32", pages::append_token_f32 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
+    recipe!("commit_pages", manager::commit as CommitPagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "cached_significance",
         chunk::cached as ChunkSpec,
@@ -176,12 +183,24 @@ pub static RECIPES: &[Recipe] = &[
         [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
     ),
     recipe!("dequantize", rows::dequantize as CodecRows, [ROWS]),
+    recipe!("insert_token", step::insert_f16 as InsertSpec, [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
+    recipe!(
+        "insert_token_bf16",
+        step::insert_bf16 as InsertSpec,
+        [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
+    ),
+    recipe!(
+        "insert_token_f32",
+        step::insert_f32 as InsertSpec,
+        [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
+    ),
     recipe!(
         "matmul",
         basic::matmul as MatmulSpec,
         [shape("m", "rows", 70, 256), shape("n", "columns", 40, 256), shape("k", "contraction", 48, 256)]
     ),
     recipe!("merge_splits", attention::merge as DecodeSpec, [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
+    recipe!("plan_step", step::plan as PlanSpec, [REQUESTS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
     recipe!(
         "prefill_attention",
         attention::prefill as PrefillSpec,
@@ -201,7 +220,9 @@ pub static RECIPES: &[Recipe] = &[
             shape("window", "queries that count", 20, 64)
         ]
     ),
+    recipe!("prepare_pages", manager::prepare as PreparePagesSpec, [REQUESTS, LISTS]),
     recipe!("quantize", rows::quantize as CodecRows, [ROWS]),
+    recipe!("scan_pages", manager::scan as ScanPagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "softmax",
         basic::softmax as SoftmaxSpec,

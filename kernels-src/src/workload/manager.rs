@@ -1,0 +1,185 @@
+//! The page manager: one rebalance, launch by launch.
+
+use leankv_dsl::workload::{Check, Generator, Workload};
+
+use super::{RecipeError, Shapes};
+use crate::manager::{CommitPagesSpec, PreparePagesSpec, ScanPagesSpec};
+use crate::reference::{PageShape, PageState};
+
+/// A manager with lists that hold pages, and what a rebalance wants of it. Every page that is held has one reference, and there are
+/// pages enough for everybody.
+struct Rebalance {
+    before: PageState,
+    slots: Vec<i32>,
+    /// `[requests, lists, 2]`.
+    targets: Vec<i32>,
+    requests: usize,
+    lists: usize,
+    tiles: usize,
+    /// `[requests, lists, 2]`: pages that earlier lists of the tile take and release.
+    offsets: Vec<i32>,
+    /// `[requests, tiles, 2]`: what a tile takes and releases.
+    sums: Vec<i32>,
+}
+
+/// The most pages of one tier of a list.
+const MOST: usize = 3;
+
+impl Rebalance {
+    fn new(block: usize, shapes: &Shapes, seed: u64) -> Result<Rebalance, RecipeError> {
+        let (requests, lists) = (shapes.get("requests"), shapes.get("lists").max(1));
+        let pages = 4 * MOST * requests * lists + 1;
+        let shape = PageShape { slots: requests, lists, table_len: 2 * MOST + 1, pages };
+        let mut random = Generator::new(seed);
+        let mut before = PageState::new(shape);
+        let slots = random.permutation(requests);
+        let mut draw = |least: i32| -> Vec<i32> {
+            let choices = (MOST as i32 + 1 - least) as usize;
+            (0..requests * lists * 2).map(|_| random.below(choices) as i32 + least).collect()
+        };
+        let (first, targets) = (draw(0), draw(-1));
+        before.rebalance(&slots, &first)?;
+        before.lengths.iter_mut().enumerate().for_each(|(i, length)| *length = 1 + i as i32 % 7);
+        // What a list without pages holds: nothing.
+        for (list, held) in before.held.chunks(2).enumerate() {
+            for (tier, _) in held.iter().enumerate().filter(|(_, held)| **held == 0) {
+                before.lengths[list * 4 + tier] = 0;
+                before.lengths[list * 4 + 2 + tier] = 0;
+            }
+        }
+        let block = block.max(1);
+        let (mut offsets, mut sums) = (Vec::new(), Vec::new());
+        for (request, &slot) in slots.iter().enumerate() {
+            let mut earlier = [0i32; 2];
+            for list in 0..lists {
+                if list % block == 0 && list > 0 {
+                    sums.extend(std::mem::take(&mut earlier));
+                }
+                offsets.extend(earlier);
+                for tier in 0..2 {
+                    let wanted = targets[(request * lists + list) * 2 + tier];
+                    let has = before.held[(slot * lists + list) * 2 + tier];
+                    if wanted >= 0 {
+                        earlier[0] += (wanted - has).max(0);
+                        earlier[1] += (has - wanted).max(0);
+                    }
+                }
+            }
+            sums.extend(earlier);
+        }
+        let slots = slots.into_iter().map(|slot| slot as i32).collect();
+        let tiles = lists.div_ceil(block);
+        Ok(Rebalance { before, slots, targets, requests, lists, tiles, offsets, sums })
+    }
+
+    /// The state after the rebalance.
+    fn after(&self) -> Result<PageState, RecipeError> {
+        let slots: Vec<usize> = self.slots.iter().map(|&slot| slot as usize).collect();
+        let mut after = self.before.clone();
+        after.rebalance(&slots, &self.targets)?;
+        Ok(after)
+    }
+
+    /// References after the pages beyond the targets were dropped, before any were taken.
+    fn dropped_refs(&self) -> Vec<i32> {
+        let mut refs = self.before.refs.clone();
+        for (request, &slot) in self.slots.iter().enumerate() {
+            for place in 0..self.lists * 2 {
+                let wanted = self.targets[request * self.lists * 2 + place];
+                let has = self.before.held[slot as usize * self.lists * 2 + place];
+                for k in if wanted < 0 { has } else { wanted }..has {
+                    let entry = self.before.entry(slot as usize, place / 2, place % 2 == 1, k as usize);
+                    refs[self.before.table[entry] as usize] -= 1;
+                }
+            }
+        }
+        refs
+    }
+
+    /// Where in the ring each tile takes and gives.
+    fn bases(&self) -> Vec<i64> {
+        let mut at = self.before.cursors;
+        let mut bases = Vec::new();
+        for sums in self.sums.chunks(2) {
+            bases.extend(at);
+            at[0] += i64::from(sums[0]);
+            at[1] += i64::from(sums[1]);
+        }
+        bases
+    }
+
+    fn both(&self, workload: Workload) -> Workload {
+        workload.view("slots", &self.slots, &[self.requests]).view(
+            "targets",
+            &self.targets,
+            &[self.requests, self.lists, 2],
+        )
+    }
+}
+
+pub(super) fn prepare(spec: &PreparePagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let r = Rebalance::new(spec.block, shapes, seed)?;
+    let PageShape { slots, lists, table_len, pages } = r.before.shape;
+    Ok(r.both(Workload::new([r.tiles, r.requests, 1]))
+        .view("held", &r.before.held, &[slots, lists, 2])
+        .view("table", &r.before.table, &[slots, lists, table_len])
+        .view("refs", &r.before.refs, &[pages])
+        .view("offsets", &vec![-9i32; r.offsets.len()], &[r.requests, lists, 2])
+        .view("sums", &vec![-9i32; r.sums.len()], &[r.requests, r.tiles, 2])
+        .output("table", Check::Bits)
+        .output("refs", Check::Bits)
+        .output("offsets", Check::Bits)
+        .output("sums", Check::Bits)
+        .expect("table", &r.before.table, Check::Bits)
+        .expect("refs", &r.dropped_refs(), Check::Bits)
+        .expect("offsets", &r.offsets, Check::Bits)
+        .expect("sums", &r.sums, Check::Bits))
+}
+
+pub(super) fn scan(_: &ScanPagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    // The tiles are those of the launches around it.
+    let r = Rebalance::new(32, shapes, seed)?;
+    let needs: Vec<i32> = r.sums.chunks(2 * r.tiles).map(|tiles| tiles.iter().step_by(2).sum()).collect();
+    Ok(Workload::new([1, 1, 1])
+        .view("sums", &r.sums, &[r.requests, r.tiles, 2])
+        .view("cursors", &r.before.cursors, &[2])
+        .view("bases", &vec![-9i64; r.sums.len()], &[r.requests, r.tiles, 2])
+        .view("granted", &vec![-9i32; r.requests], &[r.requests])
+        .view("needs", &vec![-9i32; r.requests], &[r.requests])
+        .output("cursors", Check::Bits)
+        .output("bases", Check::Bits)
+        .output("granted", Check::Bits)
+        .output("needs", Check::Bits)
+        .expect("cursors", &r.after()?.cursors, Check::Bits)
+        .expect("bases", &r.bases(), Check::Bits)
+        .expect("granted", &vec![1i32; r.requests], Check::Bits)
+        .expect("needs", &needs, Check::Bits))
+}
+
+pub(super) fn commit(spec: &CommitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let r = Rebalance::new(spec.block, shapes, seed)?;
+    let after = r.after()?;
+    let PageShape { slots, lists, table_len, pages } = r.before.shape;
+    Ok(r.both(Workload::new([r.tiles, r.requests, 1]))
+        .view("offsets", &r.offsets, &[r.requests, lists, 2])
+        .view("bases", &r.bases(), &[r.requests, r.tiles, 2])
+        .view("granted", &vec![1i32; r.requests], &[r.requests])
+        .view("held", &r.before.held, &[slots, lists, 2])
+        .view("lengths", &r.before.lengths, &[slots, lists, 4])
+        .view("table", &r.before.table, &[slots, lists, table_len])
+        .view("refs", &r.dropped_refs(), &[pages])
+        .view("generation", &r.before.generation, &[pages])
+        .view("ring", &r.before.ring, &[pages])
+        .output("held", Check::Bits)
+        .output("lengths", Check::Bits)
+        .output("table", Check::Bits)
+        .output("refs", Check::Bits)
+        .output("generation", Check::Bits)
+        .output("ring", Check::Bits)
+        .expect("held", &after.held, Check::Bits)
+        .expect("lengths", &after.lengths, Check::Bits)
+        .expect("table", &after.table, Check::Bits)
+        .expect("refs", &after.refs, Check::Bits)
+        .expect("generation", &after.generation, Check::Bits)
+        .expect("ring", &after.ring, Check::Bits))
+}
