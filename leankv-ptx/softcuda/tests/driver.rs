@@ -97,6 +97,12 @@ static CASES: &[Case] = &[
     Case { name: "threads_and_contexts_deferred", vars: &[ONE, DEFERRED], run: cases::streams::threads },
     Case { name: "graphs", vars: &[ONE], run: cases::graphs::replay },
     Case { name: "graphs_deferred", vars: &[ONE, DEFERRED], run: cases::graphs::replay },
+    Case { name: "graphs_of_several_kernels", vars: &[ONE], run: cases::graphs::several_kernels },
+    Case {
+        name: "graphs_of_several_kernels_deferred",
+        vars: &[ONE, DEFERRED],
+        run: cases::graphs::several_kernels,
+    },
     Case { name: "graphs_fork_and_join", vars: &[ONE, DEFERRED], run: cases::graphs::fork_and_join },
     Case { name: "captures_that_go_wrong", vars: &[ONE], run: cases::graphs::wrong },
 ];

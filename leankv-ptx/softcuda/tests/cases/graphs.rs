@@ -43,6 +43,38 @@ pub(crate) fn replay() {
     }
 }
 
+/// Kernels that depend on one another, with arguments that the program changes and drops after the capture.
+pub(crate) fn several_kernels() {
+    let context = context();
+    let stream = stream(&context);
+    let scale = kernel(&context, "scale");
+    let mut data = stream.clone_htod(&[1u32; 40]).unwrap();
+    stream.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    for factor in [2u32, 3, 5] {
+        // SAFETY: the kernel's parameters; two blocks of 20 threads cover the buffer.
+        unsafe { stream.launch_builder(&scale).arg(&mut data).arg(&factor).arg(&40u32).launch(shape(2, 20)) }
+            .unwrap();
+    }
+    // SAFETY: the kernel's parameters; the first half alone.
+    unsafe { stream.launch_builder(&scale).arg(&mut data).arg(&7u32).arg(&20u32).launch(shape(2, 20)) }
+        .unwrap();
+    let graph = stream.end_capture(Flags(0)).unwrap().unwrap();
+    // Between two replays the stream does other work, which the next one builds on.
+    let chain = |x: u32, factors: &[u32]| factors.iter().fold(x, |x, f| x.wrapping_mul(*f).wrapping_add(1));
+    let (mut first, mut second) = (1, 1);
+    for round in 0..4 {
+        graph.launch().unwrap();
+        (first, second) = (chain(first, &[2, 3, 5, 7]), chain(second, &[2, 3, 5]));
+        let seen = stream.clone_dtoh(&data).unwrap();
+        assert!(seen[..20].iter().all(|x| *x == first), "round {round}: {seen:?}");
+        assert!(seen[20..].iter().all(|x| *x == second), "round {round}: {seen:?}");
+        // SAFETY: the kernel's parameters.
+        unsafe { stream.launch_builder(&scale).arg(&mut data).arg(&9u32).arg(&40u32).launch(shape(2, 20)) }
+            .unwrap();
+        (first, second) = (chain(first, &[9]), chain(second, &[9]));
+    }
+}
+
 pub(crate) fn fork_and_join() {
     let context = context();
     let first = stream(&context);
