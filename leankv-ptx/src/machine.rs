@@ -29,7 +29,14 @@ impl Module {
     /// # Errors
     /// Syntax errors, unknown opcodes and modifiers, wrong operands and unresolved names, with line and column.
     pub fn parse(text: &str) -> Result<Module, ParseError> {
-        let ast = Ast::parse(text)?;
+        Module::from_ast(Ast::parse(text)?)
+    }
+
+    /// Decodes every function of a syntax tree.
+    ///
+    /// # Errors
+    /// As for [`Module::parse`]; the places are those of the text that the tree was parsed from.
+    pub fn from_ast(ast: Ast) -> Result<Module, ParseError> {
         let program = decode::program(&ast)?;
         let id = NEXT_MODULE.fetch_add(1, Relaxed);
         Ok(Module { id, ast: Arc::new(ast), program: Arc::new(program) })

@@ -554,3 +554,35 @@ fn unknown_and_unsupported_instructions_are_errors_with_their_place() {
     // The column is that of the modifier.
     assert_eq!(error(" add.u32.foo %r0, %r1, %r2;").col, 9);
 }
+
+#[test]
+fn refused_forms_say_what_to_write_instead() {
+    let at_3 = |decl: &str| {
+        Module::parse(&format!(".version 8.0\n.target sm_80\n{decl}\n.entry k() {{ ret; }}\n")).unwrap_err()
+    };
+    for decl in [
+        ".func f(.reg .v2 .f32 v) { ret; }",
+        ".func (.reg .v4 .f32 v) f() { ret; }",
+        ".func f(.reg .b128 v) { ret; }",
+    ] {
+        let e = at_3(decl);
+        assert_eq!(e.line, 3, "{e}");
+        assert!(e.col > 5 && e.message.contains("`.param`"), "{decl}: {e}");
+    }
+    let error = |line: &str| Module::parse(&format!("{HEAD}{line}\nret;\n}}\n")).unwrap_err();
+    for (line, text) in [
+        ("vote.ballot.b32 %r0, %p0;", ".sync"),
+        ("shfl.up.b32 %r0, %r1, 1, 0;", ".sync"),
+        ("mov.v4.b32 {%r0,%r1,%r2,%r3}, {%r0,%r1,%r2,%r3};", "unknown modifier `.v4`"),
+        ("set.lo.u32.f16x2 %r0, %r1, %r2;", "not a form"),
+    ] {
+        let e = error(line);
+        assert!(e.message.contains(text) && e.col > 0, "{line}: {e}");
+    }
+    // A predicate where the function takes a number is told when it runs.
+    let text = ".version 8.0\n.target sm_80\n.func f(.reg .u32 a) { ret; }\n.entry k() {\n.reg .pred %p;\nsetp.eq.u32 %p, 0, 0;\ncall f, (%p);\nret;\n}\n";
+    let shape = LaunchConfig { grid: [1, 1, 1], block: [32, 1, 1], dynamic_shared_bytes: 0 };
+    let module = Module::parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let e = Machine::new(Config::default()).launch(&module, "k", shape, &[]).unwrap_err();
+    assert!(e.to_string().contains("predicate"), "{e}");
+}

@@ -204,11 +204,7 @@ fn packed(cx: &mut Cx<'_, '_>, op: &'static str, combine: Option<&str>, ftz: boo
     x.imm |= u32::from(ftz) << 8 | u32::from(ty == Ty::Bf16x2) << 9;
     let f: AluFn = |r, x, m| {
         let (a, b) = (r.r32[x.s[0] as usize], r.r32[x.s[1] as usize]);
-        let conv: fn(u32) -> f32 = match (x.imm & 0x200 != 0, x.imm & 0x100 != 0) {
-            (true, _) => bf16_of,
-            (_, true) => f16_ftz,
-            _ => f16_of,
-        };
+        let conv = half_of(x.imm);
         let (mut lo, mut hi) = (0, 0);
         for l in 0..32 {
             lo |= u32::from(float_compare(x.s[3], conv(a[l] & 0xffff), conv(b[l] & 0xffff))) << l;
@@ -219,6 +215,58 @@ fn packed(cx: &mut Cx<'_, '_>, op: &'static str, combine: Option<&str>, ftz: boo
         r.putp(x.d2, m, combine_bits(x.imm, hi, c));
     };
     Ok(Op::Alu(f, x))
+}
+
+/// `set` of a packed pair: each half of the destination is one or all ones where its half compares true, else zero.
+fn packed_set(
+    cx: &mut Cx<'_, '_>,
+    op: &'static str,
+    combine: Option<&str>,
+    ftz: bool,
+    dty: Ty,
+    sty: Ty,
+) -> Res<Op> {
+    let one = match dty {
+        Ty::U32 | Ty::S32 => 0xffff,
+        Ty::F16x2 if sty == dty => 0x3c00,
+        Ty::Bf16x2 if sty == dty => 0x3f80,
+        _ => return cx.no_form(),
+    };
+    if OPS[6..10].contains(&op) {
+        return cx.no_form();
+    }
+    let code = OPS.iter().position(|o| *o == op).unwrap_or(0) as u32;
+    let kind = combine.and_then(|c| COMBINE.iter().find(|(n, _)| *n == c)).map_or(0, |(_, v)| *v);
+    let mut x = cx.args2(Ty::B32, sty, sty)?;
+    x.s[3] = code;
+    x.imm = kind | u32::from(ftz) << 8 | u32::from(sty == Ty::Bf16x2) << 9 | one << 16;
+    if kind != 0 {
+        x.s[2] = cx.pred(3)?;
+    }
+    let f: AluFn = |r, x, m| {
+        let (a, b) = (r.r32[x.s[0] as usize], r.r32[x.s[1] as usize]);
+        let conv = half_of(x.imm);
+        let c = if x.imm & 3 == 0 { 0 } else { r.pred(x.s[2]) };
+        let mut o = [0; 32];
+        for (l, v) in o.iter_mut().enumerate() {
+            for shift in [0, 16] {
+                let t = float_compare(x.s[3], conv(a[l] >> shift & 0xffff), conv(b[l] >> shift & 0xffff));
+                let bit = combine_bits(x.imm, u32::from(t), c >> l & 1);
+                *v |= bit * (x.imm >> 16) << shift;
+            }
+        }
+        r.put32(x.d, m, &o);
+    };
+    Ok(Op::Alu(f, x))
+}
+
+/// How a half of a pair is read: bit 9 of `imm` says bf16, bit 8 flushes subnormals.
+fn half_of(imm: u32) -> fn(u32) -> f32 {
+    match (imm & 0x200 != 0, imm & 0x100 != 0) {
+        (true, _) => bf16_of,
+        (_, true) => f16_ftz,
+        _ => f16_of,
+    }
 }
 
 fn combine_bits(kind: u32, t: u32, c: u32) -> u32 {
@@ -254,6 +302,9 @@ fn set(cx: &mut Cx<'_, '_>) -> Res<Op> {
     let sty = cx.ty()?;
     let n = if combine.is_some() { 4 } else { 3 };
     cx.done(n, n)?;
+    if matches!(sty, Ty::F16x2 | Ty::Bf16x2) {
+        return packed_set(cx, op, combine, ftz, dty, sty);
+    }
     let kind = match dty {
         Ty::U32 | Ty::S32 => SET_B32,
         Ty::F32 => SET_F32,

@@ -150,6 +150,12 @@ impl Body<'_> {
     fn formal(&mut self, v: &Var) -> Res<Formal> {
         if v.space == Space::Reg {
             let width = Width::of(v.ty);
+            if v.vector > 1 || width == Width::W128 {
+                return Err(v.pos.err(format!(
+                    "`{}`: parameters in vector registers or registers of 128 bits are not supported; use `.param`",
+                    v.name
+                )));
+            }
             let slot = self.fb.new_slot(width);
             self.declare(v.pos, &v.name, Sym::Reg(width, slot))?;
             return Ok(Formal::Reg(width, slot));

@@ -128,6 +128,9 @@ impl Program {
     }
 }
 
+/// Largest variable with an initialiser, in bytes.
+const INITIALISED_BYTES: u64 = 64 << 20;
+
 /// Size of a variable in bytes; `None` for an unsized array.
 fn var_bytes(v: &Var) -> Result<Option<u64>, ParseError> {
     let mut n = u64::from(v.ty.bytes()) * u64::from(v.vector);
@@ -215,11 +218,14 @@ fn init_bytes(
             }
             // Inner rows of a multi-dimensional array are zero-filled to their full length.
             if depth > 0 {
-                let row: u64 = v.dims.iter().skip(depth).map(|d| d.unwrap_or(1)).product::<u64>()
-                    * u64::from(v.ty.bytes())
-                    * u64::from(v.vector);
-                let want = start as u64 + row;
-                if (data.len() as u64) < want && want < 1 << 32 {
+                let element = u64::from(v.ty.bytes() * v.vector);
+                let extents = v.dims.iter().skip(depth).map(|d| d.unwrap_or(1));
+                let row = extents.fold(element, u64::saturating_mul);
+                let want = (start as u64).saturating_add(row);
+                if want > INITIALISED_BYTES {
+                    return Err(v.pos.err("an initialised variable of more than 64 MiB is not supported"));
+                }
+                if (data.len() as u64) < want {
                     data.resize(want as usize, 0);
                 }
             }

@@ -331,6 +331,8 @@ pub(crate) enum Pass {
         bytes: u32,
     },
     Reg(Reg),
+    /// A predicate's slot.
+    Pred(u32),
 }
 
 #[derive(Clone, Debug)]

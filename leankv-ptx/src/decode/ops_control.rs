@@ -87,12 +87,15 @@ fn pass(cx: &mut Cx<'_, '_>, o: &Operand, how: Use) -> Res<Pass> {
             }
             Some(Sym::Reg(w, slot)) => {
                 cx.fb.note(n, w, slot, how);
-                Ok(Pass::Reg(match w {
-                    Width::W16 => Reg::R16(slot),
-                    Width::W32 => Reg::R32(slot),
-                    Width::W64 => Reg::R64(slot),
-                    _ => return cx.err(format!("`{n}` cannot be passed to a function")),
-                }))
+                Ok(match w {
+                    Width::W16 => Pass::Reg(Reg::R16(slot)),
+                    Width::W32 => Pass::Reg(Reg::R32(slot)),
+                    Width::W64 => Pass::Reg(Reg::R64(slot)),
+                    Width::Pred => Pass::Pred(slot),
+                    Width::W128 => {
+                        return cx.err(format!("`{n}` has 128 bits; pass it in a `.param` variable"));
+                    }
+                })
             }
             Some(_) => cx.err(format!("`{n}` cannot be passed to a function")),
             None => cx.err(format!("`{n}` is not declared")),

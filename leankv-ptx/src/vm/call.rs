@@ -97,6 +97,14 @@ impl Ctx<'_> {
         }
         for (arg, formal) in call.args.iter().zip(&code.formals) {
             match (arg, formal) {
+                (Pass::Pred(s), Formal::Reg(Width::Pred, slot)) => {
+                    let v = warp.frame(g.frame).regs.p[*s as usize];
+                    regs.putp(*slot, m, v);
+                }
+                (Pass::Pred(_), _) | (_, Formal::Reg(Width::Pred | Width::W128, _)) => {
+                    let message = format!("an argument of `{}` is a predicate on one side alone", code.name);
+                    return Err(self.fault(FaultKind::Illegal(message), at, m.trailing_zeros()));
+                }
                 (Pass::Mem { offset, bytes }, Formal::Mem { offset: to, bytes: want }) => {
                     let n = (*bytes).min(*want) as usize;
                     let (from, to) = ((caller_base + offset) as usize, (base + to) as usize);
@@ -194,7 +202,11 @@ impl Ctx<'_> {
                         warp.local[l].copy_within(from..from + n, to);
                     }
                 }
-                (Pass::Reg(r), Formal::Reg(width, slot)) => {
+                (Pass::Pred(d), Formal::Reg(Width::Pred, slot)) => {
+                    let v = warp.frame(g.frame).regs.p[*slot as usize];
+                    warp.frame_mut(caller).regs.putp(*d, g.mask, v);
+                }
+                (Pass::Reg(r), Formal::Reg(width @ (Width::W16 | Width::W32 | Width::W64), slot)) => {
                     let from = if *width == Width::W64 { Reg::R64(*slot) } else { Reg::R32(*slot) };
                     let v = get(&warp.frame(g.frame).regs, from);
                     let regs = &mut warp.frame_mut(caller).regs;
@@ -206,7 +218,7 @@ impl Ctx<'_> {
                 }
                 _ => {
                     let at = At { func: caller_func, pc: call_pc, warp: warp.index };
-                    let message = "a call mixes register and memory results".to_string();
+                    let message = "a result of a call is of another kind on each side".to_string();
                     return Err(self.fault(FaultKind::Illegal(message), at, g.mask.trailing_zeros()));
                 }
             }

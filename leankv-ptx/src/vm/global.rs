@@ -191,6 +191,10 @@ impl GlobalMemory {
         }
         let base = (self.next + RED_ZONE).next_multiple_of(align.max(256));
         let words = bytes.div_ceil(8) as usize;
+        // Asked for first, so that a host without that much memory is an error and not an abort.
+        if Vec::<u64>::new().try_reserve_exact(words).is_err() {
+            return Err("the host has not that much memory".to_string());
+        }
         self.allocs.push(Alloc {
             base,
             bytes,

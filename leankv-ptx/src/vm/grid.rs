@@ -33,6 +33,9 @@ pub(crate) struct Block<'a> {
     order: Vec<usize>,
 }
 
+/// Largest grid whose blocks run in seeded order.
+const MAX_SHUFFLED: u32 = 1 << 24;
+
 /// Registers of a function at the start of a frame, without per-warp values.
 pub(crate) fn template(
     code: &Code,
@@ -362,7 +365,8 @@ fn work(
 /// Runs the whole grid.
 pub(crate) fn run(launch: &Launch<'_>) -> (Worker, Option<Box<Fault>>) {
     let total = launch.grid[0] * launch.grid[1] * launch.grid[2];
-    let order: Option<Vec<u32>> = (launch.config.seed != 0).then(|| {
+    // Beyond some millions of blocks the table would be large, and the order of the warps is random still.
+    let order: Option<Vec<u32>> = (launch.config.seed != 0 && total <= MAX_SHUFFLED).then(|| {
         let mut o: Vec<u32> = (0..total).collect();
         let mut rng = Rng(launch.config.seed);
         for i in (1..o.len()).rev() {

@@ -170,3 +170,36 @@ fn comparisons_of_halves() {
         }
     }
 }
+
+#[test]
+fn set_writes_each_half_of_a_pair() {
+    for (ty, table, one) in [("f16x2", Table::f16(), 0x3c00), ("bf16x2", Table::bf16(), 0x3f80)] {
+        let ins = [
+            (T::B32, halves(1)),
+            (T::B32, halves(2)),
+            (T::P, halves(3).into_iter().map(|v| v & 1).collect()),
+        ];
+        let compare = |op: &str, a: u64, b: u64| {
+            let (a, b) = (table.value(a), table.value(b));
+            let unordered = a.is_nan() || b.is_nan();
+            match op {
+                "eq" => a == b,
+                "ne" => !unordered && a != b,
+                "ltu" => unordered || a < b,
+                "ge" => a >= b,
+                "num" => !unordered,
+                _ => unordered,
+            }
+        };
+        for op in ["eq", "ne", "ltu", "ge", "num", "nan"] {
+            for (dst, yes) in [(ty, one), ("u32", 0xffff), ("s32", 0xffff)] {
+                check(&format!("set.{op}.{dst}.{ty} d, a, b;"), &ins[..2], T::B32, |v| {
+                    packed(2, v, &|v| if compare(op, v[0], v[1]) { yes } else { 0 })
+                });
+                check(&format!("set.{op}.and.{dst}.{ty} d, a, b, !c;"), &ins, T::B32, |v| {
+                    packed(2, &v[..2], &|h| if compare(op, h[0], h[1]) && v[2] & 1 == 0 { yes } else { 0 })
+                });
+            }
+        }
+    }
+}

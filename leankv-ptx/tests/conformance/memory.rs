@@ -367,6 +367,9 @@ fn calls_pass_values_by_parameter_memory_and_registers() {
     let call = "{\n .param .b32 p0;\n .param .b32 r0;\n st.param.b32 [p0+0], %tid;\n call.uni (r0), twice, (p0);\n ld.param.b32 %r0, [r0+0];\n }";
     both(decl, call, 64, &[], |t| 2 * t);
     both(decl, "call (%r0), inc, (%tid);", 64, &[], |t| t + 1);
+    let odd = ".func (.reg .pred o) odd(.reg .b32 v, .reg .pred flip) {\n .reg .b32 %r;\n and.b32 %r, v, 1;\n setp.ne.u32 o, %r, 0;\n xor.pred o, o, flip;\n ret;\n}\n";
+    let call = "setp.lt.u32 %p1, %tid, 8;\n call (%p2), odd, (%tid, %p1);\n selp.u32 %r0, 5, 6, %p2;";
+    both(odd, call, 64, &[], |t| if (t & 1 == 1) != (t < 8) { 5 } else { 6 });
     // Recursion of a different depth in every lane.
     let call = "and.b32 %r5, %tid, 7;\n {\n .param .b32 p0;\n .param .b32 r0;\n st.param.b32 [p0], %r5;\n call (r0), fact, (p0);\n ld.param.b32 %r0, [r0];\n }".replace("call.uni", "call");
     let decl = decl.replace("call.uni", "call");
