@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod cache;
+pub mod paged;
 
 use std::collections::BTreeMap;
 
@@ -111,7 +112,7 @@ impl Run {
     }
 
     /// The launch as a case, with the buffers as they are before it.
-    fn case(&self, grid: [u32; 3]) -> Case {
+    pub fn case(&self, grid: [u32; 3]) -> Case {
         let arg = |name: &String| match (self.args[name], self.buffers.get(name)) {
             (Arg::Scalar(value), _) => CaseArg::Scalar(value),
             (Arg::Buffer(id, _), Some(&(_, dtype))) => {

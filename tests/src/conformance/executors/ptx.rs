@@ -92,7 +92,8 @@ fn run(case: &Case, warps: u32, target: NvptxTarget, config: Config) -> Result<V
     buffers.into_iter().map(read).collect()
 }
 
-fn scalar(value: ScalarValue) -> Arg {
+/// A number as an argument of a launch.
+pub fn scalar(value: ScalarValue) -> Arg {
     match value {
         ScalarValue::I1(x) => Arg::U8(x.into()),
         ScalarValue::I8(x) => Arg::U8(x as u8),

@@ -1,0 +1,71 @@
+//! Caches of random tokens, written page by page with the plain-Rust writer.
+
+use leankv_kernels::reference::{PagedFormat, write_token};
+
+use super::random;
+
+/// Elements of a vector.
+pub const D: usize = 64;
+/// Bytes of a page.
+pub const PAGE: usize = 2048;
+
+/// A cache of several requests with lists of different lengths.
+pub struct Cache {
+    pub high: PagedFormat,
+    pub low: Option<PagedFormat>,
+    pub arena: Vec<u8>,
+    pub table: Vec<i32>,
+    pub lengths: Vec<i32>,
+    pub slots: Vec<i32>,
+    pub table_len: usize,
+}
+
+/// A cache of random tokens; `lengths` are those of the two tiers of each list, request by request.
+pub fn cache(tiering: &str, kv_heads: usize, lengths: &[[usize; 2]]) -> Cache {
+    let (high, low) = match tiering.split_once('/') {
+        Some((high, low)) => (high, Some(low)),
+        None => (tiering, None),
+    };
+    let format = |name: &str| PagedFormat::new(name.parse().unwrap(), D as u32, PAGE as u32).unwrap();
+    let (high, low) = (format(high), low.map(format));
+    let table_len = 12;
+    let mut cache = Cache {
+        arena: Vec::new(),
+        table: vec![-1; lengths.len() * table_len],
+        // A quarter of each list is frozen.
+        lengths: lengths.iter().flat_map(|&[h, l]| [h, l, h / 4, l / 4].map(|n| n as i32)).collect(),
+        // The slots are taken in reverse, and one more request is left out.
+        slots: (0..(lengths.len() / kv_heads) as i32).rev().chain([-1]).collect(),
+        high,
+        low,
+        table_len,
+    };
+    assert!(lengths.len().is_multiple_of(kv_heads));
+    let (mut page, mut seed) = (0, 100);
+    for (list, lengths) in lengths.iter().enumerate() {
+        let mut position = 0;
+        for (tier, &tokens) in lengths.iter().enumerate() {
+            let Some(paged) = (if tier == 0 { Some(&cache.high) } else { cache.low.as_ref() }) else {
+                continue;
+            };
+            for t in 0..tokens {
+                let (index, slot) = (t / paged.tokens_per_page(), t % paged.tokens_per_page());
+                if slot == 0 {
+                    // What no token is written to holds NaN patterns: nobody may read it.
+                    cache.arena.extend(std::iter::repeat_n(0xFF, PAGE));
+                    let entry = if tier == 0 { index } else { table_len - 1 - index };
+                    cache.table[list * table_len + entry] = page;
+                    page += 1;
+                }
+                seed += 2;
+                let (key, value) = (random(seed, D), random(seed + 1, D));
+                let key: Vec<f32> = key.iter().map(|x| 2.0 * x + 0.5).collect();
+                let at = cache.arena.len() - PAGE;
+                write_token(paged, &mut cache.arena[at..], slot as u32, &key, &value, 0.25, position)
+                    .unwrap();
+                position += 1;
+            }
+        }
+    }
+    cache
+}

@@ -1,0 +1,498 @@
+//! Planted faults in the PTX of shipped kernels: every barrier removed, every buffer shortened, fragment registers of
+//! every `mma` exchanged, every wait for asynchronous copies dropped, one lane taken out of every membermask.
+//!
+//! * A mutant is found if a check reports an error, the machine faults, or a buffer differs from the unharmed run's.
+//! * One that is not found must be shown to be no fault, by running the unharmed kernel again: see [`harmless`].
+//! * `cargo test -p leankv-kernels --test planted_faults -- --nocapture` prints the share found.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use common::paged::{D, PAGE, cache};
+use common::{Run, halves, random};
+use leankv_dsl::codegen::nvptx::{NvptxArtifact, NvptxTarget};
+use leankv_kernels::find;
+use leankv_ptx::syntax::ast::{Item, Operand, Space, Stmt, StmtKind};
+use leankv_ptx::{Arg, Ast, Config, Divergence, LaunchConfig, Machine, Module};
+use leankv_tests::conformance::executors::ptx::{compile, scalar};
+use leankv_tests::conformance::{Case, CaseArg, number};
+
+/// A compiled kernel with its arguments.
+struct Subject {
+    name: &'static str,
+    case: Case,
+    artifact: NvptxArtifact,
+    ast: Ast,
+}
+
+/// Where something is changed: the how-manieth instruction or variable of its kind, in the order of the text.
+#[derive(Clone, Debug)]
+enum Change {
+    /// Takes out an instruction.
+    Remove(&'static str, usize),
+    /// One element less of a kernel's argument.
+    ShortArgument(usize),
+    /// One 4-byte word less of a variable in shared memory.
+    ShortShared(usize),
+    /// One 4-byte word less of dynamic shared memory.
+    ShortDynamic,
+    /// Exchanges elements of an operand of an `mma`.
+    Swap { mma: usize, operand: usize, elements: [usize; 2] },
+    /// Clears a bit of a membermask.
+    ClearBit { collective: usize, bit: u32 },
+}
+
+const CLASSES: [&str; 5] =
+    ["barrier removed", "buffer shortened", "registers exchanged", "copy wait dropped", "mask bit cleared"];
+
+impl Change {
+    fn class(&self) -> &'static str {
+        match self {
+            Change::Remove("barrier", _) => CLASSES[0],
+            Change::ShortArgument(_) | Change::ShortShared(_) | Change::ShortDynamic => CLASSES[1],
+            Change::Swap { .. } => CLASSES[2],
+            Change::Remove(..) => CLASSES[3],
+            Change::ClearBit { .. } => CLASSES[4],
+        }
+    }
+}
+
+fn subject(name: &'static str, run: &Run, grid: [u32; 3]) -> Subject {
+    let case = run.case(grid);
+    let artifact =
+        compile(&case, case.func.num_warps, NvptxTarget::Sm80).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+    let ast = Ast::parse(&artifact.ptx).unwrap_or_else(|e| panic!("{name}: {e}"));
+    Subject { name, case, artifact, ast }
+}
+
+/// Five kernels at specialisations that use tensor cores, asynchronous copies, shuffles and shared memory.
+fn subjects() -> Vec<Subject> {
+    let mut all = Vec::new();
+
+    let (heads, group, splits) = (2, 2, 3);
+    let lengths = [[37, 20], [21, 9]];
+    let cache = cache("K8V4/K4V2", heads, &lengths);
+    let most = 57;
+    let settings = [
+        ("tiering", "K8V4/K4V2"),
+        ("group", "2"),
+        ("splits", "3"),
+        ("block", "16"),
+        ("head_dim", "64"),
+        ("page_bytes", "2048"),
+        ("pattern", "causal"),
+        ("significance", "true"),
+    ];
+    let n = heads * group;
+    let parts = |run: &mut Run, prefix: &str, from: Option<&Run>| {
+        let get = |name: &str, len: usize| match from {
+            Some(run) => run.read::<f32>(&format!("out.{name}")),
+            None => vec![7.0; len],
+        };
+        run.view(&format!("{prefix}.max"), &get("max", n * splits), &[1, n, splits]);
+        run.view(&format!("{prefix}.sum"), &get("sum", n * splits), &[1, n, splits]);
+        run.view(&format!("{prefix}.acc"), &get("acc", n * splits * D), &[1, n, splits, D]);
+        run.view(&format!("{prefix}.logits"), &get("logits", n * most), &[1, n, most]);
+        run.buffer("kv.arena", &cache.arena).view("kv.table", &cache.table, &[1, heads, cache.table_len]);
+        run.view("kv.lengths", &cache.lengths, &[1, heads, 4]).view("kv.slots", &cache.slots[..1], &[1]);
+    };
+    let mut decode = Run::new(find("decode_attention").unwrap(), &settings);
+    decode.view("q", &halves(&random(7, n * D)).0, &[1, n, D]).view("query_positions", &[57i32], &[1]);
+    decode.scalar("scale", 0.125f32);
+    parts(&mut decode, "out", None);
+    let grid = [heads as u32, 1, splits as u32];
+    all.push(subject("decode attention, two tiers", &decode, grid));
+    decode.launch(grid.map(|n| n as usize));
+    let mut merge = Run::new(find("merge_splits").unwrap(), &settings);
+    parts(&mut merge, "parts", Some(&decode));
+    merge.view("out", &vec![7.0f32; n * D], &[1, n, D]).view("lse", &vec![7.0f32; n], &[1, n]);
+    all.push(subject("merge of splits", &merge, [heads as u32, 1, 1]));
+
+    let (queries, tokens) = (50, 100);
+    let settings =
+        [("head_dim", "64"), ("group", "2"), ("block_q", "32"), ("block_kv", "32"), ("stages", "2")];
+    let mut prefill = Run::new(find("prefill_attention").unwrap(), &settings);
+    let half = |seed, n: usize| halves(&random(seed, n)).0;
+    prefill.view("q", &half(21, queries * 2 * D), &[queries, 2, D]).view(
+        "k",
+        &half(22, tokens * D),
+        &[tokens, 1, D],
+    );
+    prefill.view("v", &half(23, tokens * D), &[tokens, 1, D]).scalar("scale", 0.125f32);
+    prefill.view("out", &vec![7.0f32; queries * 2 * D], &[queries, 2, D]);
+    prefill.view("lse", &vec![7.0f32; queries * 2], &[queries, 2]);
+    all.push(subject("prefill attention, two stages", &prefill, [2, 2, 1]));
+
+    let (m, n, k) = (70, 40, 144);
+    let mut matmul = Run::new(find("matmul").unwrap(), &[("bm", "64"), ("stages", "3")]);
+    matmul.view("a", &half(4, m * k), &[m, k]).view("b", &half(5, k * n), &[k, n]);
+    matmul.view("out", &vec![9.0f32; m * n], &[m, n]);
+    all.push(subject("matmul, three stages", &matmul, [1, 2, 1]));
+
+    let (rows, cols) = (6, 1000);
+    let mut softmax = Run::new(find("softmax").unwrap(), &[("rows_per_program", "4"), ("block", "1024")]);
+    softmax.view("x", &random(3, rows * cols), &[rows, cols]).view(
+        "out",
+        &vec![9.0f32; rows * cols],
+        &[rows, cols],
+    );
+    all.push(subject("softmax", &softmax, [2, 1, 1]));
+
+    let (heads, tokens, format) = (2, 40, "K4V2g2.4");
+    let paged =
+        leankv_kernels::reference::PagedFormat::new(format.parse().unwrap(), D as u32, PAGE as u32).unwrap();
+    let per_page = paged.tokens_per_page();
+    let per_head = tokens_pages(tokens, per_page);
+    let settings = [("format", format), ("head_dim", "64"), ("page_bytes", "2048"), ("block", "16")];
+    let mut write = Run::new(find("write_prompt").unwrap(), &settings);
+    let extents = [tokens, heads, D];
+    write.view("keys", &half(1, tokens * heads * D), &extents).view(
+        "values",
+        &half(2, tokens * heads * D),
+        &extents,
+    );
+    write.view("significance", &random(3, heads * tokens), &[heads, tokens]);
+    write.view("positions", &(0..tokens as i32).collect::<Vec<_>>(), &[tokens]);
+    let ids: Vec<i32> = (0..(heads * per_head) as i32).rev().collect();
+    write.view("pages", &ids, &[heads, per_head]).buffer("arena", &vec![0x5Au8; heads * per_head * PAGE]);
+    let blocks = (tokens.div_ceil(per_page) * per_page.div_ceil(16)) as u32;
+    all.push(subject("prompt writer", &write, [blocks, heads as u32, 1]));
+    all
+}
+
+fn tokens_pages(tokens: usize, per_page: usize) -> usize {
+    tokens.div_ceil(per_page)
+}
+
+// ---- the tree ----
+
+/// Visits every statement; those for which the visitor says false are removed.
+fn visit(body: &mut Vec<Stmt>, f: &mut dyn FnMut(&mut Stmt) -> bool) {
+    body.retain_mut(|stmt| {
+        if let StmtKind::Block(inner) = &mut stmt.kind {
+            visit(inner, f);
+        }
+        f(stmt)
+    });
+}
+
+fn visit_all(ast: &mut Ast, f: &mut dyn FnMut(&mut Stmt) -> bool) {
+    for item in &mut ast.items {
+        if let Item::Func(func) = item
+            && let Some(body) = &mut func.body
+        {
+            visit(body, f);
+        }
+    }
+}
+
+/// Whether an instruction is of a kind.
+fn is(stmt: &Stmt, kind: &str) -> bool {
+    let StmtKind::Instr(i) = &stmt.kind else { return false };
+    let has = |m: &str| i.mods.iter().any(|x| x == m);
+    match kind {
+        "barrier" => matches!(i.base.as_str(), "bar" | "barrier") && has("sync") && !has("warp"),
+        "wait" => i.base == "cp" && (has("wait_group") || has("wait_all")),
+        "mma" => i.base == "mma",
+        _ => mask_operand(stmt).is_some(),
+    }
+}
+
+/// Index of the membermask among the operands.
+fn mask_operand(stmt: &Stmt) -> Option<usize> {
+    let StmtKind::Instr(i) = &stmt.kind else { return None };
+    let at = match i.base.as_str() {
+        "shfl" | "vote" | "match" | "redux" | "elect" => i.operands.len() - 1,
+        "bar" if i.mods.iter().any(|m| m == "warp") => 0,
+        _ => return None,
+    };
+    matches!(i.operands[at], Operand::Imm(_)).then_some(at)
+}
+
+fn count(ast: &Ast, kind: &str) -> usize {
+    let mut n = 0;
+    visit_all(&mut ast.clone(), &mut |stmt| {
+        n += usize::from(is(stmt, kind));
+        true
+    });
+    n
+}
+
+/// Changes the how-manieth statement of a kind; false removes it.
+fn edit(ast: &mut Ast, kind: &str, number: usize, change: &mut dyn FnMut(&mut Stmt) -> bool) {
+    let mut seen = 0;
+    visit_all(ast, &mut |stmt| {
+        if !is(stmt, kind) {
+            return true;
+        }
+        seen += 1;
+        seen - 1 != number || change(stmt)
+    });
+}
+
+/// Sized variables in shared memory, in the module and in its functions.
+fn shared_sizes(ast: &mut Ast) -> Vec<&mut u64> {
+    let mut out = Vec::new();
+    for item in &mut ast.items {
+        match item {
+            Item::Var(v) if v.space == Space::Shared => out.extend(v.dims.iter_mut().flatten().take(1)),
+            Item::Func(f) => {
+                for stmt in f.body.iter_mut().flatten() {
+                    if let StmtKind::Var(v) = &mut stmt.kind
+                        && v.space == Space::Shared
+                    {
+                        out.extend(v.dims.iter_mut().flatten().take(1));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+fn fragment(stmt: &mut Stmt, operand: usize) -> &mut Vec<Operand> {
+    match &mut stmt.kind {
+        StmtKind::Instr(i) => match &mut i.operands[operand] {
+            Operand::Vector(list) => list,
+            other => panic!("an mma has vectors, found {other:?}"),
+        },
+        other => panic!("not an instruction: {other:?}"),
+    }
+}
+
+fn mutated(s: &Subject, change: &Change) -> Ast {
+    let mut ast = s.ast.clone();
+    match change {
+        Change::Remove(kind, n) => edit(&mut ast, kind, *n, &mut |_| false),
+        Change::ShortShared(n) => *shared_sizes(&mut ast)[*n] -= 4,
+        Change::Swap { mma, operand, elements: [a, b] } => edit(&mut ast, "mma", *mma, &mut |stmt| {
+            fragment(stmt, *operand).swap(*a, *b);
+            true
+        }),
+        Change::ClearBit { collective, bit } => edit(&mut ast, "mask", *collective, &mut |stmt| {
+            let at = mask_operand(stmt).expect("counted by the same rule");
+            if let StmtKind::Instr(i) = &mut stmt.kind {
+                i.operands[at] =
+                    Operand::Imm(leankv_ptx::syntax::ast::Expr::Int(u64::from(!(1u32 << bit)), false));
+            }
+            true
+        }),
+        Change::ShortArgument(_) | Change::ShortDynamic => {}
+    }
+    ast
+}
+
+fn changes(s: &Subject) -> Vec<Change> {
+    let mut out = Vec::new();
+    for kind in ["barrier", "wait"] {
+        out.extend((0..count(&s.ast, kind)).map(|n| Change::Remove(kind, n)));
+    }
+    out.extend((0..s.case.buffers().count()).map(Change::ShortArgument));
+    out.extend((0..shared_sizes(&mut s.ast.clone()).len()).map(Change::ShortShared));
+    if s.artifact.dynamic_shared_bytes > 0 {
+        out.push(Change::ShortDynamic);
+    }
+    // All lanes take their turn over the collectives.
+    out.extend(
+        (0..count(&s.ast, "mask")).map(|n| Change::ClearBit { collective: n, bit: (n * 13 % 32) as u32 }),
+    );
+    for mma in 0..count(&s.ast, "mma") {
+        for operand in 0..4 {
+            let mut names = Vec::new();
+            edit(&mut s.ast.clone(), "mma", mma, &mut |stmt| {
+                names.clone_from(fragment(stmt, operand));
+                true
+            });
+            let pairs: Vec<[usize; 2]> =
+                (0..names.len()).flat_map(|a| (a + 1..names.len()).map(move |b| [a, b])).collect();
+            // One pair each, all pairs in turn; exchanging a register with itself is no change.
+            if let Some(elements) =
+                (0..pairs.len()).map(|i| pairs[(mma + i) % pairs.len()]).find(|[a, b]| names[*a] != names[*b])
+            {
+                out.push(Change::Swap { mma, operand, elements });
+            }
+        }
+    }
+    out
+}
+
+// ---- running ----
+
+fn configs() -> [Config; 3] {
+    let base = Config { budget: 20_000_000, ..Config::default() };
+    [
+        base.clone(),
+        Config { seed: 7, ..base.clone() },
+        Config { seed: 3, divergence: Divergence::Independent, ..base },
+    ]
+}
+
+/// What a run left, or what was found.
+fn execute(s: &Subject, ast: &Ast, short: &Change, config: &Config) -> Result<Vec<Vec<u8>>, String> {
+    let module = Module::from_ast(ast.clone()).map_err(|e| e.to_string())?;
+    let mut machine = Machine::new(config.clone());
+    let (mut buffers, mut args) = (Vec::new(), Vec::new());
+    for arg in &s.case.args {
+        args.push(match arg {
+            CaseArg::Scalar(value) => scalar(*value),
+            CaseArg::Buffer(slot) => {
+                let mut len = slot.bytes.len();
+                if matches!(short, Change::ShortArgument(n) if *n == buffers.len()) {
+                    len -= number::size(slot.dtype);
+                }
+                let at = machine.alloc(len.max(1) as u64, 256).map_err(|e| e.to_string())?;
+                machine.write(at, &slot.bytes[..len]).map_err(|e| e.to_string())?;
+                buffers.push((at, len));
+                Arg::U64(at)
+            }
+        });
+    }
+    let dynamic = s.artifact.dynamic_shared_bytes - if matches!(short, Change::ShortDynamic) { 4 } else { 0 };
+    let shape = LaunchConfig {
+        grid: s.case.grid,
+        block: [s.artifact.block_threads, 1, 1],
+        dynamic_shared_bytes: dynamic,
+    };
+    let report = machine.launch(&module, &s.artifact.entry, shape, &args).map_err(|e| e.to_string())?;
+    if let Some(finding) = report.errors().next() {
+        return Err(finding.to_string());
+    }
+    let read = |(at, len): (u64, usize)| {
+        let mut out = vec![0; len];
+        machine.read(at, &mut out).map_err(|e| e.to_string())?;
+        Ok(out)
+    };
+    buffers.into_iter().map(read).collect()
+}
+
+/// Why a mutant that nothing found is no fault; `None` if it may be one.
+fn harmless(s: &Subject, change: &Change) -> Option<&'static str> {
+    match change {
+        // Bounds are exact, so a run without a fault did not touch what is gone.
+        Change::ShortArgument(_) => Some("nothing accesses the last element for these arguments"),
+        Change::ShortShared(_) | Change::ShortDynamic => Some("nothing accesses the last word: padding"),
+        Change::Swap { mma, operand, elements: [a, b] } => {
+            // The unharmed kernel, stopped by a trap should the two registers ever differ.
+            let mut names = (String::new(), String::new());
+            edit(&mut s.ast.clone(), "mma", *mma, &mut |stmt| {
+                let list = fragment(stmt, *operand);
+                if let (Operand::Name(x), Operand::Name(y)) = (&list[*a], &list[*b]) {
+                    names = (x.clone(), y.clone());
+                }
+                true
+            });
+            let text = format!(
+                ".version 8.0\n.target sm_80\n.entry x() {{\n{{\n.reg .pred %differ;\nsetp.ne.b32 %differ, {}, {};\n@%differ trap;\n}}\n}}",
+                names.0, names.1
+            );
+            let mut probe = Ast::parse(&text).ok()?;
+            let Item::Func(func) = probe.items.remove(0) else { return None };
+            let check = func.body?.remove(0);
+            let mut ast = s.ast.clone();
+            edit(&mut ast, "mma", *mma, &mut |stmt| {
+                let product = stmt.clone();
+                // Results are compared after the product, operands before it.
+                let both =
+                    if *operand == 0 { vec![product, check.clone()] } else { vec![check.clone(), product] };
+                stmt.kind = StmtKind::Block(both);
+                true
+            });
+            let equal = execute(s, &ast, change_nothing(), &configs()[0]).is_ok();
+            equal.then_some("the registers hold the same bits in every lane, every time")
+        }
+        _ => None,
+    }
+}
+
+fn change_nothing() -> &'static Change {
+    &Change::Remove("", 0)
+}
+
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    all: usize,
+    by_check: usize,
+    by_result: usize,
+    harmless: usize,
+    missed: usize,
+}
+
+#[test]
+fn faults_planted_in_compiled_kernels_are_found() {
+    let mut tallies: BTreeMap<(usize, usize), Tally> = BTreeMap::new();
+    let mut explained: BTreeMap<String, usize> = BTreeMap::new();
+    let mut missed = Vec::new();
+    let subjects = subjects();
+    for (k, s) in subjects.iter().enumerate() {
+        let started = std::time::Instant::now();
+        let right = configs().map(|c| {
+            execute(s, &s.ast, change_nothing(), &c)
+                .unwrap_or_else(|e| panic!("{}: {e}\n{}", s.name, s.artifact.ptx))
+        });
+        for change in changes(s) {
+            let class = CLASSES.iter().position(|c| *c == change.class()).expect("all classes are listed");
+            let t = tallies.entry((k, class)).or_default();
+            t.all += 1;
+            let ast = mutated(s, &change);
+            let mut found = None;
+            for (config, right) in configs().iter().zip(&right) {
+                found = match execute(s, &ast, &change, config) {
+                    Err(what) => Some(what),
+                    // A shortened buffer is compared as far as it goes.
+                    Ok(out) if out.iter().zip(right).any(|(o, r)| o[..] != r[..o.len()]) => {
+                        Some(String::new())
+                    }
+                    Ok(_) => None,
+                };
+                if found.is_some() {
+                    break;
+                }
+            }
+            match found {
+                Some(what) if what.is_empty() => t.by_result += 1,
+                Some(_) => t.by_check += 1,
+                None => match harmless(s, &change) {
+                    Some(why) => {
+                        t.harmless += 1;
+                        *explained.entry(format!("{}: {}: {why}", s.name, change.class())).or_default() += 1;
+                    }
+                    None => {
+                        t.missed += 1;
+                        missed.push(format!("{}: {change:?}", s.name));
+                    }
+                },
+            }
+        }
+        println!("{}: {:.1} s", s.name, started.elapsed().as_secs_f32());
+    }
+    println!("{}", table(&subjects, &tallies));
+    for (what, n) in &explained {
+        println!("{n} x {what}");
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+/// Found of all that are faults, by kernel and class.
+fn table(subjects: &[Subject], tallies: &BTreeMap<(usize, usize), Tally>) -> String {
+    let mut out = format!("{:32}", "found / faults (by a check)");
+    CLASSES.iter().for_each(|c| write!(out, "{c:>24}").expect("a string takes everything"));
+    let mut sums = [Tally::default(); CLASSES.len()];
+    let cell = |t: &Tally| format!("{} / {} ({})", t.by_check + t.by_result, t.all - t.harmless, t.by_check);
+    for (k, s) in subjects.iter().enumerate() {
+        write!(out, "\n{:32}", s.name).expect("a string takes everything");
+        for (class, sum) in sums.iter_mut().enumerate() {
+            let t = tallies.get(&(k, class)).copied().unwrap_or_default();
+            write!(out, "{:>24}", cell(&t)).expect("a string takes everything");
+            sum.all += t.all;
+            sum.by_check += t.by_check;
+            sum.by_result += t.by_result;
+            sum.harmless += t.harmless;
+        }
+    }
+    write!(out, "\n{:32}", "all").expect("a string takes everything");
+    sums.iter().for_each(|t| write!(out, "{:>24}", cell(t)).expect("a string takes everything"));
+    out
+}
