@@ -193,6 +193,9 @@ pub(crate) struct Demo {
     /// Where the PTX files go.
     #[arg(long, value_name = "DIR", default_value = "out/ptx")]
     pub(crate) ptx: PathBuf,
+    /// Where the picture of memory by layer and KV head goes (SVG).
+    #[arg(long, value_name = "FILE", default_value = "out/memory.svg")]
+    pub(crate) heat_map: PathBuf,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -211,7 +211,10 @@ fn the_demo_shows_which_of_keys_and_values_needs_the_bits_and_writes_ptx() {
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/smollm2_135m_kv.safetensors");
     let dir = tempfile::tempdir().unwrap();
     let ptx = dir.path().join("ptx");
-    let document = json(&leankv(&["demo", "--json", "--data", data, "--ptx", ptx.to_str().unwrap()]));
+    let map = dir.path().join("pictures").join("memory.svg");
+    let paths = [&ptx, &map].map(|path| path.to_str().unwrap());
+    let args = ["demo", "--json", "--data", data, "--ptx", paths[0], "--heat-map", paths[1]];
+    let document = json(&leankv(&args));
     let row = |format: &str| {
         let rows = document["host"].as_array().unwrap();
         rows.iter().find(|r| r["format"] == format).unwrap_or_else(|| panic!("{format}: {document}")).clone()
@@ -232,6 +235,29 @@ fn the_demo_shows_which_of_keys_and_values_needs_the_bits_and_writes_ptx() {
         let asm = &kernel["resources"]["assembled"];
         assert_eq!((&asm["spill_store_bytes"], &asm["spill_load_bytes"]), (&0.into(), &0.into()), "{kernel}");
     }
+    cache_keeps_what_it_was_told(&document["cache"]);
+    let picture = std::fs::read_to_string(&map).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("budget 1/11"));
+}
+
+/// Budgets hold but for the pages of the steps after the prompt, what is smaller loses more, and heads differ.
+fn cache_keeps_what_it_was_told(cache: &serde_json::Value) {
+    let way = |name: &str| {
+        let ways = cache["ways"].as_array().unwrap();
+        ways.iter().find(|way| way["way"] == name).unwrap_or_else(|| panic!("{name}: {cache}"))
+    };
+    let number = |name: &str, what: &str| way(name)[what].as_f64().unwrap();
+    for part in [5.0, 8.0, 11.0] {
+        let name = format!("budget 1/{part}");
+        assert!(number(&name, "bytes") < number(&name, "fp16_bytes") / part * 1.05, "{name}: {cache}");
+    }
+    let errors = ["budget 1/5", "budget 1/8", "budget 1/11"].map(|name| number(name, "output_error"));
+    assert!(errors.is_sorted() && errors[2] < 0.25, "{errors:?}");
+    assert!(number("a_h 3, a_l 0.05", "compression") > 3.5, "{cache}");
+    let heads = way("budget 1/8")["heads"].as_array().unwrap();
+    let bytes: Vec<u64> = heads.iter().map(|head| head["page_bytes"].as_u64().unwrap()).collect();
+    assert_eq!(bytes.len(), 9);
+    assert!(bytes.iter().max() > bytes.iter().min().map(|least| least * 2).as_ref(), "{bytes:?}");
 }
 
 #[test]

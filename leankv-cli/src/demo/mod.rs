@@ -1,7 +1,10 @@
-//! `leankv demo`: real keys and values through every format on this machine, and the same kernels compiled for GPUs.
+//! `leankv demo`: real keys and values through every format and through the LeanKV cache on this machine, and the same kernels compiled
+//! for GPUs.
 
 mod attend;
 mod data;
+mod heat_map;
+mod stream;
 
 use std::path::{Path, PathBuf};
 
@@ -70,10 +73,14 @@ pub(crate) fn run(args: &args::Demo, compiler: &Compiler) -> Result<(), Failure>
             gpu_rows.push(on_gpu(compiler, &recorded, format, plan.page_bytes, sm, &args.ptx)?);
         }
     }
+    let streamed = stream::run(compiler, &device, &recorded, &exact)?;
+    heat_map::draw(&streamed, &args.heat_map)?;
     if args.json {
-        print_json(&recorded, plan.page_bytes, &rows, &gpu_rows);
+        print_json(&recorded, plan.page_bytes, &rows, &gpu_rows, &streamed);
     } else {
         print_host(&recorded, &rows);
+        stream::print(&streamed);
+        println!("as a picture: {}\n", args.heat_map.display());
         print_gpu(&gpu_rows, &args.ptx);
     }
     Ok(())
@@ -230,7 +237,13 @@ fn print_gpu(rows: &[GpuRow], folder: &Path) {
     println!("registers, spills and shared memory as ptxas reports them. PTX files: {}/", folder.display());
 }
 
-fn print_json(recorded: &Recorded, page_bytes: u32, rows: &[Row], gpu_rows: &[GpuRow]) {
+fn print_json(
+    recorded: &Recorded,
+    page_bytes: u32,
+    rows: &[Row],
+    gpu_rows: &[GpuRow],
+    streamed: &stream::Streamed,
+) {
     let layers: Vec<usize> = recorded.layers.iter().map(|l| l.number).collect();
     let host: Vec<_> = rows
         .iter()
@@ -257,7 +270,12 @@ fn print_json(recorded: &Recorded, page_bytes: u32, rows: &[Row], gpu_rows: &[Gp
             })
         })
         .collect();
-    println!("{:#}", json!({ "page_bytes": page_bytes, "layers": layers, "host": host, "gpu": gpu }));
+    println!(
+        "{:#}",
+        json!({
+            "page_bytes": page_bytes, "layers": layers, "host": host, "cache": stream::to_json(streamed), "gpu": gpu,
+        })
+    );
 }
 
 fn mean(values: &[f64]) -> f64 {
