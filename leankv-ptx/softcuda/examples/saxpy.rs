@@ -42,7 +42,9 @@ const SAXPY: &str = "
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // SAFETY: looks for the driver library, nothing else.
     if !unsafe { cudarc::driver::sys::is_culib_present() } {
-        return Err("there is no libcuda.so.1: run `make softcuda` and set LD_LIBRARY_PATH=target/softcuda".into());
+        return Err(
+            "there is no libcuda.so.1: run `make softcuda` and set LD_LIBRARY_PATH=target/softcuda".into()
+        );
     }
     let context = CudaContext::new(0)
         .map_err(|error| format!("{error}; softcuda shows devices when SOFTCUDA_DEVICES=1 is set"))?;
@@ -53,7 +55,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let n = 1000u32;
     let x = stream.clone_htod(&(0..n).map(|i| i as f32).collect::<Vec<f32>>())?;
     let mut y = stream.clone_htod(&vec![1.0f32; n as usize])?;
-    let shape = LaunchConfig { grid_dim: (n.div_ceil(128), 1, 1), block_dim: (128, 1, 1), shared_mem_bytes: 0 };
+    let shape =
+        LaunchConfig { grid_dim: (n.div_ceil(128), 1, 1), block_dim: (128, 1, 1), shared_mem_bytes: 0 };
     // SAFETY: the arguments are the kernel's parameters, and it stays within n elements.
     unsafe { stream.launch_builder(&saxpy).arg(&n).arg(&0.5f32).arg(&x).arg(&mut y).launch(shape) }?;
     let y = stream.clone_dtoh(&y)?;
