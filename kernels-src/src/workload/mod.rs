@@ -161,7 +161,6 @@ macro_rules! recipe {
 pub static RECIPES: &[Recipe] = &[
     recipe!("append_token", pages::append_token_f16 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
     recipe!("append_token_f32", pages::append_token_f32 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
-    recipe!("commit_pages", manager::commit as CommitPagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "cached_significance",
         chunk::cached as ChunkSpec,
@@ -177,6 +176,7 @@ pub static RECIPES: &[Recipe] = &[
         chunk::own as ChunkSpec,
         [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, WINDOW]
     ),
+    recipe!("commit_pages", manager::commit as CommitPagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "decode_attention",
         attention::decode as DecodeSpec,
