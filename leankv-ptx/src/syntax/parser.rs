@@ -6,7 +6,9 @@ use crate::error::ParseError;
 use crate::ty::Ty;
 
 /// Nesting limit of blocks, initialisers and expressions, so that hostile text cannot exhaust the stack.
-pub(super) const MAX_DEPTH: u32 = 64;
+pub(super) const MAX_DEPTH: u32 = 128;
+/// Largest height of an expression's tree. Its printed form, with all parentheses, nests at most twice as deep.
+pub(super) const MAX_HEIGHT: u32 = 48;
 
 pub(super) struct Parser<'a> {
     pub(super) toks: Vec<Token<'a>>,

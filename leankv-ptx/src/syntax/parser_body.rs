@@ -2,7 +2,7 @@
 
 use super::ast::*;
 use super::lexer::{Pos, Tok};
-use super::parser::{Parser, Res, space_of};
+use super::parser::{MAX_HEIGHT, Parser, Res, space_of};
 use crate::ty::Ty;
 
 impl Parser<'_> {
@@ -306,12 +306,22 @@ impl Parser<'_> {
             let a = self.expr()?;
             self.expect(':')?;
             let b = self.expr()?;
-            Expr::Select(Box::new(cond), Box::new(a), Box::new(b))
+            let select = Expr::Select(Box::new(cond), Box::new(a), Box::new(b));
+            self.check_height(&select)?;
+            select
         } else {
             cond
         };
         self.depth -= 1;
         Ok(out)
+    }
+
+    /// A flat sum makes a tree as high as it is long, which later passes walk recursively.
+    fn check_height(&self, e: &Expr) -> Res<()> {
+        if height(e) > MAX_HEIGHT {
+            return Err(self.pos().err(format!("an expression of more than {MAX_HEIGHT} levels")));
+        }
+        Ok(())
     }
 
     fn binary(&mut self, min: u8) -> Res<Expr> {
@@ -331,6 +341,7 @@ impl Parser<'_> {
             let right = self.binary(prec + 1)?;
             self.depth -= 1;
             left = Expr::Binary(op, Box::new(left), Box::new(right));
+            self.check_height(&left)?;
         }
     }
 
@@ -342,7 +353,9 @@ impl Parser<'_> {
                 self.deeper()?;
                 let inner = self.unary()?;
                 self.depth -= 1;
-                Ok(Expr::Unary(c, Box::new(inner)))
+                let unary = Expr::Unary(c, Box::new(inner));
+                self.check_height(&unary)?;
+                Ok(unary)
             }
             Tok::Punct('(') => {
                 self.bump();
@@ -350,7 +363,10 @@ impl Parser<'_> {
                 if let Tok::Dot("s64" | "u64") = *self.peek() {
                     self.bump();
                     self.expect(')')?;
-                    return self.unary();
+                    self.deeper()?;
+                    let inner = self.unary();
+                    self.depth -= 1;
+                    return inner;
                 }
                 let inner = self.expr()?;
                 self.expect(')')?;
@@ -362,7 +378,9 @@ impl Parser<'_> {
                     self.bump();
                     let inner = self.expr()?;
                     self.expect(')')?;
-                    return Ok(Expr::Mask(v, Box::new(inner)));
+                    let mask = Expr::Mask(v, Box::new(inner));
+                    self.check_height(&mask)?;
+                    return Ok(mask);
                 }
                 Ok(Expr::Int(v, u))
             }
@@ -402,5 +420,14 @@ fn precedence(op: &str) -> u8 {
         "<<" | ">>" => 8,
         "+" | "-" => 9,
         _ => 10,
+    }
+}
+
+fn height(e: &Expr) -> u32 {
+    1 + match e {
+        Expr::Generic(a) | Expr::Mask(_, a) | Expr::Unary(_, a) => height(a),
+        Expr::Binary(_, a, b) => height(a).max(height(b)),
+        Expr::Select(c, a, b) => height(c).max(height(a)).max(height(b)),
+        _ => 0,
     }
 }
