@@ -1,6 +1,6 @@
 //! Does a kernel do the same on every executor? And is it what plain Rust says?
 //!
-//! [`verify`] runs one [`Workload`](leankv_dsl::workload::Workload) on the reference interpreter with all its checks (in order and
+//! [`verify`] runs one [`Workload`] on the reference interpreter with all its checks (in order and
 //! shuffled), on the host back end between guards, and, as PTX for each target, on the PTX machine with all its checks: with lanes of a
 //! warp in step, with lanes apart in seeded random order, and, if wanted, with approximate functions moved within their error bounds and
 //! another order of accumulation. Every buffer is compared. No GPU is needed. It works for any kernel, in any crate:
