@@ -6,6 +6,7 @@
 //! | `softmax` | reductions, several rows a program, a requirement stated to the specialisation |
 //! | `matmul` | a recorded loop with a carried accumulator, a software pipeline, `dot` on f16 |
 //! | `own_codec` | a compression variant in one file, in the stock page writer and attention kernels |
+//! | `kv_cache` | the LeanKV cache: prompts in chunks, decode steps in batches, thresholds and budgets |
 //!
 //! Each runs on the host device and checks its result: `cargo run --release -p leankv-examples --bin vector_add`.
 
