@@ -22,7 +22,7 @@ fn projected(seed: u64, first: usize, tokens: usize, heads: usize) -> Vec<f16> {
     let mut x = numbers(seed + first as u64, tokens * heads * HEAD_DIM);
     for (token, row) in x.chunks_exact_mut(heads * HEAD_DIM).enumerate() {
         // Every 50th token's key points where all queries look.
-        let liked = seed % 3 == 0 || (seed % 3 == 1 && (first + token).is_multiple_of(50));
+        let liked = seed.is_multiple_of(3) || (seed % 3 == 1 && (first + token).is_multiple_of(50));
         row.iter_mut().for_each(|x| *x += if liked { 0.8 } else { 0.0 });
     }
     x.into_iter().map(f16::from_f32).collect()
