@@ -60,6 +60,26 @@ fn decode_attention_agrees_away_from_its_declared_space() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Every head dim, with odd widths, which are planes of 4, 2 and 1 bits; at head dim 80 four groups do not fill whole bytes of the
+/// 1-bit plane.
+#[test]
+fn odd_widths_and_groups_agree_at_every_head_dim() {
+    let elsewhere = [64, 96, 128, 256].into_iter().flat_map(|dim| ["K3V5", "K3V5g4.4"].map(|f| (dim, f)));
+    let formats = ["K3V5", "K1V7", "K5V3g2.4", "K7V1g4.2", "K3V5g4.4", "K1V7g4.4", "K8V4g4.4"];
+    let all: Vec<(&str, Settings)> = elsewhere
+        .chain(formats.map(|format| (80, format)))
+        .flat_map(|(head_dim, format)| {
+            [("decode_attention", "tiering"), ("append_token", "format")].map(|(kernel, what)| {
+                let settings = [(what, format), ("head_dim", &*head_dim.to_string())];
+                (kernel, settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into())
+            })
+        })
+        .collect();
+    let wrong: Vec<String> =
+        all.par_iter().filter_map(|(kernel, settings)| wrong(recipe(kernel).unwrap(), settings)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 fn decode(tiering: &str, tokens: usize, low_tokens: usize) -> Profile {
     let settings: Settings = [("tiering", tiering), ("head_dim", "128"), ("group", "4")]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))

@@ -25,9 +25,9 @@ pub(crate) enum Tok<'a> {
     Dot(&'a str),
     /// Integer literal; `true` when it carried the unsigned suffix.
     Int(u64, bool),
-    /// `0fXXXXXXXX`.
+    /// `0f` and eight hexadecimal digits.
     F32(u32),
-    /// `0dXXXXXXXXXXXXXXXX` or a decimal floating-point literal.
+    /// `0d` and sixteen hexadecimal digits, or a decimal floating-point literal.
     F64(u64),
     Str(&'a str),
     Punct(char),

@@ -435,7 +435,7 @@ impl<'c> Build<'c> {
     }
 
     /// Declares (once) a library function of `count` operands of one type with a result of that type.
-    pub(super) fn library(&mut self, name: &str, ty: Ty, count: usize) -> V {
+    pub(super) fn math_function(&mut self, name: &str, ty: Ty, count: usize) -> V {
         let key = (name.to_owned(), vec![ty]);
         if let Some(&known) = self.intrinsics.get(&key) {
             return known;

@@ -107,8 +107,12 @@ fn code_logits(
 ) -> Tile<f32, 2> {
     let zeros = Tile::zeros([q.extents()[0], rows.count()]);
     let mut sum: Option<Tile<f32, 2>> = None;
+    let split = (!rows.groups_are_bytes()).then(|| parts(rows.codes().cast::<f16>(), groups));
     for (group, q) in parts(q, groups).into_iter().enumerate() {
-        let codes = rows.group_codes(group).cast::<f16>();
+        let codes = match &split {
+            Some(parts) => parts[group],
+            None => rows.group_codes(group).cast::<f16>(),
+        };
         let (scale, zero) = meta(group);
         let q_sum = q.cast::<f32>().reduce_sum(1).expand_dims(1);
         let product = q.dot(codes.t(), zeros) * scale.expand_dims(0);

@@ -151,7 +151,7 @@ impl Emit<'_, '_> {
 
     /// A library function, lane by lane.
     pub(in super::super) fn by_lane(&mut self, name: &str, elem: Elem, args: &[V], lanes: u32) -> V {
-        let function = self.b.library(name, self.b.elem(elem, 1), args.len());
+        let function = self.b.math_function(name, self.b.elem(elem, 1), args.len());
         if lanes == 1 {
             return self.b.call(function, args);
         }
