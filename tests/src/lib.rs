@@ -2,3 +2,6 @@
 
 pub mod conformance;
 pub mod filetest;
+
+#[cfg(test)]
+mod op_coverage;

@@ -49,23 +49,7 @@ fn main() -> std::process::ExitCode {
 }
 
 /// `out[i] = x[i] * by`, 64 elements a program, masked at `n`.
-const SCALE: &str = "\
-kernel @scale(%0 x: ptr<f32> read multiple_of 16, %1 out: ptr<f32> write, %2 n: i32, %3 by: f32) num_warps 1 {
-  %4 = program_id x : i32
-  %5 = constant 64 : i32
-  %6 = mul %4, %5 : i32
-  %7 = splat %6 : tile<64xi32>
-  %8 = iota : tile<64xi32>
-  %9 = add %7, %8 : tile<64xi32>
-  %10 = splat %2 : tile<64xi32>
-  %11 = cmp lt %9, %10 : tile<64xi1>
-  %12 = load %0[%9] mask %11 : tile<64xf32>
-  %13 = splat %3 : tile<64xf32>
-  %14 = mul %12, %13 : tile<64xf32>
-  store %1[%9], %14 mask %11
-  return
-}
-";
+const SCALE: &str = include_str!("../../../leankv-runtime/tests/scale.tile");
 
 /// `out[program] = max(x[program, ..])` over rows of 512.
 const ROW_MAX: &str = "\

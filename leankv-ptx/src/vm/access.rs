@@ -204,6 +204,14 @@ impl Ctx<'_> {
         }
     }
 
+    /// Faults with the first lane whose address is not a multiple of `align`.
+    pub(crate) fn aligned(&self, access: &'static str, m: u32, a: &L64, align: u32, at: At) -> Exec<()> {
+        match lanes(m).find(|&l| a[l] & u64::from(align - 1) != 0) {
+            Some(l) => Err(self.fault(FaultKind::Misaligned { access, address: a[l], align }, at, l as u32)),
+            None => Ok(()),
+        }
+    }
+
     #[cold]
     pub(crate) fn oob(
         &self,

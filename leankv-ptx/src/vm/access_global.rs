@@ -49,15 +49,7 @@ impl Ctx<'_> {
             bad = m;
         }
         if low & u64::from(align - 1) != 0 {
-            for l in lanes(m) {
-                if a[l] & u64::from(align - 1) != 0 {
-                    return Err(self.fault(
-                        FaultKind::Misaligned { access, address: a[l], align },
-                        at,
-                        l as u32,
-                    ));
-                }
-            }
+            self.aligned(access, m, a, align, at)?;
         }
         if al.freed && bad != m {
             let l = (m & !bad).trailing_zeros() as usize;

@@ -7,7 +7,6 @@ use super::regs::{L32, L64, SINK};
 use super::shared::{Actor, Trouble};
 use super::warp::Warp;
 use crate::decode::op::{Mem, Reg};
-use crate::error::FaultKind;
 use crate::finding::{FindingKind, Severity};
 
 impl Ctx<'_> {
@@ -37,15 +36,7 @@ impl Ctx<'_> {
         }
         let align = bytes.next_power_of_two();
         if low & u64::from(align - 1) != 0 {
-            for l in lanes(m) {
-                if a[l] & u64::from(align - 1) != 0 {
-                    return Err(self.fault(
-                        FaultKind::Misaligned { access, address: a[l], align },
-                        at,
-                        l as u32,
-                    ));
-                }
-            }
+            self.aligned(access, m, a, align, at)?;
         }
         let out = a.map(|v| v as u32);
         let ranges = &self.launch.shared_ranges;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Case, Executor, Failure, cases, check_case, executors::Interp, random};
+use crate::op_coverage;
 
 /// Changes one bit of the last buffer of what the interpreter gives.
 struct Liar;
@@ -94,77 +95,13 @@ fn names_of_cases_and_groups_are_unique() {
 /// Every op of the IR stands in some case, so a new op without a case fails here.
 #[test]
 fn every_op_is_in_the_suite() {
-    use leankv_dsl::ir::{AtomicOp, BinaryOp, CmpOp, Combine, CombineKind, Op, UnaryOp};
     let mut seen = BTreeSet::new();
     for group in cases::all() {
         for case in (group.cases)() {
-            for inst in case.func.walk() {
-                let op = &case.func.inst(inst).op;
-                seen.insert(match op {
-                    Op::Cmp(cmp) => format!("cmp {cmp}"),
-                    Op::Reduce { combine: Combine::Kind(kind), .. } => format!("reduce {kind}"),
-                    Op::Scan { combine: Combine::Kind(kind), .. } => format!("scan {kind}"),
-                    Op::AtomicRmw { op, .. } => format!("atomic_rmw {op}"),
-                    other => other.name().to_owned(),
-                });
-            }
+            op_coverage::meet(&case.func, &mut seen);
         }
     }
-    let mut wanted: Vec<String> = Vec::new();
-    wanted.extend(UnaryOp::ALL.iter().map(|op| op.name().to_owned()));
-    wanted.extend(BinaryOp::ALL.iter().map(|op| op.name().to_owned()));
-    wanted.extend(CmpOp::ALL.iter().map(|op| format!("cmp {op}")));
-    wanted
-        .extend(CombineKind::ALL.iter().flat_map(|kind| [format!("reduce {kind}"), format!("scan {kind}")]));
-    wanted.extend(AtomicOp::ALL.iter().map(|op| format!("atomic_rmw {op}")));
-    for name in [
-        "program_id",
-        "num_programs",
-        "constant",
-        "iota",
-        "splat",
-        "fma",
-        "select",
-        "cast",
-        "bitcast",
-        "reshape",
-        "transpose",
-        "expand_dims",
-        "broadcast",
-        "join",
-        "split",
-        "reduce",
-        "scan",
-        "dot",
-        "gather",
-        "ptr_cast",
-        "ptr_add",
-        "load",
-        "store",
-        "atomic_cas",
-        "pack",
-        "unpack",
-        "quantize",
-        "dequantize",
-        "assert",
-        "print",
-        "inline_ptx",
-        "for",
-        "while",
-        "if",
-        "yield",
-        "return",
-        "convert_layout",
-        "local_alloc",
-        "async_copy",
-        "async_commit",
-        "async_wait",
-        "local_load",
-        "local_store",
-        "barrier",
-    ] {
-        wanted.push(name.to_owned());
-    }
-    let missing: Vec<&String> = wanted.iter().filter(|name| !seen.contains(*name)).collect();
+    let wanted = op_coverage::wanted();
+    let missing: Vec<_> = wanted.difference(&seen).collect();
     assert!(missing.is_empty(), "ops without a case: {missing:?}");
 }

@@ -4,57 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use leankv_dsl::diag::{CODES, INTERNAL_WORDS};
-use leankv_dsl::ir::{self, AtomicOp, BinaryOp, CmpOp, Combine, CombineKind, Op, UnaryOp};
+use leankv_dsl::ir;
 
-/// The ops without variants of their own.
-const OTHERS: &[&str] = &[
-    "program_id",
-    "num_programs",
-    "constant",
-    "iota",
-    "splat",
-    "fma",
-    "cmp",
-    "select",
-    "cast",
-    "bitcast",
-    "reshape",
-    "transpose",
-    "expand_dims",
-    "broadcast",
-    "join",
-    "split",
-    "reduce",
-    "scan",
-    "dot",
-    "gather",
-    "ptr_cast",
-    "ptr_add",
-    "load",
-    "store",
-    "atomic_rmw",
-    "atomic_cas",
-    "pack",
-    "unpack",
-    "quantize",
-    "dequantize",
-    "assert",
-    "print",
-    "inline_ptx",
-    "for",
-    "while",
-    "if",
-    "yield",
-    "return",
-    "convert_layout",
-    "local_alloc",
-    "async_copy",
-    "async_commit",
-    "async_wait",
-    "local_load",
-    "local_store",
-    "barrier",
-];
+use crate::op_coverage;
 
 fn texts(folder: &str) -> Vec<String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("filetests").join(folder);
@@ -64,40 +16,11 @@ fn texts(folder: &str) -> Vec<String> {
 
 #[test]
 fn every_op_and_every_variant_of_it_runs_in_a_file() {
-    let mut wanted: BTreeSet<String> = OTHERS.iter().map(|&name| name.to_owned()).collect();
-    wanted.extend(UnaryOp::ALL.iter().map(|op| op.to_string()));
-    wanted.extend(BinaryOp::ALL.iter().map(|op| op.to_string()));
-    wanted.extend(CmpOp::ALL.iter().map(|op| format!("cmp {op}")));
-    wanted
-        .extend(CombineKind::ALL.iter().flat_map(|kind| [format!("reduce {kind}"), format!("scan {kind}")]));
-    wanted.extend(AtomicOp::ALL.iter().map(|op| format!("atomic_rmw {op}")));
-    wanted.extend(["reduce by region", "scan by region", "scan reverse"].map(str::to_owned));
-
+    let wanted = op_coverage::wanted();
     let mut found = BTreeSet::new();
     for text in texts("run") {
         for func in ir::parse_all("run", &text).unwrap() {
-            for inst in func.walk() {
-                let op = &func.inst(inst).op;
-                found.insert(op.name().to_owned());
-                match op {
-                    Op::Cmp(cmp) => {
-                        found.insert(format!("cmp {cmp}"));
-                    }
-                    Op::AtomicRmw { op, .. } => {
-                        found.insert(format!("atomic_rmw {op}"));
-                    }
-                    Op::Reduce { combine, .. } | Op::Scan { combine, .. } => {
-                        found.insert(match combine {
-                            Combine::Kind(kind) => format!("{} {kind}", op.name()),
-                            Combine::Region => format!("{} by region", op.name()),
-                        });
-                        if let Op::Scan { reverse: true, .. } = op {
-                            found.insert("scan reverse".to_owned());
-                        }
-                    }
-                    _ => {}
-                }
-            }
+            op_coverage::meet(&func, &mut found);
         }
     }
     let missing: Vec<_> = wanted.difference(&found).collect();
