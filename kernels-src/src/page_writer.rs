@@ -44,7 +44,8 @@ impl WriterSpec {
 /// * Shapes: `keys`, `values` are `[tokens, kv_heads, head_dim]`, keys after RoPE; `significance` is `[kv_heads, tokens]`; `positions` is
 ///   `[tokens]`; `pages` is `[kv_heads, pages_per_head]` page numbers; `arena` is `[pages, page_bytes]` bytes, aligned to 128.
 /// * Grid: `[blocks, kv_heads]` with `blocks = ceil(tokens / tokens_per_page) * ceil(tokens_per_page / block)`.
-/// * Values: slots after the last token keep their bytes.
+/// * Values: slots after the last token keep their bytes. NaN and infinities as [`quant`](leankv_dsl::format::quant) says: what is stored decodes
+///   to numbers, so nothing downstream meets them.
 /// * Errors: a page that cannot hold one token is refused at specialisation.
 #[kernel]
 pub fn write_prompt<C: Codecs, E: Float>(

@@ -31,7 +31,8 @@ pub struct PrefillSpec {
 ///   `[queries, query_heads, head_dim]`, `lse` is `[queries, query_heads]`. Query `i` sits at position `tokens - queries + i` and attends to
 ///   every token up to it.
 /// * Grid: `[ceil(queries / block_q), query_heads]`.
-/// * Values: logits and sums are f32; weights are rounded to f16 before they meet values.
+/// * Values: logits and sums are f32; weights are rounded to f16 before they meet values. NaN in a key gives NaN to the queries that attend
+///   to it; NaN or infinity in a value gives NaN to that element of these queries, and of earlier ones that share a tile with the token.
 /// * Errors: more queries than tokens is refused when the kernel runs.
 /// * Source: flash attention; LeanKV, prompt phase.
 #[kernel]

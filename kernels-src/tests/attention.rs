@@ -183,3 +183,51 @@ fn prefill_matches_the_reference_with_its_significance() {
         close("group maxima", &sums.read::<f32>("group_max_sums"), &expected.group_max_sums, 1e-4);
     }
 }
+
+/// What NaN in keys and values does: it reaches the queries that attend to it, and no query of an earlier tile or another KV head.
+#[test]
+fn prefill_keeps_what_is_no_number_where_it_was_seen() {
+    let (tokens, query_heads, kv_heads, at) = (70, 4, 2, 60);
+    let (q, _) = halves(&random(31, tokens * query_heads * D));
+    let (mut k, _) = halves(&random(32, tokens * kv_heads * D));
+    let (mut v, _) = halves(&random(33, tokens * kv_heads * D));
+    let settings =
+        [("head_dim", "64"), ("group", "2"), ("block_q", "16"), ("block_kv", "32"), ("stages", "1")];
+    let attend = |k: &[half::f16], v: &[half::f16]| {
+        let mut run = Run::new(find("prefill_attention").unwrap(), &settings);
+        run.view("q", &q, &[tokens, query_heads, D]).view("k", k, &[tokens, kv_heads, D]);
+        run.view("v", v, &[tokens, kv_heads, D]).scalar("scale", 0.125f32);
+        run.view("out", &vec![0f32; q.len()], &[tokens, query_heads, D]);
+        run.view("lse", &vec![0f32; tokens * query_heads], &[tokens, query_heads]);
+        run.launch([tokens.div_ceil(16), query_heads, 1]);
+        run.read::<f32>("out")
+    };
+    let clean = attend(&k, &v);
+    // Element 0 of KV head 0's key, then of its value.
+    let row = |query: usize, head: usize| (query * query_heads + head) * D;
+    let keep = k[at * kv_heads * D];
+    k[at * kv_heads * D] = half::f16::NAN;
+    let of_key = attend(&k, &v);
+    k[at * kv_heads * D] = keep;
+    v[at * kv_heads * D] = half::f16::NAN;
+    let of_value = attend(&k, &v);
+    for query in 0..tokens {
+        for head in 0..query_heads {
+            let row = row(query, head)..row(query, head) + D;
+            let mine = head < query_heads / kv_heads;
+            let what = format!("query {query}, head {head}");
+            // A masked logit is replaced, so a key reaches nobody who may not see it.
+            if mine && query >= at {
+                assert!(of_key[row.clone()].iter().all(|x| x.is_nan()), "{what}");
+                assert!(of_value[row.start].is_nan(), "{what}");
+            } else {
+                assert_eq!(of_key[row.clone()], clean[row.clone()], "{what}");
+            }
+            // A masked value weighs nothing, but nothing times NaN is NaN within a tile.
+            if !mine || query < 32 {
+                assert_eq!(of_value[row.clone()], clean[row.clone()], "{what}");
+            }
+            assert_eq!(of_value[row.start + 1..row.end], clean[row.start + 1..row.end], "{what}");
+        }
+    }
+}

@@ -18,6 +18,19 @@ struct Input<E> {
 const HALVES: Input<half::f16> = Input { ending: "", of: halves };
 const SINGLES: Input<f32> = Input { ending: "_f32", of: |x| (x.to_vec(), x.to_vec()) };
 
+/// Halves among which stand NaNs and infinities of both signs, one vector of nothing but NaN included.
+const SPECIALS: Input<half::f16> = Input { ending: "", of: |x| halves(&spoiled(x)) };
+
+fn spoiled(x: &[f32]) -> Vec<f32> {
+    let special = |i: usize, x: f32| match i {
+        _ if i < 128 || i % 17 == 3 => f32::NAN,
+        _ if i % 23 == 5 => f32::INFINITY,
+        _ if i % 29 == 7 => f32::NEG_INFINITY,
+        _ => x,
+    };
+    x.iter().enumerate().map(|(i, &x)| special(i, x)).collect()
+}
+
 impl<E> Input<E> {
     fn kernel(&self, name: &str) -> &'static dyn KernelDef {
         find(&format!("{name}{}", self.ending)).expect("the kernel is shipped")
@@ -81,5 +94,12 @@ fn prompts_and_appended_tokens_in_every_kind_of_format() {
 fn prompts_and_appended_tokens_of_single_precision() {
     for (format, head_dim) in [("fp16", 64), ("K8V4", 128), ("K4V2g2.4", 64), ("K3V5", 80)] {
         check(&SINGLES, format, head_dim, 40);
+    }
+}
+
+#[test]
+fn not_numbers_and_infinities_are_stored_as_the_formats_say() {
+    for (format, head_dim) in [("fp16", 64), ("K8V4", 64), ("K4V2g2.4", 64), ("K3V5", 80), ("K8sV2", 96)] {
+        check(&SPECIALS, format, head_dim, 7);
     }
 }
