@@ -11,7 +11,7 @@ use leankv_dsl::format::Tiering;
 use leankv_dsl::lang::attention::{Codecs, LayeredKv, Tier, Tiers, Work};
 use leankv_dsl::lang::*;
 
-use crate::policy::Counting;
+use crate::policy::{Judged, Progress, Rule};
 
 /// The thresholds that a budget can choose from: 0, then four an octave from 2^-12 to 2^19, at 1, 5/4, 3/2 and 7/4 of a power of two.
 ///
@@ -128,22 +128,18 @@ pub fn tally_tokens<C: Codecs>(
     let kv = kv.layer(layer);
     let at = Work { head, slot: kv.slot(request), split: lit(0), splits: 1 };
     let (tokens, prompt) = (tokens.get([request]), prompts.get([request]));
-    let counting = Counting::new(spec.chunk, spec.window_q);
-    let queries = counting.before_tile(tokens, prompt);
+    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
+    let now = Progress { prompt, tokens, asked: tokens };
     let rungs = iota(Ladder::RUNGS).expand_dims(1);
     let mut counts = vec![Tile::<i32, 1>::zeros([Ladder::RUNGS]); 2];
     for tier in tiers.iter() {
         let frozen = kv.frozen(at, tier.is_low());
         let mut count = Tile::<i32, 1>::zeros([Ladder::RUNGS]);
         for block in kv.blocks(at, tier, 1) {
-            let positions = block.positions();
-            let counted = queries - counting.before_tile(positions, prompt.splat([spec.block]));
             let index = block.first_token() + iota(spec.block);
-            let old = positions.lt(tokens - spec.window) & positions.ge(spec.sinks);
-            let asked = old & index.ge(frozen) & counted.gt(0);
-            let sig = block.significance() / counted.max(1).cast::<f32>();
+            let Judged { sig, open } = rule.judge(now, block.significance(), block.positions());
             let rung = Ladder::rung_tile(sig * tokens.cast::<f32>());
-            let rung: Tile<i32, 1> = asked.select(rung, Ladder::RUNGS as i32 - 1);
+            let rung: Tile<i32, 1> = (open & index.ge(frozen)).select(rung, Ladder::RUNGS as i32 - 1);
             let rung: Tile<i32, 1> = block.valid().select(rung, -1);
             let reached = rung.expand_dims(0).ge(rungs);
             count += reached.cast::<i32>().reduce_sum(1);

@@ -2,49 +2,15 @@
 
 use leankv_dsl::lang::*;
 
-use crate::policy::{Counting, HIGH, HeadFacts, LOW, Policies, Policy, PolicySpec};
+use crate::policy::{HIGH, HeadFacts, Judged, LOW, Policies, Policy, PolicySpec, Progress, Rule};
 
-/// What decides a token's tier besides its significance.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
-    /// Tokens of the recent window.
-    pub(super) window: i32,
-    /// Attention sinks.
-    pub(super) sinks: i32,
-    /// Which queries count.
-    pub(super) counting: Counting,
-}
-
-/// How far the sequence is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
-    /// Tokens of the prompt.
-    pub(super) prompt: Scalar<i32>,
-    /// Tokens so far.
-    pub(super) tokens: Scalar<i32>,
-}
-
-impl Rule {
-    /// Tiers of tokens with this significance summed so far, at these positions.
-    #[track_caller]
-    pub(super) fn tiers(
-        &self,
-        policy: &dyn Policy,
-        head: &HeadFacts,
-        now: Progress,
-        mass: Tile<f32, 1>,
-        positions: Tile<i32, 1>,
-    ) -> Tile<i32, 1> {
-        let prompt = now.prompt.splat(positions.extents());
-        let queries = self.counting.before_tile(now.tokens, now.prompt);
-        let counted = queries - self.counting.before_tile(positions, prompt);
-        let sig = mass / counted.max(1).cast::<f32>();
-        let tier = policy.prompt_tier(sig, head);
-        // Whoever names a tier that does not exist gets the one that does.
-        let tier = if head.has_low { tier } else { tier.eq(LOW).select(HIGH, tier) };
-        let fixed = positions.ge(now.tokens - self.window) | positions.lt(self.sinks) | counted.le(0);
-        fixed.select(HIGH, tier)
-    }
+/// Tiers of judged tokens: the policy's where it is asked, high elsewhere.
+#[track_caller]
+pub(super) fn tiers_of(policy: &dyn Policy, head: &HeadFacts, tokens: Judged) -> Tile<i32, 1> {
+    let tier = policy.prompt_tier(tokens.sig, head);
+    // Whoever names a tier that does not exist gets the one that does.
+    let tier = if head.has_low { tier } else { tier.eq(LOW).select(HIGH, tier) };
+    tokens.open.select(tier, HIGH)
 }
 
 /// Specialisation of [`classify_chunk`](fn@classify_chunk).
@@ -97,13 +63,12 @@ pub fn classify_chunk<P: Policies>(
     policies: P,
 ) {
     let policy = policies.policy(&spec.policy);
-    let rule =
-        Rule { window: spec.window, sinks: spec.sinks, counting: Counting::new(spec.chunk, spec.window_q) };
+    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
     let head = program_id(0);
     let slot = slots.get([lit(0)]);
     let row = slot.max(0);
     let n = mass.extent(1).cast::<i32>();
-    let now = Progress { prompt, tokens: before + n };
+    let now = Progress { prompt, tokens: before + n, asked: before + n };
     let threshold = |column: i32| thresholds.get([row, head, lit(column)]);
     let facts =
         HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens: now.tokens, has_low: spec.two_tiers };
@@ -111,7 +76,7 @@ pub fn classify_chunk<P: Policies>(
     for tile in range(0, n.cdiv(spec.block as i32)) {
         let numbers = tile * spec.block as i32 + iota(spec.block);
         let mass = mass.tile((head, tile), [1, spec.block]).load().squeeze(0);
-        let tiers = rule.tiers(&*policy, &facts, now, mass, before + numbers);
+        let tiers = tiers_of(&*policy, &facts, rule.judge(now, mass, before + numbers));
         let exist = numbers.lt(n) & slot.ge(0);
         let to_high = (exist & tiers.eq(HIGH)).cast::<i32>();
         let to_low = (exist & tiers.eq(LOW)).cast::<i32>();

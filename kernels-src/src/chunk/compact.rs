@@ -4,9 +4,9 @@ use leankv_dsl::format::Tiering;
 use leankv_dsl::lang::attention::{Codecs, LayeredKvMut, Spread, Tiers, TokenList, Tokens};
 use leankv_dsl::lang::*;
 
-use super::classify::{Progress, Rule};
+use super::classify::tiers_of;
 use super::few_tierings;
-use crate::policy::{Counting, HIGH, HeadFacts, LOW, PRUNED, Policies, PolicySpec};
+use crate::policy::{HIGH, HeadFacts, LOW, PRUNED, Policies, PolicySpec, Progress, Rule};
 
 /// Specialisation of [`recompact`](fn@recompact).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
@@ -102,13 +102,12 @@ pub fn recompact<C: Codecs, P: Policies>(
     let tiers = Tiers::new(&codecs, &spec.tiering, spec.head_dim, spec.page_bytes, spec.block);
     let Some(tiers) = tiers else { return };
     let policy = policies.policy(&spec.policy);
-    let rule =
-        Rule { window: spec.window, sinks: spec.sinks, counting: Counting::new(spec.chunk, spec.window_q) };
+    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
     let (head, layer, block) = (program_id(0), program_id(1), spec.block as i32);
     let kv = kv.layer(layer);
     let slot = kv.slot(lit(0));
     if slot.ge(0) {
-        let now = Progress { prompt, tokens };
+        let now = Progress { prompt, tokens, asked: tokens };
         let threshold = |column: i32| thresholds.get([slot, layer, head, lit(column)]);
         let has_low = tiers.low().is_some();
         let facts = HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens, has_low };
@@ -120,7 +119,7 @@ pub fn recompact<C: Codecs, P: Policies>(
             low = kv.frozen(slot, head, true);
             for first in range(low, len).step(block) {
                 let looked = Looked::new(&list, first, len, spec.block, head);
-                let tier = rule.tiers(&*policy, &facts, now, looked.mass, looked.tokens.positions);
+                let tier = tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions));
                 let stays = looked.from.valid() & tier.ne(PRUNED);
                 let to = low + stays.cast::<i32>().cumsum(0) - 1;
                 let moves = stays & to.ne(looked.numbers);
@@ -138,7 +137,7 @@ pub fn recompact<C: Codecs, P: Policies>(
         let mut high = kv.frozen(slot, head, false);
         for first in range(high, len).step(block) {
             let looked = Looked::new(&list, first, len, spec.block, head);
-            let tier = rule.tiers(&*policy, &facts, now, looked.mass, looked.tokens.positions);
+            let tier = tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions));
             let mut stays = looked.from.valid() & tier.eq(HIGH);
             if let Some(tier_low) = tiers.low() {
                 let down = looked.from.valid() & tier.eq(LOW);

@@ -4,7 +4,7 @@ use leankv_dsl::format::{KvFormat, Tiering};
 use leankv_dsl::lang::attention::{Codecs, LayeredKv, PagedKv, Tier, Tiers, Work};
 use leankv_dsl::lang::*;
 
-use crate::policy::{Candidate, Counting, HeadFacts, Policies, PolicySpec, StepFacts};
+use crate::policy::{Candidate, HeadFacts, Judged, Policies, PolicySpec, Progress, Rule, StepFacts};
 
 /// Specialisation of [`plan_step`](fn@plan_step).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
@@ -108,31 +108,27 @@ impl Leaving {
     }
 }
 
-/// The request's place in its sequence.
-#[derive(Clone, Copy, Debug)]
-struct Now {
-    position: Scalar<i32>,
-    prompt: Scalar<i32>,
-}
-
 /// The least significant token of a tier's list, and the one that leaves the window, among those that may change.
 #[device]
-fn search(spec: &PlanSpec, kv: PagedKv, at: Work, tier: &Tier, now: Now, leaves: bool) -> (Found, Found) {
+fn search(
+    spec: &PlanSpec,
+    kv: PagedKv,
+    at: Work,
+    tier: &Tier,
+    now: Progress,
+    leaves: bool,
+) -> (Found, Found) {
     let lanes = spec.block;
-    let counting = Counting::new(spec.chunk, spec.window_q);
-    let queries = counting.before_tile(now.position, now.prompt);
-    let prompt = now.prompt.splat([lanes]);
-    let last = now.position - spec.window;
+    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
+    let last = now.asked - spec.window;
     let frozen = kv.frozen(at, tier.is_low());
     let mut least = Least::new(lanes);
     let mut leaving = Leaving { sig: Tile::full([lanes], f32::NEG_INFINITY), index: Tile::full([lanes], -1) };
     for block in kv.blocks(at, tier, 1) {
         let positions = block.positions();
         let index = block.first_token() + iota(lanes);
-        let counted = queries - counting.before_tile(positions, prompt);
-        let own = block.valid() & index.ge(frozen) & counted.gt(0);
-        let may = own & positions.le(last) & positions.ge(spec.sinks);
-        let sig = block.significance() / counted.max(1).cast::<f32>();
+        let Judged { sig, open } = rule.judge(now, block.significance(), positions);
+        let may = block.valid() & index.ge(frozen) & open;
         let less = sig.lt(least.sig) | (sig.eq(least.sig) & positions.lt(least.position));
         least.sig = (may & less).select(sig, least.sig);
         least.position = (may & less).select(positions, least.position);
@@ -179,7 +175,9 @@ pub fn plan_step<C: Codecs, P: Policies>(
     let kv = kv.layer(layer);
     let slot = kv.slot(request);
     let at = Work { head, slot, split: lit(0), splits: 1 };
-    let now = Now { position: positions.get([request]), prompt: prompts.get([request]) };
+    let position = positions.get([request]);
+    // The new token's own query is still to come.
+    let now = Progress { prompt: prompts.get([request]), tokens: position + 1, asked: position };
 
     let (mut least_high, mut leaving) = (Found::none(), Found::none());
     if needs.least_high || needs.leaving {
@@ -195,7 +193,7 @@ pub fn plan_step<C: Codecs, P: Policies>(
         head: HeadFacts {
             a_high: threshold(0),
             a_low: threshold(1),
-            tokens: now.position + 1,
+            tokens: now.tokens,
             has_low: tiers.low().is_some(),
         },
         len_high,

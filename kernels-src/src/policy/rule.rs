@@ -1,0 +1,51 @@
+//! Which cached tokens a policy is asked about, and with what significance.
+
+use leankv_dsl::lang::*;
+
+use super::Counting;
+
+/// What stands above every policy: the recent window and attention sinks are always high, and a token is judged by the queries that
+/// count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    window: i32,
+    sinks: i32,
+    counting: Counting,
+}
+
+/// How far a sequence is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    /// Tokens of the prompt.
+    pub(crate) prompt: Scalar<i32>,
+    /// Tokens of the sequence: the recent window ends here.
+    pub(crate) tokens: Scalar<i32>,
+    /// Positions below this one have asked their queries: `tokens`, or one less while the last token's query is still to come.
+    pub(crate) asked: Scalar<i32>,
+}
+
+/// Tokens, judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judged {
+    /// Their significance: mean share of attention over the queries that counted.
+    pub(crate) sig: Tile<f32, 1>,
+    /// Whether the policy decides about them; the others stay as they are.
+    pub(crate) open: Tile<bool, 1>,
+}
+
+impl Rule {
+    /// A window of `window` tokens, `sinks` sinks, and queries counted as [`Counting::new`] says.
+    pub(crate) fn new(window: i32, sinks: i32, chunk: usize, window_q: usize) -> Self {
+        Self { window, sinks, counting: Counting::new(chunk, window_q) }
+    }
+
+    /// Judges tokens of this accumulated significance at these positions.
+    #[track_caller]
+    pub(crate) fn judge(&self, now: Progress, mass: Tile<f32, 1>, positions: Tile<i32, 1>) -> Judged {
+        let prompt = now.prompt.splat(positions.extents());
+        let queries = self.counting.before_tile(now.asked, now.prompt);
+        let counted = queries - self.counting.before_tile(positions, prompt);
+        let old = positions.lt(now.tokens - self.window) & positions.ge(self.sinks);
+        Judged { sig: mass / counted.max(1).cast::<f32>(), open: old & counted.gt(0) }
+    }
+}
