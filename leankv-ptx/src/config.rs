@@ -68,7 +68,8 @@ pub struct Config {
     pub checks: Checks,
     /// Scheduling of diverged lanes.
     pub divergence: Divergence,
-    /// Fixes the order of blocks and warps, and of lanes in [`Divergence::Independent`]. 0 is program order.
+    /// Fixes the order of blocks and warps, and of lanes in [`Divergence::Independent`]. 0 is program order. The blocks of
+    /// a grid of more than 2^24 run in program order whatever the seed is.
     pub seed: u64,
     /// Worker threads; 1 is deterministic, 0 means one per core.
     pub threads: usize,

@@ -131,11 +131,14 @@ pub struct Fault {
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}\n  at {}", self.kind, self.site)?;
-        if !self.findings.is_empty() {
+        if !self.findings.is_empty() || self.findings_dropped > 0 {
             write!(f, "\nfound before it:")?;
         }
         for finding in &self.findings {
             write!(f, "\n{finding}")?;
+        }
+        if self.findings_dropped > 0 {
+            write!(f, "\n{} further findings", self.findings_dropped)?;
         }
         Ok(())
     }

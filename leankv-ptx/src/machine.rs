@@ -502,11 +502,6 @@ impl Machine {
             )));
         }
         let reach = reachable(program, entry);
-        let uses_dynamic =
-            layout.ranges.iter().any(|r| program.shared.iter().any(|v| v.dynamic && v.name == r.2));
-        if shape.dynamic_shared_bytes > 0 && !uses_dynamic && program.shared.iter().any(|v| v.dynamic) {
-            // Harmless: the kernel does not touch its dynamic array.
-        }
         self.launches += 1;
         let globals = self.loaded.get(&module.id).cloned().unwrap_or_default();
         let templates = program

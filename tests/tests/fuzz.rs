@@ -10,8 +10,19 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// The targets.
-const ENTRIES: [fn(&[u8]); 3] = [entries::ptx_parser, entries::ptx_loader, entries::tile_ir];
+/// The targets for PTX.
+fn ptx(text: &[u8]) {
+    entries::ptx_parser(text);
+    entries::ptx_loader(text);
+}
+
+/// All targets.
+fn all(text: &[u8]) {
+    ptx(text);
+    entries::tile_ir(text);
+}
+
+const HEAD: &str = ".version 8.0\n.target sm_80\n.address_size 64\n";
 
 /// PTX by hand, of Triton and of NVRTC.
 const PTX: [&str; 4] = [
@@ -19,6 +30,13 @@ const PTX: [&str; 4] = [
     include_str!("../../leankv-ptx/tests/foreign/triton_histogram.ptx"),
     include_str!("../../leankv-ptx/tests/foreign/triton_softmax.ptx"),
     include_str!("../../leankv-ptx/tests/foreign/nvrtc_kernels.ptx"),
+];
+
+/// What PTX is made of.
+const TOKENS: [&str; 40] = [
+    "add", ".u32", "%r1", ",", ";", "{", "}", "[", "]", "(", ")", "@", "%p1", "!", "mov", ".b32", "0x7f", "-", "+",
+    "L:", "bra", "L", "ret", ".reg", ".shared", ".align", "4", ".b8", "s", "[8]", "ld", ".global", "st", "call", "|",
+    "_", "<", ">", "1.5", "\"x\"",
 ];
 
 const TILE: [&str; 3] = [
@@ -65,18 +83,27 @@ fn damage(text: &str, edits: &[(u8, Index, Index, u8)]) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        ENTRIES.iter().for_each(|entry| entry(&bytes));
+    fn arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        all(&bytes);
     }
 
     #[test]
-    fn damaged_ptx(which in 0usize..4, edits in prop::collection::vec(any::<(u8, Index, Index, u8)>(), 1..5)) {
-        let text = damage(PTX[which], &edits);
-        entries::ptx_parser(&text);
-        entries::ptx_loader(&text);
+    fn arbitrary_bytes_behind_a_valid_start(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        ptx(&[format!("{HEAD}.entry k() {{\n.reg .b32 %r<9>;\n").as_bytes(), &bytes].concat());
+    }
+
+    #[test]
+    fn arbitrary_token_soup(tokens in prop::collection::vec(prop::sample::select(&TOKENS), 0..60)) {
+        let body = tokens.join(" ");
+        ptx(format!("{HEAD}.entry k() {{\n.reg .b32 %r<9>;\n.reg .pred %p<3>;\n{body}\n}}").as_bytes());
+    }
+
+    #[test]
+    fn damaged_ptx(which in 0usize..4, edits in prop::collection::vec(any::<(u8, Index, Index, u8)>(), 1..6)) {
+        ptx(&damage(PTX[which], &edits));
     }
 
     #[test]
@@ -89,8 +116,11 @@ proptest! {
 fn the_undamaged_texts_load() {
     for text in PTX {
         let module = leankv_ptx::Module::parse(text);
-        assert!(module.is_ok(), "{:?}", module.err());
-        entries::ptx_loader(text.as_bytes());
+        let kernels = module.unwrap_or_else(|e| panic!("{e}")).kernels().len();
+        entries::ptx_parser(text.as_bytes());
+        // Each kernel, with lanes in step and apart.
+        let executed = entries::ptx_loader(text.as_bytes());
+        assert!(kernels > 0 && executed >= 2 * kernels, "{executed} launches of {kernels} kernels executed");
     }
     for text in TILE {
         assert!(leankv_dsl::ir::parse_all("t", text).is_ok_and(|k| !k.is_empty()), "{text}");
@@ -101,14 +131,13 @@ fn the_undamaged_texts_load() {
 /// Deep nesting, large numbers, large variables, endless lists: answered at once.
 #[test]
 fn hostile_texts() {
-    let head = ".version 8.0\n.target sm_80\n.address_size 64\n";
     let kernel = |body: &str| {
         format!(
-            "{head}.entry k() {{\n.reg .b32 %r<9>;\n.reg .b64 %rd<9>;\n.reg .pred %p<3>;\n{body}\nret;\n}}"
+            "{HEAD}.entry k() {{\n.reg .b32 %r<9>;\n.reg .b64 %rd<9>;\n.reg .pred %p<3>;\n{body}\nret;\n}}"
         )
     };
     let deep = |open: &str, n: usize| open.repeat(n);
-    let ptx = [
+    let texts = [
         kernel(&deep("{ ", 100_000)),
         kernel(&format!("mov.u32 %r1, {}1;", deep("(", 100_000))),
         kernel(&format!("mov.u32 %r1, {}1;", deep("- ", 100_000))),
@@ -119,9 +148,9 @@ fn hostile_texts() {
         kernel(&format!("mov.u32 %r1, {}1{};", deep("1 + (1 | ", 20), deep(")", 20))),
         kernel(&format!("@{}%p1 ret;", deep("!", 100_000))),
         kernel(&format!("mov.b32 %r1, {};", deep("{", 100_000))),
-        format!("{head}.global .b32 a[2] = {};", deep("{", 100_000)),
-        format!("{head}.section .x {}", deep("{", 100_000)),
-        format!("{head}{}", deep("/*", 100_000)),
+        format!("{HEAD}.global .b32 a[2] = {};", deep("{", 100_000)),
+        format!("{HEAD}.section .x {}", deep("{", 100_000)),
+        format!("{HEAD}{}", deep("/*", 100_000)),
         kernel("mov.u32 %r1, 99999999999999999999999999999999;"),
         kernel("mov.u32 %r1, 0xffffffffffffffffffffffffffff;"),
         kernel("ld.shared.u32 %r1, [%r2+9223372036854775807];"),
@@ -139,19 +168,19 @@ fn hostile_texts() {
         kernel(".shared .align 2147483648 .b8 s[4];\nst.shared.u32 [s], 1;"),
         kernel(".shared .align 0 .b8 s[4];\nst.shared.u8 [s], %r1;"),
         kernel(".local .align 4 .b8 s[1099511627776];"),
-        format!("{head}.global .b8 g[1099511627776];\n.entry k() {{ ret; }}"),
-        format!("{head}.global .b8 g[4294967295][4294967295];\n.entry k() {{ ret; }}"),
-        format!("{head}.global .b8 g[2][4294967295] = {{{{1}}, {{1}}}};\n.entry k() {{ ret; }}"),
+        format!("{HEAD}.global .b8 g[1099511627776];\n.entry k() {{ ret; }}"),
+        format!("{HEAD}.global .b8 g[4294967295][4294967295];\n.entry k() {{ ret; }}"),
+        format!("{HEAD}.global .b8 g[2][4294967295] = {{{{1}}, {{1}}}};\n.entry k() {{ ret; }}"),
         format!(
-            "{head}.global .b8 g[0][4294967295][4294967295][4294967295] = {{{{{{1}}}}}};\n.entry k() {{ ret; }}"
+            "{HEAD}.global .b8 g[0][4294967295][4294967295][4294967295] = {{{{{{1}}}}}};\n.entry k() {{ ret; }}"
         ),
-        format!("{head}.entry k(.param .b8 x[18446744073709551615]) {{ ret; }}"),
-        format!("{head}.entry k(.param .align 4294967295 .b8 x[4]) {{ ret; }}"),
-        format!("{head}.entry k() .maxntid 4294967295, 4294967295, 4294967295 {{ ret; }}"),
-        format!("{head}.entry k() .reqntid 0, 0, 0 {{ ret; }}"),
-        format!("{head}.func f() {{ call f, (); ret; }}\n.entry k() {{ call f, (); ret; }}"),
+        format!("{HEAD}.entry k(.param .b8 x[18446744073709551615]) {{ ret; }}"),
+        format!("{HEAD}.entry k(.param .align 4294967295 .b8 x[4]) {{ ret; }}"),
+        format!("{HEAD}.entry k() .maxntid 4294967295, 4294967295, 4294967295 {{ ret; }}"),
+        format!("{HEAD}.entry k() .reqntid 0, 0, 0 {{ ret; }}"),
+        format!("{HEAD}.func f() {{ call f, (); ret; }}\n.entry k() {{ call f, (); ret; }}"),
         format!(
-            "{head}.func f() {{ .local .b8 x[500000]; call f, (); ret; }}\n.entry k() {{ call f, (); ret; }}"
+            "{HEAD}.func f() {{ .local .b8 x[500000]; call f, (); ret; }}\n.entry k() {{ call f, (); ret; }}"
         ),
         kernel("L:\nbra L;"),
         kernel("bar.sync 4294967295, 4294967295;"),
@@ -177,9 +206,9 @@ fn hostile_texts() {
         format!("kernel @k({}", deep("%a a: i32, ", 10_000)),
         format!("kernel @k() num_warps 1 spec \"{}\" {{\n return\n}}", deep("\\", 10_001)),
     ];
-    for text in ptx.iter().chain(&tile) {
+    for text in texts.iter().chain(&tile) {
         let start = Instant::now();
-        ENTRIES.iter().for_each(|entry| entry(text.as_bytes()));
+        all(text.as_bytes());
         let took = start.elapsed();
         let name = text.get(..120.min(text.len())).unwrap_or("a text");
         assert!(took < Duration::from_secs(30), "{took:?} for {name}");

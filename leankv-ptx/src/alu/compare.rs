@@ -8,8 +8,6 @@ use crate::syntax::ast::Operand;
 use crate::ty::Ty;
 use crate::vm::regs::{AluFn, Args, Regs, SINK};
 
-/// How the comparison bit meets the third operand; bits 0-1 of `Args::imm`.
-const COMBINE: &[(&str, u32)] = &[("and", 1), ("or", 2), ("xor", 3)];
 /// `imm` bits 4-6: what a true `set` writes (0 = predicate).
 const SET_B32: u32 = 1 << 4;
 const SET_F32: u32 = 2 << 4;
@@ -161,103 +159,77 @@ pub(crate) fn decode(cx: &mut Cx<'_, '_>) -> Res<Op> {
     }
 }
 
+/// How the comparison meets the third operand, if it does: bits 0-1 of `Args::imm`, see [`combine`].
+fn combination(cx: &mut Cx<'_, '_>) -> u32 {
+    match cx.one_of(&["and", "or", "xor"]) {
+        Some("and") => 1,
+        Some("or") => 2,
+        Some(_) => 3,
+        None => 0,
+    }
+}
+
+/// Puts the combination and its predicate, operand 3, where [`store`] finds them.
+fn combined(cx: &mut Cx<'_, '_>, kind: u32, x: &mut Args) -> Res<()> {
+    if kind != 0 {
+        x.imm |= kind;
+        x.s[2] = cx.pred(3)?;
+    }
+    Ok(())
+}
+
 fn setp(cx: &mut Cx<'_, '_>) -> Res<Op> {
     let op = cx.need(OPS)?;
-    let names = ["and", "or", "xor"];
-    let combine = cx.one_of(&names);
+    let kind = combination(cx);
     let ftz = cx.flag("ftz");
     let ty = cx.ty()?;
-    let n = if combine.is_some() { 4 } else { 3 };
+    let n = if kind != 0 { 4 } else { 3 };
     cx.done(n, n)?;
-    if matches!(ty, Ty::F16x2 | Ty::Bf16x2) {
-        return packed(cx, op, combine, ftz, ty);
-    }
-    let Some(f) = pick(op, ty, ftz) else { return cx.no_form() };
+    let packed = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
+    let f: AluFn = match pick(op, ty, ftz) {
+        Some(f) => f,
+        None if packed => |r, x, m| {
+            let [low, high] = packed_compare(r, x);
+            r.putp(x.d, m, low);
+            r.putp(x.d2, m, high);
+        },
+        None => return cx.no_form(),
+    };
+    let how = if packed { packed_how(cx, op, ftz, ty)? } else { (0, 0) };
     let (d, d2) = match cx.operand(0)? {
         Operand::Pair(a, b) => (cx.pred_dst_of(a)?, cx.pred_dst_of(b)?),
+        // The low half's and the high half's.
+        _ if packed => {
+            return cx.err(format!("`{}` needs two predicate destinations `p|q`", cx.opcode()));
+        }
         o => (cx.pred_dst_of(o)?, SINK),
     };
-    let mut x = Args { d, d2, s: [cx.src(1, ty)?, cx.src(2, ty)?, 0, 0], imm: 0 };
-    if let Some(c) = combine {
-        x.imm = COMBINE.iter().find(|(n, _)| *n == c).map_or(0, |(_, v)| *v);
-        x.s[2] = cx.pred(3)?;
-    }
+    let mut x = Args { d, d2, s: [cx.src(1, ty)?, cx.src(2, ty)?, 0, how.0], imm: how.1 };
+    combined(cx, kind, &mut x)?;
     Ok(Op::Alu(f, x))
 }
 
-/// Compares both halves of a packed pair: `p` gets the low one, `q` the high one.
-fn packed(cx: &mut Cx<'_, '_>, op: &'static str, combine: Option<&str>, ftz: bool, ty: Ty) -> Res<Op> {
-    if !OPS[..6].contains(&op) && !OPS[10..].contains(&op) {
-        return cx.no_form();
-    }
-    let Operand::Pair(a, b) = cx.operand(0)? else {
-        return cx.err(format!("`{}` needs two predicate destinations `p|q`", cx.opcode()));
-    };
-    let (d, d2) = (cx.pred_dst_of(a)?, cx.pred_dst_of(b)?);
-    let code = OPS.iter().position(|o| *o == op).unwrap_or(0) as u32;
-    let kind = combine.and_then(|c| COMBINE.iter().find(|(n, _)| *n == c)).map_or(0, |(_, v)| *v);
-    let mut x = Args { d, d2, s: [cx.src(1, ty)?, cx.src(2, ty)?, 0, 0], imm: kind };
-    if kind != 0 {
-        x.s[2] = cx.pred(3)?;
-    }
-    x.s[3] = code;
-    x.imm |= u32::from(ftz) << 8 | u32::from(ty == Ty::Bf16x2) << 9;
-    let f: AluFn = |r, x, m| {
-        let (a, b) = (r.r32[x.s[0] as usize], r.r32[x.s[1] as usize]);
-        let conv = half_of(x.imm);
-        let (mut lo, mut hi) = (0, 0);
-        for l in 0..32 {
-            lo |= u32::from(float_compare(x.s[3], conv(a[l] & 0xffff), conv(b[l] & 0xffff))) << l;
-            hi |= u32::from(float_compare(x.s[3], conv(a[l] >> 16), conv(b[l] >> 16))) << l;
+/// How packed pairs are compared: the number of the comparison for `Args::s[3]`, and for `imm` how a half is read.
+fn packed_how(cx: &Cx<'_, '_>, op: &str, ftz: bool, ty: Ty) -> Res<(u32, u32)> {
+    match OPS.iter().position(|o| *o == op) {
+        // Those of unsigned integers are none of floats.
+        Some(code) if !(6..10).contains(&code) => {
+            Ok((code as u32, u32::from(ftz) << 8 | u32::from(ty == Ty::Bf16x2) << 9))
         }
-        let c = if x.imm & 3 == 0 { 0 } else { r.pred(x.s[2]) };
-        r.putp(x.d, m, combine_bits(x.imm, lo, c));
-        r.putp(x.d2, m, combine_bits(x.imm, hi, c));
-    };
-    Ok(Op::Alu(f, x))
+        _ => cx.no_form(),
+    }
 }
 
-/// `set` of a packed pair: each half of the destination is one or all ones where its half compares true, else zero.
-fn packed_set(
-    cx: &mut Cx<'_, '_>,
-    op: &'static str,
-    combine: Option<&str>,
-    ftz: bool,
-    dty: Ty,
-    sty: Ty,
-) -> Res<Op> {
-    let one = match dty {
-        Ty::U32 | Ty::S32 => 0xffff,
-        Ty::F16x2 if sty == dty => 0x3c00,
-        Ty::Bf16x2 if sty == dty => 0x3f80,
-        _ => return cx.no_form(),
-    };
-    if OPS[6..10].contains(&op) {
-        return cx.no_form();
-    }
-    let code = OPS.iter().position(|o| *o == op).unwrap_or(0) as u32;
-    let kind = combine.and_then(|c| COMBINE.iter().find(|(n, _)| *n == c)).map_or(0, |(_, v)| *v);
-    let mut x = cx.args2(Ty::B32, sty, sty)?;
-    x.s[3] = code;
-    x.imm = kind | u32::from(ftz) << 8 | u32::from(sty == Ty::Bf16x2) << 9 | one << 16;
-    if kind != 0 {
-        x.s[2] = cx.pred(3)?;
-    }
-    let f: AluFn = |r, x, m| {
-        let (a, b) = (r.r32[x.s[0] as usize], r.r32[x.s[1] as usize]);
-        let conv = half_of(x.imm);
-        let c = if x.imm & 3 == 0 { 0 } else { r.pred(x.s[2]) };
-        let mut o = [0; 32];
-        for (l, v) in o.iter_mut().enumerate() {
-            for shift in [0, 16] {
-                let t = float_compare(x.s[3], conv(a[l] >> shift & 0xffff), conv(b[l] >> shift & 0xffff));
-                let bit = combine_bits(x.imm, u32::from(t), c >> l & 1);
-                *v |= bit * (x.imm >> 16) << shift;
-            }
-        }
-        r.put32(x.d, m, &o);
-    };
-    Ok(Op::Alu(f, x))
+/// Lanes whose low and whose high halves compare true, combined with the predicate.
+fn packed_compare(r: &Regs, x: &Args) -> [u32; 2] {
+    let (a, b) = (&r.r32[x.s[0] as usize], &r.r32[x.s[1] as usize]);
+    let conv = half_of(x.imm);
+    let c = if x.imm & 3 == 0 { 0 } else { r.pred(x.s[2]) };
+    [0, 16].map(|shift| {
+        let half = |v: u32| conv(v >> shift & 0xffff);
+        let lanes = (0..32).map(|l| u32::from(float_compare(x.s[3], half(a[l]), half(b[l]))) << l);
+        combine(x.imm, lanes.fold(0, |all, lane| all | lane), c)
+    })
 }
 
 /// How a half of a pair is read: bit 9 of `imm` says bf16, bit 8 flushes subnormals.
@@ -267,10 +239,6 @@ fn half_of(imm: u32) -> fn(u32) -> f32 {
         (_, true) => f16_ftz,
         _ => f16_of,
     }
-}
-
-fn combine_bits(kind: u32, t: u32, c: u32) -> u32 {
-    combine(kind, t, c)
 }
 
 /// The comparison number `code` of [`OPS`] on two floats.
@@ -296,31 +264,44 @@ pub(crate) fn float_compare(code: u32, a: f32, b: f32) -> bool {
 
 fn set(cx: &mut Cx<'_, '_>) -> Res<Op> {
     let op = cx.need(OPS)?;
-    let combine = cx.one_of(&["and", "or", "xor"]);
+    let kind = combination(cx);
     let ftz = cx.flag("ftz");
     let dty = cx.ty()?;
     let sty = cx.ty()?;
-    let n = if combine.is_some() { 4 } else { 3 };
+    let n = if kind != 0 { 4 } else { 3 };
     cx.done(n, n)?;
-    if matches!(sty, Ty::F16x2 | Ty::Bf16x2) {
-        return packed_set(cx, op, combine, ftz, dty, sty);
-    }
-    let kind = match dty {
-        Ty::U32 | Ty::S32 => SET_B32,
-        Ty::F32 => SET_F32,
-        Ty::F16 => SET_F16,
-        Ty::Bf16 => SET_BF16,
-        Ty::U16 | Ty::S16 => SET_B16,
-        _ => return cx.unsupported("this destination type of set is not executed"),
+    let mut x = Args { d2: SINK, ..Args::default() };
+    let f: AluFn = if matches!(sty, Ty::F16x2 | Ty::Bf16x2) {
+        // Each half of the destination: one or all ones where its half compares true, else zero.
+        let one: u32 = match dty {
+            Ty::U32 | Ty::S32 => 0xffff,
+            Ty::F16x2 if sty == dty => 0x3c00,
+            Ty::Bf16x2 if sty == dty => 0x3f80,
+            _ => return cx.no_form(),
+        };
+        let (code, how) = packed_how(cx, op, ftz, sty)?;
+        (x.s[3], x.imm) = (code, how | one << 16);
+        |r, x, m| {
+            let [low, high] = packed_compare(r, x);
+            r.put32(x.d, m, &std::array::from_fn(|l| (low >> l & 1 | (high >> l & 1) << 16) * (x.imm >> 16)));
+        }
+    } else {
+        x.imm = match dty {
+            Ty::U32 | Ty::S32 => SET_B32,
+            Ty::F32 => SET_F32,
+            Ty::F16 => SET_F16,
+            Ty::Bf16 => SET_BF16,
+            Ty::U16 | Ty::S16 => SET_B16,
+            _ => return cx.unsupported("this destination type of set is not executed"),
+        };
+        match pick(op, sty, ftz) {
+            Some(f) => f,
+            None => return cx.no_form(),
+        }
     };
-    let Some(f) = pick(op, sty, ftz) else { return cx.no_form() };
-    let mut x = cx.args2(dty, sty, sty)?;
-    x.d2 = SINK;
-    x.imm = kind;
-    if let Some(c) = combine {
-        x.imm |= COMBINE.iter().find(|(n, _)| *n == c).map_or(0, |(_, v)| *v);
-        x.s[2] = cx.pred(3)?;
-    }
+    x.d = cx.dst(0, dty)?;
+    (x.s[0], x.s[1]) = (cx.src(1, sty)?, cx.src(2, sty)?);
+    combined(cx, kind, &mut x)?;
     Ok(Op::Alu(f, x))
 }
 

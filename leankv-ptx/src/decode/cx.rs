@@ -1,7 +1,7 @@
 //! What an instruction decoder sees: modifiers to consume and operands to resolve.
 
 use super::builder::{FuncBuilder, Sym, Use, Width};
-use super::op::{Addr, Initial, Op, Reg, Special};
+use super::op::{Addr, Initial, Reg, Special};
 use crate::error::ParseError;
 use crate::syntax::ast::{Address, Expr, Instr, Operand};
 use crate::ty::Ty;
@@ -235,8 +235,18 @@ impl<'a> Cx<'a, '_> {
     }
 
     pub(crate) fn src_of(&mut self, o: &Operand, ty: Ty) -> Res<u32> {
+        self.source(o, ty, Use::Value)
+    }
+
+    /// Source that steers execution: a membermask, a barrier's number or count, the index of a branch, a stride.
+    pub(crate) fn control(&mut self, i: usize, ty: Ty) -> Res<u32> {
+        let o = self.operand(i)?;
+        self.source(o, ty, Use::Control)
+    }
+
+    fn source(&mut self, o: &Operand, ty: Ty, how: Use) -> Res<u32> {
         if let Some(e) = self.element(o) {
-            return self.src_of(&e, ty);
+            return self.source(&e, ty, how);
         }
         let want = Self::width_of(ty);
         match o {
@@ -250,7 +260,7 @@ impl<'a> Cx<'a, '_> {
                             w.describe()
                         ));
                     }
-                    self.fb.note(n, w, slot, Use::Value);
+                    self.fb.note(n, w, slot, how);
                     Ok(slot)
                 }
                 Some(sym) => {
@@ -414,15 +424,17 @@ impl<'a> Cx<'a, '_> {
 
     /// The elements of `{a, b, ..}`, or the operand itself.
     pub(crate) fn elements(&mut self, i: usize) -> Res<Vec<Cow<'a, Operand>>> {
-        Ok(match self.operand(i)? {
-            Operand::Vector(list) => list.iter().map(Cow::Borrowed).collect(),
-            Operand::Name(n) if matches!(self.fb.lookup(n), Some(Sym::Vector(_))) => {
-                let Some(Sym::Vector(count)) = self.fb.lookup(n) else { return Ok(Vec::new()) };
-                let field = |f: &&str| Cow::Owned(Operand::Field(n.clone(), (*f).to_string()));
-                ELEMENTS.iter().take(count as usize).map(field).collect()
-            }
-            o => vec![Cow::Borrowed(o)],
-        })
+        let o = self.operand(i)?;
+        if let Operand::Vector(list) = o {
+            return Ok(list.iter().map(Cow::Borrowed).collect());
+        }
+        if let Operand::Name(n) = o
+            && let Some(Sym::Vector(count)) = self.fb.lookup(n)
+        {
+            let field = |f: &&str| Cow::Owned(Operand::Field(n.clone(), (*f).to_string()));
+            return Ok(ELEMENTS.iter().take(count as usize).map(field).collect());
+        }
+        Ok(vec![Cow::Borrowed(o)])
     }
 
     /// `v.x` of a vector register, as the name of that element's register.
@@ -453,7 +465,7 @@ impl<'a> Cx<'a, '_> {
         })
     }
 
-    pub(crate) fn no_form(&self) -> Res<Op> {
+    pub(crate) fn no_form<T>(&self) -> Res<T> {
         self.err(format!("`{}` is not a form of `{}` in PTX", self.opcode(), self.instr.base))
     }
 }

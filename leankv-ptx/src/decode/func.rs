@@ -128,20 +128,6 @@ fn sized(v: &Var) -> Res<u64> {
     var_bytes(v)?.ok_or_else(|| v.pos.err(format!("`{}` needs a size", v.name)))
 }
 
-/// Marks the uses of an instruction that steer execution.
-fn control_uses(op: &Op, uses: &mut [(RegKey, Use)]) {
-    let steers = |key: RegKey| match op {
-        Op::BrxIdx { .. } | Op::Bar(_) => true,
-        Op::Collective { mask: Some(mask), .. } => key == (Width::W32, *mask),
-        _ => false,
-    };
-    for (key, how) in uses {
-        if *how == Use::Value && steers(*key) {
-            *how = Use::Control;
-        }
-    }
-}
-
 impl Body<'_> {
     fn declare(&mut self, pos: Pos, name: &str, sym: Sym) -> Res<()> {
         self.fb.declare(name, sym).map_err(|m| pos.err(m))
@@ -263,7 +249,6 @@ impl Body<'_> {
                     },
                 };
                 let (op, class) = opcode::decode(&mut cx, self.globals)?;
-                control_uses(&op, &mut self.fb.uses);
                 if matches!(op, Op::Bra { .. } | Op::BrxIdx { .. }) {
                     self.label_uses.push((self.ops.len(), i.pos));
                 }

@@ -18,7 +18,7 @@ pub(super) fn decode(cx: &mut Cx<'_, '_>, globals: &Globals) -> Res<(Op, Class)>
             cx.need(&["idx"])?;
             let uniform = cx.flag("uni");
             cx.done(2, 2)?;
-            let index = cx.src(0, Ty::U32)?;
+            let index = cx.control(0, Ty::U32)?;
             let Operand::Name(list) = cx.operand(1)? else {
                 return cx.err("`brx.idx` needs the label of a `.branchtargets` list");
             };

@@ -290,7 +290,7 @@ fn atom(cx: &mut Cx<'_, '_>) -> Res<Op> {
         AtomOp::Inc | AtomOp::Dec => ty == Ty::U32,
     };
     if !legal || (red && matches!(op, AtomOp::Exch | AtomOp::Cas)) {
-        cx.no_form()?;
+        return cx.no_form();
     }
     if ty == Ty::B128 {
         return cx.unsupported("128-bit atomics are not executed");

@@ -16,7 +16,7 @@ pub(super) fn decode(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
             cx.need(&["sync"])?;
             cx.done(2, 2)?;
             let (d, p) = cx.dst_pair(0, Ty::B32)?;
-            let mask = Some(cx.src(1, Ty::B32)?);
+            let mask = Some(cx.control(1, Ty::B32)?);
             (Op::Collective { what: Collective::Elect { d, p }, mask }, Class::Warp)
         }
         "activemask" => {
@@ -28,7 +28,7 @@ pub(super) fn decode(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
         "movmatrix" => {
             for m in ["sync", "aligned", "m8n8", "trans", "b16"] {
                 if !cx.flag(m) {
-                    return cx.no_form().map(|op| (op, Class::Matrix));
+                    return cx.no_form();
                 }
             }
             cx.done(2, 2)?;
@@ -60,7 +60,7 @@ fn barrier(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
     if bar && cx.flag("warp") {
         cx.need(&["sync"])?;
         cx.done(1, 1)?;
-        let mask = Some(cx.src(0, Ty::B32)?);
+        let mask = Some(cx.control(0, Ty::B32)?);
         return Ok((Op::Collective { what: Collective::WarpSync, mask }, class));
     }
     cx.one_of(&["cta"]);
@@ -100,19 +100,19 @@ fn barrier(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
         aligned |= cx.flag("aligned");
         let ty = cx.ty()?;
         if (kind == BarKind::RedPopc) != (ty == Ty::U32) || (kind != BarKind::RedPopc && ty != Ty::Pred) {
-            return cx.no_form().map(|op| (op, class));
+            return cx.no_form();
         }
         cx.done(3, 4)?;
         let d = cx.dst(0, ty)?;
-        let id = cx.src(1, Ty::U32)?;
-        let count = if cx.has(3) { Some(cx.src(2, Ty::U32)?) } else { None };
+        let id = cx.control(1, Ty::U32)?;
+        let count = if cx.has(3) { Some(cx.control(2, Ty::U32)?) } else { None };
         let src = cx.pred(if cx.has(3) { 3 } else { 2 })?;
         return Ok((Op::Bar(Box::new(Bar { kind, aligned, id, count, d, src })), class));
     }
     aligned |= cx.flag("aligned");
     cx.done(if what == "arrive" { 2 } else { 1 }, 2)?;
-    let id = cx.src(0, Ty::U32)?;
-    let count = if cx.has(1) { Some(cx.src(1, Ty::U32)?) } else { None };
+    let id = cx.control(0, Ty::U32)?;
+    let count = if cx.has(1) { Some(cx.control(1, Ty::U32)?) } else { None };
     Ok((Op::Bar(Box::new(Bar { kind, aligned, id, count, d: SINK, src: 0 })), class))
 }
 
@@ -138,7 +138,7 @@ fn shfl(cx: &mut Cx<'_, '_>) -> Res<Op> {
         b: cx.src(2, Ty::B32)?,
         c: cx.src(3, Ty::B32)?,
     };
-    Ok(Op::Collective { what, mask: Some(cx.src(4, Ty::B32)?) })
+    Ok(Op::Collective { what, mask: Some(cx.control(4, Ty::B32)?) })
 }
 
 fn vote(cx: &mut Cx<'_, '_>) -> Res<Op> {
@@ -158,7 +158,7 @@ fn vote(cx: &mut Cx<'_, '_>) -> Res<Op> {
     cx.done(3, 3)?;
     let d = cx.dst(0, ty)?;
     let src = cx.pred(1)?;
-    Ok(Op::Collective { what: Collective::Vote { mode, d, src }, mask: Some(cx.src(2, Ty::B32)?) })
+    Ok(Op::Collective { what: Collective::Vote { mode, d, src }, mask: Some(cx.control(2, Ty::B32)?) })
 }
 
 fn matching(cx: &mut Cx<'_, '_>) -> Res<Op> {
@@ -175,7 +175,7 @@ fn matching(cx: &mut Cx<'_, '_>) -> Res<Op> {
     }
     let s = cx.src(1, ty)?;
     let src = if ty == Ty::B64 { Reg::R64(s) } else { Reg::R32(s) };
-    Ok(Op::Collective { what: Collective::Match { all, d, p, src }, mask: Some(cx.src(2, Ty::B32)?) })
+    Ok(Op::Collective { what: Collective::Match { all, d, p, src }, mask: Some(cx.control(2, Ty::B32)?) })
 }
 
 fn redux(cx: &mut Cx<'_, '_>) -> Res<Op> {
@@ -202,7 +202,7 @@ fn redux(cx: &mut Cx<'_, '_>) -> Res<Op> {
     cx.done(3, 3)?;
     let d = cx.dst(0, ty)?;
     let a = cx.src(1, ty)?;
-    Ok(Op::Collective { what: Collective::Redux { op, ty, nan, abs, d, a }, mask: Some(cx.src(2, Ty::B32)?) })
+    Ok(Op::Collective { what: Collective::Redux { op, ty, nan, abs, d, a }, mask: Some(cx.control(2, Ty::B32)?) })
 }
 
 fn mma_ty(ty: Ty) -> Option<MmaTy> {

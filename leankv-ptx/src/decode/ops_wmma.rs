@@ -79,7 +79,7 @@ fn transfer(cx: &mut Cx<'_, '_>, load: bool) -> Res<Op> {
     let addr = cx.addr(addr_at)?;
     // Without a stride the matrix is packed.
     let stride = match cx.has(2) {
-        true => cx.src(2, Ty::U32)?,
+        true => cx.control(2, Ty::U32)?,
         false => cx.fb.constant(false, u64::from(if row { cols } else { rows })),
     };
     let scratch = cx.fb.new_slot(super::Width::W32);

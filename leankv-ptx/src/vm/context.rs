@@ -147,16 +147,7 @@ impl Ctx<'_> {
         address: Option<u64>,
         message: &str,
     ) {
-        let key = (kind, Severity::Error, at.func, at.pc, u32::MAX);
-        worker.findings.add(key, || Finding {
-            kind,
-            severity: Severity::Error,
-            site: self.site(at, lane),
-            address,
-            message: message.to_string(),
-            other: None,
-            count: 1,
-        });
+        self.add(worker, kind, Severity::Error, at, lane, address, message, Detail::None);
     }
 
     /// Reports a read of a register that was never written, by its number in the function.
@@ -171,16 +162,7 @@ impl Ctx<'_> {
         message: &str,
     ) {
         let kind = FindingKind::UninitRegister;
-        let key = (kind, severity, at.func, at.pc, register);
-        worker.findings.add(key, || Finding {
-            kind,
-            severity,
-            site: self.site(at, lane),
-            address: None,
-            message: message.to_string(),
-            other: None,
-            count: 1,
-        });
+        self.add(worker, kind, severity, at, lane, None, message, Detail::Register(register));
     }
 
     /// Reports a race with an earlier access whose instruction is `other`.
@@ -197,29 +179,65 @@ impl Ctx<'_> {
         message: &str,
         other: OtherSide,
     ) {
-        let key = (kind, severity, at.func, at.pc, other.instr);
-        worker.findings.add(key, || {
-            let p = self.launch.program;
-            let (func, pc) = self.launch.place(other.instr);
-            let info = p.funcs[func].info.get(pc);
-            Finding {
-                kind,
-                severity,
-                site: self.site(at, lane),
-                address: Some(address),
-                message: message.to_string(),
-                other: Some(Party {
-                    access: if other.write { "write" } else { "read" },
-                    function: p.funcs[func].name.clone(),
-                    ptx_line: info.map_or(0, |i| i.pos.line),
-                    source: info.and_then(|i| p.source(i.loc)),
-                    block: other.block,
-                    warp: other.warp,
-                    lane: other.lane,
-                }),
-                count: 1,
-            }
+        self.add(worker, kind, severity, at, lane, Some(address), message, Detail::Other(other));
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn add(
+        &self,
+        worker: &mut Worker,
+        kind: FindingKind,
+        severity: Severity,
+        at: At,
+        lane: u32,
+        address: Option<u64>,
+        message: &str,
+        detail: Detail,
+    ) {
+        worker.findings.add((kind, severity, at.func, at.pc, detail.key()), || Finding {
+            kind,
+            severity,
+            site: self.site(at, lane),
+            address,
+            message: message.to_string(),
+            other: match detail {
+                Detail::Other(other) => Some(self.party(other)),
+                Detail::None | Detail::Register(_) => None,
+            },
+            count: 1,
         });
+    }
+
+    fn party(&self, other: OtherSide) -> Party {
+        let p = self.launch.program;
+        let (func, pc) = self.launch.place(other.instr);
+        let info = p.funcs[func].info.get(pc);
+        Party {
+            access: if other.write { "write" } else { "read" },
+            function: p.funcs[func].name.clone(),
+            ptx_line: info.map_or(0, |i| i.pos.line),
+            source: info.and_then(|i| p.source(i.loc)),
+            block: other.block,
+            warp: other.warp,
+            lane: other.lane,
+        }
+    }
+}
+
+/// What tells findings of one kind at one instruction apart.
+enum Detail {
+    None,
+    Register(u32),
+    Other(OtherSide),
+}
+
+impl Detail {
+    fn key(&self) -> u32 {
+        match self {
+            Detail::None => u32::MAX,
+            Detail::Register(number) => *number,
+            Detail::Other(other) => other.instr,
+        }
     }
 }
 
