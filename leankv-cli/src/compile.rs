@@ -1,6 +1,5 @@
 //! `leankv compile`: one kernel, its targets and forms, to the terminal, to files, or into a bundle.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use leankv_runtime::cache::{BundleWriter, Origin};
@@ -18,10 +17,13 @@ use crate::select;
 pub(crate) fn run(args: &args::Compile, compiler: Compiler) -> Result<(), Failure> {
     let targets = select::targets(&args.target)?;
     let forms = Emit::parse_all(&args.emit, &targets)?;
-    let compiler = compiler.with_options(CompileOptions {
-        // What a bundle holds must be what a launch will ask for, so the text is kept only when it is wanted.
-        llvm_ir: forms.contains(&Emit::Llvm) || (args.emit.is_empty() && targets.contains(&Target::Host)),
-    });
+    // A bundle is a result of its own; texts come beside it only when they are asked for.
+    let wanted = |target| match (&forms[..], &args.bundle) {
+        ([], None) => vec![Emit::default_of(target)],
+        (forms, _) => forms.to_vec(),
+    };
+    let llvm_ir = targets.iter().any(|&target| wanted(target).contains(&Emit::Llvm));
+    let compiler = compiler.with_options(CompileOptions { llvm_ir });
     let kernel = registry::find(&args.which.kernel)?;
     let funcs = if args.every_spec {
         registry::every_spec(kernel)?
@@ -35,14 +37,10 @@ pub(crate) fn run(args: &args::Compile, compiler: Compiler) -> Result<(), Failur
         for &target in &targets {
             let compiled = compiler.compile(func, target).map_err(Failure::kernel)?;
             if args.bundle.is_some() {
-                bundle.add(&compiled.key, compiled.kernel.to_bytes());
+                let (key, bytes) = compiled.for_launch();
+                bundle.add(&key, bytes);
             }
-            // A bundle is a result of its own; texts come beside it only when they are asked for.
-            let wanted = match (&forms[..], &args.bundle) {
-                ([], None) => vec![Emit::default_of(target)],
-                (forms, _) => forms.to_vec(),
-            };
-            for form in wanted {
+            for form in wanted(target) {
                 results.push(Piece::of(&compiled, form)?);
             }
         }
@@ -51,14 +49,12 @@ pub(crate) fn run(args: &args::Compile, compiler: Compiler) -> Result<(), Failur
         bundle.write(path).map_err(Failure::machine)?;
         eprintln!("wrote {} kernels to {}", bundle.len(), path.display());
     }
-    if args.json {
-        print_json(&results);
-        return Ok(());
-    }
     match &args.output {
-        Some(path) => write(path, &results),
+        _ if args.json => print_json(&results),
+        Some(path) => write(path, &results)?,
         None => print(&results),
     }
+    Ok(())
 }
 
 /// One form of one compiled kernel.
@@ -108,24 +104,13 @@ impl Piece {
     }
 }
 
-fn print(pieces: &[Piece]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+fn print(pieces: &[Piece]) {
     for piece in pieces {
         if pieces.len() > 1 {
             let spec = if piece.spec.is_empty() { String::new() } else { format!(" ({})", piece.spec) };
-            let written = writeln!(out, "// ==== {}{spec} {} {}", piece.kernel, piece.target, piece.form);
-            ignore_closed_pipe(written)?;
+            println!("// ==== {}{spec} {} {}", piece.kernel, piece.target, piece.form);
         }
-        ignore_closed_pipe(writeln!(out, "{}", piece.text.trim_end()))?;
-    }
-    Ok(())
-}
-
-/// `leankv compile .. | head` is no failure.
-fn ignore_closed_pipe(result: std::io::Result<()>) -> Result<(), Failure> {
-    match result {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::machine(error)),
-        _ => Ok(()),
+        println!("{}", piece.text.trim_end());
     }
 }
 

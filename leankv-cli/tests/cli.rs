@@ -100,8 +100,27 @@ fn a_second_compile_comes_from_the_cache_and_clearing_empties_it() {
 
 #[test]
 fn the_same_kernel_gives_the_same_bytes_in_every_process() {
-    let args = ["compile", "matmul", "--target", "sm_80,sm_120"];
-    assert_eq!(stdout(&leankv(&args)), stdout(&leankv(&args)));
+    for kernel in ["matmul", "decode_attention"] {
+        let args = ["compile", kernel, "--target", "sm_80,sm_120"];
+        assert_eq!(stdout(&leankv(&args)), stdout(&leankv(&args)));
+    }
+}
+
+#[test]
+fn llvm_ir_is_printed_cold_and_from_the_cache_and_costs_the_ptx_its_place_in_neither() {
+    let cache = tempfile::tempdir().unwrap();
+    let plain = ["compile", "vector_add", "--target", "sm_80", "--json"];
+    let llvm = [&plain[..], &["--emit", "llvm"]].concat();
+    let first = json(&leankv_in(cache.path(), &plain));
+    assert_eq!(first[0]["cached"], false);
+    for cached in [false, true] {
+        let document = json(&leankv_in(cache.path(), &llvm));
+        assert_eq!(document[0]["cached"], cached);
+        let text = document[0]["llvm"].as_str().unwrap();
+        assert!(text.contains("define") && text.contains("@vector_add"), "{text}");
+    }
+    let again = json(&leankv_in(cache.path(), &plain));
+    assert_eq!((&again[0]["cached"], &again[0]["ptx"]), (&true.into(), &first[0]["ptx"]));
 }
 
 #[test]
@@ -135,6 +154,37 @@ fn a_bundle_holds_every_specialisation() {
 }
 
 #[test]
+fn what_a_bundle_holds_is_found_by_launches_that_must_not_compile_whatever_was_printed_beside_it() {
+    use leankv_runtime::cache::{Bundle, KernelCache};
+    use leankv_runtime::{Compiler, Device, Sm};
+
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let kernel = leankv_kernels::find("vector_add").unwrap();
+    let funcs: Vec<_> = kernel.space().iter().map(|settings| kernel.build(settings).unwrap()).collect();
+    let devices = [Device::host(), Device::emulated(Sm::Sm80)];
+    for beside in [&[][..], &["--emit", "llvm"], &["--emit", "tile"]] {
+        let path = dir.path().join("k.lkvb");
+        let bundle = ["compile", "vector_add", "--every-spec", "--bundle", path.to_str().unwrap()];
+        let output = leankv_in(&cache, &[&bundle[..], &["--target", "host,sm_80"], beside].concat());
+        assert_eq!(stdout(&output).contains("define"), beside.contains(&"llvm"));
+
+        let production = Compiler::new(KernelCache::without_folder());
+        production.cache().deny_jit(true);
+        let bundle = Bundle::open(&path).unwrap();
+        assert_eq!(bundle.len(), funcs.len() * devices.len(), "{beside:?}");
+        production.cache().add_bundle(bundle);
+        for func in &funcs {
+            for device in &devices {
+                production.kernel(device, func).unwrap_or_else(|error| panic!("{beside:?}: {error}"));
+            }
+        }
+        assert_eq!(production.cache().stats().bundle_hits, (funcs.len() * devices.len()) as u64);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
 fn explain_prints_the_page_of_a_code_and_lists_them() {
     let page = stdout(&leankv(&["explain", "K0101"]));
     assert!(page.lines().count() > 3, "{page}");
@@ -143,16 +193,46 @@ fn explain_prints_the_page_of_a_code_and_lists_them() {
     fails(&["explain", "K9999"], 2, &["K9999", "leankv explain"]);
 }
 
+/// An assembler that ends without reading used to end the command by a signal, without a word.
+#[cfg(unix)]
+#[test]
+fn an_assembler_that_reads_nothing_is_an_error_with_a_message() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("ptxas");
+    std::fs::write(&broken, "#!/bin/sh\nexec 0<&-\necho not today >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let compile = |emit: &str| {
+        Command::new(env!("CARGO_BIN_EXE_leankv"))
+            .args(["compile", "decode_attention", "--target", "sm_80", "--emit", emit])
+            .env("LEANKV_CACHE_DIR", dir.path().join("cache"))
+            .env("LEANKV_PTXAS", &broken)
+            .output()
+            .unwrap()
+    };
+    // Larger than a pipe holds.
+    assert!(stdout(&compile("ptx")).len() > 1 << 16);
+    for emit in ["resources", "sass"] {
+        let output = compile(emit);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{:?}: {error}", output.status);
+        assert!(error.contains("ptxas refused its input") && error.contains("not today"), "{error}");
+    }
+}
+
 /// A reader that goes away, as `| head` does, used to panic the command.
 #[cfg(unix)]
 #[test]
 fn a_closed_pipe_ends_the_command_quietly() {
     use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
     use std::process::Stdio;
 
+    let cache = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_leankv"))
         .args(["compile", "softmax", "--every-spec", "--target", "sm_80,sm_90", "--emit", "tile,llvm,ptx"])
-        .env("LEANKV_CACHE_DIR", tempfile::tempdir().unwrap().path())
+        .env("LEANKV_CACHE_DIR", cache.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -160,8 +240,10 @@ fn a_closed_pipe_ends_the_command_quietly() {
     drop(child.stdout.take());
     let mut error = String::new();
     child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
-    child.wait().unwrap();
+    let status = child.wait().unwrap();
     assert_eq!(error, "");
+    // By SIGPIPE, as other commands do.
+    assert!(status.success() || status.signal() == Some(13), "{status}");
 }
 
 #[test]
@@ -198,6 +280,34 @@ fn a_cache_that_cannot_be_written_changes_nothing_for_the_user() {
     std::fs::write(&file, "").unwrap();
     let text = stdout(&leankv_in(&file, &["compile", "vector_add", "--target", "sm_80"]));
     assert!(text.contains(".entry vector_add"));
+}
+
+/// As on a full disk: the write of an entry fails in its middle. Holds for root too.
+#[cfg(unix)]
+#[test]
+fn a_cache_write_that_fails_half_way_changes_nothing_for_the_user_and_leaves_nothing() {
+    let cache = tempfile::tempdir().unwrap();
+    let compile = ["compile", "vector_add", "--target", "sm_80"];
+    // No file may grow beyond 512 or 1024 bytes, by shell; with the signal ignored a write beyond that is an error.
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ && ulimit -f 1 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_leankv")])
+        .args(compile)
+        .env("LEANKV_CACHE_DIR", cache.path())
+        .output()
+        .unwrap();
+    assert!(stdout(&output).contains(".entry vector_add"));
+    let warning = String::from_utf8_lossy(&output.stderr);
+    assert!(warning.contains("could not write an entry"), "{warning}");
+    let folders: Vec<_> = std::fs::read_dir(cache.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(folders.len(), 1, "the write had begun: {folders:?}");
+    assert_eq!(std::fs::read_dir(&folders[0]).unwrap().count(), 0, "nothing is left of it");
+
+    let json = |cached: bool| {
+        let document = json(&leankv_in(cache.path(), &[&compile[..], &["--json"]].concat()));
+        assert_eq!(document[0]["cached"], cached);
+    };
+    json(false);
+    json(true);
 }
 
 #[test]

@@ -33,6 +33,24 @@ pub struct Compiled {
     pub key: CacheKey,
 }
 
+impl Compiled {
+    /// What a launch looks for and what it should find, whatever this compiler kept besides: key and bytes at default options. For
+    /// bundles.
+    pub fn for_launch(&self) -> (CacheKey, Vec<u8>) {
+        let key = CacheKey { options: CompileOptions::default().printed(), ..self.key.clone() };
+        // All that options add; the code is the same.
+        let kernel = CompiledKernel { llvm_ir: String::new(), ..self.kernel.clone() };
+        (key, kernel.to_bytes())
+    }
+}
+
+impl CompileOptions {
+    /// As part of a key.
+    fn printed(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
 /// Why there is no compiled kernel.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CompileError {
@@ -165,7 +183,7 @@ impl Compiler {
             target: format!("{target} {processor}"),
             llvm: llvm_version(),
             compiler: leankv_dsl::COMPILER_FINGERPRINT.to_owned(),
-            options: format!("{:?}", self.options),
+            options: self.options.printed(),
         })
     }
 

@@ -1,9 +1,12 @@
 //! From tile IR to results on every device this machine has, through the cache.
 
+use std::sync::Barrier;
+
 use leankv_dsl::ir::{Func, parse};
+use leankv_dsl::lang::Settings;
 use leankv_runtime::cache::{Bundle, BundleWriter, KernelCache, Origin};
 use leankv_runtime::{
-    ArgumentError, CompileError, CompileOptions, Compiler, Device, LaunchError, Sm, Target,
+    ArgumentError, CompileError, CompileOptions, CompiledKernel, Compiler, Device, LaunchError, Sm, Target,
 };
 
 /// `out[i] = x[i] * by`, 64 elements a program, masked at `n`.
@@ -149,6 +152,51 @@ fn production_runs_from_a_bundle_and_never_compiles() {
     production.cache().add_bundle(Bundle::open(&path).unwrap());
     production.kernel(&Device::host(), &scale()).unwrap();
     assert_eq!(production.cache().stats().built, 0);
+}
+
+#[test]
+fn what_a_launch_looks_for_does_not_depend_on_what_was_kept_besides() {
+    for target in [Target::Host, Target::Gpu(Sm::Sm80)] {
+        let asked = in_memory().key(&scale(), target).unwrap();
+        for llvm_ir in [false, true] {
+            let compiler = in_memory().with_options(CompileOptions { llvm_ir });
+            let compiled = compiler.compile(&scale(), target).unwrap();
+            let (key, bytes) = compiled.for_launch();
+            assert_eq!((key == asked, compiled.key == asked), (true, !llvm_ir), "{target}");
+            let kernel = CompiledKernel::from_bytes(&bytes).unwrap();
+            assert_eq!(kernel.llvm_ir, "");
+            assert_eq!((kernel.code, kernel.tile_ir), (compiled.kernel.code, compiled.kernel.tile_ir));
+        }
+    }
+}
+
+#[test]
+fn threads_that_compile_at_once_give_the_bytes_of_one_after_another() {
+    const THREADS: usize = 4;
+    let kernels = ["decode_attention", "matmul", "scan_pages", "softmax", "vector_add"];
+    let funcs = kernels.map(|name| {
+        let kernel = leankv_kernels::find(name).unwrap();
+        kernel.build(&Settings::default()).unwrap()
+    });
+    let ptx = |func: &Func| {
+        let compiled = in_memory().compile(func, Target::Gpu(Sm::Sm80)).unwrap();
+        assert_eq!(compiled.origin, Origin::Built);
+        compiled.kernel.ptx().unwrap().to_owned()
+    };
+    let sequential = funcs.each_ref().map(ptx);
+    let start = Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (funcs, sequential, start) = (&funcs, &sequential, &start);
+            scope.spawn(move || {
+                start.wait();
+                // Each begins with another kernel, so that different ones and the same ones meet.
+                for i in (0..funcs.len()).map(|i| (i + thread) % funcs.len()) {
+                    assert!(ptx(&funcs[i]) == sequential[i], "{} on thread {thread}", kernels[i]);
+                }
+            });
+        }
+    });
 }
 
 #[test]

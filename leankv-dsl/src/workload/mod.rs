@@ -19,6 +19,7 @@
 
 mod compare;
 mod generate;
+mod guarded;
 
 use std::collections::BTreeMap;
 
@@ -26,6 +27,7 @@ use half::{bf16, f16};
 
 pub use compare::{Check, Comparison, compare};
 pub use generate::Generator;
+pub use guarded::Guarded;
 
 use crate::interp::ScalarValue;
 use crate::ir::{Dtype, Func, Type};

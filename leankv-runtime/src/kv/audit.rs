@@ -109,6 +109,18 @@ pub enum Finding {
         /// What it holds.
         page: i32,
     },
+    /// A slot without a request holds pages.
+    #[error("slot {slot}, pair {list}: {pages} {side} pages are held, and the slot has no request")]
+    NoOwner {
+        /// The slot.
+        slot: usize,
+        /// The (layer, KV head) pair.
+        list: usize,
+        /// The tier.
+        side: Side,
+        /// Pages held.
+        pages: i32,
+    },
     /// More tokens than the pages hold, more frozen tokens than tokens, or frozen tokens that are no whole pages.
     #[error(
         "slot {slot}, pair {list}, {side}: {tokens} tokens, {frozen} of them frozen, in {pages} pages of {per_page}"
@@ -170,6 +182,19 @@ pub fn audit(state: &PageState, tokens: [usize; 2]) -> Vec<Finding> {
             if count > 1 && !frozen {
                 findings.push(Finding::SharedNotFrozen { page, holders: count, slot, list, side });
             }
+        }
+    }
+    findings
+}
+
+/// What slots hold that have no request, as `owned` says of each.
+pub(super) fn audit_owners(state: &PageState, owned: impl Fn(usize) -> bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for slot in (0..state.shape.slots).filter(|&slot| !owned(slot)) {
+        for list in 0..state.shape.lists {
+            let held = &state.held[(slot * state.shape.lists + list) * 2..][..2];
+            let held = Side::BOTH.into_iter().zip(held).filter(|&(_, &pages)| pages != 0);
+            findings.extend(held.map(|(side, &pages)| Finding::NoOwner { slot, list, side, pages }));
         }
     }
     findings

@@ -5,11 +5,12 @@ use crate::compiler::CompileError;
 use crate::device::DeviceError;
 use crate::launch::LaunchError;
 
-/// There are too few free pages. Nothing was taken; it can be tried again when others gave pages back.
+/// There are too few free pages. The request that lacked them took none, and no token was touched; requests of the same batch that were
+/// granted keep what they took. It can be tried again when others gave pages back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("out of pages: {need} are needed and {free} are free; free or preempt a request and try again")]
 pub struct OutOfPages {
-    /// Pages that the request lacked.
+    /// Pages that the request lacked, or in all the requests of a batch that lacked some.
     pub need: usize,
     /// Pages that are free now.
     pub free: usize,

@@ -1,6 +1,5 @@
 //! `ptxas`: assembles PTX for one GPU and reports what the machine code takes.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -67,22 +66,19 @@ impl Ptxas {
     pub fn assemble(&self, ptx: &str, sm: &str) -> Result<Assembled, ToolError> {
         let io = |source| ToolError::Io { path: self.path.clone(), source };
         let dir = tempfile::tempdir().map_err(io)?;
-        let cubin = dir.path().join("out.cubin");
-        let mut child = Command::new(&self.path)
-            .args(["-v", "-arch", sm, "-", "-o"])
+        // Through a file: a program that ends before it has read a pipe would send SIGPIPE, which ends a process that does
+        // not ignore it.
+        let (input, cubin) = (dir.path().join("in.ptx"), dir.path().join("out.cubin"));
+        std::fs::write(&input, ptx).map_err(io)?;
+        let output = Command::new(&self.path)
+            .args(["-v", "-arch", sm])
+            .arg(&input)
+            .arg("-o")
             .arg(&cubin)
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
+            .output()
             .map_err(io)?;
-        let mut stdin = child.stdin.take().expect("stdin was asked for");
-        let text = ptx.as_bytes().to_vec();
-        // Fed from a thread of its own: with both pipes full, neither side could go on. A child that ends early
-        // closes the pipe; its exit status tells more than that write error.
-        let feeder = std::thread::spawn(move || drop(stdin.write_all(&text)));
-        let output = child.wait_with_output().map_err(io)?;
-        let _ = feeder.join();
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         if !output.status.success() {
             return Err(ToolError::Refused { tool: TOOL, status: output.status, log });
@@ -206,7 +202,7 @@ mod tests {
         assert!(error.contains("Unknown modifier '.glbal'"), "{error}");
         let error = ptxas.assemble(PTX, "sm_8").unwrap_err().to_string();
         assert!(error.contains("sm_8"), "{error}");
-        // Larger than a pipe's buffer, and refused at its first line: feeding it must not hang.
+        // Larger than a pipe's buffer, and refused at its first line.
         let long = format!("nonsense\n{}", "// filler\n".repeat(100_000));
         assert!(matches!(ptxas.assemble(&long, "sm_80"), Err(ToolError::Refused { .. })));
     }

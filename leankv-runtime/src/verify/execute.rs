@@ -5,7 +5,7 @@ use std::fmt;
 use leankv_dsl::codegen::host::{self, HostArg, HostKernel};
 use leankv_dsl::interp::{self, Arg, LaunchError, Memory, Order};
 use leankv_dsl::ir::Func;
-use leankv_dsl::workload::{Argument, Buffer, Workload, scalar_bits};
+use leankv_dsl::workload::{Argument, Buffer, Guarded, Workload, scalar_bits};
 use leankv_ptx::{Config, LaunchConfig, LaunchReport, Machine, Module};
 
 use super::VerifyError;
@@ -69,31 +69,6 @@ pub(super) fn interpret(
     }
 }
 
-/// Bytes around each buffer that nobody may touch, and its alignment.
-const GUARD: usize = 128;
-const PATTERN: u8 = 0xa5;
-
-/// A buffer between guards.
-struct Guarded {
-    memory: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl Guarded {
-    fn new(bytes: &[u8]) -> Guarded {
-        let mut memory = vec![PATTERN; bytes.len() + 3 * GUARD];
-        let start = GUARD + memory.as_ptr().align_offset(GUARD);
-        memory[start..start + bytes.len()].copy_from_slice(bytes);
-        Guarded { memory, start, len: bytes.len() }
-    }
-
-    fn intact(&self) -> bool {
-        let (before, rest) = self.memory.split_at(self.start);
-        before.iter().chain(&rest[self.len..]).all(|&byte| byte == PATTERN)
-    }
-}
-
 /// On the host, between guards. Only for what the interpreter ran without a fault.
 pub(super) fn host(
     compiled: &CompiledKernel,
@@ -118,7 +93,7 @@ pub(super) fn host(
             Argument::Scalar(value) => HostArg::Bits(scalar_bits(*value)),
             Argument::Buffer(_) => {
                 let (_, buffer) = next.next().expect("one was made for each buffer");
-                HostArg::Ptr(buffer.memory[buffer.start..].as_mut_ptr())
+                HostArg::Ptr(buffer.as_mut_ptr())
             }
         })
         .collect();
@@ -129,7 +104,7 @@ pub(super) fn host(
         Err(other) => Err(Stop::Fault(other.to_string())),
         Ok(()) => match memory.iter().find(|(_, buffer)| !buffer.intact()) {
             Some((name, _)) => Err(Stop::Fault(format!("bytes before or after `{name}` were written"))),
-            None => Ok(memory.iter().map(|(_, b)| b.memory[b.start..b.start + b.len].to_vec()).collect()),
+            None => Ok(memory.iter().map(|(_, buffer)| buffer.bytes().to_vec()).collect()),
         },
     })
 }

@@ -38,9 +38,8 @@ use std::time::Instant;
 use leankv_dsl::interp::Order;
 use leankv_dsl::ir::Func;
 use leankv_dsl::workload::{Argument, Check, Workload, WorkloadMismatch, compare};
-use leankv_ptx::{Config, Counters, Divergence, Error, LaunchReport};
+use leankv_ptx::{Config, Divergence, Finding, LaunchReport};
 
-use crate::compiled::{Code, CompiledKernel};
 use crate::compiler::{CompileError, Compiler};
 use crate::target::{Sm, Target};
 
@@ -179,7 +178,7 @@ pub fn verify_with(
                         }
                         other => other,
                     };
-                    (outcome, texts(&launch), Some(launch.counters))
+                    (outcome, errors(&launch), Some(launch.counters))
                 }
                 Err(stop) => (judge(Err(stop)), Vec::new(), None),
             };
@@ -204,7 +203,8 @@ fn ptx_runs(options: &Options) -> Vec<(&'static str, Config)> {
     runs
 }
 
-fn texts(launch: &LaunchReport) -> Vec<leankv_ptx::Finding> {
+/// What the checks found that is an error.
+fn errors(launch: &LaunchReport) -> Vec<Finding> {
     launch.errors().cloned().collect()
 }
 
@@ -256,37 +256,5 @@ impl Judged {
             true => Outcome::Agrees { outputs: self.expected, largest_difference: self.largest },
             false => Outcome::Differs { differences: self.differences },
         }
-    }
-}
-
-/// The counters of one launch of a kernel's PTX, lanes in step, or what kept it from ending.
-fn count(
-    compiled: &CompiledKernel,
-    ptx: &str,
-    sm: Sm,
-    workload: &[(String, Argument)],
-    grid: [u32; 3],
-    config: Config,
-) -> Result<(Counters, Vec<leankv_ptx::Finding>), VerifyError> {
-    let module = execute::module(compiled, ptx, sm)?;
-    match execute::ptx(compiled, &module, grid, workload, config)? {
-        Ok((_, launch)) => {
-            let findings = texts(&launch);
-            Ok((launch.counters, findings))
-        }
-        Err(Stop::Ptx(Error::Fault(fault))) => Err(VerifyError::Fault(fault)),
-        Err(stop) => Err(VerifyError::Launch {
-            kernel: compiled.info.entry.clone(),
-            target: Target::Gpu(sm),
-            error: stop.to_string(),
-        }),
-    }
-}
-
-/// The PTX of a kernel compiled for a GPU.
-fn ptx_of(compiled: &CompiledKernel) -> &str {
-    match &compiled.code {
-        Code::Ptx(text) => text,
-        Code::Host(_) => "",
     }
 }

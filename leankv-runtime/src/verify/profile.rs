@@ -5,7 +5,7 @@ use leankv_dsl::workload::Workload;
 use leankv_ptx::{Checks, Config, Counters, Finding};
 use serde::Serialize;
 
-use super::{VerifyError, count, execute, ptx_of};
+use super::{PtxLaunch, VerifyError, errors, execute};
 use crate::compiler::Compiler;
 use crate::target::{Sm, Target};
 
@@ -99,9 +99,9 @@ pub fn profile_with(
 ) -> Result<Profile, VerifyError> {
     let args = workload.arguments(func)?;
     let compiled = compiler.compile(func, Target::Gpu(target))?.kernel;
-    let ptx = ptx_of(&compiled).to_owned();
     let config = Config { checks, distinct_sectors: true, ..Config::default() };
-    let (counters, findings) = count(&compiled, &ptx, target, &args, workload.grid(), config)?;
+    let report = PtxLaunch::new(func, &compiled, workload, config)?.run()?;
+    let (findings, counters) = (errors(&report), report.counters);
     let buffers = execute::buffers(&args)
         .map(|(name, buffer)| {
             let range = counters.ranges.iter().find(|range| range.name == name).cloned().unwrap_or_default();
@@ -126,6 +126,6 @@ pub fn profile_with(
         counters,
         buffers,
         findings,
-        ptx,
+        ptx: compiled.ptx().unwrap_or_default().to_owned(),
     })
 }

@@ -1,9 +1,9 @@
 //! Shortage, preemption, abort, misuse.
 
-use leankv_runtime::Device;
 use leankv_runtime::kv::{CacheConfig, KvError, Refused, RequestId, Thresholds};
+use leankv_runtime::{Device, DeviceError};
 
-use crate::common::{cache, config, of_request, row, sound, step, thresholds, upload};
+use crate::common::{cache, chunk, config, of_request, row, sound, step, thresholds, upload};
 
 /// All tokens stay high.
 fn keep_all() -> Thresholds {
@@ -137,4 +137,89 @@ fn handles_of_requests_that_ended_and_other_misuse_are_errors() {
     let full = text(step(&mut cache, &[(next, 0)]).unwrap_err());
     assert!(full.ends_with("has 20 tokens, which is all that the cache was made for"), "{full}");
     sound(&cache);
+}
+
+#[test]
+fn handles_of_another_cache_are_errors_also_where_slot_and_number_are_the_same() {
+    let (config, device) = (config(), Device::host());
+    let (mut mine, mut theirs) = (cache(&device, &config), cache(&device, &config));
+    let id = mine.admit(16, &thresholds()).unwrap();
+    let other = theirs.admit(16, &thresholds()).unwrap();
+    assert_eq!((id.to_string(), id.slot()), (other.to_string(), other.slot()));
+    assert_ne!(id, other);
+    let gone = |result: Result<(), KvError>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, KvError::NoRequest { id } if id == other), "{error}");
+    };
+    gone(mine.tokens(other).map(|_| ()));
+    gone(mine.stats(other).map(|_| ()));
+    gone(mine.prefill_chunk(other).map(|_| ()));
+    chunk(&mut mine, id, 1).unwrap();
+    gone(mine.decode_step(&[id, other]).map(|_| ()));
+    gone(mine.fork(other).map(|_| ()));
+    gone(mine.free(&[id, other]));
+    assert_eq!(mine.requests(), [id]);
+    step(&mut mine, &[(id, 1)]).unwrap();
+    sound(&mine);
+}
+
+#[test]
+fn a_buffer_of_another_device_is_refused_and_the_same_step_goes_on() {
+    let (config, device) = (config(), Device::host());
+    let (mut want, mut cache) = (cache(&device, &config), cache(&device, &config));
+    let wanted = want.admit(16, &thresholds()).unwrap();
+    let id = cache.admit(16, &thresholds()).unwrap();
+    let elsewhere = Device::reference();
+    let refused = |result: Result<(), KvError>, which: &str| {
+        let error = result.unwrap_err();
+        let what = match error {
+            KvError::Device(DeviceError::WrongDevice { what }) => what,
+            other => panic!("{other}"),
+        };
+        assert!(what.starts_with(which), "{what}");
+    };
+
+    chunk(&mut want, wanted, 1).unwrap();
+    let mut prompt = cache.prefill_chunk(id).unwrap();
+    for layer in 0..config.layers {
+        let rows: Vec<_> = prompt.positions().map(|token| row(&config, 1, token, layer)).collect();
+        let ([q, k, v], [q2, k2, v2]) = (upload(&device, &rows), upload(&elsewhere, &rows));
+        refused(prompt.layer(&q2, &k, &v).map(|_| ()), "q [tokens");
+        refused(prompt.layer(&q, &k2, &v).map(|_| ()), "k [tokens");
+        refused(prompt.layer(&q, &k, &v2).map(|_| ()), "v [tokens");
+        prompt.layer(&q, &k, &v).unwrap();
+    }
+    prompt.finish().unwrap();
+
+    let wanted = step(&mut want, &[(wanted, 1)]).unwrap();
+    let mut got = Vec::new();
+    let mut open = cache.decode_step(&[id]).unwrap();
+    for layer in 0..config.layers {
+        let rows = [row(&config, 1, 16, layer)];
+        let ([q, k, v], [q2, k2, v2]) = (upload(&device, &rows), upload(&elsewhere, &rows));
+        refused(open.layer(&q2, &k, &v).map(|_| ()), "q [requests");
+        refused(open.layer(&q, &k2, &v).map(|_| ()), "k [requests");
+        refused(open.layer(&q, &k, &v2).map(|_| ()), "v [requests");
+        let view = open.layer(&q, &k, &v).unwrap();
+        let mut host = vec![0.0; view.len()];
+        view.read_into(&mut host).unwrap();
+        got.push(host);
+    }
+    open.finish().unwrap();
+    assert_eq!(of_request(&got, 0, 1), of_request(&wanted, 0, 1));
+    assert_eq!(cache.poisoned(), None);
+    sound(&cache);
+}
+
+#[test]
+fn a_step_whose_first_layer_was_refused_can_be_left_and_begun_again() {
+    let (config, device) = (config(), Device::host());
+    let mut cache = cache(&device, &config);
+    let id = cache.admit(0, &thresholds()).unwrap();
+    {
+        let mut left = cache.decode_step(&[id]).unwrap();
+        let [q, k, v] = upload(&Device::reference(), &[row(&config, 1, 0, 0)]);
+        assert!(left.layer(&q, &k, &v).is_err());
+    }
+    step(&mut cache, &[(id, 1)]).unwrap();
 }

@@ -81,21 +81,16 @@ impl<'a> PromptChunk<'a> {
         v: &DeviceBuffer<f16>,
     ) -> Result<BufferView<'_, f32>, KvError> {
         self.cache.alive()?;
-        let (layers, d) = (self.cache.config.layers, self.cache.config.head_dim);
+        let layers = self.cache.config.layers;
         if self.next == layers {
             return Err(KvError::Length { what: "layers of a chunk", expected: layers, got: layers + 1 });
         }
-        let queries = self.tokens * self.cache.config.query_heads() * d;
-        let pairs = self.tokens * self.cache.config.kv_heads * d;
-        for (what, expected, got) in [
-            ("q [tokens, query_heads, head_dim]", queries, q.len()),
-            ("k [tokens, kv_heads, head_dim]", pairs, k.len()),
-            ("v [tokens, kv_heads, head_dim]", pairs, v.len()),
-        ] {
-            if expected != got {
-                return Err(KvError::Length { what, expected, got });
-            }
-        }
+        let whats = [
+            "q [tokens, query_heads, head_dim]",
+            "k [tokens, kv_heads, head_dim]",
+            "v [tokens, kv_heads, head_dim]",
+        ];
+        let queries = self.cache.check_rows(self.tokens, whats, q, k, v)?;
         if self.next == 0 {
             self.cache.mark(&[self.id], true);
         }

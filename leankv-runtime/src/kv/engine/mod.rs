@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A chunk of a prompt takes pages for its worst case before any token is touched, and gives back what its tokens do not need. A decode
-//! step plans for all layers and KV heads at once and takes the pages it needs. When there are too few, it is [`OutOfPages`](super::OutOfPages) and all is as before. Then each layer's keys and values are inserted and attended to. What one
+//! step plans for all layers and KV heads at once and takes the pages it needs. When there are too few, it is [`OutOfPages`](super::OutOfPages): no token
+//! was touched, and requests of the batch that were granted keep their pages for the next try. Then each layer's keys and values are inserted and attended to. What one
 //! request gets depends on its own tokens alone: not on the others of its batch, nor on its slot, nor on which pages it holds.
 
 mod chunk;
@@ -23,13 +24,16 @@ pub use request::RequestId;
 pub use stats::{HeadStats, RequestStats};
 pub use step::DecodeStep;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use half::f16;
 
 use self::chunk::ChunkScratch;
 use self::request::Request;
-use super::{DeviceManager, Finding, KvError, OutOfPages, PageManager, PageState, Refused};
+use super::audit::audit_owners;
+use super::{DeviceManager, Finding, KvError, OutOfPages, PageManager, PageState, Refused, audit};
 use crate::compiler::Compiler;
-use crate::device::{Device, DeviceBuffer};
+use crate::device::{Device, DeviceBuffer, DeviceError};
 
 /// Keys and values of many requests, compressed, on one device.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub struct KvCache {
     kernels: EngineKernels,
     manager: DeviceManager,
     slots: Vec<Option<Request>>,
+    /// Tells this cache's handles from those of others.
+    number: u64,
     /// Counts requests, so that a handle of one that ended is told from that of another in its slot.
     admitted: u64,
     /// Pages that are surely free.
@@ -117,6 +123,7 @@ impl KvCache {
             budget: device.zeros(1)?,
             pages: device.zeros(1)?,
         };
+        static CACHES: AtomicU64 = AtomicU64::new(0);
         let free_floor = shape.pages;
         let slots = (0..slots).map(|_| None).collect();
         Ok(KvCache {
@@ -124,6 +131,7 @@ impl KvCache {
             kernels,
             manager,
             slots,
+            number: CACHES.fetch_add(1, Ordering::Relaxed),
             admitted: 0,
             free_floor,
             scratch,
@@ -224,8 +232,8 @@ impl KvCache {
     /// Starts a decode step of one token for each request: plans it for all layers and KV heads, and takes the pages that it needs.
     ///
     /// # Errors
-    /// [`Refused::OutOfPages`] when there are too few pages: no token was touched, and the step can be tried again when others were
-    /// freed. [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::PromptPending`], [`KvError::SlotTwice`] for a request named twice, [`KvError::Full`] for a sequence that
+    /// [`Refused::OutOfPages`] when there are too few pages: no token was touched, requests that were granted keep their pages, and the
+    /// step can be tried again when others were freed. [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::PromptPending`], [`KvError::SlotTwice`] for a request named twice, [`KvError::Full`] for a sequence that
     /// has all the tokens it can have, [`KvError::Poisoned`], and what the device says.
     pub fn decode_step(&mut self, requests: &[RequestId]) -> Result<DecodeStep<'_>, KvError> {
         self.plan(requests)?;
@@ -261,7 +269,7 @@ impl KvCache {
 
     /// The requests that are here, by slot.
     pub fn requests(&self) -> Vec<RequestId> {
-        self.slots.iter().flatten().map(Request::id).collect()
+        self.slots.iter().flatten().map(|request| request.id).collect()
     }
 
     /// Tokens of a request's sequence so far, kept or not.
@@ -294,7 +302,10 @@ impl KvCache {
     /// # Errors
     /// What the device says.
     pub fn audit(&self) -> Result<Vec<Finding>, KvError> {
-        self.manager.audit()
+        let state = self.manager.snapshot()?;
+        let mut findings = audit(&state, self.manager.shape().tokens);
+        findings.extend(audit_owners(&state, |slot| self.slots[slot].is_some()));
+        Ok(findings)
     }
 
     /// All but the arena, after the work queued so far.
@@ -333,14 +344,37 @@ impl KvCache {
         result
     }
 
+    /// Checks one layer's tensors of `n` rows, before anything is changed: lengths, and that they lie where the cache does. Gives the
+    /// length of `q`.
+    fn check_rows(
+        &self,
+        n: usize,
+        whats: [&'static str; 3],
+        q: &DeviceBuffer<f16>,
+        k: &DeviceBuffer<f16>,
+        v: &DeviceBuffer<f16>,
+    ) -> Result<usize, KvError> {
+        let row = n * self.config.head_dim;
+        let (queries, pairs) = (row * self.config.query_heads(), row * self.config.kv_heads);
+        for ((what, buffer), expected) in whats.into_iter().zip([q, k, v]).zip([queries, pairs, pairs]) {
+            if buffer.len() != expected {
+                return Err(KvError::Length { what, expected, got: buffer.len() });
+            }
+            if !buffer.device().same_as(self.manager.state().device()) {
+                return Err(DeviceError::WrongDevice { what }.into());
+            }
+        }
+        Ok(queries)
+    }
+
     fn free_slot(&self) -> Result<usize, KvError> {
         self.slots.iter().position(Option::is_none).ok_or(KvError::NoSlotFree { slots: self.slots.len() })
     }
 
     fn occupy(&mut self, slot: usize, tokens: usize, prompt: usize, budget: Option<usize>) -> RequestId {
         self.admitted += 1;
-        let request = Request { slot, number: self.admitted, tokens, prompt, budget, torn: false };
-        let id = request.id();
+        let id = RequestId { slot, number: self.admitted, cache: self.number };
+        let request = Request { id, slot, tokens, prompt, budget, torn: false };
         self.slots[slot] = Some(request);
         id
     }
@@ -349,7 +383,7 @@ impl KvCache {
         self.slots
             .get(id.slot)
             .and_then(Option::as_ref)
-            .filter(|r| r.id() == id)
+            .filter(|r| r.id == id)
             .ok_or(KvError::NoRequest { id })
     }
 
@@ -512,3 +546,6 @@ impl KvCache {
         Ok(unsafe { merge.run() }?)
     }
 }
+
+#[cfg(test)]
+mod tests;

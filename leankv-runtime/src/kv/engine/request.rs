@@ -1,10 +1,13 @@
 //! Requests and their handles.
 
-/// A request's handle. It is of no use any more when the request has ended.
+/// A request's handle. It is of no use any more when the request has ended, and of none to another cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId {
-    pub(crate) slot: usize,
-    pub(crate) number: u64,
+    pub(super) slot: usize,
+    /// Counts the requests of a cache.
+    pub(super) number: u64,
+    /// Counts the caches of a process.
+    pub(super) cache: u64,
 }
 
 impl std::fmt::Display for RequestId {
@@ -23,8 +26,8 @@ impl RequestId {
 /// What the host knows of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
+    pub(super) id: RequestId,
     pub(super) slot: usize,
-    pub(super) number: u64,
     /// Tokens of its sequence, kept or not.
     pub(super) tokens: usize,
     /// Tokens of its prompt, there yet or not.
@@ -33,10 +36,4 @@ pub(super) struct Request {
     pub(super) budget: Option<usize>,
     /// A step was left in its middle: some layers have its token, others do not.
     pub(super) torn: bool,
-}
-
-impl Request {
-    pub(super) fn id(&self) -> RequestId {
-        RequestId { slot: self.slot, number: self.number }
-    }
 }

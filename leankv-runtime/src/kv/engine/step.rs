@@ -31,8 +31,8 @@ impl<'a> DecodeStep<'a> {
     /// `q` is `[requests, query_heads, head_dim]`, `k` and `v` are `[requests, kv_heads, head_dim]`, queries and keys after RoPE.
     ///
     /// # Errors
-    /// [`KvError::Length`] when all layers are done; what the launches say, after which the cache is poisoned unless the arguments were
-    /// at fault.
+    /// [`KvError::Length`] when all layers are done and for buffers of another length, [`DeviceError::WrongDevice`](crate::DeviceError)
+    /// for buffers of another device, all with nothing changed; what the launches say, after which the cache is poisoned.
     pub fn layer(
         &mut self,
         q: &DeviceBuffer<f16>,
@@ -41,20 +41,15 @@ impl<'a> DecodeStep<'a> {
     ) -> Result<BufferView<'_, f32>, KvError> {
         self.cache.alive()?;
         let (layers, n) = (self.cache.config.layers, self.requests.len());
-        let d = self.cache.config.head_dim;
         if self.next == layers {
             return Err(KvError::Length { what: "layers of a step", expected: layers, got: layers + 1 });
         }
-        let (queries, pairs) = (n * self.cache.config.query_heads() * d, n * self.cache.config.kv_heads * d);
-        for (what, expected, got) in [
-            ("q [requests, query_heads, head_dim]", queries, q.len()),
-            ("k [requests, kv_heads, head_dim]", pairs, k.len()),
-            ("v [requests, kv_heads, head_dim]", pairs, v.len()),
-        ] {
-            if expected != got {
-                return Err(KvError::Length { what, expected, got });
-            }
-        }
+        let whats = [
+            "q [requests, query_heads, head_dim]",
+            "k [requests, kv_heads, head_dim]",
+            "v [requests, kv_heads, head_dim]",
+        ];
+        let queries = self.cache.check_rows(n, whats, q, k, v)?;
         if n > 0 {
             if self.next == 0 {
                 self.cache.mark(&self.requests, true);
