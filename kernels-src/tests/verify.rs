@@ -14,10 +14,20 @@ fn compiler() -> Compiler {
     Compiler::new(KernelCache::without_folder())
 }
 
+/// `name=value,name=value`.
+fn pairs(text: &str) -> impl Iterator<Item = (String, String)> {
+    text.split(',').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()))
+}
+
 /// What is wrong with a kernel at a specialisation.
 fn wrong(recipe: &Recipe, settings: &Settings) -> Option<String> {
+    wrong_at(recipe, settings, &[])
+}
+
+/// What is wrong with a kernel at a specialisation, for a workload of sizes of its own.
+fn wrong_at(recipe: &Recipe, settings: &Settings, asked: &[(String, usize)]) -> Option<String> {
     let func = find(recipe.kernel)?.build(settings).unwrap_or_else(|e| panic!("{e}"));
-    let shapes = recipe.sizes(Size::Small, &[]).unwrap_or_else(|e| panic!("{e}"));
+    let shapes = recipe.sizes(Size::Small, asked).unwrap_or_else(|e| panic!("{e}"));
     let workload = recipe.make(settings, &shapes, 5).unwrap_or_else(|e| panic!("{e}"));
     let options = Options { targets: vec![Sm::Sm80, Sm::Sm90], seed: 5, perturb: true, ptx: None };
     let report = verify_with(&compiler(), &func, &workload, &options).unwrap_or_else(|e| panic!("{e}"));
@@ -51,11 +61,37 @@ fn decode_attention_agrees_away_from_its_declared_space() {
     ]
     .par_iter()
     .flat_map_iter(|text| {
-        let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-        let settings: Settings = pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let settings: Settings = pairs(text).collect();
         ["decode_attention", "merge_splits"].map(|kernel| wrong(recipe(kernel).unwrap(), &settings))
     })
     .flatten()
+    .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is in no declared specialisation and no default size: sinks, short chunks and windows, other policies, a low list without room,
+/// a request that is left out, a prompt none of whose queries has counted.
+#[test]
+fn tiers_and_budgets_agree_away_from_their_declared_spaces() {
+    let wrong: Vec<String> = [
+        ("classify_chunk", "sinks=600,window=8,chunk=128,window_q=16,policy=uniform", ""),
+        ("classify_chunk", "policy=leankv-paper,two_tiers=false,window=0", "before=0"),
+        ("classify_chunk", "", "left_out=1"),
+        ("classify_chunk", "", "after=100"),
+        ("recompact", "sinks=14,window=8,chunk=32,window_q=8,policy=leankv-paper,block=8", "tokens=90"),
+        ("recompact", "tiering=K8V4g1.2/K4V2g2.4,head_dim=64,page_bytes=2048", "low_tokens=37"),
+        ("recompact", "tiering=bf16,policy=heavy-hitter,window=0", "ragged=0"),
+        ("recompact", "", "left_out=1"),
+        ("tally_tokens", "sinks=12,window=8,chunk=32,window_q=8,block=16", ""),
+        ("solve_budget", "sinks=12,window=8,chunk=32,window_q=8,gap=0", "requests=8"),
+        ("write_chunk", "tiering=K8V4g1.2/K4V2g2.4,head_dim=64,page_bytes=2048,block=8", ""),
+        ("write_chunk_f32", "tiering=K3V5,head_dim=96", "tokens=0"),
+    ]
+    .par_iter()
+    .filter_map(|(kernel, settings, shapes)| {
+        let asked: Vec<(String, usize)> = pairs(shapes).map(|(k, v)| (k, v.parse().unwrap())).collect();
+        wrong_at(recipe(kernel).unwrap(), &pairs(settings).collect(), &asked)
+    })
     .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -4,17 +4,21 @@ use leankv_dsl::format::{SegmentKind, Tiering};
 use leankv_dsl::workload::{Generator, Workload};
 
 use super::{RecipeError, Shapes};
-use crate::reference::{PagedFormat, PagedKv, write_token};
+use crate::reference::{HeadLists, PagedFormat, PagedKv, ReferenceError, write_token};
 
-/// Pages of several requests.
+/// Pages of several requests, each in a slot of its own.
 pub(super) struct Cache {
     pub(super) requests: usize,
+    /// Lists of a request: KV heads, of all layers where there are several.
     pub(super) kv_heads: usize,
     pub(super) high: PagedFormat,
     pub(super) low: Option<PagedFormat>,
     pub(super) arena: Vec<u8>,
     pub(super) table: Vec<i32>,
     pub(super) lengths: Vec<i32>,
+    /// `[requests, kv_heads, 2]`: pages of the high and of the low list.
+    pub(super) held: Vec<i32>,
+    /// Of the requests of the launch.
     pub(super) slots: Vec<i32>,
     pub(super) table_len: usize,
     /// Tokens of the longest list, both tiers.
@@ -23,7 +27,7 @@ pub(super) struct Cache {
 
 impl Cache {
     /// A cache of random keys and values, whose lists have the lengths that the shapes ask for, in pages in random order. What no token
-    /// was written to holds NaN patterns: nobody may read it.
+    /// was written to holds NaN patterns: nobody may read it. Positions of a list's tiers are mixed, each tier's in order.
     pub(super) fn new(
         tiering: &Tiering,
         head_dim: usize,
@@ -34,7 +38,7 @@ impl Cache {
         Cache::with(tiering, head_dim, page_bytes, shapes, shapes.get("kv_heads"), 0, random)
     }
 
-    /// A cache with `kv_heads` lists of each request, each with so many pages more than its tokens need.
+    /// A cache with `kv_heads` lists of each request, each tier with pages for `spare` tokens more.
     pub(super) fn with(
         tiering: &Tiering,
         head_dim: usize,
@@ -61,7 +65,7 @@ impl Cache {
             })
             .collect();
         let pages = |paged: Option<&PagedFormat>, n: usize| {
-            paged.map_or(0, |p| n.div_ceil(p.tokens_per_page()) + spare)
+            paged.map_or(0, |p| (n + spare).div_ceil(p.tokens_per_page()))
         };
         let pages_of = |&[h, l]: &[usize; 2]| pages(Some(&high), h) + pages(low.as_ref(), l);
         let table_len = tokens.iter().map(pages_of).max().unwrap_or(0) + 1;
@@ -71,36 +75,56 @@ impl Cache {
         let mut arena = vec![0xFF; total.max(1) * page_bytes];
         let slots = random.permutation(requests);
         let mut table = vec![-1; lists * table_len];
-        let mut lengths = vec![0; lists * 4];
+        let (mut lengths, mut held) = (vec![0; lists * 4], vec![0; lists * 2]);
         for (list, tokens) in tokens.iter().enumerate() {
             // Lists lie where their request's slot is.
             let place = slots[list / kv_heads] * kv_heads + list % kv_heads;
-            let mut position = 0;
+            let positions = mixed(*tokens);
             for (tier, &n) in tokens.iter().enumerate() {
                 lengths[place * 4 + tier] = n as i32;
                 // Some leading tokens belong to another request too.
                 lengths[place * 4 + 2 + tier] = if shapes.get("ragged") == 0 { 0 } else { n as i32 / 4 };
                 let Some(paged) = (if tier == 0 { Some(&high) } else { low.as_ref() }) else { continue };
                 let mut here = Vec::new();
+                held[place * 2 + tier] = pages(Some(paged), n) as i32;
                 for index in 0..pages(Some(paged), n) {
                     let page = ids.next().unwrap_or(0);
                     let entry = if tier == 0 { index } else { table_len - 1 - index };
                     table[place * table_len + entry] = page as i32;
                     here.push(page);
                 }
-                for t in 0..n {
+                for (t, &position) in positions[tier].iter().enumerate() {
                     let (index, slot) = (t / paged.tokens_per_page(), t % paged.tokens_per_page());
                     let (key, value) = (random.f32s(head_dim, -1.5, 2.5), random.f32s(head_dim, -1.0, 1.0));
                     let significance = random.f32s(1, 0.0, 2.0)[0];
                     let bytes = &mut arena[here[index] * page_bytes..][..page_bytes];
                     write_token(paged, bytes, slot as u32, &key, &value, significance, position)?;
-                    position += 1;
                 }
             }
         }
         let slots = slots.into_iter().map(|slot| slot as i32).collect();
         let longest = tokens.iter().map(|[h, l]| h + l).max().unwrap_or(0);
-        Ok(Cache { requests, kv_heads, high, low, arena, table, lengths, slots, table_len, longest })
+        Ok(Cache { requests, kv_heads, high, low, arena, table, lengths, held, slots, table_len, longest })
+    }
+
+    /// For a launch over the first request alone, and its slot.
+    pub(super) fn of_first(mut self) -> Result<(Cache, usize), RecipeError> {
+        self.slots.truncate(1);
+        match self.slots[..] {
+            [slot] => Ok((self, slot as usize)),
+            _ => Err(ReferenceError::Shape { what: "requests", expected: 1, got: 0 }.into()),
+        }
+    }
+
+    /// Page numbers of a list, counted over slots and KV heads: of the high tier, and of the low tier.
+    pub(super) fn ids(&self, list: usize) -> [Vec<i32>; 2] {
+        let row = &self.table[list * self.table_len..][..self.table_len];
+        [row.to_vec(), row.iter().rev().copied().collect()]
+    }
+
+    /// For the reference: where a list with these [`ids`](Cache::ids) keeps its tokens.
+    pub(super) fn lists<'a>(&'a self, [high_ids, low_ids]: &'a [Vec<i32>; 2]) -> HeadLists<'a> {
+        HeadLists { high: &self.high, low: self.low.as_ref(), high_ids, low_ids }
     }
 
     /// For the reference.
@@ -120,10 +144,20 @@ impl Cache {
     pub(super) fn arguments(&self, workload: Workload) -> Workload {
         let lists = [self.requests, self.kv_heads];
         workload
-            .view("kv.slots", &self.slots, &[self.requests])
+            .view("kv.slots", &self.slots, &[self.slots.len()])
             .buffer("kv.arena", &self.arena)
             .view("kv.table", &self.table, &[lists[0], lists[1], self.table_len])
             .view("kv.lengths", &self.lengths, &[lists[0], lists[1], 4])
+    }
+
+    /// For a kernel over `layers` layers: the parameters of its `kv`.
+    pub(super) fn layered(&self, workload: Workload, layers: usize) -> Workload {
+        let [slots, heads] = [self.requests, self.kv_heads.checked_div(layers).unwrap_or(0)];
+        workload
+            .view("kv.slots", &self.slots, &[self.slots.len()])
+            .buffer("kv.arena", &self.arena)
+            .view("kv.table", &self.table, &[slots, layers, heads, self.table_len])
+            .view("kv.lengths", &self.lengths, &[slots, layers, heads, 4])
     }
 
     /// Bytes of the 32-byte sectors in which the listed tokens' codes and metadata lie, and their positions where they are needed: of
@@ -156,5 +190,26 @@ impl Cache {
             }
         }
         32 * sectors
+    }
+}
+
+/// Positions `0..high + low` shared out to both tiers of a list, as evenly as can be; the first one is high.
+fn mixed([high, low]: [usize; 2]) -> [Vec<i32>; 2] {
+    let all = high + low;
+    let highs: Vec<i32> = (0..high).map(|t| (t * all / high) as i32).collect();
+    let lows = (0..all as i32).filter(|position| highs.binary_search(position).is_err()).collect();
+    [highs, lows]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mixed;
+
+    #[test]
+    fn tiers_share_all_positions() {
+        assert_eq!(mixed([2, 3]), [vec![0, 2], vec![1, 3, 4]]);
+        assert_eq!(mixed([3, 0]), [vec![0, 1, 2], vec![]]);
+        assert_eq!(mixed([0, 2]), [vec![], vec![0, 1]]);
+        assert_eq!(mixed([37, 41]).concat().len(), 78);
     }
 }

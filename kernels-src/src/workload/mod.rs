@@ -14,12 +14,15 @@
 
 mod attention;
 mod basic;
+mod budget;
 mod cache;
 mod chunk;
+mod fork;
 mod manager;
 mod pages;
 mod rows;
 mod step;
+mod tiers;
 
 use std::collections::BTreeMap;
 
@@ -27,16 +30,19 @@ use leankv_dsl::format::FormatError;
 use leankv_dsl::lang::{Settings, Spec, SpecError};
 use leankv_dsl::workload::Workload;
 
-use crate::chunk::ChunkSpec;
+use crate::budget::BudgetSpec;
+use crate::chunk::{ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec};
 use crate::decode::DecodeSpec;
-use crate::manager::{CommitPagesSpec, PreparePagesSpec, ScanPagesSpec};
+use crate::manager::{
+    CommitPagesSpec, CopyTailsSpec, ForkPagesSpec, PlanForkSpec, PreparePagesSpec, ScanPagesSpec,
+};
 use crate::matmul::MatmulSpec;
 use crate::page_writer::WriterSpec;
 use crate::prefill::PrefillSpec;
 use crate::quantize::CodecRows;
 use crate::reference::ReferenceError;
 use crate::softmax::SoftmaxSpec;
-use crate::step::{InsertSpec, PlanSpec};
+use crate::step::{ActiveSlotsSpec, InsertSpec, PlanSpec};
 use crate::vector_add::VectorAddSpec;
 
 /// One size of a workload that can be asked for.
@@ -145,6 +151,13 @@ const PROMPT: Shape = shape("tokens", "tokens of the prompt", 21, 300);
 const ONE_REQUEST: Shape = shape("requests", "requests of the launch: one", 1, 1);
 const QUERIES: Shape = shape("queries", "tokens of the chunk", 21, 256);
 const WINDOW: Shape = shape("window", "queries of the chunk that count", 10, 64);
+const ONE_OF: Shape = shape("requests", "requests in the cache; the launch is over the first one", 2, 2);
+const LEFT_OUT: Shape = shape("left_out", "1: the request is left out, with a negative slot", 0, 0);
+const CHUNK: Shape = shape("chunk_tokens", "tokens of the chunk", 90, 256);
+const BUDGETS: Shape =
+    shape("requests", "requests of the launch; some are left out, some have no budget", 5, 8);
+const FORKS: Shape = shape("forks", "forks, two of each parent; some are not granted", 5, 8);
+const FORK_LISTS: Shape = shape("lists", "lists of a request: layers times KV heads", 9, 64);
 
 /// A recipe from the function that makes its workloads, and the spec it reads.
 macro_rules! recipe {
@@ -159,6 +172,11 @@ macro_rules! recipe {
 
 /// The recipes, in alphabetical order.
 pub static RECIPES: &[Recipe] = &[
+    recipe!(
+        "active_slots",
+        step::active as ActiveSlotsSpec,
+        [shape("requests", "requests of the launch", 200, 1024)]
+    ),
     recipe!("append_token", pages::append_token_f16 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
     recipe!("append_token_f32", pages::append_token_f32 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
     recipe!(
@@ -176,13 +194,39 @@ pub static RECIPES: &[Recipe] = &[
         chunk::own as ChunkSpec,
         [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, WINDOW]
     ),
+    recipe!(
+        "classify_chunk",
+        tiers::classify as ClassifySpec,
+        [
+            KV_HEADS,
+            shape("chunk_tokens", "tokens of the chunk", 220, 512),
+            shape("before", "tokens of the prompt before the chunk", 512, 512),
+            shape("after", "tokens of the prompt after the chunk", 0, 0),
+            LEFT_OUT
+        ]
+    ),
     recipe!("commit_pages", manager::commit as CommitPagesSpec, [REQUESTS, LISTS]),
+    recipe!(
+        "copy_tails",
+        fork::tails as CopyTailsSpec,
+        [
+            FORKS,
+            FORK_LISTS,
+            shape("pages", "pages of the longest list", 4, 16),
+            shape("words", "words of 8 bytes of a page", 300, 848)
+        ]
+    ),
     recipe!(
         "decode_attention",
         attention::decode as DecodeSpec,
         [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
     ),
     recipe!("dequantize", rows::dequantize as CodecRows, [ROWS]),
+    recipe!(
+        "fork_pages",
+        fork::share as ForkPagesSpec,
+        [FORKS, FORK_LISTS, shape("pages", "pages of the longest list", 150, 40)]
+    ),
     recipe!("insert_token", step::insert_f16 as InsertSpec, [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
     recipe!(
         "insert_token_bf16",
@@ -200,6 +244,11 @@ pub static RECIPES: &[Recipe] = &[
         [shape("m", "rows", 70, 256), shape("n", "columns", 40, 256), shape("k", "contraction", 48, 256)]
     ),
     recipe!("merge_splits", attention::merge as DecodeSpec, [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
+    recipe!(
+        "plan_fork",
+        fork::plan as PlanForkSpec,
+        [FORKS, LISTS, shape("pages", "pages of the longest list", 4, 16)]
+    ),
     recipe!("plan_step", step::plan as PlanSpec, [REQUESTS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
     recipe!(
         "prefill_attention",
@@ -222,13 +271,51 @@ pub static RECIPES: &[Recipe] = &[
     ),
     recipe!("prepare_pages", manager::prepare as PreparePagesSpec, [REQUESTS, LISTS]),
     recipe!("quantize", rows::quantize as CodecRows, [ROWS]),
+    recipe!(
+        "recompact",
+        tiers::recompact as RecompactSpec,
+        [
+            ONE_OF,
+            LAYERS,
+            KV_HEADS,
+            TOKENS,
+            shape("low_tokens", "tokens of the longest list in the low tier, if there is one", 54, 200),
+            RAGGED,
+            LEFT_OUT
+        ]
+    ),
     recipe!("scan_pages", manager::scan as ScanPagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "softmax",
         basic::softmax as SoftmaxSpec,
         [shape("rows", "rows", 5, 64), shape("cols", "elements of a row; at most the block", 100, 128)]
     ),
+    recipe!(
+        "solve_budget",
+        budget::solve as BudgetSpec,
+        [BUDGETS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
+    ),
+    recipe!(
+        "tally_tokens",
+        budget::tally as BudgetSpec,
+        [BUDGETS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
+    ),
     recipe!("vector_add", basic::vector_add as VectorAddSpec, [shape("n", "elements", 700, 1 << 16)]),
+    recipe!(
+        "write_chunk",
+        tiers::write_f16 as ChunkWriterSpec,
+        [ONE_OF, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, CHUNK]
+    ),
+    recipe!(
+        "write_chunk_bf16",
+        tiers::write_bf16 as ChunkWriterSpec,
+        [ONE_OF, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, CHUNK]
+    ),
+    recipe!(
+        "write_chunk_f32",
+        tiers::write_f32 as ChunkWriterSpec,
+        [ONE_OF, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, CHUNK]
+    ),
     recipe!("write_prompt", pages::write_prompt_f16 as WriterSpec, [PROMPT, PROMPT_HEADS]),
     recipe!("write_prompt_f32", pages::write_prompt_f32 as WriterSpec, [PROMPT, PROMPT_HEADS]),
 ];
@@ -302,12 +389,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recipes_are_sorted_and_each_is_for_a_kernel() {
+    fn every_kernel_has_one_recipe_in_alphabetical_order() {
         let names: Vec<&str> = RECIPES.iter().map(|r| r.kernel).collect();
         assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
-        for recipe in RECIPES {
-            assert!(crate::find(recipe.kernel).is_some(), "{}", recipe.kernel);
-        }
+        let kernels: Vec<&str> = crate::KERNELS.iter().map(|kernel| kernel.name()).collect();
+        assert_eq!(names, kernels);
     }
 
     #[test]

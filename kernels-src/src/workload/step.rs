@@ -8,8 +8,8 @@ use super::cache::Cache;
 use super::pages::Vectors;
 use super::{RecipeError, Shapes};
 use crate::policy::{Counting, PolicySpec};
-use crate::reference::{self, HeadLists, Planned, StepArgs};
-use crate::step::{InsertSpec, PLAN_COLUMNS, PlanSpec};
+use crate::reference::{self, Planned, StepArgs};
+use crate::step::{ActiveSlotsSpec, InsertSpec, PLAN_COLUMNS, PlanSpec};
 
 /// A cache and the plan of its next step.
 struct Step {
@@ -76,20 +76,33 @@ pub(super) fn plan(spec: &PlanSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
     let requests = step.cache.requests;
     let plan: Vec<i32> = step.plans.iter().flat_map(|p| p.plan.to_row()).collect();
     let target: Vec<i32> = step.plans.iter().flat_map(|p| p.target).collect();
-    Ok(Workload::new([kv_heads, layers, requests])
+    let workload = Workload::new([kv_heads, layers, requests])
         .view("positions", &step.positions, &[requests])
         .view("prompts", &step.prompts, &[requests])
         .view("thresholds", &step.thresholds, &[requests, layers, kv_heads, 2])
-        .buffer("kv.arena", &step.cache.arena)
-        .view("kv.slots", &step.cache.slots, &[requests])
-        .view("kv.table", &step.cache.table, &[requests, layers, kv_heads, step.cache.table_len])
-        .view("kv.lengths", &step.cache.lengths, &[requests, layers, kv_heads, 4])
         .view("plan", &vec![-7i32; plan.len()], &[requests, layers, kv_heads, PLAN_COLUMNS])
         .view("target", &vec![-7i32; target.len()], &[requests, layers, kv_heads, 2])
         .output("plan", Check::Bits)
         .output("target", Check::Bits)
         .expect("plan", &plan, Check::Bits)
-        .expect("target", &target, Check::Bits))
+        .expect("target", &target, Check::Bits);
+    Ok(step.cache.layered(workload, layers))
+}
+
+pub(super) fn active(spec: &ActiveSlotsSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let requests = shapes.get("requests");
+    let mut random = Generator::new(seed);
+    let slots: Vec<i32> = random.permutation(requests).into_iter().map(|slot| slot as i32).collect();
+    // Every answer of the page manager: granted, out of pages, targets that no row can hold.
+    let granted: Vec<i32> = (0..requests).map(|_| random.below(3) as i32 - 1).collect();
+    let active: Vec<i32> =
+        slots.iter().zip(&granted).map(|(&slot, &granted)| if granted == 1 { slot } else { -1 }).collect();
+    Ok(Workload::new([requests.div_ceil(spec.block.max(1)), 1, 1])
+        .view("slots", &slots, &[requests])
+        .view("granted", &granted, &[requests])
+        .view("active", &vec![-7i32; requests], &[requests])
+        .output("active", Check::Bits)
+        .expect("active", &active, Check::Bits))
 }
 
 fn insert<E: Vectors>(spec: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
@@ -107,11 +120,9 @@ fn insert<E: Vectors>(spec: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<W
     let (mut arena, mut lengths) = (cache.arena.clone(), cache.lengths.clone());
     for (row, Planned { plan, .. }) in plans.iter().enumerate() {
         let list = cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
-        let high_ids = &cache.table[list * cache.table_len..][..cache.table_len];
-        let low_ids: Vec<i32> = high_ids.iter().rev().copied().collect();
-        let lists = HeadLists { high: &cache.high, low: cache.low.as_ref(), high_ids, low_ids: &low_ids };
+        let ids = cache.ids(list);
         let (key, value) = (&keys32[row * d..][..d], &values32[row * d..][..d]);
-        reference::insert_token(&lists, &mut arena, plan, key, value, positions[row / kv_heads])?;
+        reference::insert_token(&cache.lists(&ids), &mut arena, plan, key, value, positions[row / kv_heads])?;
         lengths[list * 4..][..2].copy_from_slice(&[plan.len_high, plan.len_low]);
     }
     let extents = [requests, kv_heads, d];

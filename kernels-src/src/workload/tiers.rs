@@ -1,0 +1,171 @@
+//! Tiers of a prompt's tokens: classifying a chunk, writing it into pages, and moving what is cached.
+
+use half::{bf16, f16};
+use leankv_dsl::workload::{Check, Generator, Workload};
+
+use super::cache::Cache;
+use super::pages::Vectors;
+use super::{RecipeError, Shapes};
+use crate::chunk::{ChunkWriterSpec, ClassifySpec, RecompactSpec};
+use crate::policy::Counting;
+use crate::reference::{self, TierRule};
+
+/// Slots of a classification, whose request is in one of them.
+const SLOTS: usize = 3;
+
+/// High and low thresholds of so many lists.
+fn thresholds(lists: usize, high: [f32; 2], low: [f32; 2], random: &mut Generator) -> Vec<f32> {
+    (0..lists).flat_map(|_| [high, low].map(|[from, to]| random.f32s(1, from, to)[0])).collect()
+}
+
+pub(super) fn classify(spec: &ClassifySpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let (kv_heads, n) = (shapes.get("kv_heads"), shapes.get("chunk_tokens"));
+    let before = shapes.get("before") as i32;
+    let tokens = before + n as i32;
+    let prompt = tokens + shapes.get("after") as i32;
+    let left_out = shapes.get("left_out") != 0;
+    let mut random = Generator::new(seed);
+    // Around one part in `tokens` for each counted query, so that every tier occurs.
+    let mean = spec.window_q.min(n) as f32 / tokens.max(1) as f32;
+    let mass = random.f32s(kv_heads * n, 0.0, 2.0 * mean);
+    let thresholds = thresholds(SLOTS * kv_heads, [0.8, 1.6], [0.2, 0.8], &mut random);
+    let lengths: Vec<i32> = (0..SLOTS * kv_heads * 4).map(|_| random.below(50) as i32).collect();
+    let slot = random.below(SLOTS);
+
+    let policy = spec.policy.math();
+    let rule = TierRule {
+        policy: &*policy,
+        window: spec.window,
+        sinks: spec.sinks,
+        counting: Counting::new(spec.chunk, spec.window_q),
+        prompt,
+        tokens,
+        has_low: spec.two_tiers,
+    };
+    let mut after = lengths.clone();
+    let dest = if left_out {
+        vec![-1; kv_heads * n]
+    } else {
+        let thresholds = &thresholds[slot * kv_heads * 2..][..kv_heads * 2];
+        let lengths = &mut after[slot * kv_heads * 4..][..kv_heads * 4];
+        reference::classify_chunk(&rule, thresholds, &mass, before, lengths)?
+    };
+    Ok(Workload::new([kv_heads, 1, 1])
+        .view("mass", &mass, &[kv_heads, n])
+        .scalar("before", before)
+        .scalar("prompt", prompt)
+        .view("slots", &[if left_out { -1 } else { slot as i32 }], &[1])
+        .view("thresholds", &thresholds, &[SLOTS, kv_heads, 2])
+        .view("lengths", &lengths, &[SLOTS, kv_heads, 4])
+        .view("dest", &vec![-7i32; kv_heads * n], &[kv_heads, n])
+        .output("lengths", Check::Bits)
+        .output("dest", Check::Bits)
+        .expect("lengths", &after, Check::Bits)
+        .expect("dest", &dest, Check::Bits))
+}
+
+fn write<E: Vectors>(spec: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let (kv_heads, n, d) = (shapes.get("kv_heads"), shapes.get("chunk_tokens"), spec.head_dim);
+    let mut random = Generator::new(seed);
+    let cache = Cache::with(&spec.tiering, d, spec.page_bytes, shapes, kv_heads, n, &mut random)?;
+    let (cache, slot) = cache.of_first()?;
+    let len = n * kv_heads * d;
+    let ((keys, keys32), (values, values32)) = (E::random(&mut random, len), E::random(&mut random, len));
+    let mass = random.f32s(kv_heads * n, 0.0, 1.0);
+    // Behind what is cached: a third of the tokens in either tier, and a third pruned.
+    let mut dest = Vec::new();
+    for lengths in cache.lengths[slot * kv_heads * 4..][..kv_heads * 4].chunks(4) {
+        let mut next = [lengths[0], lengths[1]];
+        for _ in 0..n {
+            let low = match random.below(3) {
+                0 => {
+                    dest.push(-1);
+                    continue;
+                }
+                choice => usize::from(choice == 2 && cache.low.is_some()),
+            };
+            dest.push(2 * next[low] + low as i32);
+            next[low] += 1;
+        }
+    }
+    let before = cache.longest as i32;
+    let mut arena = cache.arena.clone();
+    reference::write_chunk(
+        &cache.high,
+        cache.low.as_ref(),
+        &mut arena,
+        &cache.table[slot * kv_heads * cache.table_len..][..kv_heads * cache.table_len],
+        &keys32,
+        &values32,
+        &mass,
+        &dest,
+        before,
+        kv_heads,
+    )?;
+    let extents = [n, kv_heads, d];
+    let workload = Workload::new([n.div_ceil(spec.block.max(1)), kv_heads, 1])
+        .view("keys", &keys, &extents)
+        .view("values", &values, &extents)
+        .view("mass", &mass, &[kv_heads, n])
+        .view("dest", &dest, &[kv_heads, n])
+        .scalar("before", before);
+    let workload = cache.arguments(workload).output("kv.arena", Check::Bits);
+    Ok(workload.expect("kv.arena", &arena, Check::Bits))
+}
+
+pub(super) fn write_f16(s: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    write::<f16>(s, shapes, seed)
+}
+
+pub(super) fn write_bf16(s: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    write::<bf16>(s, shapes, seed)
+}
+
+pub(super) fn write_f32(s: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    write::<f32>(s, shapes, seed)
+}
+
+pub(super) fn recompact(spec: &RecompactSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let (layers, kv_heads) = (shapes.get("layers"), shapes.get("kv_heads"));
+    let lists = layers * kv_heads;
+    let mut random = Generator::new(seed);
+    let cache = Cache::with(&spec.tiering, spec.head_dim, spec.page_bytes, shapes, lists, 0, &mut random)?;
+    let (mut cache, slot) = cache.of_first()?;
+    // A quarter of the window has been written.
+    let tokens = (cache.longest as i32).saturating_add(spec.window / 4 * 3);
+    let thresholds = thresholds(cache.requests * lists, [1.0, 4.0], [0.2, 1.0], &mut random);
+    let policy = spec.policy.math();
+    let rule = TierRule {
+        policy: &*policy,
+        window: spec.window,
+        sinks: spec.sinks,
+        counting: Counting::new(spec.chunk, spec.window_q),
+        prompt: tokens,
+        tokens,
+        has_low: cache.low.is_some(),
+    };
+    let (mut arena, mut lengths) = (cache.arena.clone(), cache.lengths.clone());
+    if shapes.get("left_out") != 0 {
+        cache.slots = vec![-1];
+    } else {
+        for list in slot * lists..(slot + 1) * lists {
+            let ids = cache.ids(list);
+            let (pair, held) = ([thresholds[list * 2], thresholds[list * 2 + 1]], cache.held[list * 2 + 1]);
+            let before = std::array::from_fn(|column| cache.lengths[list * 4 + column]);
+            let now =
+                reference::recompact(&rule, pair, &cache.lists(&ids), &mut arena, before, held as usize)?;
+            lengths[list * 4..][..2].copy_from_slice(&now);
+        }
+    }
+    let workload = Workload::new([kv_heads, layers, 1])
+        .scalar("tokens", tokens)
+        .scalar("prompt", tokens)
+        .view("thresholds", &thresholds, &[cache.requests, layers, kv_heads, 2])
+        .view("held", &cache.held, &[cache.requests, layers, kv_heads, 2]);
+    Ok(cache
+        .layered(workload, layers)
+        .output("kv.arena", Check::Bits)
+        .output("kv.lengths", Check::Bits)
+        .expect("kv.arena", &arena, Check::Bits)
+        .expect("kv.lengths", &lengths, Check::Bits))
+}
