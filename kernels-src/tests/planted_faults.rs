@@ -594,11 +594,7 @@ fn faults_planted_in_compiled_kernels_are_found() {
 }
 
 /// Found of those that are faults of all that were planted, by kernel and class.
-fn table(
-    subjects: &[Subject],
-    tallies: &BTreeMap<(usize, Class), Tally>,
-    sums: &[(Class, Tally)],
-) -> String {
+fn table(subjects: &[Subject], tallies: &BTreeMap<(usize, Class), Tally>, sums: &[(Class, Tally)]) -> String {
     let mut out = format!("{:44}", "found / faults of planted (found by a check)");
     for class in Class::ALL {
         write!(out, "{:>24}", class.name()).expect("a string takes everything");

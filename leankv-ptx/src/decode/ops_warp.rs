@@ -202,7 +202,10 @@ fn redux(cx: &mut Cx<'_, '_>) -> Res<Op> {
     cx.done(3, 3)?;
     let d = cx.dst(0, ty)?;
     let a = cx.src(1, ty)?;
-    Ok(Op::Collective { what: Collective::Redux { op, ty, nan, abs, d, a }, mask: Some(cx.control(2, Ty::B32)?) })
+    Ok(Op::Collective {
+        what: Collective::Redux { op, ty, nan, abs, d, a },
+        mask: Some(cx.control(2, Ty::B32)?),
+    })
 }
 
 fn mma_ty(ty: Ty) -> Option<MmaTy> {
