@@ -1,0 +1,1 @@
+//! Language models whose attention and cache are LeanKV's.
