@@ -1,1 +1,18 @@
-//! Language models whose attention and cache are LeanKV's.
+//! Language models whose attention and cache are LeanKV's, at every layer.
+//!
+//! * [`Model`] is a decoder-only transformer read from a GGUF file; its matrix products are candle's, its attention is whatever
+//!   [`Attend`] is given.
+
+pub mod cache;
+mod config;
+mod error;
+mod linear;
+pub mod math;
+mod model;
+mod rope;
+
+pub use config::{Architecture, ModelConfig, SlidingWindow};
+pub use error::ModelError;
+pub use linear::WeightForm;
+pub use model::{Attend, LayerRows, Model};
+pub use rope::RopePairs;

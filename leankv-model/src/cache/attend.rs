@@ -1,0 +1,127 @@
+//! Rows of a batch and the caches they belong to.
+
+use std::ops::Range;
+
+use half::f16;
+use leankv_runtime::kv::{DecodeStep, PromptChunk};
+use leankv_runtime::{Device, DeviceBuffer};
+
+use super::replay::Recorded;
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::model::{Attend, LayerRows};
+
+/// Elements of a row of queries, and of keys or values.
+#[derive(Clone, Copy, Debug)]
+struct RowShape {
+    q: usize,
+    kv: usize,
+}
+
+impl RowShape {
+    fn of(config: &ModelConfig) -> RowShape {
+        RowShape { q: config.heads * config.head_dim, kv: config.kv_heads * config.head_dim }
+    }
+
+    /// The tensors of some rows on a device.
+    fn upload(
+        self,
+        device: &Device,
+        rows: LayerRows<'_>,
+        of: Range<usize>,
+    ) -> Result<[DeviceBuffer<f16>; 3], ModelError> {
+        let part = |x: &[f16], row: usize| device.upload(&x[of.start * row..of.end * row]);
+        Ok([part(rows.q, self.q)?, part(rows.k, self.kv)?, part(rows.v, self.kv)?])
+    }
+}
+
+/// A chunk of one request's prompt.
+#[derive(Debug)]
+pub struct PromptAttend<'a> {
+    device: Device,
+    shape: RowShape,
+    chunk: PromptChunk<'a>,
+    record: Option<&'a mut Recorded>,
+}
+
+impl<'a> PromptAttend<'a> {
+    /// The rows of `chunk`, on its cache's device.
+    pub fn new(device: &Device, config: &ModelConfig, chunk: PromptChunk<'a>) -> PromptAttend<'a> {
+        PromptAttend { device: device.clone(), shape: RowShape::of(config), chunk, record: None }
+    }
+
+    /// Keeps what the layers are given, to give it to other requests.
+    #[must_use]
+    pub fn recording(mut self, record: &'a mut Recorded) -> PromptAttend<'a> {
+        self.record = Some(record);
+        self
+    }
+
+    /// Ends the chunk, after all layers.
+    ///
+    /// # Errors
+    /// What the cache says.
+    pub fn finish(self) -> Result<(), ModelError> {
+        Ok(self.chunk.finish()?)
+    }
+}
+
+impl Attend for PromptAttend<'_> {
+    fn layer(&mut self, _: usize, rows: LayerRows<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+        let n = rows.q.len() / self.shape.q;
+        let [q, k, v] = self.shape.upload(&self.device, rows, 0..n)?;
+        self.chunk.layer(&q, &k, &v)?.read_into(out)?;
+        if let Some(record) = &mut self.record {
+            record.push([q, k, v]);
+        }
+        Ok(())
+    }
+}
+
+/// A decode step of requests of several caches: each cache's requests have the next rows of the batch.
+#[derive(Debug)]
+pub struct StepAttend<'a> {
+    device: Device,
+    shape: RowShape,
+    steps: Vec<(DecodeStep<'a>, Range<usize>)>,
+}
+
+impl<'a> StepAttend<'a> {
+    /// The rows of `steps`, one cache's after another's.
+    pub fn new(
+        device: &Device,
+        config: &ModelConfig,
+        steps: impl IntoIterator<Item = DecodeStep<'a>>,
+    ) -> StepAttend<'a> {
+        let mut at = 0;
+        let place = |step: DecodeStep<'a>| {
+            let rows = at..at + step.requests().len();
+            at = rows.end;
+            (step, rows)
+        };
+        let steps = steps.into_iter().map(place).collect();
+        StepAttend { device: device.clone(), shape: RowShape::of(config), steps }
+    }
+
+    /// Ends the step, after all layers.
+    ///
+    /// # Errors
+    /// What the caches say.
+    pub fn finish(self) -> Result<(), ModelError> {
+        for (step, _) in self.steps {
+            step.finish()?;
+        }
+        Ok(())
+    }
+}
+
+impl Attend for StepAttend<'_> {
+    fn layer(&mut self, _: usize, rows: LayerRows<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+        for (step, of) in &mut self.steps {
+            let [q, k, v] = self.shape.upload(&self.device, rows, of.clone())?;
+            let part = &mut out[of.start * self.shape.q..of.end * self.shape.q];
+            step.layer(&q, &k, &v)?.read_into(part)?;
+        }
+        Ok(())
+    }
+}

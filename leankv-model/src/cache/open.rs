@@ -1,0 +1,105 @@
+//! Opening a cache for a model.
+
+use leankv_dsl::format::{Interleave, PageLayout, PlanOptions, Tiering, plan_page_bytes};
+use leankv_kernels::policy::PolicySpec;
+use leankv_runtime::kv::{CacheConfig, KvCache, Thresholds};
+use leankv_runtime::{Compiler, Device};
+
+use super::choice::{KvChoice, Limit};
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+
+/// How much a cache holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Room {
+    /// Requests at once.
+    pub requests: usize,
+    /// Longest sequence.
+    pub tokens: usize,
+    /// Longest prompt, for policies that keep a number of tokens: a part of FP16 is a part of this.
+    pub prompt: usize,
+    /// Tokens of a chunk of a prompt.
+    pub chunk: usize,
+    /// Bytes of the arena; without it, enough for all requests in full length.
+    pub bytes: Option<usize>,
+}
+
+/// The recent window that always stays high, and the sinks of policies that have some.
+const WINDOW: usize = 64;
+const SINKS: usize = 4;
+
+/// Bytes of a page that wastes little with these formats.
+///
+/// # Errors
+/// [`ModelError::Refused`] for a head dim or formats that no page fits.
+pub fn page_bytes(tiering: &Tiering, head_dim: usize) -> Result<usize, ModelError> {
+    let formats: Vec<_> = [Some(tiering.high), tiering.low].into_iter().flatten().collect();
+    let head_dim = u32::try_from(head_dim).unwrap_or(u32::MAX);
+    let plan = plan_page_bytes(&formats, head_dim, &PlanOptions::default());
+    Ok(plan.map_err(|e| ModelError::Refused(e.to_string()))?.page_bytes as usize)
+}
+
+/// The thresholds that a choice means; `prompt` tokens have how many bytes in FP16 is the model's.
+pub fn thresholds(
+    choice: &KvChoice,
+    config: &ModelConfig,
+    prompt: usize,
+    calibrated: [f32; 2],
+) -> Thresholds {
+    match choice.limit {
+        _ if choice.is_uniform() => Thresholds::new(0.0, 0.0),
+        Limit::Calibrated => Thresholds::new(calibrated[0], calibrated[1]),
+        Limit::Thresholds([high, low]) => Thresholds::new(high, low),
+        Limit::Part(_) if choice.policy == PolicySpec::SinkWindow => Thresholds::new(0.0, 0.0),
+        Limit::Part(part) => {
+            Thresholds::within((prompt as f64 * config.fp16_bytes() as f64 / f64::from(part)) as usize)
+        }
+    }
+}
+
+/// The configuration of a cache of this choice.
+fn config(model: &ModelConfig, choice: &KvChoice, room: &Room) -> Result<CacheConfig, ModelError> {
+    let page_bytes = page_bytes(&choice.tiering, model.head_dim)?;
+    let extents = [model.layers, model.kv_heads, model.group(), model.head_dim];
+    let mut config = CacheConfig {
+        tiering: choice.tiering,
+        page_bytes,
+        policy: choice.policy,
+        chunk: room.chunk,
+        window: WINDOW,
+        window_q: WINDOW.min(room.chunk),
+        ..CacheConfig::new(extents, room.requests, room.tokens, 1)
+    };
+    if let (PolicySpec::SinkWindow, Limit::Part(part)) = (choice.policy, choice.limit) {
+        let head_dim = u32::try_from(model.head_dim).unwrap_or(u32::MAX);
+        let layout =
+            PageLayout::derive(&choice.tiering.high, head_dim, page_bytes as u32, Interleave::TokenMajor)
+                .map_err(|e| ModelError::Refused(e.to_string()))?;
+        // The tokens that a part of the prompt's bytes in FP16 pays for.
+        let pays = (room.prompt * 4 * model.head_dim) as f64 / f64::from(part);
+        let tokens = (pays / layout.account().true_bytes_per_token()) as usize;
+        config.sinks = SINKS;
+        config.window = tokens.saturating_sub(SINKS).max(1);
+    }
+    let shape = config.shape()?;
+    config.pages = match room.bytes {
+        Some(bytes) => bytes / page_bytes,
+        None => room.requests * shape.lists() * shape.table_len,
+    };
+    Ok(config)
+}
+
+/// An empty cache of this choice.
+///
+/// # Errors
+/// [`ModelError::Refused`] for a variant that the model has no use for, and what the cache says.
+pub fn open(
+    compiler: &Compiler,
+    device: &Device,
+    model: &crate::Model,
+    choice: &KvChoice,
+    room: &Room,
+) -> Result<KvCache, ModelError> {
+    let config = config(model.config(), choice, room)?;
+    Ok(KvCache::new(compiler, device, config)?)
+}
