@@ -84,8 +84,7 @@ impl ModelConfig {
         let meta = Metadata { content };
         let architecture = Architecture::of(&meta.text("general.architecture")?)?;
         let key = |name: &str| format!("{}.{name}", architecture.name());
-        let (heads, dim) =
-            (meta.count(&key("attention.head_count"))?, meta.count(&key("embedding_length"))?);
+        let (heads, dim) = (meta.count(&key("attention.head_count"))?, meta.count(&key("embedding_length"))?);
         let config = ModelConfig {
             architecture,
             name: meta.text("general.name").unwrap_or_else(|_| architecture.name().to_owned()),
@@ -124,7 +123,10 @@ impl ModelConfig {
             );
         }
         if !self.head_dim.is_multiple_of(2) {
-            return bad("attention.key_length", format!("is {}, and rotary angles need pairs", self.head_dim));
+            return bad(
+                "attention.key_length",
+                format!("is {}, and rotary angles need pairs", self.head_dim),
+            );
         }
         let value = meta.count_or(&key("attention.value_length"), self.head_dim)?;
         if value != self.head_dim {
@@ -136,7 +138,10 @@ impl ModelConfig {
         }
         let scaling = meta.text(&key("rope.scaling.type")).unwrap_or_else(|_| "none".to_owned());
         if scaling != "none" && meta.number_or(&key("rope.scaling.factor"), 1.0)? != 1.0 {
-            return bad("rope.scaling.type", format!("is `{scaling}`; scaled rotary angles are not written here"));
+            return bad(
+                "rope.scaling.type",
+                format!("is `{scaling}`; scaled rotary angles are not written here"),
+            );
         }
         Ok(())
     }

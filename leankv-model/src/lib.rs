@@ -10,6 +10,7 @@ mod linear;
 pub mod math;
 mod model;
 mod rope;
+pub mod run;
 
 pub use config::{Architecture, ModelConfig, SlidingWindow};
 pub use error::ModelError;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::quantized::{QMatMul, QTensor};
+use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
 
 use crate::error::ModelError;
@@ -10,7 +10,8 @@ use crate::error::ModelError;
 /// In which form weights are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum WeightForm {
-    /// As they lie in the file: the least memory, and fastest for few rows. Activations are rounded to 8 bits on the way, as llama.cpp does.
+    /// As they lie in the file where candle multiplies that format with vector instructions, else dequantised: little memory, and fastest
+    /// for few rows. Activations are rounded to 8 bits on the way to quantised weights, as llama.cpp does.
     #[default]
     Quantised,
     /// Dequantised to f32 when the model is loaded: fastest for many rows of most formats, exact products.
@@ -33,8 +34,8 @@ impl Linear {
     ) -> Result<Linear, ModelError> {
         let (outputs, _) = weight.shape().dims2()?;
         let weight = match form {
-            WeightForm::Quantised => QMatMul::from_arc(weight)?,
-            WeightForm::Dense => QMatMul::Tensor(weight.dequantize(&Device::Cpu)?),
+            WeightForm::Quantised if has_vector_code(weight.dtype()) => QMatMul::from_arc(weight)?,
+            WeightForm::Quantised | WeightForm::Dense => QMatMul::Tensor(weight.dequantize(&Device::Cpu)?),
         };
         Ok(Linear { weight, bias, outputs })
     }
@@ -50,6 +51,12 @@ impl Linear {
         }
         Ok(y)
     }
+}
+
+/// Formats whose products candle 0.11 computes with vector instructions on x86-64. Others take it fifty times as long as f32 does.
+fn has_vector_code(format: GgmlDType) -> bool {
+    use GgmlDType::{Q2K, Q3K, Q4_0, Q4K, Q5K, Q6K, Q8_0, Q8K};
+    matches!(format, Q4_0 | Q8_0 | Q2K | Q3K | Q4K | Q5K | Q6K | Q8K)
 }
 
 /// `[rows, dim]` as candle takes it.

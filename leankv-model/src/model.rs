@@ -74,7 +74,10 @@ impl Model {
     /// # Errors
     /// [`ModelError::File`] for a file that is none, and for what is wrong with its metadata and tensors.
     pub fn load(path: &Path, form: WeightForm) -> Result<Model, ModelError> {
-        let file = |error: &dyn std::fmt::Display| ModelError::File { path: path.to_owned(), why: error.to_string() };
+        let file = |error: &dyn std::fmt::Display| ModelError::File {
+            path: path.to_owned(),
+            why: error.to_string(),
+        };
         let mut reader = BufReader::new(File::open(path).map_err(|e| file(&e))?);
         let content = Content::read(&mut reader).map_err(|e| file(&e))?;
         Model::read(&content, &mut reader, form)

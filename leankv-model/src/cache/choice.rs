@@ -168,8 +168,7 @@ fn parse_limit(text: &str) -> Result<Limit, String> {
             Err(format!("1/{part} is more than FP16 takes"))
         };
     }
-    let (high, low) =
-        text.split_once(',').ok_or_else(|| format!("`{text}` is neither HIGH,LOW nor 1/N"))?;
+    let (high, low) = text.split_once(',').ok_or_else(|| format!("`{text}` is neither HIGH,LOW nor 1/N"))?;
     let (high, low) = (number(high)?, number(low)?);
     if low > high {
         return Err(format!("the low threshold {low} is above the high one {high}"));

@@ -1,0 +1,104 @@
+//! Prompts and steps of a model over caches.
+
+use leankv_runtime::Device;
+use leankv_runtime::kv::{KvCache, RequestId};
+
+use crate::Model;
+use crate::cache::{PromptAttend, Recorded, StepAttend};
+use crate::error::ModelError;
+
+/// Takes a request's prompt in, chunk by chunk; gives the hidden state of its last token, `[dim]`.
+///
+/// # Errors
+/// [`ModelError::Refused`] for an empty prompt, and what model and cache say. A shortage of pages leaves the request as it was before the chunk.
+pub fn prefill(
+    model: &Model,
+    device: &Device,
+    cache: &mut KvCache,
+    request: RequestId,
+    tokens: &[u32],
+) -> Result<Vec<f32>, ModelError> {
+    let mut last = Vec::new();
+    for_chunks(model, device, cache, request, tokens, &mut |hidden| last = hidden.to_vec(), None)?;
+    if last.is_empty() {
+        return Err(ModelError::Refused("a prompt has at least one token".to_owned()));
+    }
+    Ok(last.split_off(last.len() - model.config().dim))
+}
+
+/// As [`prefill`], with the hidden states of every token, `[tokens, dim]`, and all that the layers were given; the prompt is one chunk.
+///
+/// # Errors
+/// As [`prefill`].
+pub fn prefill_recording(
+    model: &Model,
+    device: &Device,
+    cache: &mut KvCache,
+    request: RequestId,
+    tokens: &[u32],
+) -> Result<(Vec<f32>, Recorded), ModelError> {
+    if tokens.is_empty() || tokens.len() > cache.config().chunk {
+        let (tokens, chunk) = (tokens.len(), cache.config().chunk);
+        return Err(ModelError::Refused(format!("a prompt of {tokens} tokens is not one chunk of {chunk}")));
+    }
+    let (mut all, mut recorded) = (Vec::new(), Recorded::new());
+    let keep = &mut |hidden: &[f32]| all = hidden.to_vec();
+    for_chunks(model, device, cache, request, tokens, keep, Some(&mut recorded))?;
+    Ok((all, recorded))
+}
+
+fn for_chunks(
+    model: &Model,
+    device: &Device,
+    cache: &mut KvCache,
+    request: RequestId,
+    tokens: &[u32],
+    hidden: &mut dyn FnMut(&[f32]),
+    mut record: Option<&mut Recorded>,
+) -> Result<(), ModelError> {
+    let mut done = cache.tokens(request)?;
+    while done < tokens.len() {
+        let chunk = cache.prefill_chunk(request)?;
+        let of = chunk.positions();
+        let positions: Vec<u32> = of.clone().map(|p| p as u32).collect();
+        done = of.end;
+        let mut attend = PromptAttend::new(device, model.config(), chunk);
+        if let Some(record) = record.as_deref_mut() {
+            attend = attend.recording(record);
+        }
+        hidden(&model.forward(&tokens[of], &positions, &mut attend)?);
+        attend.finish()?;
+    }
+    Ok(())
+}
+
+/// Requests of one cache in a step, each with its next token.
+#[derive(Debug)]
+pub struct Batch<'c> {
+    /// The cache.
+    pub cache: &'c mut KvCache,
+    /// Its requests, each once.
+    pub requests: &'c [RequestId],
+    /// A token for each.
+    pub tokens: &'c [u32],
+}
+
+/// One decode step of requests of several caches, which share the weights; gives hidden states `[rows, dim]`, one cache's requests after
+/// another's.
+///
+/// # Errors
+/// What model and caches say. With a shortage of pages in any cache no token was touched in any.
+pub fn step(model: &Model, device: &Device, batches: Vec<Batch<'_>>) -> Result<Vec<f32>, ModelError> {
+    let (mut tokens, mut positions, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+    for batch in batches {
+        tokens.extend_from_slice(batch.tokens);
+        for &request in batch.requests {
+            positions.push(batch.cache.tokens(request)? as u32);
+        }
+        steps.push(batch.cache.decode_step(batch.requests)?);
+    }
+    let mut attend = StepAttend::new(device, model.config(), steps);
+    let hidden = model.forward(&tokens, &positions, &mut attend)?;
+    attend.finish()?;
+    Ok(hidden)
+}
