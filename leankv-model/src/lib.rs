@@ -6,11 +6,13 @@
 pub mod cache;
 mod config;
 mod error;
+pub mod eval;
 mod linear;
 pub mod math;
 mod model;
 mod rope;
 pub mod run;
+pub mod settings;
 
 pub use config::{Architecture, ModelConfig, SlidingWindow};
 pub use error::ModelError;

@@ -7,6 +7,8 @@ use leankv_dsl::format::Tiering;
 use leankv_kernels::policy::PolicySpec;
 use serde::{Deserialize, Serialize};
 
+use crate::settings::Settings;
+
 /// How a cache's keys and values are coded, and what stays.
 ///
 /// As text: `FORMAT[/LOW][+VARIANT...][@LIMIT][:POLICY]`, such as `fp16`, `K8V4`, `K8V4/K4V2`, `K8V4/K4V2@1,0.02` (thresholds),
@@ -72,6 +74,15 @@ impl KvChoice {
     /// FP16: the yardstick.
     pub fn fp16() -> KvChoice {
         KvChoice::uniform("fp16".parse().expect("this is a format's name"))
+    }
+
+    /// With what was calibrated for a model, where the limit is left to that.
+    #[must_use]
+    pub fn resolved(mut self, settings: &Settings, model: &str) -> KvChoice {
+        if self.limit == Limit::Calibrated && !self.is_uniform() {
+            self.limit = Limit::Thresholds(settings.thresholds(model, &self.tiering));
+        }
+        self
     }
 
     /// Whether every token stays in the one format there is.

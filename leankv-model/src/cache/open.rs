@@ -8,6 +8,7 @@ use leankv_runtime::{Compiler, Device};
 use super::choice::{KvChoice, Limit};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::settings::PAPER;
 
 /// How much a cache holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,16 +40,11 @@ pub fn page_bytes(tiering: &Tiering, head_dim: usize) -> Result<usize, ModelErro
     Ok(plan.map_err(|e| ModelError::Refused(e.to_string()))?.page_bytes as usize)
 }
 
-/// The thresholds that a choice means; `prompt` tokens have how many bytes in FP16 is the model's.
-pub fn thresholds(
-    choice: &KvChoice,
-    config: &ModelConfig,
-    prompt: usize,
-    calibrated: [f32; 2],
-) -> Thresholds {
+/// The thresholds that a choice means for a prompt of so many tokens. One whose limit is still [`Limit::Calibrated`] has the paper's.
+pub fn thresholds(choice: &KvChoice, config: &ModelConfig, prompt: usize) -> Thresholds {
     match choice.limit {
         _ if choice.is_uniform() => Thresholds::new(0.0, 0.0),
-        Limit::Calibrated => Thresholds::new(calibrated[0], calibrated[1]),
+        Limit::Calibrated => Thresholds::new(PAPER[0], PAPER[1]),
         Limit::Thresholds([high, low]) => Thresholds::new(high, low),
         Limit::Part(_) if choice.policy == PolicySpec::SinkWindow => Thresholds::new(0.0, 0.0),
         Limit::Part(part) => {

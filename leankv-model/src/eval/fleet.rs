@@ -1,0 +1,132 @@
+//! Several caches that get the same sequences.
+
+use leankv_runtime::kv::{KvCache, RequestId, RequestStats};
+use leankv_runtime::{Compiler, Device};
+
+use crate::Model;
+use crate::cache::{KvChoice, Recorded, Room, open, thresholds};
+use crate::error::ModelError;
+use crate::run::{Batch, prefill_recording, step};
+
+/// One cache of each choice.
+#[derive(Debug)]
+pub struct Fleet<'m> {
+    model: &'m Model,
+    device: Device,
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    cache: KvCache,
+    choice: KvChoice,
+}
+
+/// One request of a member, with its next token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The member.
+    pub member: usize,
+    /// Its request.
+    pub request: RequestId,
+    /// The token.
+    pub token: u32,
+}
+
+impl<'m> Fleet<'m> {
+    /// Opens a cache of each choice.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(
+        compiler: &Compiler,
+        device: &Device,
+        model: &'m Model,
+        choices: &[KvChoice],
+        room: &Room,
+    ) -> Result<Fleet<'m>, ModelError> {
+        let mut members = Vec::with_capacity(choices.len());
+        for choice in choices {
+            members.push(Member {
+                cache: open(compiler, device, model, choice, room)?,
+                choice: choice.clone(),
+            });
+        }
+        Ok(Fleet { model, device: device.clone(), members })
+    }
+
+    /// How many caches there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The cache of a member.
+    pub fn cache(&self, member: usize) -> &KvCache {
+        &self.members[member].cache
+    }
+
+    /// Gives a prompt of one chunk to every cache, with one pass of the model. Gives a request of each, and the hidden state of the last
+    /// token.
+    ///
+    /// # Errors
+    /// What model and caches say.
+    pub fn prompt(&mut self, tokens: &[u32]) -> Result<(Vec<RequestId>, Vec<f32>), ModelError> {
+        let mut requests = Vec::with_capacity(self.members.len());
+        let mut first: Option<(Vec<f32>, Recorded)> = None;
+        for member in &mut self.members {
+            let thresholds = thresholds(&member.choice, self.model.config(), tokens.len());
+            let request = member.cache.admit(tokens.len(), &thresholds)?;
+            match &first {
+                None => {
+                    let (model, device) = (self.model, &self.device);
+                    first = Some(prefill_recording(model, device, &mut member.cache, request, tokens)?);
+                }
+                Some((_, recorded)) => recorded.replay(&mut member.cache, request)?,
+            }
+            requests.push(request);
+        }
+        let hidden = first.map(|(hidden, _)| hidden).unwrap_or_default();
+        let last = hidden.len().saturating_sub(self.model.config().dim);
+        Ok((requests, hidden[last..].to_vec()))
+    }
+
+    /// A decode step of these rows, in the order of their members; gives logits, `[rows, vocab]`.
+    ///
+    /// # Errors
+    /// What model and caches say.
+    pub fn step(&mut self, rows: &[Row]) -> Result<Vec<f32>, ModelError> {
+        debug_assert!(rows.is_sorted_by_key(|row| row.member), "rows come in the order of their members");
+        let split = |member: usize| {
+            let of = rows.iter().filter(|row| row.member == member);
+            of.map(|row| (row.request, row.token)).unzip::<_, _, Vec<_>, Vec<_>>()
+        };
+        let parts: Vec<_> = (0..self.members.len()).map(split).collect();
+        let batches = self.members.iter_mut().zip(&parts).filter(|(_, (requests, _))| !requests.is_empty());
+        let batches = batches
+            .map(|(member, (requests, tokens))| Batch { cache: &mut member.cache, requests, tokens })
+            .collect();
+        let hidden = step(self.model, &self.device, batches)?;
+        self.model.logits(&hidden)
+    }
+
+    /// What a request holds.
+    ///
+    /// # Errors
+    /// What the cache says.
+    pub fn stats(&self, member: usize, request: RequestId) -> Result<RequestStats, ModelError> {
+        Ok(self.members[member].cache.stats(request)?)
+    }
+
+    /// Ends requests of a member.
+    ///
+    /// # Errors
+    /// What the cache says.
+    pub fn free(&mut self, member: usize, requests: &[RequestId]) -> Result<(), ModelError> {
+        Ok(self.members[member].cache.free(requests)?)
+    }
+}

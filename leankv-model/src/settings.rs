@@ -1,0 +1,181 @@
+//! `leankv.toml`: what was calibrated for which model.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use leankv_dsl::format::Tiering;
+use serde::{Deserialize, Serialize};
+
+/// The file's name where none is given: in the current folder.
+pub const FILE: &str = "leankv.toml";
+
+/// The paper's thresholds for its smallest model, for models that were not calibrated (LeanKV, section on calibration: Llama3-8B).
+pub const PAPER: [f32; 2] = [1.0, 0.02];
+
+const SCHEMA: u32 = 1;
+
+/// The file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Version of this form.
+    pub schema_version: u32,
+    /// By model.
+    #[serde(default)]
+    pub models: BTreeMap<String, Vec<Calibration>>,
+}
+
+/// One model's thresholds for one pair of formats.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// The formats.
+    pub tiering: Tiering,
+    /// The high threshold, a multiple of `1 / tokens`.
+    pub high: f32,
+    /// The low threshold, a multiple of `1 / tokens`.
+    pub low: f32,
+    /// The text that they were found on.
+    pub text: String,
+    /// Scored tokens.
+    pub tokens: usize,
+    /// Perplexity over that with FP16.
+    pub perplexity_ratio: f64,
+    /// How many times fewer bytes than FP16.
+    pub compression: f64,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// It cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It is no such file.
+    #[error("{}: {why}\n  correct it, or remove it and run `leankv calibrate`", path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { schema_version: SCHEMA, models: BTreeMap::new() }
+    }
+}
+
+impl Settings {
+    /// Reads a file; one that is not there is empty.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn read(path: &Path) -> Result<Settings, SettingsError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Settings::default()),
+            Err(error) => return Err(SettingsError::Io { path: path.to_owned(), error }),
+        };
+        let form = |why: String| SettingsError::Form { path: path.to_owned(), why };
+        let settings: Settings = toml::from_str(&text).map_err(|e| form(e.to_string()))?;
+        if settings.schema_version != SCHEMA {
+            let found = settings.schema_version;
+            return Err(form(format!("schema_version is {found}, and this program reads {SCHEMA}")));
+        }
+        let numbers = settings.models.values().flatten();
+        if let Some(bad) = numbers.into_iter().find(|c| !(0.0 <= c.low && c.low <= c.high && c.high.is_finite())) {
+            return Err(form(format!("thresholds {} and {} are not 0 <= low <= high", bad.high, bad.low)));
+        }
+        Ok(settings)
+    }
+
+    /// Writes it, in one move: a reader sees the old file or the new one.
+    ///
+    /// # Errors
+    /// [`SettingsError::Io`].
+    pub fn write(&self, path: &Path) -> Result<(), SettingsError> {
+        let io = |error| SettingsError::Io { path: path.to_owned(), error };
+        let text = toml::to_string(self).map_err(|e| io(std::io::Error::other(e)))?;
+        let text = format!("# Thresholds found by `leankv calibrate`; `leankv run` and `leankv eval` read this file.\n{text}");
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
+        file.persist(path).map_err(|e| io(e.error))?;
+        Ok(())
+    }
+
+    /// What is known of a model and formats.
+    pub fn get(&self, model: &str, tiering: &Tiering) -> Option<&Calibration> {
+        self.models.get(model)?.iter().find(|c| c.tiering == *tiering)
+    }
+
+    /// Thresholds of a model and formats; the paper's where it was not calibrated.
+    pub fn thresholds(&self, model: &str, tiering: &Tiering) -> [f32; 2] {
+        self.get(model, tiering).map_or(PAPER, |c| [c.high, c.low])
+    }
+
+    /// Keeps a calibration in place of an earlier one.
+    pub fn set(&mut self, model: &str, calibration: Calibration) {
+        let of = self.models.entry(model.to_owned()).or_default();
+        of.retain(|c| c.tiering != calibration.tiering);
+        of.push(calibration);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calibration(high: f32) -> Calibration {
+        Calibration {
+            tiering: "K8V4/K4V2".parse().unwrap(),
+            high,
+            low: 0.02,
+            text: "a text".to_owned(),
+            tokens: 512,
+            perplexity_ratio: 1.01,
+            compression: 3.5,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let mut settings = Settings::read(&path).unwrap();
+        assert_eq!(settings, Settings::default());
+        settings.set("a model", calibration(3.0));
+        settings.set("a model", calibration(2.0));
+        settings.write(&path).unwrap();
+        let read = Settings::read(&path).unwrap();
+        assert_eq!(read, settings);
+        assert_eq!(read.thresholds("a model", &"K8V4/K4V2".parse().unwrap()), [2.0, 0.02]);
+        assert_eq!(read.thresholds("another", &"K8V4/K4V2".parse().unwrap()), PAPER);
+    }
+
+    #[test]
+    fn a_file_of_another_form_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        for (text, why) in [
+            ("schema_version = 2", "reads 1"),
+            ("nothing", "expected"),
+            ("schema_version = 1\nmodel = 3", "unknown field"),
+            (
+                "schema_version = 1\n[[models.m]]\ntiering = 'K8V4'\nhigh = 0.1\nlow = 0.2\ntext = ''\ntokens = 1\nperplexity_ratio = 1.0\ncompression = 1.0",
+                "low <= high",
+            ),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Settings::read(&path).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("leankv calibrate"), "{error}");
+        }
+    }
+}
