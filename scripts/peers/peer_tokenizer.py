@@ -5,6 +5,7 @@ BPE goes through Google's `sentencepiece`, for which the vocabulary is written a
 """
 
 import hashlib
+import re
 
 from gguf import GGUFReader
 
@@ -22,7 +23,7 @@ def sha256(path):
 
 
 class PeerTokenizer:
-    """`encode` without special tokens of the text, after the begin-of-sequence token where the file asks for one."""
+    """`encode` gives the ids of a text, after the begin-of-sequence token where the file asks for one."""
 
     def __init__(self, path):
         reader = GGUFReader(path)
@@ -33,8 +34,16 @@ class PeerTokenizer:
         self._encode = {"gpt2": self._bpe, "llama": self._sentencepiece}[model]()
         self.bos = self.field("tokenizer.ggml.bos_token_id") if self.field("tokenizer.ggml.add_bos_token", False) else None
 
-    def encode(self, text):
-        return ([] if self.bos is None else [self.bos]) + self._encode(text)
+    def encode(self, text, special=False):
+        """With `special`, control tokens written out in the text become their ids."""
+        ids = [] if self.bos is None else [self.bos]
+        if not special:
+            return ids + self._encode(text)
+        control = {t: i for i, (t, k) in enumerate(zip(self.tokens, self.kinds)) if k == CONTROL and t}
+        pattern = "|".join(re.escape(t) for t in sorted(control, key=len, reverse=True))
+        for part in re.split(f"({pattern})", text):
+            ids += [control[part]] if part in control else self._encode(part) if part else []
+        return ids
 
     def _bpe(self):
         from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
@@ -82,9 +91,8 @@ class PeerTokenizer:
         for token, score, kind in zip(self.tokens, self.field("tokenizer.ggml.scores"), self.kinds):
             # llama.cpp's converter writes the spaces of user-defined pieces as spaces.
             piece = token.replace(" ", "\u2581") if kind == USER_DEFINED else token
-            # In text only the control tokens' names may occur, never they themselves: the file's `<unk>` is the one unknown piece.
-            at = len(proto.pieces)
-            kind = UNKNOWN if at == trainer.unk_id else kind
+            # Gemma's file calls its unknown piece a control token; sentencepiece wants exactly one unknown piece.
+            kind = UNKNOWN if len(proto.pieces) == trainer.unk_id else kind
             proto.pieces.add(piece=piece, score=score, type=kind)
         processor = SentencePieceProcessor(model_proto=proto.SerializeToString())
         return lambda text: list(processor.encode(text))

@@ -1,6 +1,6 @@
 """Reference values of a model: what transformers computes in f32 from a GGUF's dequantised weights, with a full-precision cache.
 
-    python -m venv V && V/bin/pip install torch==2.15.0 transformers==5.24.0 gguf==0.19.0 accelerate sentencepiece
+    python -m venv V && V/bin/pip install torch==2.15.0 transformers==5.24.0 gguf==0.19.0 accelerate sentencepiece protobuf
     V/bin/python scripts/peers/reference.py MODEL.gguf --text data/emma.txt --tokens 384 --out leankv-model/tests/data/NAME.json
 
 The text's first `tokens` ids go through the model at once. For each position the file has the negative log-likelihood of the token that follows, and the 16
