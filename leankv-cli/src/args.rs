@@ -39,6 +39,13 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Quantise real keys and values, attend over them, and print accuracy, bytes and time.
     Demo(Demo),
+    /// Measure what compressed caches do to a model: likelihood of a text, tasks, bytes.
+    #[command(after_help = EVAL_EXAMPLES)]
+    Eval(Eval),
+    /// Find a model's thresholds on a text, and write them to leankv.toml.
+    Calibrate(Calibrate),
+    /// Run the measurements of a document and write it with their tables.
+    Results(Results),
     /// Show or clear the kernel cache.
     Cache(Cache),
     /// List the devices that kernels can run on here.
@@ -62,6 +69,12 @@ const PROFILE_EXAMPLES: &str = "\
 Examples:
   leankv profile decode_attention --set tiering=K8V4 --target sm_90
   leankv profile decode_attention --shapes tokens=1000,requests=1 --annotate > decode.annotated.ptx";
+
+const EVAL_EXAMPLES: &str = "\
+Examples:
+  leankv eval --model smollm2-135m --kv k8v4 k4v8 k8v4/k4v2@1/5
+  leankv eval --model qwen2.5-coder-1.5b --ctx 1024 --chunks 4 --kv k4v4 k4v4+offset --plots out/
+  leankv eval --model smollm2-135m --task arithmetic,passkey --journal out/run.jsonl    goes on where it was cut off";
 
 /// `leankv list`.
 #[derive(Debug, Args)]
@@ -199,6 +212,156 @@ pub(crate) struct Demo {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Which model on which text.
+#[derive(Debug, Args)]
+pub(crate) struct On {
+    /// A model that was fetched (see `leankv fetch-model`), or a GGUF file.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) model: String,
+    /// The text.
+    #[arg(long, value_name = "FILE", default_value = "data/emma.txt")]
+    pub(crate) text: PathBuf,
+    /// Tokens of a chunk of text: half of them a prompt, half of them scored.
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) ctx: usize,
+    /// Chunks that are scored.
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    pub(crate) chunks: usize,
+    /// Tokens of the text that are skipped first.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) skip: usize,
+    /// Most sequences in a step, over all caches and chunks.
+    #[arg(long, default_value_t = 96, value_parser = at_least_one)]
+    pub(crate) batch: usize,
+    /// In which form weights are multiplied.
+    #[arg(long, value_enum, default_value_t = Weights::Dense)]
+    pub(crate) weights: Weights,
+    /// Keep results here as they come; a run that was cut off goes on from them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: Option<PathBuf>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a number of at least 1".to_owned())
+}
+
+/// In which form weights are multiplied.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Weights {
+    /// As they lie in the file: little memory, best for few sequences. Activations are rounded to 8 bits, as llama.cpp does.
+    Quantised,
+    /// In f32: four bytes a weight, exact products.
+    Dense,
+}
+
+impl Weights {
+    pub(crate) fn form(self) -> leankv_model::WeightForm {
+        match self {
+            Weights::Quantised => leankv_model::WeightForm::Quantised,
+            Weights::Dense => leankv_model::WeightForm::Dense,
+        }
+    }
+}
+
+/// `leankv eval`.
+#[derive(Debug, Args)]
+pub(crate) struct Eval {
+    /// Which model on which text.
+    #[command(flatten)]
+    pub(crate) on: On,
+    /// The caches, such as `k8v4 k8v4/k4v2@1,0.02 k8v4/k4v2@1/5 k4v4+offset k8v4@1/5:sink-window`; FP16 is always among them. Default: a
+    /// usual set.
+    #[arg(long, value_name = "CACHE", num_args = 1..)]
+    pub(crate) kv: Vec<String>,
+    /// Tasks to run besides, separated by commas.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub(crate) task: Vec<Task>,
+    /// Questions of each task.
+    #[arg(long, default_value_t = 40, value_parser = at_least_one)]
+    pub(crate) questions: usize,
+    /// Tokens of a passkey's prompt.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) passkey_tokens: usize,
+    /// Seed of what is drawn.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Thresholds of calibrated models.
+    #[arg(long, value_name = "FILE", default_value = leankv_model::settings::FILE)]
+    pub(crate) settings: PathBuf,
+    /// Write the report as JSON here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Draw quality.svg and memory.svg in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plots: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Task {
+    /// Word problems with a number for an answer.
+    Arithmetic,
+    /// A number that is hidden in a long text.
+    Passkey,
+}
+
+impl Task {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Task::Arithmetic => "arithmetic",
+            Task::Passkey => "passkey",
+        }
+    }
+
+    /// Most tokens of an answer.
+    pub(crate) fn answer_tokens(self) -> usize {
+        match self {
+            Task::Arithmetic => 160,
+            Task::Passkey => 12,
+        }
+    }
+}
+
+/// `leankv calibrate`.
+#[derive(Debug, Args)]
+pub(crate) struct Calibrate {
+    /// Which model on which text; the text should not be the one that is scored later.
+    #[command(flatten)]
+    pub(crate) on: On,
+    /// Formats of the two tiers.
+    #[arg(long, default_value = "K8V4/K4V2")]
+    pub(crate) tiering: String,
+    /// High thresholds to try, separated by commas. Default: 0 and the paper's 1 to 5.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) high: Vec<f32>,
+    /// Low thresholds to try, separated by commas. Default: the paper's, 0 to 0.1.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) low: Vec<f32>,
+    /// How much perplexity may rise over FP16, in per cent.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) tolerance: f64,
+    /// Where thresholds are written.
+    #[arg(long, value_name = "FILE", default_value = leankv_model::settings::FILE)]
+    pub(crate) settings: PathBuf,
+}
+
+/// `leankv results`.
+#[derive(Debug, Args)]
+pub(crate) struct Results {
+    /// Markdown with blocks to run.
+    #[arg(long, value_name = "FILE", default_value = "RESULTS.template.md")]
+    pub(crate) template: PathBuf,
+    /// The document.
+    #[arg(short, long, value_name = "FILE", default_value = "RESULTS.md")]
+    pub(crate) output: PathBuf,
+    /// Where journals and reports of the measurements are kept; remove them to measure again.
+    #[arg(long, value_name = "DIR", default_value = "out/results")]
+    pub(crate) folder: PathBuf,
 }
 
 /// `leankv cache`.

@@ -9,12 +9,16 @@ mod compile;
 mod demo;
 mod devices;
 mod emit;
+mod eval;
 mod explain;
 mod failure;
 mod inspect;
+mod language;
 mod list;
+mod plot;
 mod profile;
 mod registry;
+mod results;
 mod select;
 mod table;
 mod verify;
@@ -52,6 +56,9 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Profile(args) => profile::run(args, &compiler()),
         Command::Explain(args) => explain::run(args),
         Command::Demo(args) => demo::run(args, &compiler()),
+        Command::Eval(args) => eval::run(args, &compiler()),
+        Command::Calibrate(args) => eval::calibrate(args, &compiler()),
+        Command::Results(args) => results::run(args, &compiler()),
         Command::Cache(args) => cache::run(args, &KernelCache::user()),
         Command::Devices(args) => devices::run(args),
     }

@@ -4,15 +4,19 @@
 //!   [`Attend`] is given.
 
 pub mod cache;
+pub mod calibrate;
 mod config;
 mod error;
 pub mod eval;
+pub mod fetch;
 mod linear;
 pub mod math;
 mod model;
 mod rope;
 pub mod run;
 pub mod settings;
+pub mod tasks;
+pub mod tokenizer;
 
 pub use config::{Architecture, ModelConfig, SlidingWindow};
 pub use error::ModelError;

@@ -1,0 +1,291 @@
+//! `leankv eval`: what compression does to a model.
+
+use std::path::Path;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use leankv_dsl::format::Tiering;
+use leankv_model::cache::KvChoice;
+use leankv_model::eval::{ConfigReport, EvalError, Question, Questions, Report, TextEval, evaluate, run_tasks};
+use leankv_model::settings::Settings;
+use leankv_model::tasks;
+use leankv_runtime::{Compiler, Device};
+
+use crate::args;
+use crate::failure::{Failure, at_path};
+use crate::language::{Loaded, load};
+use crate::{plot, table};
+
+/// Caches that are compared when none is named.
+pub(crate) const USUAL: [&str; 11] = [
+    "K8V8",
+    "K8V4",
+    "K4V8",
+    "K4V4",
+    "K8V2",
+    "K4V2",
+    "K2V4",
+    "K8V4/K4V2",
+    "K8V4/K4V2@1/3",
+    "K8V4/K4V2@1/5",
+    "K8V4/K4V2@1/8",
+];
+
+/// Runs the command.
+pub(crate) fn run(args: &args::Eval, compiler: &Compiler) -> Result<(), Failure> {
+    let started = Instant::now();
+    let report = measure(args, compiler)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report).map_err(Failure::machine)?);
+    } else {
+        print(&report);
+        println!("{:.0} s on {}", started.elapsed().as_secs_f64(), Device::host().name());
+    }
+    Ok(())
+}
+
+/// Measures, and writes what is to be written.
+pub(crate) fn measure(args: &args::Eval, compiler: &Compiler) -> Result<Report, Failure> {
+    let loaded = load(&args.on.model, args.on.weights.form())?;
+    let settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    let device = Device::host();
+    let choices = choices(&args.kv, &settings, &loaded.name)?;
+    let eval = TextEval { choices, ..text_eval(&args.on, &loaded)? };
+    let bar = bar("scored tokens", eval.chunks as u64);
+    let report = evaluate(compiler, &device, &loaded.model, &eval, &mut |done, all| show(&bar, done, all));
+    bar.finish_and_clear();
+    let mut report = report.map_err(failure)?;
+    for task in &args.task {
+        ask(args, *task, compiler, &device, &loaded, &mut report)?;
+    }
+    if let Some(path) = &args.out {
+        write(path, &report)?;
+    }
+    if let Some(folder) = &args.plots {
+        plot::draw(&report, folder)?;
+    }
+    Ok(report)
+}
+
+/// Caches by name, with what was calibrated.
+pub(crate) fn choices(names: &[String], settings: &Settings, model: &str) -> Result<Vec<KvChoice>, Failure> {
+    let usual = || USUAL.iter().map(|&name| name.to_owned()).collect();
+    let names: Vec<String> = if names.is_empty() { usual() } else { names.to_vec() };
+    let parse = |name: &String| name.parse::<KvChoice>().map(|c| c.resolved(settings, model));
+    names.iter().map(parse).collect::<Result<_, _>>().map_err(Failure::usage)
+}
+
+/// The text of an evaluation, without its caches.
+pub(crate) fn text_eval(on: &args::On, loaded: &Loaded) -> Result<TextEval, Failure> {
+    let bytes = std::fs::read(&on.text).map_err(at_path(&on.text))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut tokens = loaded.tokenizer.encode(&text, false).map_err(Failure::machine)?;
+    // The tokenizer puts a begin-of-sequence token first where the model wants one: every chunk then starts with it.
+    let bos = loaded.tokenizer.bos().filter(|bos| tokens.first() == Some(bos));
+    if bos.is_some() {
+        tokens.remove(0);
+    }
+    let longest = loaded.model.config().context;
+    if on.ctx > longest {
+        let what = format!("a context of {} tokens: the model was trained for {longest}", on.ctx);
+        return Err(Failure::usage(what));
+    }
+    let length = std::fs::metadata(&loaded.path).map_or(0, |meta| meta.len());
+    Ok(TextEval {
+        model: format!("{} ({length} bytes)", loaded.name),
+        text: format!("{} ({} bytes)", on.text.display(), bytes.len()),
+        bos,
+        tokens: tokens.split_off(on.skip.min(tokens.len())),
+        ctx: on.ctx,
+        chunks: on.chunks,
+        choices: Vec::new(),
+        batch: on.batch,
+        journal: on.journal.clone(),
+    })
+}
+
+/// Wrong requests are the command line's, the rest the machine's.
+pub(crate) fn failure(error: EvalError) -> Failure {
+    match error {
+        EvalError::Short { .. } | EvalError::Context(_) => Failure::usage(error),
+        EvalError::Journal(_) | EvalError::Model(_) => Failure::machine(error),
+    }
+}
+
+pub(crate) fn bar(what: &'static str, all: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}, {elapsed} of about {duration}");
+    let bar = ProgressBar::new(all).with_message(what);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+pub(crate) fn show(bar: &ProgressBar, done: usize, all: usize) {
+    bar.set_length(all as u64);
+    bar.set_position(done as u64);
+}
+
+/// Puts one kind of question to every cache.
+fn ask(
+    args: &args::Eval,
+    kind: args::Task,
+    compiler: &Compiler,
+    device: &Device,
+    loaded: &Loaded,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let cases = match kind {
+        args::Task::Arithmetic => tasks::arithmetic(args.questions),
+        args::Task::Passkey => {
+            let count = |text: &str| loaded.tokenizer.encode(text, false).map_or(0, |ids| ids.len());
+            tasks::passkey(args.questions, args.passkey_tokens, args.seed, &count)
+        }
+    };
+    let question = |case: &tasks::Case| {
+        let prompt = loaded.tokenizer.encode(&case.prompt, false).map_err(Failure::machine)?;
+        Ok::<_, Failure>(Question { prompt, answer: case.answer.clone() })
+    };
+    let questions: Vec<Question> = cases.iter().map(question).collect::<Result<_, _>>()?;
+    let task = Questions {
+        name: kind.name(),
+        questions: &questions,
+        answer_tokens: kind.answer_tokens(),
+        ends: loaded.tokenizer.eos(),
+        decode: &|ids| loaded.tokenizer.decode(ids),
+        complete: &|text| tasks::is_complete(text),
+        right: &tasks::check,
+    };
+    let choices: Vec<KvChoice> = report.configs.iter().map(|config| config.choice.clone()).collect();
+    let together = (args.on.batch / choices.len()).max(1);
+    let bar = bar("questions", questions.len() as u64);
+    let progress = &mut |done, all| show(&bar, done, all);
+    let scores = run_tasks(compiler, device, &loaded.model, &choices, &task, together, progress);
+    bar.finish_and_clear();
+    for (config, score) in report.configs.iter_mut().zip(scores.map_err(Failure::machine)?) {
+        config.tasks.push(score);
+    }
+    Ok(())
+}
+
+fn write(path: &Path, report: &Report) -> Result<(), Failure> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(at_path(folder))?;
+    }
+    let text = serde_json::to_string_pretty(report).map_err(Failure::machine)?;
+    std::fs::write(path, text + "\n").map_err(at_path(path))
+}
+
+/// The head of a report's table.
+pub(crate) fn head(report: &Report) -> Vec<&str> {
+    let mut head = vec![
+        "cache",
+        "perplexity",
+        "over FP16",
+        "KL",
+        "top-1",
+        "high/low/pruned",
+        "bytes/token",
+        "smaller",
+        "codes alone",
+    ];
+    let tasks = report.configs.first().map(|config| &config.tasks[..]).unwrap_or_default();
+    head.extend(tasks.iter().map(|task| task.task.as_str()));
+    head
+}
+
+/// What the columns of a report's table mean.
+pub(crate) const COLUMNS: &str = "\
+KL and top-1: against FP16's predictions. bytes/token: true bytes of one KV head's token over the whole sequence: codes, scales, zero
+points, significance, positions, page waste and page tables, sampled along the scored tokens. codes alone: as published figures count.";
+
+/// What a report is of.
+pub(crate) fn heading(report: &Report) -> String {
+    let scored = report.configs.first().map_or(0, |config| config.score.tokens);
+    format!(
+        "{}: {scored} scored tokens of {}, chunks of {}: the first half a prompt, the second token by token",
+        report.model, report.text, report.ctx
+    )
+}
+
+/// The table.
+pub(crate) fn print(report: &Report) {
+    println!("{}\n", heading(report));
+    let mut table = table::table([""]);
+    table.set_header(head(report));
+    for config in &report.configs {
+        table.add_row(row(report, config));
+    }
+    table::numbers_from(&mut table, 1);
+    println!("{table}\n{COLUMNS}");
+}
+
+/// One cache's row of a report's table.
+pub(crate) fn row(report: &Report, config: &ConfigReport) -> Vec<String> {
+    let (score, memory) = (&config.score, &config.memory);
+    let shares = memory.shares().map(|share| format!("{:.0}", 100.0 * share)).join("/");
+    let mut row = vec![
+        config.choice.to_string(),
+        format!("{:.3}", score.perplexity()),
+        format!("{:+.2} %", 100.0 * (report.loss(config).exp() - 1.0)),
+        format!("{:.4}", score.mean_kl()),
+        format!("{:.1} %", 100.0 * score.agreement()),
+        format!("{shares} %"),
+        format!("{:.1}", memory.bytes_per_token()),
+        format!("{:.2}x", memory.compression()),
+        format!("{:.2}x", memory.payload_compression()),
+    ];
+    row.extend(config.tasks.iter().map(|task| format!("{}/{}", task.right, task.asked)));
+    row
+}
+
+/// `leankv calibrate`.
+pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(), Failure> {
+    use leankv_model::calibrate::{Grid, calibrate};
+    let loaded = load(&args.on.model, args.on.weights.form())?;
+    let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    let tiering: Tiering = args.tiering.parse().map_err(Failure::usage)?;
+    if tiering.low.is_none() {
+        return Err(Failure::usage(format_args!("`{tiering}` has one tier; thresholds are between two"))
+            .help("such as K8V4/K4V2"));
+    }
+    if args.tolerance.is_nan() || args.tolerance < 0.0 {
+        return Err(Failure::usage("a tolerance is at least 0"));
+    }
+    let default = Grid::default();
+    let grid = Grid {
+        high: if args.high.is_empty() { default.high } else { args.high.clone() },
+        low: if args.low.is_empty() { default.low } else { args.low.clone() },
+        tolerance: args.tolerance / 100.0,
+    };
+    let eval = text_eval(&args.on, &loaded)?;
+    let bar = bar("scored tokens", eval.chunks as u64);
+    let progress = &mut |done, all| show(&bar, done, all);
+    let found = calibrate(compiler, &Device::host(), &loaded.model, &eval, tiering, &grid, progress);
+    bar.finish_and_clear();
+    let found = found.map_err(failure)?;
+    for round in &found.rounds {
+        print(round);
+        println!();
+    }
+    let c = &found.calibration;
+    if !found.within {
+        println!(
+            "Nothing kept perplexity within {} %; the likeliest was taken. Try other formats, or a larger --tolerance.",
+            args.tolerance
+        );
+    }
+    println!(
+        "{}: {} with thresholds {} and {}: perplexity {:+.2} %, {:.2}x smaller, on {} tokens. Written to {}",
+        loaded.name,
+        c.tiering,
+        c.high,
+        c.low,
+        100.0 * (c.perplexity_ratio - 1.0),
+        c.compression,
+        c.tokens,
+        args.settings.display()
+    );
+    settings.set(&loaded.name, found.calibration);
+    settings.write(&args.settings).map_err(Failure::machine)
+}

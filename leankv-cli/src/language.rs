@@ -1,0 +1,54 @@
+//! Language models by name or by file.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use candle_core::quantized::gguf_file::Content;
+use leankv_model::tokenizer::Tokenizer;
+use leankv_model::{Model, WeightForm, fetch};
+
+use crate::failure::{Failure, at_path};
+
+/// A model, ready to run.
+pub(crate) struct Loaded {
+    /// Under which name settings know it.
+    pub(crate) name: String,
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// Weights.
+    pub(crate) model: Model,
+    /// Text to tokens and back.
+    pub(crate) tokenizer: Tokenizer,
+}
+
+/// Loads a model: one that was fetched, by its name, or a GGUF file.
+pub(crate) fn load(name: &str, form: WeightForm) -> Result<Loaded, Failure> {
+    let path = find(name)?;
+    let wrong = |error: &dyn std::fmt::Display| Failure::machine(format_args!("{}: {error}", path.display()));
+    let mut reader = BufReader::new(File::open(&path).map_err(at_path(&path))?);
+    let content = Content::read(&mut reader)
+        .map_err(|e| wrong(&format_args!("this is no GGUF file, or a part of one: {e}")))?;
+    let tokenizer = Tokenizer::from_gguf(&content).map_err(|e| wrong(&e))?;
+    let model = Model::read(&content, &mut reader, form).map_err(|e| wrong(&e))?;
+    let name = path.file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    Ok(Loaded { name, path, model, tokenizer })
+}
+
+/// The file of a model.
+fn find(name: &str) -> Result<PathBuf, Failure> {
+    let as_path = Path::new(name);
+    if as_path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) || as_path.is_file() {
+        return Ok(as_path.to_owned());
+    }
+    if let Some(path) = fetch::path(name) {
+        return Ok(path);
+    }
+    let names: Vec<&str> = fetch::KNOWN_MODELS.iter().map(|model| model.name).collect();
+    Err(match names.contains(&name) {
+        true => Failure::machine(format_args!("the model `{name}` is not here yet"))
+            .help(format_args!("fetch it: leankv fetch-model {name}")),
+        false => Failure::usage(format_args!("`{name}` is neither a known model nor a GGUF file"))
+            .help(format_args!("known models: {}; or give the path of a .gguf file", names.join(", "))),
+    })
+}

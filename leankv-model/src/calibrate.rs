@@ -1,0 +1,151 @@
+//! Thresholds for a model, as the paper finds them: first the high one with nothing dropped, then the low one.
+//!
+//! Source: LeanKV, calibration: `a_h` from 1 to 5, then `a_l` in five steps from 0 to 0.1, on text that is not scored later. Here `a_h = 0`,
+//! which keeps every token high, is a candidate too, so that there is always an answer.
+
+use leankv_dsl::format::Tiering;
+use leankv_kernels::policy::PolicySpec;
+use leankv_runtime::{Compiler, Device};
+
+use crate::Model;
+use crate::cache::{KvChoice, Limit, Variant};
+use crate::eval::{ConfigReport, EvalError, Report, TextEval, evaluate};
+use crate::settings::Calibration;
+
+/// What is tried, and what is good enough.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    /// High thresholds.
+    pub high: Vec<f32>,
+    /// Low thresholds.
+    pub low: Vec<f32>,
+    /// How much perplexity may rise over FP16: 0.01 for one per cent.
+    pub tolerance: f64,
+}
+
+impl Default for Grid {
+    fn default() -> Grid {
+        Grid {
+            high: vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+            low: vec![0.0, 0.025, 0.05, 0.075, 0.1],
+            tolerance: 0.01,
+        }
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// To keep.
+    pub calibration: Calibration,
+    /// Both rounds, for the reader.
+    pub rounds: [Report; 2],
+    /// Whether the tolerance was kept; if not, the best of what was tried was taken.
+    pub within: bool,
+}
+
+/// Finds thresholds. `eval` says on what; its list of caches is not looked at.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn calibrate(
+    compiler: &Compiler,
+    device: &Device,
+    model: &Model,
+    eval: &TextEval,
+    tiering: Tiering,
+    grid: &Grid,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Found, EvalError> {
+    let choice = |pair: [f32; 2]| KvChoice {
+        tiering,
+        variant: Variant::default(),
+        limit: Limit::Thresholds(pair),
+        policy: PolicySpec::default(),
+    };
+    let mut round = |pairs: Vec<[f32; 2]>, at: usize| {
+        let choices = pairs.iter().map(|&pair| choice(pair)).collect();
+        let journal = eval.journal.as_ref().map(|path| path.with_extension(format!("{at}.jsonl")));
+        let eval = TextEval { choices, journal, ..eval.clone() };
+        evaluate(compiler, device, model, &eval, &mut |done, all| progress(at * all + done, 2 * all))
+    };
+    let first = round(grid.high.iter().map(|&high| [high, 0.0]).collect(), 0)?;
+    let (best, _) = pick(&first, grid.tolerance);
+    let [high, _] = pair(best);
+    let lows = grid.low.iter().filter(|&&low| low <= high);
+    let mut pairs: Vec<[f32; 2]> = lows.map(|&low| [high, low]).collect();
+    if pairs.is_empty() {
+        pairs.push([high, 0.0]);
+    }
+    let second = round(pairs, 1)?;
+    let (best, within) = pick(&second, grid.tolerance);
+    let [high, low] = pair(best);
+    let calibration = Calibration {
+        tiering,
+        high,
+        low,
+        text: eval.text.clone(),
+        tokens: best.score.tokens,
+        perplexity_ratio: second.loss(best).exp(),
+        compression: best.memory.compression(),
+    };
+    Ok(Found { calibration, rounds: [first, second], within })
+}
+
+fn pair(config: &ConfigReport) -> [f32; 2] {
+    match config.choice.limit {
+        Limit::Thresholds(pair) => pair,
+        Limit::Calibrated | Limit::Part(_) => [0.0, 0.0],
+    }
+}
+
+/// The smallest of those within the tolerance, or the likeliest of all; FP16 itself is no candidate.
+fn pick(report: &Report, tolerance: f64) -> (&ConfigReport, bool) {
+    let tried = &report.configs[1..];
+    let within = tried.iter().filter(|config| report.loss(config) <= (1.0 + tolerance).ln());
+    let smallest = within.max_by(|a, b| a.memory.compression().total_cmp(&b.memory.compression()));
+    let likeliest = || {
+        let best = tried.iter().min_by(|a, b| a.score.mean_nll().total_cmp(&b.score.mean_nll()));
+        best.unwrap_or(&report.configs[0])
+    };
+    match smallest {
+        Some(config) => (config, true),
+        None => (likeliest(), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::{Memory, Score};
+
+    fn report(tried: &[(f32, f64, f64)]) -> Report {
+        let config = |choice: KvChoice, nll: f64, bytes: f64| ConfigReport {
+            choice,
+            score: Score { tokens: 1, nll, kl: 0.0, agreed: 1 },
+            memory: Memory { bytes, fp16_bytes: 100.0, ..Memory::default() },
+            tasks: Vec::new(),
+        };
+        let mut configs = vec![config(KvChoice::fp16(), 3.0, 100.0)];
+        for &(high, nll, bytes) in tried {
+            configs.push(config(format!("K8V4/K4V2@{high},0").parse().unwrap(), nll, bytes));
+        }
+        Report { model: String::new(), text: String::new(), ctx: 16, layers: 1, kv_heads: 1, configs }
+    }
+
+    #[test]
+    fn the_smallest_within_the_tolerance_is_taken() {
+        let report = report(&[(0.0, 3.001, 42.0), (1.0, 3.005, 30.0), (2.0, 3.009, 25.0), (3.0, 3.2, 20.0)]);
+        let (best, within) = pick(&report, 0.01);
+        assert!(within);
+        assert_eq!(pair(best), [2.0, 0.0]);
+    }
+
+    #[test]
+    fn without_any_the_likeliest_is_taken_and_said_so() {
+        let report = report(&[(1.0, 3.5, 30.0), (2.0, 3.3, 25.0)]);
+        let (best, within) = pick(&report, 0.01);
+        assert!(!within);
+        assert_eq!(pair(best), [2.0, 0.0]);
+    }
+}

@@ -1,0 +1,117 @@
+//! Logits against another program's, on the same files: `tests/data/README.md` says which program and how.
+//!
+//! SmolLM2-135M is always tested (`make test` fetches it); the larger models where they were fetched.
+
+use std::path::{Path, PathBuf};
+
+use leankv_model::cache::{KvChoice, Room, open, thresholds};
+use leankv_model::math::{argmax, log_softmax};
+use leankv_model::run::{Batch, prefill_recording, step};
+use leankv_model::{Model, WeightForm, fetch};
+use leankv_runtime::cache::KernelCache;
+use leankv_runtime::{Compiler, Device};
+
+#[derive(serde::Deserialize)]
+struct Reference {
+    sha256: String,
+    ids: Vec<u32>,
+    nll: Vec<f64>,
+    top_ids: Vec<Vec<u32>>,
+    top_logprobs: Vec<Vec<f64>>,
+}
+
+/// What is found over all positions.
+#[derive(Debug, Default)]
+struct Found {
+    positions: usize,
+    same_top: usize,
+    kl: f64,
+    worst_nll: f64,
+    nll: f64,
+}
+
+impl Found {
+    fn see(&mut self, reference: &Reference, at: usize, logits: &[f32]) {
+        let mut row = logits.to_vec();
+        log_softmax(&mut row);
+        let (ids, log_p) = (&reference.top_ids[at], &reference.top_logprobs[at]);
+        self.positions += 1;
+        self.same_top += usize::from(argmax(&row) as u32 == ids[0]);
+        // KL over the 16 likeliest tokens and all others as one.
+        let (mut kl, mut p_rest, mut q_rest) = (0.0, 1.0f64, 1.0f64);
+        for (&id, &log_p) in ids.iter().zip(log_p) {
+            let log_q = f64::from(row[id as usize]);
+            kl += log_p.exp() * (log_p - log_q);
+            p_rest -= log_p.exp();
+            q_rest -= log_q.exp();
+        }
+        if p_rest > 1e-9 && q_rest > 1e-9 {
+            kl += p_rest * (p_rest / q_rest).ln();
+        }
+        self.kl += kl;
+        let nll = -f64::from(row[reference.ids[at + 1] as usize]);
+        self.nll += nll - reference.nll[at];
+        self.worst_nll = self.worst_nll.max((nll - reference.nll[at]).abs());
+    }
+}
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// Most of the text as a prompt, then token by token, from an FP16 cache.
+fn compare(name: &str, file: &Path, form: WeightForm) -> Found {
+    let text = std::fs::read_to_string(data(&format!("{name}.json"))).unwrap();
+    let reference: Reference = serde_json::from_str(&text).unwrap();
+    let length = std::fs::metadata(file).unwrap().len();
+    assert_eq!(fetch::sha256(name), Some(reference.sha256.as_str()), "the reference is of that file");
+    assert!(length > 0);
+    let model = Model::load(file, form).unwrap();
+    let (compiler, device) = (Compiler::new(KernelCache::user()), Device::host());
+    let (ids, prompt) = (&reference.ids, 300);
+    let room = Room { requests: 1, tokens: ids.len(), prompt, chunk: prompt, bytes: None };
+    let choice = KvChoice::fp16();
+    let mut cache = open(&compiler, &device, &model, &choice, &room).unwrap();
+    let request = cache.admit(prompt, &thresholds(&choice, model.config(), prompt)).unwrap();
+    let (hidden, _) = prefill_recording(&model, &device, &mut cache, request, &ids[..prompt]).unwrap();
+
+    let (vocab, mut found) = (model.config().vocab, Found::default());
+    for (at, row) in model.logits(&hidden).unwrap().chunks(vocab).enumerate() {
+        found.see(&reference, at, row);
+    }
+    for at in prompt..reference.nll.len() {
+        let batch = Batch { cache: &mut cache, requests: &[request], tokens: &ids[at..=at] };
+        let hidden = step(&model, &device, vec![batch]).unwrap();
+        found.see(&reference, at, &model.logits(&hidden).unwrap());
+    }
+    assert!(found.positions >= 256, "{found:?}");
+    println!("{name}, {form:?}: {found:?}");
+    found
+}
+
+fn holds(found: &Found, same_top: f64, kl: f64) {
+    let n = found.positions as f64;
+    assert!(found.same_top as f64 >= same_top * n, "likeliest tokens: {found:?}");
+    assert!(found.kl / n <= kl, "KL {} a position: {found:?}", found.kl / n);
+    assert!((found.nll / n).abs() <= 0.01, "mean NLL: {found:?}");
+}
+
+#[test]
+fn smollm2_gives_the_logits_that_transformers_gives() {
+    let file = fetch::path("smollm2-135m").expect("fetch it: leankv fetch-model smollm2-135m");
+    holds(&compare("smollm2-135m", &file, WeightForm::Dense), 0.99, 1e-4);
+}
+
+#[test]
+fn other_models_do_where_they_were_fetched() {
+    for name in ["qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b", "gemma3-270m"] {
+        match fetch::path(name) {
+            Some(file) => {
+                // Activations of quantised products are rounded to 8 bits.
+                holds(&compare(name, &file, WeightForm::Quantised), 0.95, 1e-2);
+                holds(&compare(name, &file, WeightForm::Dense), 0.99, 5e-4);
+            }
+            None => eprintln!("{name} is not here: leankv fetch-model {name}"),
+        }
+    }
+}
