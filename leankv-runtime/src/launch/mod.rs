@@ -181,22 +181,40 @@ impl<'a> Launch<'a> {
         if self.grid.0.iter().zip(limits).any(|(&n, limit)| n == 0 || n > limit) {
             return Err(ArgumentError::Grid { kernel: kernel(), grid: self.grid.0 });
         }
-        let missing: Vec<String> = signature
-            .params
-            .iter()
-            .zip(&self.slots)
-            .filter(|(_, slot)| slot.is_none())
-            .map(|(param, _)| param.name.clone())
-            .collect();
-        if !missing.is_empty() {
-            return Err(ArgumentError::Missing { kernel: kernel(), names: missing });
-        }
+        self.none_missing(|_| true)?;
         let slots: Vec<Slot<'a>> = self.slots.iter().flatten().copied().collect();
         for (param, slot) in signature.params.iter().zip(&slots) {
             check_multiple(signature, param, slot)?;
         }
         check_overlap(signature, &slots)?;
         Ok(slots)
+    }
+
+    /// Checks the arguments given so far; of the parameters called one of `names`, or a part of one (`name.part`), none may be missing.
+    pub(crate) fn check_under(&self, names: &[&str]) -> Result<(), ArgumentError> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        let under = |param: &str| {
+            let parts = names.iter().filter_map(|name| param.strip_prefix(name));
+            parts.into_iter().any(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.none_missing(under)?;
+        let signature = self.kernel.signature();
+        let given = signature.params.iter().zip(&self.slots);
+        given
+            .filter_map(|(p, slot)| Some((p, slot.as_ref()?)))
+            .try_for_each(|(p, slot)| check_multiple(signature, p, slot))
+    }
+
+    fn none_missing(&self, wanted: impl Fn(&str) -> bool) -> Result<(), ArgumentError> {
+        let params = self.kernel.signature().params.iter().zip(&self.slots);
+        let missing = params.filter(|(param, slot)| slot.is_none() && wanted(&param.name));
+        let names: Vec<String> = missing.map(|(param, _)| param.name.clone()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(ArgumentError::Missing { kernel: self.kernel_name(), names })
     }
 
     fn with(mut self, add: impl FnOnce(&mut Self) -> Result<(), ArgumentError>) -> Self {

@@ -1,8 +1,11 @@
 //! A small model's queries, keys and values, and what a cache holds.
 
+use std::any::type_name;
 use std::sync::{Mutex, OnceLock};
 
 use half::f16;
+use leankv_dsl::lang::KernelArg;
+use leankv_dsl::lang::attention::{AttentionHooks, Codecs, Plain, Stock};
 use leankv_kernels::policy::PolicySpec;
 use leankv_kernels::reference::{PagedFormat, Token, read_tokens};
 use leankv_runtime::cache::KernelCache;
@@ -32,21 +35,30 @@ pub(crate) fn thresholds() -> Thresholds {
 
 /// A cache whose kernels are compiled once a process.
 pub(crate) fn cache(device: &Device, config: &CacheConfig) -> KvCache {
+    let kernels = kernels::<Stock, Plain>(device, config);
+    KvCache::with_kernels(device, config.clone(), kernels).unwrap()
+}
+
+/// Kernels that are compiled once a process.
+pub(crate) fn kernels<C, H>(device: &Device, config: &CacheConfig) -> EngineKernels
+where
+    C: Codecs + KernelArg + 'static,
+    H: AttentionHooks + KernelArg + 'static,
+{
     static KERNELS: OnceLock<Mutex<Vec<(String, EngineKernels)>>> = OnceLock::new();
     let mut known = KERNELS.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
     // Of the configuration, what the kernels are made for.
     let kinds = CacheConfig { pages: 1, slots: 1, max_tokens: 1, ..config.clone() };
-    let key = format!("{} {kinds:?}", device.name());
-    let kernels = match known.iter().find(|(name, _)| *name == key) {
+    let key = format!("{} {} {} {kinds:?}", type_name::<C>(), type_name::<H>(), device.name());
+    match known.iter().find(|(name, _)| *name == key) {
         Some((_, kernels)) => kernels.clone(),
         None => {
             let compiler = Compiler::new(KernelCache::without_folder());
-            let new = EngineKernels::new(&compiler, device, config).unwrap();
+            let new = EngineKernels::of::<C, H>(&compiler, device, config).unwrap();
             known.push((key, new.clone()));
             new
         }
-    };
-    KvCache::with_kernels(device, config.clone(), kernels).unwrap()
+    }
 }
 
 /// The devices that check every access. Kernels belong to one emulated device, so it is the same one for all tests.
@@ -73,6 +85,41 @@ pub(crate) struct Row {
     pub(crate) v: Vec<f16>,
 }
 
+/// What a model's keys and its attention have beyond the plain ones.
+#[derive(Clone, Copy)]
+pub(crate) struct Variant {
+    /// What is added to an element of a key: by layer, KV head, position, element.
+    pub(crate) offset: fn(usize, usize, usize, usize) -> f32,
+    /// Whether a query sees a key before it: by layer, and positions of query and key.
+    pub(crate) sees: fn(usize, i32, i32) -> bool,
+}
+
+/// Nothing.
+pub(crate) const PLAIN: Variant = Variant { offset: |_, _, _, _| 0.0, sees: |_, _, _| true };
+
+impl Variant {
+    /// As [`row`], with the keys' offsets.
+    pub(crate) fn row(&self, config: &CacheConfig, sequence: u64, token: usize, layer: usize) -> Row {
+        let mut row = row(config, sequence, token, layer);
+        for (i, k) in row.k.iter_mut().enumerate() {
+            *k = f16::from_f32(k.to_f32() + (self.offset)(layer, i / D, token, i % D));
+        }
+        row
+    }
+
+    /// Puts the offset back into keys that are stored without it.
+    pub(crate) fn held(&self, cache: &KvCache, id: RequestId, list: usize) -> [Vec<Token>; 2] {
+        let heads = cache.config().kv_heads;
+        let mut held = held(cache, id, list);
+        for token in held.iter_mut().flatten() {
+            for (i, x) in token.key.iter_mut().enumerate() {
+                *x += (self.offset)(list / heads, list % heads, token.position as usize, i);
+            }
+        }
+        held
+    }
+}
+
 pub(crate) fn row(config: &CacheConfig, sequence: u64, token: usize, layer: usize) -> Row {
     let seed = (sequence * 1000 + token as u64) * 100 + layer as u64 * 10;
     let sharp = random(seed + 1, config.query_heads() * D);
@@ -86,6 +133,15 @@ pub(crate) fn row(config: &CacheConfig, sequence: u64, token: usize, layer: usiz
 
 /// A step for these requests, of these sequences: outputs `[layers][requests, query_heads, D]`.
 pub(crate) fn step(cache: &mut KvCache, batch: &[(RequestId, u64)]) -> Result<Vec<Vec<f32>>, KvError> {
+    step_of(cache, batch, &PLAIN)
+}
+
+/// As [`step`], of a variant.
+pub(crate) fn step_of(
+    cache: &mut KvCache,
+    batch: &[(RequestId, u64)],
+    variant: &Variant,
+) -> Result<Vec<Vec<f32>>, KvError> {
     let (config, device) = (cache.config().clone(), cache.manager().state().device().clone());
     let ids: Vec<RequestId> = batch.iter().map(|b| b.0).collect();
     let tokens: Vec<usize> = ids.iter().map(|&id| cache.tokens(id)).collect::<Result<_, _>>()?;
@@ -93,7 +149,7 @@ pub(crate) fn step(cache: &mut KvCache, batch: &[(RequestId, u64)]) -> Result<Ve
     let mut out = Vec::new();
     for layer in 0..config.layers {
         let rows: Vec<Row> =
-            batch.iter().zip(&tokens).map(|(b, &token)| row(&config, b.1, token, layer)).collect();
+            batch.iter().zip(&tokens).map(|(b, &token)| variant.row(&config, b.1, token, layer)).collect();
         let [q, k, v] = upload(&device, &rows);
         let view = step.layer(&q, &k, &v)?;
         let mut host = vec![0.0; view.len()];
@@ -106,11 +162,22 @@ pub(crate) fn step(cache: &mut KvCache, batch: &[(RequestId, u64)]) -> Result<Ve
 
 /// The next chunk of a request's prompt: outputs `[layers][tokens, query_heads, D]`.
 pub(crate) fn chunk(cache: &mut KvCache, id: RequestId, sequence: u64) -> Result<Vec<Vec<f32>>, KvError> {
+    chunk_of(cache, id, sequence, &PLAIN)
+}
+
+/// As [`chunk`], of a variant.
+pub(crate) fn chunk_of(
+    cache: &mut KvCache,
+    id: RequestId,
+    sequence: u64,
+    variant: &Variant,
+) -> Result<Vec<Vec<f32>>, KvError> {
     let (config, device) = (cache.config().clone(), cache.manager().state().device().clone());
     let mut chunk = cache.prefill_chunk(id)?;
     let mut out = Vec::new();
     for layer in 0..config.layers {
-        let rows: Vec<Row> = chunk.positions().map(|token| row(&config, sequence, token, layer)).collect();
+        let rows: Vec<Row> =
+            chunk.positions().map(|token| variant.row(&config, sequence, token, layer)).collect();
         let [q, k, v] = upload(&device, &rows);
         let view = chunk.layer(&q, &k, &v)?;
         let mut host = vec![0.0; view.len()];

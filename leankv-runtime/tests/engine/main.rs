@@ -2,6 +2,7 @@
 
 mod common;
 mod model;
+mod own;
 mod pressure;
 mod promises;
 mod prompt;

@@ -5,14 +5,17 @@ use leankv_kernels::reference::Token;
 use leankv_runtime::Device;
 use leankv_runtime::kv::{CacheConfig, KvCache, RequestId, Thresholds};
 
-use crate::common::{D, GROUP, cache, checking_devices, config, held, row, sound, step, thresholds};
+use crate::common::{D, GROUP, PLAIN, Variant, cache, checking_devices, config, sound, step_of, thresholds};
 
-/// Attention of the query group over tokens in f64: outputs `[GROUP, D]`, and each token's probability, maximised over the group.
-pub(crate) fn attend(q: &[f16], tokens: &[&Token]) -> (Vec<f64>, Vec<f64>) {
+/// Attention of the query group over the tokens it sees in f64: outputs `[GROUP, D]`, and each token's probability, maximised over the group.
+pub(crate) fn attend(q: &[f16], tokens: &[&Token], sees: impl Fn(&Token) -> bool) -> (Vec<f64>, Vec<f64>) {
     let scale = 1.0 / (D as f64).sqrt();
     let (mut out, mut best) = (Vec::new(), vec![0.0f64; tokens.len()]);
     for q in q.chunks_exact(D) {
         let dot = |t: &&Token| {
+            if !sees(t) {
+                return f64::NEG_INFINITY;
+            }
             let products = q.iter().zip(&t.key).map(|(a, b)| a.to_f64() * f64::from(*b));
             products.sum::<f64>() * scale
         };
@@ -34,14 +37,26 @@ pub(crate) fn attend(q: &[f16], tokens: &[&Token]) -> (Vec<f64>, Vec<f64>) {
 
 /// One step of one request, checked in every (layer, KV head).
 pub(crate) fn checked_step(cache: &mut KvCache, config: &CacheConfig, id: RequestId, sequence: u64) {
+    checked_step_of(cache, config, id, sequence, &PLAIN);
+}
+
+/// As [`checked_step`], of a variant.
+pub(crate) fn checked_step_of(
+    cache: &mut KvCache,
+    config: &CacheConfig,
+    id: RequestId,
+    sequence: u64,
+    variant: &Variant,
+) {
     let position = cache.tokens(id).unwrap();
-    let before: Vec<[Vec<Token>; 2]> = (0..config.lists()).map(|list| held(cache, id, list)).collect();
-    let out = step(cache, &[(id, sequence)]).unwrap();
+    let before: Vec<[Vec<Token>; 2]> =
+        (0..config.lists()).map(|list| variant.held(cache, id, list)).collect();
+    let out = step_of(cache, &[(id, sequence)], variant).unwrap();
     sound(cache);
     for (list, before) in before.iter().enumerate() {
         let (layer, head) = (list / config.kv_heads, list % config.kv_heads);
         let what = format!("position {position}, layer {layer}, head {head}");
-        let after = held(cache, id, list);
+        let after = variant.held(cache, id, list);
         let all: Vec<&Token> = after.iter().flatten().collect();
         let old = |position: i32| before.iter().flatten().find(|t| t.position == position);
 
@@ -58,8 +73,9 @@ pub(crate) fn checked_step(cache: &mut KvCache, config: &CacheConfig, id: Reques
         assert!(before.iter().flatten().count() <= all.len() + 1, "{what}: a step drops two tokens at most");
 
         // Attention over what is stored.
-        let q = row(config, sequence, position, layer).q;
-        let (want, best) = attend(&q[head * GROUP * D..][..GROUP * D], &all);
+        let q = variant.row(config, sequence, position, layer).q;
+        let sees = |t: &Token| (variant.sees)(layer, position as i32, t.position);
+        let (want, best) = attend(&q[head * GROUP * D..][..GROUP * D], &all, sees);
         let got = &out[layer][head * GROUP * D..][..GROUP * D];
         for (got, want) in got.iter().zip(&want) {
             // Weights are rounded to f16 before they meet values.
@@ -70,7 +86,7 @@ pub(crate) fn checked_step(cache: &mut KvCache, config: &CacheConfig, id: Reques
             let mass = old(token.position).map_or(0.0, |t| f64::from(t.significance)) + best;
             let got = f64::from(token.significance);
             assert!((got - mass).abs() < 1e-3, "{what}, token {}: {got}, expected {mass}", token.position);
-            let given = row(config, sequence, token.position as usize, layer);
+            let given = variant.row(config, sequence, token.position as usize, layer);
             let given = &given.k[head * D..][..D];
             let low = after[1].iter().any(|t| t.position == token.position);
             let most = if low { 0.08 } else { 0.006 };

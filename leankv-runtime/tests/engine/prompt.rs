@@ -5,16 +5,29 @@ use leankv_runtime::Device;
 use leankv_runtime::kv::{CacheConfig, KvCache, KvError, Refused, RequestId, Thresholds};
 
 use crate::common::{
-    D, GROUP, cache, checking_devices, chunk, config, held, of_request, row, sound, step, thresholds, upload,
+    D, GROUP, PLAIN, Variant, cache, checking_devices, chunk, chunk_of, config, of_request, row, sound, step,
+    thresholds, upload,
 };
 use crate::model::{attend, checked_step};
 use crate::promises::poison;
 
 /// One chunk, checked in every (layer, KV head): what it attends to, what is kept of it and of what was there, and significance.
 fn checked_chunk(cache: &mut KvCache, config: &CacheConfig, id: RequestId, sequence: u64) {
+    checked_chunk_of(cache, config, id, sequence, &PLAIN);
+}
+
+/// As [`checked_chunk`], of a variant.
+pub(crate) fn checked_chunk_of(
+    cache: &mut KvCache,
+    config: &CacheConfig,
+    id: RequestId,
+    sequence: u64,
+    variant: &Variant,
+) {
     let before = cache.tokens(id).unwrap();
-    let cached: Vec<[Vec<Token>; 2]> = (0..config.lists()).map(|list| held(cache, id, list)).collect();
-    let out = chunk(cache, id, sequence).unwrap();
+    let cached: Vec<[Vec<Token>; 2]> =
+        (0..config.lists()).map(|list| variant.held(cache, id, list)).collect();
+    let out = chunk_of(cache, id, sequence, variant).unwrap();
     sound(cache);
     let tokens = cache.tokens(id).unwrap();
     let n = tokens - before;
@@ -23,7 +36,7 @@ fn checked_chunk(cache: &mut KvCache, config: &CacheConfig, id: RequestId, seque
         // The chunk's own keys and values are attended to as they come.
         let own: Vec<Token> = (before..tokens)
             .map(|position| {
-                let row = row(config, sequence, position, layer);
+                let row = variant.row(config, sequence, position, layer);
                 let floats = |x: &[half::f16]| x[head * D..][..D].iter().map(|x| x.to_f32()).collect();
                 let (key, value) = (floats(&row.k), floats(&row.v));
                 Token { key, value, significance: 0.0, position: position as i32 }
@@ -34,8 +47,9 @@ fn checked_chunk(cache: &mut KvCache, config: &CacheConfig, id: RequestId, seque
         let mut mass: Vec<f64> = all.iter().map(|t| f64::from(t.significance)).collect();
         for query in 0..n {
             let what = format!("position {}, layer {layer}, head {head}", before + query);
-            let q = row(config, sequence, before + query, layer).q;
-            let (want, best) = attend(&q[head * GROUP * D..][..GROUP * D], &all[..old + query + 1]);
+            let q = variant.row(config, sequence, before + query, layer).q;
+            let sees = |t: &Token| (variant.sees)(layer, (before + query) as i32, t.position);
+            let (want, best) = attend(&q[head * GROUP * D..][..GROUP * D], &all[..old + query + 1], sees);
             let got = &out[layer][(query * config.query_heads() + head * GROUP) * D..][..GROUP * D];
             for (got, want) in got.iter().zip(&want) {
                 assert!((f64::from(*got) - want).abs() < 2e-3, "{what}: {got}, expected {want}");
@@ -44,7 +58,7 @@ fn checked_chunk(cache: &mut KvCache, config: &CacheConfig, id: RequestId, seque
                 mass.iter_mut().zip(&best).for_each(|(mass, best)| *mass += best);
             }
         }
-        let after = held(cache, id, list);
+        let after = variant.held(cache, id, list);
         for token in after.iter().flatten() {
             let place =
                 all.iter().position(|t| t.position == token.position).expect("nothing comes from nowhere");

@@ -3,9 +3,12 @@
 use half::f16;
 
 use super::rows::Rows;
-use crate::format::{CodecShape, CodecSpec};
+use crate::diag::Diagnostics;
+use crate::format::{CodecShape, CodecSpec, KvFormat};
+use crate::ir::Loc;
 use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
 use crate::lang::element::Code;
+use crate::lang::record;
 use crate::lang::tile::{Scalar, Tile};
 
 /// Whose keys or values a tile of rows holds, for codecs that depend on it.
@@ -76,6 +79,20 @@ pub trait Codecs {
     fn keys(&self, named: &CodecSpec) -> Box<dyn Codec>;
     /// The codec of values.
     fn values(&self, named: &CodecSpec) -> Box<dyn Codec>;
+}
+
+/// What the codecs of keys and values for a format store for a row.
+///
+/// # Errors
+/// What codecs report when they are asked for.
+#[track_caller]
+pub fn shapes<C: Codecs + KernelArg>(named: &KvFormat) -> Result<[CodecShape; 2], Diagnostics> {
+    let mut found = None;
+    record::record("codecs", named.to_string(), None, Loc::caller(), || {
+        let codecs = C::declare(&mut ArgScope, "codecs", ArgOptions::new());
+        found = Some([codecs.keys(&named.key).shape(), codecs.values(&named.value).shape()]);
+    })?;
+    Ok(found.expect("a body that ends without a mistake has run"))
 }
 
 /// The codecs of this crate: affine, symmetric, unquantised.

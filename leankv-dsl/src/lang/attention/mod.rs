@@ -21,7 +21,7 @@ mod paged;
 mod rows;
 mod stock;
 
-pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock, Tokens};
+pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock, Tokens, shapes};
 pub use half16::{decode16, encode16, floor16, positive_scale16};
 pub use hooks::{AttentionHooks, Plain, Site};
 pub use layers::{LayeredKv, LayeredKvMut, PagedKvMut};

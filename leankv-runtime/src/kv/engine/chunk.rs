@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{KvCache, RequestId};
+use super::{Binds, KvCache, RequestId};
 use crate::device::{BufferView, DeviceBuffer};
 use crate::kv::{KvError, PageManager, Side};
 use crate::launch::Launch;
@@ -183,6 +183,7 @@ impl KvCache {
         let (d, query_heads, scale) = (self.config.head_dim, self.config.query_heads(), self.config.scale());
         let window = self.config.window_q.min(n) as i32;
         let (state, chunk, kernels) = (self.manager.state_mut(), &mut self.chunk, &self.kernels);
+        let bound = &self.bound;
         let of = Layer {
             slots: shape.slots,
             heads,
@@ -197,6 +198,7 @@ impl KvCache {
         let programs = |block: usize| n.div_ceil(block) as u32;
 
         let attend = kernels.chunk_attend.launch((programs(super::kernels::BLOCK_Q), heads as u32));
+        let attend = bound.to(attend, layer, Binds::BOTH);
         let attend = attend.view("q", q, &queries).view("k", k, &pairs).view("v", v, &pairs);
         let attend = attend.scalar("before", before).scalar("scale", scale);
         let attend = attend.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
@@ -207,6 +209,7 @@ impl KvCache {
 
         if before > 0 {
             let add = kernels.cached_significance.launch((super::kernels::SPLITS as u32, heads as u32));
+            let add = bound.to(add, layer, Binds::BOTH);
             let add = add.view("q", q, &queries);
             let add = add.view("lse", chunk.lse.slice(..n * query_heads)?, &[n, query_heads]);
             let add = add.scalar("before", before).scalar("scale", scale).scalar("window", window);
@@ -217,6 +220,7 @@ impl KvCache {
         }
 
         let sum = kernels.chunk_significance.launch((programs(super::kernels::BLOCK_CHUNK), heads as u32));
+        let sum = bound.to(sum, layer, Binds::HOOKS);
         let sum = sum.view("q", q, &queries).view("k", k, &pairs);
         let sum = sum.view("lse", chunk.lse.slice(..n * query_heads)?, &[n, query_heads]);
         let sum = sum.scalar("before", before).scalar("scale", scale).scalar("window", window);
@@ -234,6 +238,7 @@ impl KvCache {
         run(classify.view_mut("dest", chunk.dest.slice_mut(..heads * n)?, &[heads, n]))?;
 
         let write = kernels.write.launch((programs(super::kernels::BLOCK_WRITE), heads as u32));
+        let write = bound.to(write, layer, Binds::CODECS);
         let write = write.view("keys", k, &pairs).view("values", v, &pairs);
         let write = write.view("mass", chunk.mass.slice(..heads * n)?, &[heads, n]);
         let write = write.view("dest", chunk.dest.slice(..heads * n)?, &[heads, n]).scalar("before", before);
@@ -249,6 +254,7 @@ impl KvCache {
         let shape = *self.manager.shape();
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
         let (state, chunk, kernels) = (self.manager.state_mut(), &mut self.chunk, &self.kernels);
+        let bound = &self.bound;
         let rungs = leankv_kernels::budget::Ladder::RUNGS;
         let (table, lengths) = ([slots, layers, heads, shape.table_len], [slots, layers, heads, 4]);
         if let Some(budget) = budget {
@@ -266,13 +272,28 @@ impl KvCache {
             let solve = solve.view_mut("thresholds", &mut state.thresholds, &[slots, layers, heads, 2]);
             run(solve.view_mut("pages", &mut chunk.pages, &[1]))?;
         }
-        let compact = kernels.recompact.launch((heads as u32, layers as u32));
-        let compact = compact.scalar("tokens", tokens as i32).scalar("prompt", prompt);
-        let compact = compact.view("thresholds", &state.thresholds, &[slots, layers, heads, 2]);
-        let compact = compact.view("held", &state.held, &[slots, layers, heads, 2]);
-        let compact = compact.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
-        let compact = compact.view("kv.table", &state.table, &table);
-        run(compact.view_mut("kv.lengths", &mut state.lengths, &lengths))
+        // A launch takes the codecs' parameters of one layer.
+        let count = bound.layers_at_once(layers);
+        for layer in (0..layers).step_by(count) {
+            let at = layer * heads;
+            // `[slots, count, kv_heads, columns]` within that of all layers.
+            let extents = |columns: usize| [slots, count, heads, columns];
+            let strides = |columns: usize| [layers * heads * columns, heads * columns, columns, 1];
+            let compact = kernels.recompact.launch((heads as u32, count as u32));
+            let compact = bound.to(compact, layer, Binds::CODECS);
+            let compact = compact.scalar("tokens", tokens as i32).scalar("prompt", prompt);
+            let thresholds = state.thresholds.slice(at * 2..)?;
+            let compact = compact.view_strided("thresholds", thresholds, &extents(2), &strides(2));
+            let held = state.held.slice(at * 2..)?;
+            let compact = compact.view_strided("held", held, &extents(2), &strides(2));
+            let compact =
+                compact.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
+            let (len, rows) = (shape.table_len, state.table.slice(at * shape.table_len..)?);
+            let compact = compact.view_strided("kv.table", rows, &extents(len), &strides(len));
+            let lists = state.lengths.slice_mut(at * 4..)?;
+            run(compact.view_mut_strided("kv.lengths", lists, &extents(4), &strides(4)))?;
+        }
+        Ok(())
     }
 }
 

@@ -2,8 +2,10 @@
 
 use half::f16;
 use leankv_dsl::diag::Diagnostics;
+use leankv_dsl::format::CodecShape;
 use leankv_dsl::ir::Func;
-use leankv_dsl::lang::attention::{Plain, Stock};
+use leankv_dsl::lang::KernelArg;
+use leankv_dsl::lang::attention::{AttentionHooks, Codecs, Plain, Stock, shapes};
 use leankv_kernels::budget::{BudgetSpec, solve_budget, tally_tokens};
 use leankv_kernels::chunk::{
     ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec, cached_significance, chunk_attention,
@@ -14,7 +16,7 @@ use leankv_kernels::pattern::HeadPattern;
 use leankv_kernels::policy::StockPolicies;
 use leankv_kernels::step::{InsertSpec, PlanSpec, insert_token, plan_step};
 
-use super::CacheConfig;
+use super::{Binds, CacheConfig};
 use crate::compiler::{CompileError, Compiler};
 use crate::device::Device;
 use crate::kernel::Kernel;
@@ -55,7 +57,28 @@ impl EngineKernels {
     /// # Errors
     /// [`KvError::Shape`] and [`KvError::Compile`].
     pub fn new(compiler: &Compiler, device: &Device, config: &CacheConfig) -> Result<EngineKernels, KvError> {
+        EngineKernels::of::<Stock, Plain>(compiler, device, config)
+    }
+
+    /// As [`EngineKernels::new`], with a user's codecs and attention hooks. Their parameters come with the launches:
+    /// see [`KvCache::with_bindings`](super::KvCache::with_bindings).
+    ///
+    /// Codecs are asked for those of the formats that [`CacheConfig::tiering`] names. Pages are laid out for these, so bits, groups and metadata
+    /// of the codecs are theirs. Kernels that only look at significance and positions (plans, budgets) take no parameters of codecs.
+    ///
+    /// # Errors
+    /// As [`EngineKernels::new`], with [`KvError::Shape`] for a codec of another shape than the format's.
+    pub fn of<C, H>(
+        compiler: &Compiler,
+        device: &Device,
+        config: &CacheConfig,
+    ) -> Result<EngineKernels, KvError>
+    where
+        C: Codecs + KernelArg + 'static,
+        H: AttentionHooks + KernelArg + 'static,
+    {
         let shape = config.shape()?;
+        check_shapes::<C>(config)?;
         let manager = ManagerKernels::new(compiler, device, &shape)?;
         let build = |func: Result<Func, Diagnostics>| {
             let func = func.map_err(CompileError::Refused)?;
@@ -128,19 +151,56 @@ impl EngineKernels {
         };
         let writer = ChunkWriterSpec { tiering, head_dim, page_bytes, block: BLOCK_WRITE };
         Ok(EngineKernels {
-            chunk_attend: build(chunk_attention::<Stock, Plain>::build(&chunk))?,
-            cached_significance: build(cached_significance::<Stock, Plain>::build(&chunk))?,
-            chunk_significance: build(chunk_significance::<Plain>::build(&chunk))?,
+            chunk_attend: build(chunk_attention::<C, H>::build(&chunk))?,
+            cached_significance: build(cached_significance::<C, H>::build(&chunk))?,
+            chunk_significance: build(chunk_significance::<H>::build(&chunk))?,
             classify: build(classify_chunk::<StockPolicies>::build(&classify))?,
-            write: build(write_chunk::<Stock, f16>::build(&writer))?,
-            recompact: build(recompact::<Stock, StockPolicies>::build(&compact))?,
+            write: build(write_chunk::<C, f16>::build(&writer))?,
+            recompact: build(recompact::<C, StockPolicies>::build(&compact))?,
             tally: build(tally_tokens::<Stock>::build(&budget))?,
             solve: build(solve_budget::<Stock>::build(&budget))?,
             manager,
             plan: build(plan_step::<Stock, StockPolicies>::build(&plan))?,
-            insert: build(insert_token::<Stock, f16>::build(&InsertSpec { tiering, head_dim, page_bytes }))?,
-            attend: build(decode_attention::<Stock, Plain>::build(&decode))?,
-            merge: build(merge_splits::<Stock, Plain>::build(&decode))?,
+            insert: build(insert_token::<C, f16>::build(&InsertSpec { tiering, head_dim, page_bytes }))?,
+            attend: build(decode_attention::<C, H>::build(&decode))?,
+            merge: build(merge_splits::<Stock, H>::build(&decode))?,
         })
     }
+
+    /// The kernels that take parameters of a user's codecs or hooks, and which.
+    pub(super) fn of_users(&self) -> [(&Kernel, Binds); 8] {
+        [
+            (&self.insert, Binds::CODECS),
+            (&self.attend, Binds::BOTH),
+            (&self.merge, Binds::HOOKS),
+            (&self.chunk_attend, Binds::BOTH),
+            (&self.cached_significance, Binds::BOTH),
+            (&self.chunk_significance, Binds::HOOKS),
+            (&self.write, Binds::CODECS),
+            (&self.recompact, Binds::CODECS),
+        ]
+    }
+}
+
+/// Codecs store rows as the named formats do, which pages are laid out for.
+fn check_shapes<C: Codecs + KernelArg>(config: &CacheConfig) -> Result<(), KvError> {
+    let text = |shape: CodecShape| {
+        let CodecShape { code_bits, groups, meta_words } = shape;
+        format!("{code_bits} bits an element, {groups} group(s) and {meta_words} word(s) of metadata each")
+    };
+    for format in config.tiering.formats() {
+        let [keys, values] = shapes::<C>(&format).map_err(CompileError::Refused)?;
+        for (side, got, named) in [("keys", keys, format.key), ("values", values, format.value)] {
+            if got != named.shape() {
+                return Err(KvError::Shape {
+                    why: format!(
+                        "{side} of {format} have {}, and the codec given for them has {}; name a format whose rows are as the codec's",
+                        text(named.shape()),
+                        text(got)
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@
 //! was touched, and requests of the batch that were granted keep their pages for the next try. Then each layer's keys and values are inserted and attended to. What one
 //! request gets depends on its own tokens alone: not on the others of its batch, nor on its slot, nor on which pages it holds.
 
+mod bindings;
 mod chunk;
 mod config;
 mod kernels;
@@ -17,6 +18,7 @@ mod request;
 mod stats;
 mod step;
 
+pub use bindings::{Bindings, Binds};
 pub use chunk::PromptChunk;
 pub use config::{CacheConfig, Thresholds};
 pub use kernels::EngineKernels;
@@ -24,10 +26,12 @@ pub use request::RequestId;
 pub use stats::{HeadStats, RequestStats};
 pub use step::DecodeStep;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::f16;
 
+use self::bindings::Bound;
 use self::chunk::ChunkScratch;
 use self::request::Request;
 use super::audit::audit_owners;
@@ -40,6 +44,7 @@ use crate::device::{Device, DeviceBuffer, DeviceError};
 pub struct KvCache {
     config: CacheConfig,
     kernels: EngineKernels,
+    bound: Bound,
     manager: DeviceManager,
     slots: Vec<Option<Request>>,
     /// Tells this cache's handles from those of others.
@@ -92,7 +97,22 @@ impl KvCache {
         config: CacheConfig,
         kernels: EngineKernels,
     ) -> Result<KvCache, KvError> {
+        KvCache::with_bindings(device, config, kernels, None)
+    }
+
+    /// As [`KvCache::with_kernels`], with what the codecs and attention hooks of the kernels take.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`], and [`KvError::Launch`] when in some layer a parameter is missing, unknown, or not what the kernel takes.
+    pub fn with_bindings(
+        device: &Device,
+        config: CacheConfig,
+        kernels: EngineKernels,
+        bindings: Option<Arc<dyn Bindings>>,
+    ) -> Result<KvCache, KvError> {
         let shape = config.shape()?;
+        let bound = Bound(bindings);
+        bound.check(&kernels, config.layers)?;
         let manager = DeviceManager::with_kernels(device, shape, kernels.manager.clone())?;
         let (slots, lists) = (shape.slots, shape.lists());
         let queries = slots * config.query_heads();
@@ -129,6 +149,7 @@ impl KvCache {
         Ok(KvCache {
             config,
             kernels,
+            bound,
             manager,
             slots,
             number: CACHES.fetch_add(1, Ordering::Relaxed),
@@ -486,13 +507,14 @@ impl KvCache {
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
         let (d, query_heads) = (self.config.head_dim, self.config.query_heads());
         let table_len = shape.table_len;
-        let (state, scratch) = (self.manager.state_mut(), &mut self.scratch);
+        let (state, scratch, bound) = (self.manager.state_mut(), &mut self.scratch, &self.bound);
         let at = layer * heads;
         let table = ([slots, heads, table_len], [layers * heads * table_len, table_len, 1]);
         let lengths = ([slots, heads, 4], [layers * heads * 4, 4, 1]);
         let columns = leankv_kernels::step::PLAN_COLUMNS;
 
         let insert = self.kernels.insert.launch((heads as u32, requests as u32));
+        let insert = bound.to(insert, layer, Binds::CODECS);
         let insert = insert.view("keys", k, &[requests, heads, d]).view("values", v, &[requests, heads, d]);
         let insert = insert.view("positions", scratch.positions.slice(..requests)?, &[requests]);
         let plan = scratch.plan.slice(at * columns..requests * layers * heads * columns)?;
@@ -511,6 +533,7 @@ impl KvCache {
         let tokens = self.config.max_tokens;
         let parts = [requests, query_heads, splits];
         let attend = self.kernels.attend.launch((heads as u32, requests as u32, splits as u32));
+        let attend = bound.to(attend, layer, Binds::BOTH);
         let attend = attend.view("q", q, &[requests, query_heads, d]);
         let attend = attend.view("query_positions", scratch.positions.slice(..requests)?, &[requests]);
         let attend = attend.scalar("scale", self.config.scale());
@@ -530,6 +553,7 @@ impl KvCache {
         unsafe { attend.run() }?;
 
         let merge = self.kernels.merge.launch((heads as u32, requests as u32));
+        let merge = bound.to(merge, layer, Binds::HOOKS);
         let merge = merge.view_mut("parts.max", scratch.max.slice_mut(..rows * splits)?, &parts);
         let merge = merge.view_mut("parts.sum", scratch.sum.slice_mut(..rows * splits)?, &parts);
         let acc = scratch.acc.slice_mut(..rows * splits * d)?;
