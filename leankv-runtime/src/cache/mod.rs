@@ -116,10 +116,9 @@ impl KernelCache {
         KernelCache::new(None)
     }
 
-    /// The user's cache: `$LEANKV_CACHE_DIR`, else `$XDG_CACHE_HOME/leankv`, else `$HOME/.cache/leankv`, else none
-    /// on disk.
+    /// The cache in the user's [folder](user_cache_dir), on disk only if there is one.
     pub fn user() -> KernelCache {
-        KernelCache::new(user_dir(|name| std::env::var_os(name)))
+        KernelCache::new(user_cache_dir())
     }
 
     fn new(dir: Option<PathBuf>) -> KernelCache {
@@ -284,6 +283,11 @@ impl KernelCache {
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The user's cache folder: `$LEANKV_CACHE_DIR`, else `$XDG_CACHE_HOME/leankv`, else `$HOME/.cache/leankv`, else none.
+pub fn user_cache_dir() -> Option<PathBuf> {
+    user_dir(|name| std::env::var_os(name))
 }
 
 fn user_dir(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
