@@ -1,0 +1,85 @@
+//! What [`KeyOffset`](super::KeyOffset) is given: angles of all positions, and each layer's bias.
+
+use half::f16;
+use leankv_runtime::kv::{Bindings, Binds, KvError};
+use leankv_runtime::{Device, DeviceBuffer, Launch};
+
+/// Tables for [`KeyOffset`](super::KeyOffset) on a device: cosines and sines for all layers and KV heads together, and a bias for each layer.
+///
+/// RoPE pairs element `i` with `i + head_dim / 2` and turns all elements, by `position * base^(-2i / head_dim)`.
+#[derive(Debug)]
+pub struct KeyOffsetTables {
+    rope: DeviceBuffer<f16>,
+    biases: Vec<DeviceBuffer<f32>>,
+    positions: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    /// The numbers, to compute with.
+    host: (Vec<f16>, Vec<Vec<f32>>),
+}
+
+impl KeyOffsetTables {
+    /// Tables for keys whose projection has these `biases`: for each layer `[kv_heads, head_dim]`, before RoPE with this `base`. A sequence has at
+    /// most `positions` tokens; keys beyond are coded with their bias.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`] for an odd head dim, [`KvError::Length`] for a bias of another length, and what the device says when it has no room.
+    pub fn new(
+        device: &Device,
+        biases: Vec<Vec<f32>>,
+        [kv_heads, head_dim]: [usize; 2],
+        base: f64,
+        positions: usize,
+    ) -> Result<KeyOffsetTables, KvError> {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            let why = format!("RoPE pairs elements, and a key has {head_dim}; its head dim is even");
+            return Err(KvError::Shape { why });
+        }
+        let expected = kv_heads * head_dim;
+        if let Some(wrong) = biases.iter().find(|bias| bias.len() != expected) {
+            let what = "a key bias [kv_heads, head_dim]";
+            return Err(KvError::Length { what, expected, got: wrong.len() });
+        }
+        let half = head_dim / 2;
+        let mut rope = Vec::with_capacity(positions * head_dim);
+        for position in 0..positions {
+            let angle = |i: usize| position as f64 * base.powf(-2.0 * i as f64 / head_dim as f64);
+            rope.extend((0..half).map(|i| f16::from_f64(angle(i).cos())));
+            rope.extend((0..half).map(|i| f16::from_f64(angle(i).sin())));
+        }
+        Ok(KeyOffsetTables {
+            rope: device.upload(&rope)?,
+            biases: biases.iter().map(|bias| device.upload(bias)).collect::<Result<_, _>>()?,
+            positions,
+            kv_heads,
+            head_dim,
+            host: (rope, biases),
+        })
+    }
+
+    /// What is taken out of a key, `[head_dim]`: its rotated bias, as exactly as the table of angles is.
+    ///
+    /// # Panics
+    /// For a layer, KV head or position that there is none.
+    #[must_use]
+    pub fn offset(&self, layer: usize, head: usize, position: usize) -> Vec<f64> {
+        let (d, half) = (self.head_dim, self.head_dim / 2);
+        let (rope, bias) = (&self.host.0[position * d..][..d], &self.host.1[layer][head * d..][..d]);
+        let turned = |i: usize| {
+            let (cos, sin) = (rope[i % half].to_f64(), rope[half + i % half].to_f64());
+            let (a, b) = (f64::from(bias[i % half]), f64::from(bias[half + i % half]));
+            if i < half { cos * a - sin * b } else { cos * b + sin * a }
+        };
+        (0..d).map(turned).collect()
+    }
+}
+
+impl Bindings for KeyOffsetTables {
+    fn bind<'a>(&'a self, launch: Launch<'a>, layer: usize, binds: Binds) -> Launch<'a> {
+        if !binds.codecs {
+            return launch;
+        }
+        let launch = launch.view("codecs.rope", &self.rope, &[self.positions, self.head_dim]);
+        launch.view("codecs.bias", &self.biases[layer], &[self.kv_heads, self.head_dim])
+    }
+}
