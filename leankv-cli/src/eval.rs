@@ -8,7 +8,8 @@ use leankv_dsl::format::Tiering;
 use leankv_model::cache::KvChoice;
 use leankv_model::eval::{ConfigReport, EvalError, Question, Questions, Report, TextEval, evaluate, run_tasks};
 use leankv_model::settings::Settings;
-use leankv_model::tasks;
+use leankv_model::tasks::passkey::Passkey;
+use leankv_model::tasks::{Case, arithmetic, passkey};
 use leankv_runtime::{Compiler, Device};
 
 use crate::args;
@@ -126,6 +127,16 @@ pub(crate) fn show(bar: &ProgressBar, done: usize, all: usize) {
     bar.set_position(done as u64);
 }
 
+/// Keys at depths from the beginning to the end of the text.
+fn passkeys(args: &args::Eval, loaded: &Loaded) -> Result<Vec<Case>, Failure> {
+    let count = |text: &str| loaded.tokenizer.encode(text, false).map_or(0, |ids| ids.len());
+    let one = |at: usize| {
+        let depth = (at as f64 + 0.5) / args.questions as f64;
+        passkey::case(Passkey { tokens: args.passkey_tokens, depth, seed: args.seed + at as u64 }, count)
+    };
+    (0..args.questions).map(one).collect::<Result<_, _>>().map_err(Failure::usage)
+}
+
 /// Puts one kind of question to every cache.
 fn ask(
     args: &args::Eval,
@@ -136,13 +147,14 @@ fn ask(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let cases = match kind {
-        args::Task::Arithmetic => tasks::arithmetic(args.questions),
-        args::Task::Passkey => {
-            let count = |text: &str| loaded.tokenizer.encode(text, false).map_or(0, |ids| ids.len());
-            tasks::passkey(args.questions, args.passkey_tokens, args.seed, &count)
+        args::Task::Arithmetic => {
+            let mut cases = arithmetic::cases(arithmetic::shots());
+            cases.truncate(args.questions);
+            cases
         }
+        args::Task::Passkey => passkeys(args, loaded)?,
     };
-    let question = |case: &tasks::Case| {
+    let question = |case: &Case| {
         let prompt = loaded.tokenizer.encode(&case.prompt, false).map_err(Failure::machine)?;
         Ok::<_, Failure>(Question { prompt, answer: case.answer.clone() })
     };
@@ -153,8 +165,14 @@ fn ask(
         answer_tokens: kind.answer_tokens(),
         ends: loaded.tokenizer.eos(),
         decode: &|ids| loaded.tokenizer.decode(ids),
-        complete: &|text| tasks::is_complete(text),
-        right: &tasks::check,
+        complete: &|text| match kind {
+            args::Task::Arithmetic => arithmetic::is_complete(text),
+            args::Task::Passkey => text.trim_start().contains([' ', '\n', '.']),
+        },
+        right: &|text, answer| match kind {
+            args::Task::Arithmetic => arithmetic::check(text, answer),
+            args::Task::Passkey => passkey::check(text, answer),
+        },
     };
     let choices: Vec<KvChoice> = report.configs.iter().map(|config| config.choice.clone()).collect();
     let together = (args.on.batch / choices.len()).max(1);

@@ -17,6 +17,7 @@ pub mod run;
 pub mod settings;
 pub mod tasks;
 pub mod tokenizer;
+pub mod variants;
 
 pub use config::{Architecture, ModelConfig, SlidingWindow};
 pub use error::ModelError;

@@ -4,8 +4,10 @@ mod attend;
 mod choice;
 mod open;
 mod replay;
+mod window;
 
 pub use attend::{PromptAttend, StepAttend};
 pub use choice::{BadChoice, KvChoice, Limit, Variant};
 pub use open::{Room, open, page_bytes, thresholds};
 pub use replay::Recorded;
+pub use window::LayerWindow;

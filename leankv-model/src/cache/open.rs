@@ -1,14 +1,20 @@
 //! Opening a cache for a model.
 
+use std::sync::Arc;
+
 use leankv_dsl::format::{Interleave, PageLayout, PlanOptions, Tiering, plan_page_bytes};
+use leankv_dsl::lang::attention::{Plain, Stock};
 use leankv_kernels::policy::PolicySpec;
-use leankv_runtime::kv::{CacheConfig, KvCache, Thresholds};
+use leankv_runtime::kv::{Bindings, CacheConfig, EngineKernels, KvCache, Thresholds};
 use leankv_runtime::{Compiler, Device};
 
-use super::choice::{KvChoice, Limit};
+use super::choice::{KvChoice, Limit, Variant};
+use super::window::{LayerWindow, Windows};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::settings::PAPER;
+use crate::variants::{Hadamard, KeyOffset, KeyOffsetTables};
+use crate::{Model, RopePairs};
 
 /// How much a cache holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,10 +98,51 @@ fn config(model: &ModelConfig, choice: &KvChoice, room: &Room) -> Result<CacheCo
 pub fn open(
     compiler: &Compiler,
     device: &Device,
-    model: &crate::Model,
+    model: &Model,
     choice: &KvChoice,
     room: &Room,
 ) -> Result<KvCache, ModelError> {
     let config = config(model.config(), choice, room)?;
-    Ok(KvCache::new(compiler, device, config)?)
+    let (kernels, bindings) = match (choice.variant, Windows::of(model.config())) {
+        (Variant { offset: false, hadamard: false }, None) => {
+            (EngineKernels::new(compiler, device, &config)?, None)
+        }
+        (Variant { offset: false, hadamard: false }, Some(windows)) => {
+            let kernels = EngineKernels::of::<Stock, LayerWindow>(compiler, device, &config)?;
+            (kernels, Some(Arc::new(windows) as Arc<dyn Bindings>))
+        }
+        (_, Some(_)) => {
+            let why = "variants of keys and layers with a window are not built together: leave +offset and +hadamard out";
+            return Err(ModelError::Refused(why.to_owned()));
+        }
+        (Variant { offset: false, hadamard: true }, None) => {
+            (EngineKernels::of::<Hadamard<Stock>, Plain>(compiler, device, &config)?, None)
+        }
+        (Variant { offset: true, hadamard }, None) => {
+            let tables = offset_tables(device, model, room.tokens)?;
+            let kernels = match hadamard {
+                true => EngineKernels::of::<KeyOffset<Hadamard<Stock>>, Plain>(compiler, device, &config)?,
+                false => EngineKernels::of::<KeyOffset<Stock>, Plain>(compiler, device, &config)?,
+            };
+            (kernels, Some(Arc::new(tables) as Arc<dyn Bindings>))
+        }
+    };
+    Ok(KvCache::with_bindings(device, config, kernels, bindings)?)
+}
+
+/// The rotated biases of a model's key projections.
+fn offset_tables(device: &Device, model: &Model, tokens: usize) -> Result<KeyOffsetTables, ModelError> {
+    let config = model.config();
+    let biases: Option<Vec<Vec<f32>>> =
+        (0..config.layers).map(|layer| model.key_bias(layer).map(<[f32]>::to_vec)).collect();
+    let Some(biases) = biases else {
+        let why = format!("{} has no bias on its keys to take out: leave +offset out", config.name);
+        return Err(ModelError::Refused(why));
+    };
+    if model.rope_pairs() != RopePairs::Halves {
+        let why = "+offset is written for rotary positions that pair the halves of a vector";
+        return Err(ModelError::Refused(why.to_owned()));
+    }
+    let extents = [config.kv_heads, config.head_dim];
+    Ok(KeyOffsetTables::new(device, biases, extents, config.rope_base, tokens)?)
 }
