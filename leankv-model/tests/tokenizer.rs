@@ -86,6 +86,26 @@ fn real_vocabularies_give_the_ids_that_other_programs_give() {
 }
 
 #[test]
+fn the_reference_values_are_of_the_text_as_it_is_tokenised_here() {
+    #[derive(Deserialize)]
+    struct Reference {
+        ids: Vec<u32>,
+    }
+    let text = std::fs::read_to_string(data("../../../data/emma.txt")).unwrap();
+    for name in ["smollm2-135m", "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b", "gemma3-270m"] {
+        let Some(path) = leankv_model::fetch::path(name) else {
+            eprintln!("{name} is not in the cache folder: not compared");
+            continue;
+        };
+        let reference = std::fs::read_to_string(data(&format!("{name}.json"))).unwrap();
+        let Reference { ids } = serde_json::from_str(&reference).unwrap();
+        let ours = Tokenizer::from_gguf(&content(&path)).unwrap().encode(&text, false).unwrap();
+        assert!(ids.len() >= 300);
+        assert_eq!(ours[..ids.len()], ids, "{name}");
+    }
+}
+
+#[test]
 fn text_comes_back_from_its_ids() {
     for name in TINY {
         let tokenizer = tiny(name);

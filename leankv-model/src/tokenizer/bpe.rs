@@ -55,6 +55,7 @@ impl Bpe {
         let mut tokenizer = tokenizers::Tokenizer::new(model);
         tokenizer.with_pre_tokenizer(Some(words));
         if normalise {
+            // As the model's own tokenizer does, and unlike llama.cpp.
             tokenizer.with_normalizer(Some(NFC)).map_err(error)?;
         }
         Ok(Bpe(tokenizer))
