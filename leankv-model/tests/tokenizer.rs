@@ -264,6 +264,16 @@ fn what_is_not_supported_or_broken_is_named() {
     assert!(message("tiny-qwen2", "tokenizer.ggml.eos_token_id", far).contains("the number of a token"));
     let unpaired = Some(Value::Array(vec![Value::String("ab".to_owned())]));
     assert!(message("tiny-qwen2", "tokenizer.ggml.merges", unpaired).contains("`ab`"));
-    let foreign = Some(Value::Array(vec![Value::String("ab nonsense".to_owned())]));
-    assert!(message("tiny-qwen2", "tokenizer.ggml.merges", foreign).starts_with("byte-level BPE: "));
+    // A concatenation longer than any token.
+    let content = tiny_content("tiny-qwen2");
+    let tokens = content.metadata["tokenizer.ggml.tokens"].to_vec().unwrap();
+    let longest =
+        tokens[5..].iter().map(|token| token.to_string().unwrap()).max_by_key(|token| token.len()).unwrap();
+    let longest = Value::String(format!("{longest} {longest}"));
+    for foreign in
+        ["ab nonsense", "t t", "t "].map(|merge| Value::String(merge.to_owned())).into_iter().chain([longest])
+    {
+        let said = message("tiny-qwen2", "tokenizer.ggml.merges", Some(Value::Array(vec![foreign])));
+        assert!(said.contains("pairs of tokens that make up a token"), "{said}");
+    }
 }

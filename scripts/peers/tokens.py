@@ -16,6 +16,8 @@ from peer_tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, PeerTok
 CODE = 'fn main() {\n    let x: Vec<u8> = vec![0x7F; 16];\n\tprintln!("{:?}", x); // 100%\n}\n'
 with open(os.path.join(os.path.dirname(__file__), "../../data/emma.txt"), encoding="utf-8") as file:
     EMMA = file.read()
+# What the small vocabularies are trained on: numbers and runs too, so that they have pieces whose merging the tests can get wrong.
+TRAINING = [EMMA, CODE * 50, "1815 1000 100 16 2024 12345 67890\n" * 400, "aaaaa bbbbb zzzzz aaa ababab\n" * 400]
 TEXTS = [
     "Hello, world!",
     "",
@@ -91,7 +93,7 @@ def tiny_bpe(pre, out):
     trainer = trainers.BpeTrainer(
         vocab_size=512, special_tokens=specials, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
-    tokenizer.train_from_iterator([EMMA, CODE * 50], trainer)
+    tokenizer.train_from_iterator(TRAINING, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].get)
     kinds = [{3: USER_DEFINED, 4: USER_DEFINED}.get(i, CONTROL) if i < 5 else NORMAL for i in range(len(tokens))]
@@ -113,11 +115,11 @@ def tiny_spm(out):
     with tempfile.TemporaryDirectory() as folder:
         prefix = os.path.join(folder, "tiny")
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter((EMMA + CODE * 50).split("\n")), model_prefix=prefix, model_type="bpe", vocab_size=800,
+            sentence_iterator=iter("".join(TRAINING).split("\n")), model_prefix=prefix, model_type="bpe", vocab_size=800,
             byte_fallback=True, user_defined_symbols=user, control_symbols=["<start_of_turn>", "<end_of_turn>"],
             pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>",
             normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
-            character_coverage=1.0, split_digits=True, num_threads=1, minloglevel=2,
+            character_coverage=1.0, split_digits=False, num_threads=1, minloglevel=2,
         )  # fmt: skip
         proto = ModelProto()
         with open(prefix + ".model", "rb") as file:

@@ -50,6 +50,16 @@ impl Bpe {
             .filter(|(_, (_, kind))| matches!(kind, Kind::Normal | Kind::UserDefined))
             .map(|(id, (token, _))| ((*token).to_owned(), id))
             .collect();
+        // Checked here since the builder panics on some of them.
+        let wrong =
+            merges.iter().find(|(a, b)| ![*a, *b, &[*a, *b].concat()].iter().all(|&t| vocab.contains_key(t)));
+        if let Some((a, b)) = wrong {
+            return Err(TokenizerError::Malformed {
+                key: "tokenizer.ggml.merges",
+                expected: "an array of pairs of tokens that make up a token",
+                found: format!("an array with `{a} {b}`"),
+            });
+        }
         let merges = merges.iter().map(|&(a, b)| (a.to_owned(), b.to_owned())).collect();
         let model = BPE::builder().vocab_and_merges(vocab, merges).build().map_err(error)?;
         let mut tokenizer = tokenizers::Tokenizer::new(model);

@@ -71,3 +71,22 @@ impl Specials {
         fragments
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_tokens_that_touch_plain_text_are_text() {
+        let (tokens, kinds) =
+            (["<s>", "<t>", "<t><t>"], [Kind::Control, Kind::UserDefined, Kind::UserDefined]);
+        let specials = Specials::new(&tokens, &kinds);
+        use Fragment::{Text, Token};
+        assert_eq!(specials.split("a<s>b", 0..0), [Text("a"), Token(0), Text("b")]);
+        assert_eq!(specials.split("<s><s><s>", 3..6), [Token(0), Text("<s>"), Token(0)]);
+        assert_eq!(specials.split("<s><s>", 5..6), [Token(0), Text("<s>")]);
+        assert_eq!(specials.split("<s><s>", 0..1), [Text("<s>"), Token(0)]);
+        assert_eq!(specials.split("<t><t><t>\u{1fae0}<", 0..14), [Token(2), Token(1), Text("\u{1fae0}<")]);
+        assert_eq!(specials.split("", 0..0), []);
+    }
+}
