@@ -1,7 +1,8 @@
 //! Tokenizers against the ids that other programs give the same vocabularies, and their promises.
 //!
-//! The fixtures (`tests/data/*.tokens.json`) were made by `scripts/peers/tokens.py` with Hugging Face's `tokenizers` and Google's
-//! `sentencepiece`. The small vocabularies are committed; those of real models are compared where the model is in the cache folder.
+//! The fixtures (`tests/data/*.tokens.json`) were made by `scripts/peers/tokens.py` with Hugging Face's `tokenizers`
+//! and Google's `sentencepiece`. The small vocabularies are committed; those of real models are compared where the
+//! model is in the cache folder.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -253,7 +254,7 @@ fn what_is_not_supported_or_broken_is_named() {
     );
     assert_eq!(
         message("tiny-qwen2", pre, text("tekken")),
-        "text splitting `tekken` is not supported; supported are gpt-2, smollm, qwen2"
+        "text splitting `tekken` is not supported; supported are smollm, qwen2"
     );
     assert!(message("tiny-qwen2", model, None).starts_with("the GGUF has no `tokenizer.ggml.model`"));
     assert!(message("tiny-qwen2", "tokenizer.ggml.merges", None).contains("merges"));

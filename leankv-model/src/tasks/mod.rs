@@ -1,5 +1,5 @@
-//! Tasks with one right answer, to see what a compressed cache does beyond perplexity. They know no model: a prompt is text, and so is
-//! what a model made of it.
+//! Tasks with one right answer, to see what a compressed cache does beyond perplexity. They know no model: a prompt
+//! is text, and so is what a model made of it.
 
 pub mod arithmetic;
 pub mod passkey;

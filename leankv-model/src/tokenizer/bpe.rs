@@ -12,7 +12,7 @@ use tokenizers::tokenizer::SplitDelimiterBehavior;
 use super::{Kind, TokenizerError};
 
 /// The ways of cutting text into words that are built in.
-pub(super) const SPLITTINGS: [&str; 3] = ["gpt-2", "smollm", "qwen2"];
+pub(super) const SPLITTINGS: [&str; 2] = ["smollm", "qwen2"];
 
 /// Qwen2's words; each digit is one.
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -35,7 +35,6 @@ impl Bpe {
         let gpt2 = ByteLevel::new(false, true, true);
         let alphabet_only = ByteLevel::new(false, true, false);
         let (words, normalise): (PreTokenizerWrapper, bool) = match pre {
-            "gpt-2" => (gpt2.into(), false),
             // Digits are cut out one by one first, which GPT-2's own pattern would keep together.
             "smollm" => (Sequence::new(vec![Digits::new(true).into(), gpt2.into()]).into(), false),
             "qwen2" => {
@@ -79,8 +78,8 @@ impl Bpe {
     }
 }
 
-/// What a token decodes to: GPT-2's alphabet writes a byte that is a visible Latin-1 character as itself, and the others, in their order,
-/// as the characters from U+0100 on.
+/// What a token decodes to: GPT-2's alphabet writes a byte that is a visible Latin-1 character as itself, and the
+/// others, in their order, as the characters from U+0100 on.
 pub(super) fn bytes(token: &str) -> Box<[u8]> {
     let mut out = Vec::with_capacity(token.len());
     for c in token.chars() {

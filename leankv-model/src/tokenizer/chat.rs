@@ -1,4 +1,5 @@
-//! Chat prompts. A GGUF carries its chat template as a Jinja program; instead of running it, the format is recognised and written here.
+//! Chat prompts. A GGUF carries its chat template as a Jinja program; instead of running it, the format is recognised
+//! and written here.
 
 use super::TokenizerError;
 
@@ -47,7 +48,8 @@ impl Template {
     }
 }
 
-/// The first system message of a ChatML template that is written out whole, from `<|im_start|>system` to `<|im_end|>` within one Jinja string.
+/// The first system message of a ChatML template that is written out whole, from `<|im_start|>system` to `<|im_end|>`
+/// within one Jinja string.
 fn default_system(template: &str) -> Option<&str> {
     template.split("<|im_start|>system").skip(1).find_map(|rest| {
         // A newline in a Jinja string, written as an escape or as itself.

@@ -4,12 +4,12 @@
 //!
 //! * `gpt2`: byte-level BPE with a list of merges (SmolLM2, Qwen2.5). How text is cut into words first is named by
 //!   `tokenizer.ggml.pre` and stands in the `bpe` module; the merging is that of the `tokenizers` crate.
-//! * `llama`: SentencePiece's BPE (Gemma). Pieces carry scores instead of merges, and of two merges with one score the left one wins, which a
-//!   list of merges cannot say; so the `spm` module merges by score itself.
+//! * `llama`: SentencePiece's BPE (Gemma). Pieces carry scores instead of merges, and of two merges with one score
+//!   the left one wins, which a list of merges cannot say; so the `spm` module merges by score itself.
 //!
-//! Special tokens are cut out of the text before either sees it (the `special` module), so both kinds treat them alike: control tokens such as
-//! `<|im_start|>` only where the caller asks for it, tokens that the model's author added to the vocabulary (`<tool_call>`, runs
-//! of spaces) always.
+//! Special tokens are cut out of the text before either sees it (the `special` module), so both kinds treat them
+//! alike: control tokens such as `<|im_start|>` only where the caller asks for it, tokens that the model's author
+//! added to the vocabulary (`<tool_call>`, runs of spaces) always.
 
 mod bpe;
 mod chat;
@@ -58,8 +58,8 @@ pub enum TokenizerError {
         /// `tokenizer.ggml.model`.
         model: String,
     },
-    /// A byte-level BPE that cuts text into words in a way that is not built in. A near miss would give other ids than
-    /// those the model was trained on, so there is no default.
+    /// A byte-level BPE that cuts text into words in a way that is not built in. A near miss would give other ids
+    /// than those the model was trained on, so there is no default.
     #[error("text splitting `{pre}` is not supported; supported are {}", bpe::SPLITTINGS.join(", "))]
     UnsupportedSplitting {
         /// `tokenizer.ggml.pre`.
@@ -131,7 +131,8 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// Control tokens that end a turn or a document, in the models that have them. A GGUF names only one of its own as `eos`.
+/// Control tokens that end a turn or a document, in the models that have them. A GGUF names only one of its own as
+/// `eos`.
 const ENDS: [&str; 7] =
     ["<|im_end|>", "<|endoftext|>", "<end_of_turn>", "<eos>", "<|eot_id|>", "<|end_of_text|>", "</s>"];
 
@@ -189,8 +190,8 @@ impl Tokenizer {
 
     /// The ids of a text, after the model's begin-of-sequence token where the GGUF asks for one.
     ///
-    /// With `special`, control tokens written out in the text (`<|im_start|>`) become their ids; without it they are text
-    /// like any other, as it should be for text from outside.
+    /// With `special`, control tokens written out in the text (`<|im_start|>`) become their ids; without it they are
+    /// text like any other, as it should be for text from outside.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
         if special { self.encode_parts(text, "", "") } else { self.encode_parts("", text, "") }
     }
@@ -224,7 +225,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text of some ids. Control tokens and numbers without a meaning give nothing; bytes that are no UTF-8 become `U+FFFD`.
+    /// The text of some ids. Control tokens and numbers without a meaning give nothing; bytes that are no UTF-8
+    /// become `U+FFFD`.
     pub fn decode(&self, ids: &[u32]) -> String {
         let mut stream = self.stream();
         let mut text: String = ids.iter().filter_map(|&id| stream.push(id)).collect();
@@ -237,8 +239,8 @@ impl Tokenizer {
         Stream::new(self)
     }
 
-    /// The chat prompt for one user message, in the format of the GGUF's chat template and up to where the model's answer begins.
-    /// Encode it with `special`.
+    /// The chat prompt for one user message, in the format of the GGUF's chat template and up to where the model's
+    /// answer begins. Encode it with `special`.
     pub fn chat(&self, user: &str) -> Result<String, TokenizerError> {
         let (before, after) = self.template.around()?;
         Ok(format!("{before}{user}{after}"))
@@ -249,7 +251,8 @@ impl Tokenizer {
         &self.eos
     }
 
-    /// The begin-of-sequence token, where the GGUF names one. [`encode`](Tokenizer::encode) adds it only where the GGUF asks for that.
+    /// The begin-of-sequence token, where the GGUF names one. [`encode`](Tokenizer::encode) adds it only where the
+    /// GGUF asks for that.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }

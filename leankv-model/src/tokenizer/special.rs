@@ -39,7 +39,8 @@ impl Specials {
         Specials { ids, lengths }
     }
 
-    /// The token that begins at `at`, the longest where there are several. Control tokens do not count if they touch `plain`.
+    /// The token that begins at `at`, the longest where there are several. Control tokens do not count if they touch
+    /// `plain`.
     fn find(&self, text: &str, at: usize, plain: &Range<usize>) -> Option<(u32, usize)> {
         let first = *text.as_bytes().get(at)?;
         self.lengths[usize::from(first)].iter().find_map(|&n| {

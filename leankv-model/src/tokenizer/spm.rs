@@ -1,4 +1,5 @@
-//! SentencePiece's BPE: neighbours whose concatenation is the piece with the highest score are merged until none is left.
+//! SentencePiece's BPE: neighbours whose concatenation is the piece with the highest score are merged until none is
+//! left.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
