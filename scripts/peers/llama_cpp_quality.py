@@ -11,6 +11,7 @@ keys and values are quantised before they are attended to, like those of decode 
 import argparse
 import ctypes
 import json
+import os
 import sys
 
 import llama_cpp as L
@@ -72,6 +73,20 @@ class Context:
         return logits
 
 
+def summary(row):
+    """The figures of a row over all scored positions."""
+    nll = float(np.mean(row["nll"]))
+    return {
+        "keys": row["keys"],
+        "values": row["values"],
+        "nll": round(nll, 6),
+        "perplexity": round(float(np.exp(nll)), 4),
+        "kl": round(float(np.mean(row["kl"])), 6),
+        "kl_p99": round(float(np.quantile(row["kl"], 0.99)), 6),
+        "top1": round(float(np.mean(row["top1"])), 6),
+    }
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("model")
@@ -96,6 +111,14 @@ def main():
         ids = tokenize(model, file.read(), bool(bos.contents()) if bos else False)
     assert len(ids) >= args.ctx * args.chunks, f"the text has {len(ids)} tokens"
 
+    head = {
+        "peer": f"{args.peer}, flash attention",
+        "model_sha256": sha256(args.model),
+        "text": args.text,
+        "text_sha256": sha256(args.text),
+        "ctx": args.ctx,
+        "first_ids": ids[:16],
+    }
     rows = [{"keys": k, "values": v, "nll": [], "kl": [], "top1": []} for k, v in configs]
     for chunk in range(args.chunks):
         part = ids[chunk * args.ctx : (chunk + 1) * args.ctx]
@@ -112,34 +135,14 @@ def main():
             row["kl"] += [float((p * (a - b)).sum(dtype=np.float64)) for p, a, b in zip(base_p, base, logprobs)]
             row["top1"] += (logprobs.argmax(-1) == base.argmax(-1)).tolist()
             print(f"chunk {chunk + 1}: {row['keys']}/{row['values']} perplexity {np.exp(np.mean(row['nll'])):.4f}", flush=True)
-
-    result = {
-        "peer": f"{args.peer}, flash attention",
-        "model_sha256": sha256(args.model),
-        "text": args.text,
-        "text_sha256": sha256(args.text),
-        "ctx": args.ctx,
-        "chunks": args.chunks,
-        "scored": half * args.chunks,
-        "first_ids": ids[:16],
-        "rows": [
-            {
-                "keys": row["keys"],
-                "values": row["values"],
-                "nll": round(float(np.mean(row["nll"])), 6),
-                "perplexity": round(float(np.exp(np.mean(row["nll"]))), 4),
-                "kl": round(float(np.mean(row["kl"])), 6),
-                "kl_p99": round(float(np.quantile(row["kl"], 0.99)), 6),
-                "top1": round(float(np.mean(row["top1"])), 6),
-            }
-            for row in rows
-        ],
-    }
-    with open(args.out, "w", encoding="utf-8") as file:
-        json.dump(result, file, indent=1)
-        file.write("\n")
-    for row in result["rows"]:
-        print("{keys}/{values}: perplexity {perplexity}, KL {kl}, top-1 {top1:.2%}".format(**row))
+        # After each chunk: an interrupted run leaves the results of what it did.
+        done = {"chunks": chunk + 1, "scored": half * (chunk + 1), "rows": [summary(row) for row in rows]}
+        with open(args.out + ".new", "w", encoding="utf-8") as file:
+            json.dump(head | done, file, indent=1)
+            file.write("\n")
+        os.replace(args.out + ".new", args.out)
+    for row in rows:
+        print("{keys}/{values}: perplexity {perplexity}, KL {kl}, top-1 {top1:.2%}".format(**summary(row)))
 
 
 main()
