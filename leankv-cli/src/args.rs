@@ -236,7 +236,7 @@ pub(crate) struct On {
     #[arg(long, default_value_t = 96, value_parser = at_least_one)]
     pub(crate) batch: usize,
     /// In which form weights are multiplied.
-    #[arg(long, value_enum, default_value_t = Weights::Dense)]
+    #[arg(long, value_enum, default_value_t = Weights::Quantised)]
     pub(crate) weights: Weights,
     /// Keep results here as they come; a run that was cut off goes on from them.
     #[arg(long, value_name = "FILE")]

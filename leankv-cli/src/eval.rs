@@ -6,7 +6,9 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use leankv_dsl::format::Tiering;
 use leankv_model::cache::KvChoice;
-use leankv_model::eval::{ConfigReport, EvalError, Question, Questions, Report, TextEval, evaluate, run_tasks};
+use leankv_model::eval::{
+    ConfigReport, EvalError, Question, Questions, Report, TextEval, evaluate, run_tasks,
+};
 use leankv_model::settings::Settings;
 use leankv_model::tasks::passkey::Passkey;
 use leankv_model::tasks::{Case, arithmetic, passkey};

@@ -74,7 +74,8 @@ fn quality(report: &Report, area: &Area<'_>) -> Drawn {
         .y_label_formatter(&|y| format!("{y:.0e}"))
         .light_line_style(full_palette::GREY_100)
         .draw()?;
-    chart.draw_series(points.iter().map(|&(x, y, config)| Circle::new((x, y), 5, colour(config).filled())))?;
+    chart
+        .draw_series(points.iter().map(|&(x, y, config)| Circle::new((x, y), 5, colour(config).filled())))?;
     for (at, &(x, y, config)) in points.iter().enumerate() {
         // Labels of neighbours go up and down in turn.
         let shift = if at % 2 == 0 { -14 } else { 6 };

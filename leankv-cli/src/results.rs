@@ -16,9 +16,8 @@ use crate::failure::{Failure, at_path};
 /// Runs the command.
 pub(crate) fn run(args: &args::Results, compiler: &Compiler) -> Result<(), Failure> {
     let template = std::fs::read_to_string(&args.template).map_err(at_path(&args.template))?;
-    let blocks = blocks(&template).map_err(|why| {
-        Failure::usage(format_args!("{}: {why}", args.template.display()))
-    })?;
+    let blocks = blocks(&template)
+        .map_err(|why| Failure::usage(format_args!("{}: {why}", args.template.display())))?;
     std::fs::create_dir_all(&args.folder).map_err(at_path(&args.folder))?;
     let mut out = String::new();
     for (at, block) in blocks.iter().enumerate() {
@@ -53,7 +52,8 @@ fn blocks(template: &str) -> Result<Vec<Block>, String> {
             continue;
         }
         let command: Vec<&str> = lines.by_ref().take_while(|line| line.trim_end() != "```").collect();
-        let command = command.iter().map(|line| line.trim_end_matches('\\').trim()).collect::<Vec<_>>().join(" ");
+        let command =
+            command.iter().map(|line| line.trim_end_matches('\\').trim()).collect::<Vec<_>>().join(" ");
         if !command.starts_with("leankv ") {
             return Err(format!("a run block holds `{command}` instead of a leankv command"));
         }
@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn commands_may_take_several_lines() {
-        let template = "# Title\n\n```run\nleankv eval --model m \\\n  --kv fp16\n```\nafter\n```\nas it is\n```\n";
+        let template =
+            "# Title\n\n```run\nleankv eval --model m \\\n  --kv fp16\n```\nafter\n```\nas it is\n```\n";
         let run = "leankv eval --model m --kv fp16";
         let text = |text: &str| Block::Text(text.to_owned());
         assert_eq!(

@@ -153,7 +153,7 @@ impl ModelConfig {
 
     /// The window of a layer, if it has one.
     pub fn window_of(&self, layer: usize) -> Option<usize> {
-        self.window.filter(|w| (layer + 1) % w.period != 0).map(|w| w.tokens)
+        self.window.filter(|w| !(layer + 1).is_multiple_of(w.period)).map(|w| w.tokens)
     }
 
     /// The base of a layer's rotary angles.

@@ -90,7 +90,9 @@ impl Settings {
             return Err(form(format!("schema_version is {found}, and this program reads {SCHEMA}")));
         }
         let numbers = settings.models.values().flatten();
-        if let Some(bad) = numbers.into_iter().find(|c| !(0.0 <= c.low && c.low <= c.high && c.high.is_finite())) {
+        if let Some(bad) =
+            numbers.into_iter().find(|c| !(0.0 <= c.low && c.low <= c.high && c.high.is_finite()))
+        {
             return Err(form(format!("thresholds {} and {} are not 0 <= low <= high", bad.high, bad.low)));
         }
         Ok(settings)
@@ -103,7 +105,9 @@ impl Settings {
     pub fn write(&self, path: &Path) -> Result<(), SettingsError> {
         let io = |error| SettingsError::Io { path: path.to_owned(), error };
         let text = toml::to_string(self).map_err(|e| io(std::io::Error::other(e)))?;
-        let text = format!("# Thresholds found by `leankv calibrate`; `leankv run` and `leankv eval` read this file.\n{text}");
+        let text = format!(
+            "# Thresholds found by `leankv calibrate`; `leankv run` and `leankv eval` read this file.\n{text}"
+        );
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
         std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;

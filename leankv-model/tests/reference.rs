@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use leankv_model::cache::{KvChoice, Room, open, thresholds};
+use leankv_model::fetch::KnownModel;
 use leankv_model::math::{argmax, log_softmax};
 use leankv_model::run::{Batch, prefill_recording, step};
 use leankv_model::{Model, WeightForm, fetch};
@@ -63,9 +64,8 @@ fn data(name: &str) -> PathBuf {
 fn compare(name: &str, file: &Path, form: WeightForm) -> Found {
     let text = std::fs::read_to_string(data(&format!("{name}.json"))).unwrap();
     let reference: Reference = serde_json::from_str(&text).unwrap();
-    let length = std::fs::metadata(file).unwrap().len();
-    assert_eq!(fetch::sha256(name), Some(reference.sha256.as_str()), "the reference is of that file");
-    assert!(length > 0);
+    let known = KnownModel::named(name).unwrap();
+    assert_eq!(known.sha256, reference.sha256, "the reference is of that file");
     let model = Model::load(file, form).unwrap();
     let (compiler, device) = (Compiler::new(KernelCache::user()), Device::host());
     let (ids, prompt) = (&reference.ids, 300);

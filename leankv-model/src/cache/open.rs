@@ -35,6 +35,10 @@ pub struct Room {
 const WINDOW: usize = 64;
 const SINKS: usize = 4;
 
+/// How much more of a page may be padding than of the best one, for a smaller page: every list leaves half a page empty on average, and there
+/// are hundreds of lists.
+const TOLERANCE: f64 = 0.03;
+
 /// Bytes of a page that wastes little with these formats.
 ///
 /// # Errors
@@ -42,7 +46,8 @@ const SINKS: usize = 4;
 pub fn page_bytes(tiering: &Tiering, head_dim: usize) -> Result<usize, ModelError> {
     let formats: Vec<_> = [Some(tiering.high), tiering.low].into_iter().flatten().collect();
     let head_dim = u32::try_from(head_dim).unwrap_or(u32::MAX);
-    let plan = plan_page_bytes(&formats, head_dim, &PlanOptions::default());
+    let plan =
+        plan_page_bytes(&formats, head_dim, &PlanOptions { tolerance: TOLERANCE, ..PlanOptions::default() });
     Ok(plan.map_err(|e| ModelError::Refused(e.to_string()))?.page_bytes as usize)
 }
 

@@ -47,10 +47,8 @@ impl<'m> Fleet<'m> {
     ) -> Result<Fleet<'m>, ModelError> {
         let mut members = Vec::with_capacity(choices.len());
         for choice in choices {
-            members.push(Member {
-                cache: open(compiler, device, model, choice, room)?,
-                choice: choice.clone(),
-            });
+            members
+                .push(Member { cache: open(compiler, device, model, choice, room)?, choice: choice.clone() });
         }
         Ok(Fleet { model, device: device.clone(), members })
     }

@@ -69,8 +69,7 @@ impl Journal {
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(io)?;
         }
-        let mut file =
-            OpenOptions::new().create(true).append(true).read(true).open(path).map_err(io)?;
+        let mut file = OpenOptions::new().create(true).append(true).read(true).open(path).map_err(io)?;
         file.set_len(whole).map_err(io)?;
         if whole == 0 {
             file.write_all(head.as_bytes()).map_err(io)?;

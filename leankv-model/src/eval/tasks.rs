@@ -118,14 +118,16 @@ fn ask(
             let stats = fleet.stats(answer.member, answer.request)?;
             score.memory.add(&Memory::of(&stats, fleet.cache(answer.member).config()));
             score.asked += 1;
-            score.right += usize::from((task.right)(&text(task, &answer.tokens), &group[answer.question].answer));
+            score.right +=
+                usize::from((task.right)(&text(task, &answer.tokens), &group[answer.question].answer));
             fleet.free(answer.member, &[answer.request])?;
         }
         open = going;
         if open.is_empty() {
             break;
         }
-        let row = |a: &Answer| Row { member: a.member, request: a.request, token: a.tokens[a.tokens.len() - 1] };
+        let row =
+            |a: &Answer| Row { member: a.member, request: a.request, token: a.tokens[a.tokens.len() - 1] };
         let rows: Vec<Row> = open.iter().map(row).collect();
         let logits = fleet.step(&rows)?;
         for (answer, logits) in open.iter_mut().zip(logits.chunks_exact(vocab)) {

@@ -46,7 +46,9 @@ pub struct TextEval {
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     /// The text is too short.
-    #[error("the text has {got} tokens, and {chunks} chunks of {ctx} need {need}: take a longer text, fewer chunks or a smaller context")]
+    #[error(
+        "the text has {got} tokens, and {chunks} chunks of {ctx} need {need}: take a longer text, fewer chunks or a smaller context"
+    )]
     Short {
         /// Tokens of the text.
         got: usize,
@@ -133,13 +135,7 @@ pub fn evaluate(
 ) -> Result<Report, EvalError> {
     eval.check()?;
     let choices = eval.all();
-    let head = Head {
-        model: &eval.model,
-        text: &eval.text,
-        bos: eval.bos,
-        ctx: eval.ctx,
-        choices: &choices,
-    };
+    let head = Head { model: &eval.model, text: &eval.text, bos: eval.bos, ctx: eval.ctx, choices: &choices };
     let (mut journal, mut pieces) = Journal::open::<_, Piece>(eval.journal.as_deref(), &head)?;
     pieces.retain(|piece| piece.chunk < eval.chunks);
     let left: Vec<usize> =
