@@ -6,6 +6,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use leankv_dsl::format::Tiering;
 use leankv_model::cache::KvChoice;
+use leankv_model::calibrate::{Found, Grid};
 use leankv_model::eval::{
     ConfigReport, EvalError, Question, Questions, Report, TextEval, evaluate, run_tasks,
 };
@@ -259,9 +260,8 @@ pub(crate) fn row(report: &Report, config: &ConfigReport) -> Vec<String> {
     row
 }
 
-/// `leankv calibrate`.
-pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(), Failure> {
-    use leankv_model::calibrate::{Grid, calibrate};
+/// Finds thresholds and keeps them.
+pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Result<Found, Failure> {
     let loaded = load(&args.on.model, args.on.weights.form())?;
     let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
     let tiering: Tiering = args.tiering.parse().map_err(Failure::usage)?;
@@ -281,9 +281,25 @@ pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(
     let eval = text_eval(&args.on, &loaded)?;
     let bar = bar("scored tokens", eval.chunks as u64);
     let progress = &mut |done, all| show(&bar, done, all);
-    let found = calibrate(compiler, &Device::host(), &loaded.model, &eval, tiering, &grid, progress);
+    let found = leankv_model::calibrate::calibrate(
+        compiler,
+        &Device::host(),
+        &loaded.model,
+        &eval,
+        tiering,
+        &grid,
+        progress,
+    );
     bar.finish_and_clear();
     let found = found.map_err(failure)?;
+    settings.set(&loaded.name, found.calibration.clone());
+    settings.write(&args.settings).map_err(Failure::machine)?;
+    Ok(found)
+}
+
+/// `leankv calibrate`.
+pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(), Failure> {
+    let found = find_thresholds(args, compiler)?;
     for round in &found.rounds {
         print(round);
         println!();
@@ -297,7 +313,7 @@ pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(
     }
     println!(
         "{}: {} with thresholds {} and {}: perplexity {:+.2} %, {:.2}x smaller, on {} tokens. Written to {}",
-        loaded.name,
+        args.on.model,
         c.tiering,
         c.high,
         c.low,
@@ -306,6 +322,5 @@ pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(
         c.tokens,
         args.settings.display()
     );
-    settings.set(&loaded.name, found.calibration);
-    settings.write(&args.settings).map_err(Failure::machine)
+    Ok(())
 }
