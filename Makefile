@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup demo softcuda test soak lint doc spills bench bench-peers
+.PHONY: help setup demo softcuda test soak lint doc spills bench bars bench-peers
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ spills: setup ## assemble every specialisation of every kernel for every GPU; sp
 
 bench: setup ## the numbers of the README, as ratios within one run
 	$(CARGO) bench --workspace --bench '*' --locked
+
+bars: setup ## what the project holds itself to: each bar, measured in this run, met or not (a part of make bench)
+	$(CARGO) bench -p leankv-runtime --bench bars --locked
 
 bench-peers: setup ## Triton's compile time and ggml's decode beside ours, in one run (installs both into .tools/peers)
 	@./scripts/peers/run.sh

@@ -1,0 +1,293 @@
+//! The bars that this project holds itself to: each is measured in this run and printed beside what was measured, met or not.
+//!
+//! ```text
+//! cargo bench -p leankv-runtime --bench bars
+//! ```
+//!
+//! * "Cold" is a process of its own that has compiled nothing before; the figure is the median of several.
+//! * Triton and ggml are measured beside ours where `make bench-peers` installed them; else their rows say so.
+//! * Nothing fails when a bar is missed: this machine may be busy.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use leankv_dsl::codegen::host::{HostArg, HostKernel};
+use leankv_dsl::ir::Func;
+use leankv_dsl::lang::Settings;
+use leankv_dsl::workload::{Argument, Guarded, scalar_bits};
+use leankv_kernels::workload::{Size, recipe};
+use leankv_kernels::{KERNELS, find};
+use leankv_ptx::Checks;
+use leankv_runtime::cache::KernelCache;
+use leankv_runtime::compiled::Code;
+use leankv_runtime::tools::Ptxas;
+use leankv_runtime::verify::profile_with;
+use leankv_runtime::{Compiler, Device, Sm, Target};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// What asks this program for one measurement in a process of its own.
+const COMPILE: &str = "measure-compile";
+const MEMORY: &str = "measure-memory";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    let result = match args.get(1).map(String::as_str) {
+        Some(COMPILE) => compile_times(args.get(2).map_or("", String::as_str)).map(|ms| println!("{ms:?}")),
+        Some(MEMORY) => compile_everything().map(|mb| println!("[{mb}]")),
+        _ => table(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One row: what, the bar, what was measured, and whether that meets it; `None` where it was not measured.
+struct Row {
+    what: String,
+    bar: &'static str,
+    measured: String,
+    met: Option<bool>,
+}
+
+fn row(what: impl Into<String>, bar: &'static str, measured: String, met: bool) -> Row {
+    Row { what: what.into(), bar, measured, met: Some(met) }
+}
+
+fn table() -> Outcome<()> {
+    let mut rows = Vec::new();
+    let mut warm = Vec::new();
+    for (tiers, tiering) in [("two tiers", "K8V4/K4V2"), ("one tier", "K8V4")] {
+        let runs = (0..5).map(|_| in_own_process(&[COMPILE, tiering])).collect::<Outcome<Vec<_>>>()?;
+        let ms = median(runs.iter().map(|times| times[0]).collect());
+        warm = runs.iter().flat_map(|times| &times[1..]).copied().collect();
+        rows.push(row(
+            format!("decode attention, {tiers}, spec to PTX, cold"),
+            "<= 60 ms",
+            format!("{ms:.1} ms"),
+            ms <= 60.0,
+        ));
+    }
+    rows.push(triton(median(warm))?);
+    let (kernel, ms) = cached_to_launchable()?;
+    let what = format!("cached kernel to launchable on host, slowest of {} ({kernel})", KERNELS.len());
+    rows.push(row(what, "<= 2 ms", format!("{ms:.2} ms"), ms <= 2.0));
+    rows.push(spills()?);
+    let moved = bytes_moved()?;
+    rows.push(row(
+        "global bytes moved by decode over bytes it must read (modelled)",
+        "<= 1.05",
+        format!("{moved:.3}"),
+        moved <= 1.05,
+    ));
+    rows.push(host_decode()?);
+    let mb = in_own_process(&[MEMORY])?[0];
+    rows.push(row("peak memory of compiling every kernel", "<= 400 MB", format!("{mb:.0} MB"), mb <= 400.0));
+
+    let width = rows.iter().map(|row| row.what.chars().count()).max().unwrap_or(0);
+    println!("{:<width$}  {:>12}  {:>28}  met", "what", "bar", "measured");
+    for row in &rows {
+        let met = row.met.map_or("-", |met| if met { "yes" } else { "NO" });
+        println!("{:<width$}  {:>12}  {:>28}  {met}", row.what, row.bar, row.measured);
+    }
+    println!(
+        "\nThe page manager's bar, its share of a decode step: cargo bench -p leankv-runtime --bench manager"
+    );
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The numbers that this program prints when asked for one measurement.
+fn in_own_process(args: &[&str]) -> Outcome<Vec<f64>> {
+    let output = Command::new(std::env::current_exe()?).args(args).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    let numbers: Vec<f64> = serde_json::from_slice(&output.stdout)?;
+    if numbers.is_empty() { Err("nothing was measured".into()) } else { Ok(numbers) }
+}
+
+fn settings(pairs: &[(&str, &str)]) -> Settings {
+    pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+fn decode_func(pairs: &[(&str, &str)]) -> Outcome<Func> {
+    let kernel = find("decode_attention").ok_or("decode_attention is not shipped")?;
+    Ok(kernel.build(&settings(pairs)).map_err(|found| found.to_string())?)
+}
+
+/// Milliseconds from specialisation to PTX: the first time in this process, and some more times.
+fn compile_times(tiering: &str) -> Outcome<Vec<f64>> {
+    let mut times = Vec::new();
+    for _ in 0..4 {
+        let start = Instant::now();
+        let func = decode_func(&[("tiering", tiering), ("group", "8")])?;
+        Compiler::new(KernelCache::without_folder()).compile(&func, Target::Gpu(Sm::Sm80))?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(times)
+}
+
+/// Megabytes that this process needed at most to compile each kernel's first specialisation, for the host and one GPU.
+fn compile_everything() -> Outcome<f64> {
+    for kernel in KERNELS {
+        let Some(settings) = kernel.space().into_iter().next() else { continue };
+        let func = kernel.build(&settings).map_err(|found| found.to_string())?;
+        let compiler = Compiler::new(KernelCache::without_folder());
+        for target in [Target::Host, Target::Gpu(Sm::Sm90)] {
+            compiler.compile(&func, target)?;
+        }
+    }
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in the status")?;
+    let kb: f64 = line.split_whitespace().next().unwrap_or("").parse()?;
+    Ok(kb / 1024.0)
+}
+
+/// A file of the peers that `make bench-peers` installs.
+fn peer(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/peers").join(name);
+    path.exists().then_some(path)
+}
+
+/// A peer's JSON answer.
+fn ask(program: &Path, args: &[&str]) -> Outcome<serde_json::Value> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = Command::new(program).args(args).current_dir(root).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn not_installed(what: &str, bar: &'static str) -> Row {
+    Row { what: what.to_owned(), bar, measured: "peer: make bench-peers".to_owned(), met: None }
+}
+
+/// Triton's compile time over ours for one tier, both in processes that have compiled before.
+fn triton(ours: f64) -> Outcome<Row> {
+    let (what, bar) = ("the same, one tier, against Triton 3.9's equivalent, both warm", ">= 20 x");
+    let Some(python) = peer("venv/bin/python") else { return Ok(not_installed(what, bar)) };
+    let answer = ask(&python, &["scripts/peers/triton_decode.py", "--runs", "4"])?;
+    let times = answer["compile_ms"].as_array().ok_or("Triton gave no times")?;
+    // The first compile also starts Triton up.
+    let theirs = median(times.iter().skip(1).filter_map(serde_json::Value::as_f64).collect());
+    let ratio = theirs / ours;
+    Ok(row(what, bar, format!("{ratio:.1} x ({theirs:.0} ms)"), ratio >= 20.0))
+}
+
+/// The kernel that takes longest from a cache entry on disk to launchable on the host, with its median.
+fn cached_to_launchable() -> Outcome<(&'static str, f64)> {
+    let folder = tempfile::tempdir()?;
+    let host = Device::host();
+    let mut slowest = ("", 0.0);
+    for kernel in KERNELS {
+        let Some(settings) = kernel.space().into_iter().next() else { continue };
+        let func = kernel.build(&settings).map_err(|found| found.to_string())?;
+        let compiler = Compiler::new(KernelCache::at(folder.path()));
+        compiler.compile(&func, Target::Host)?;
+        let mut times = Vec::new();
+        for _ in 0..9 {
+            let start = Instant::now();
+            compiler.kernel(&host, &func)?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        let ms = median(times);
+        if ms > slowest.1 {
+            slowest = (kernel.name(), ms);
+        }
+    }
+    Ok(slowest)
+}
+
+/// Bytes of spills of every kernel's first specialisation on every GPU; `make spills` visits every specialisation.
+fn spills() -> Outcome<Row> {
+    let what =
+        format!("spills of {} kernels on {} GPUs, first specialisations", KERNELS.len(), Sm::ALL.len());
+    let bar = "0 bytes";
+    let Ok(ptxas) = Ptxas::find() else {
+        return Ok(Row { what, bar, measured: "no ptxas: make setup".to_owned(), met: None });
+    };
+    let compiler = Compiler::new(KernelCache::without_folder());
+    let mut bytes = 0;
+    for kernel in KERNELS {
+        let Some(settings) = kernel.space().into_iter().next() else { continue };
+        let func = kernel.build(&settings).map_err(|found| found.to_string())?;
+        for sm in Sm::ALL {
+            let compiled = compiler.compile(&func, Target::Gpu(sm))?.kernel;
+            let assembled = ptxas.assemble(compiled.ptx().unwrap_or_default(), &sm.to_string())?;
+            for entry in assembled.entries {
+                bytes += entry.spill_store_bytes + entry.spill_load_bytes + entry.stack_bytes;
+            }
+        }
+    }
+    Ok(row(what, bar, format!("{bytes} bytes"), bytes == 0))
+}
+
+/// The largest ratio over one tier, two tiers and the FP16 baseline.
+fn bytes_moved() -> Outcome<f64> {
+    let compiler = Compiler::new(KernelCache::without_folder());
+    let mut most = 0f64;
+    for tiering in ["K8V4", "K8V4/K4V2", "fp16"] {
+        let pairs = [("tiering", tiering)];
+        let recipe = recipe("decode_attention")?;
+        let workload = recipe.make(&settings(&pairs), &recipe.sizes(Size::Typical, &[])?, 1)?;
+        let profile = profile_with(&compiler, &decode_func(&pairs)?, &workload, Sm::Sm80, Checks::NONE)?;
+        let arena = profile.buffers.iter().find(|buffer| buffer.name == "kv.arena");
+        most = most.max(arena.and_then(|arena| arena.moved_ratio()).ok_or("the arena has no account")?);
+    }
+    Ok(most)
+}
+
+/// ggml's time over ours: 32 query and 8 KV heads of 128, 4096 tokens, K8V4, one thread.
+fn host_decode() -> Outcome<Row> {
+    let pairs = [("tiering", "K8V4"), ("group", "4"), ("head_dim", "128")];
+    let func = decode_func(&pairs)?;
+    let recipe = recipe("decode_attention")?;
+    let asked = [("requests", 1), ("kv_heads", 8), ("tokens", 4096), ("ragged", 0)];
+    let sizes = recipe.sizes(Size::Typical, &asked.map(|(name, n)| (name.to_owned(), n)))?;
+    let workload = recipe.make(&settings(&pairs), &sizes, 1)?;
+    let args = workload.arguments(&func)?;
+    let compiled = Compiler::new(KernelCache::without_folder()).compile(&func, Target::Host)?.kernel;
+    let Code::Host(artifact) = &compiled.code else { return Err("it was compiled for a GPU".into()) };
+    let kernel = HostKernel::load(artifact)?;
+    let mut memory = Vec::new();
+    let values: Vec<HostArg> = args
+        .iter()
+        .map(|(_, arg)| match arg {
+            Argument::Scalar(value) => HostArg::Bits(scalar_bits(*value)),
+            Argument::Buffer(buffer) => {
+                let mut copy = Guarded::new(&buffer.bytes);
+                let at = copy.as_mut_ptr();
+                memory.push(copy);
+                HostArg::Ptr(at)
+            }
+        })
+        .collect();
+    let mut best = f64::MAX;
+    for _ in 0..50 {
+        let start = Instant::now();
+        // SAFETY: a recipe's arguments are the kernel's parameters in order and describe the buffers, which live here.
+        unsafe { kernel.launch(workload.grid(), &values, 1) }?;
+        best = best.min(start.elapsed().as_secs_f64() * 1e3);
+    }
+    drop(memory);
+    let (what, bar) =
+        ("host decode attention, K8V4, 4096 tokens, against ggml q8_0/q4_0, one thread", ">= 8 x");
+    let Some(ggml) = peer("ggml_decode") else {
+        let measured = format!("ours {best:.2} ms; make bench-peers");
+        return Ok(Row { measured, ..not_installed(what, bar) });
+    };
+    let theirs = ask(&ggml, &["4096", "10"])?["best_ms"].as_f64().ok_or("ggml gave no time")?;
+    let ratio = theirs / best;
+    Ok(row(what, bar, format!("{ratio:.1} x ({best:.2} ms, {theirs:.2} ms)"), ratio >= 8.0))
+}
