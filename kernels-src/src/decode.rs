@@ -5,7 +5,9 @@
 
 use half::f16;
 use leankv_dsl::format::{KvFormat, Tiering};
-use leankv_dsl::lang::attention::{AttentionHooks, Codecs, OnlineSoftmax, PagedKv, Site, Tiers, Work};
+use leankv_dsl::lang::attention::{
+    AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Site, Tiers, Work,
+};
 use leankv_dsl::lang::*;
 
 use crate::pattern::HeadPattern;
@@ -91,7 +93,7 @@ pub struct Partials {
     logits: ViewMut<f32, 3>,
 }
 
-/// Attention of one query token of each request over the paged cache, one split of it.
+/// Attention of one query token of each request over the cache, one split of it.
 ///
 /// * Shapes: `q` is `[requests, query_heads, head_dim]` after RoPE, query heads of a KV head next to each other; `query_positions` is
 ///   `[requests]`; `scale` multiplies the logits; `kv` and `out` as their types say.
@@ -103,12 +105,12 @@ pub struct Partials {
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
 #[kernel]
-pub fn decode_attention<C: Codecs, H: AttentionHooks>(
+pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: DecodeSpec,
     #[arg(align = 16)] q: View<f16, 3>,
     query_positions: View<i32, 1>,
     scale: Scalar<f32>,
-    kv: PagedKv,
+    kv: K,
     out: Partials,
     codecs: C,
     hooks: H,
@@ -145,7 +147,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks>(
     }
 
     if spec.significance && spec.splits == 1 {
-        add_significance(&spec, &tiers, kv, at, request, out.logits, online.lse());
+        add_significance(&spec, &tiers, &kv, at, request, out.logits, online.lse());
     }
     let place = (request, head, at.split);
     out.max.tile(place, [1, spec.group, 1]).store(online.max.reshape([1, spec.group, 1]));
@@ -158,10 +160,10 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks>(
 /// Adds the significance of a step to every token of a (request, KV head), from the logits kept in `logits: [requests, query_heads,
 /// tokens]` and the logarithm `lse: [group]` of their sums of exponentials.
 #[device]
-fn add_significance(
+fn add_significance<K: KvOperand>(
     spec: &DecodeSpec,
     tiers: &Tiers,
-    kv: PagedKv,
+    kv: &K,
     at: Work,
     request: Scalar<i32>,
     logits: ViewMut<f32, 3>,
@@ -190,10 +192,10 @@ fn add_significance(
 ///   the number of splits only by rounding.
 /// * Significance as in [`decode_attention`](fn@decode_attention).
 #[kernel]
-pub fn merge_splits<C: Codecs, H: AttentionHooks>(
+pub fn merge_splits<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: DecodeSpec,
     parts: Partials,
-    kv: PagedKv,
+    kv: K,
     #[arg(align = 16)] out: ViewMut<f32, 3>,
     lse: ViewMut<f32, 2>,
     codecs: C,
@@ -216,6 +218,6 @@ pub fn merge_splits<C: Codecs, H: AttentionHooks>(
 
     if spec.significance && spec.splits > 1 {
         let at = Work { head, slot: kv.slot(request), split: lit(0), splits: 1 };
-        add_significance(&spec, &tiers, kv, at, request, parts.logits, total);
+        add_significance(&spec, &tiers, &kv, at, request, parts.logits, total);
     }
 }

@@ -22,7 +22,7 @@ pub mod workload;
 
 use half::{bf16, f16};
 use leankv_dsl::lang::KernelDef;
-use leankv_dsl::lang::attention::{Plain, Stock};
+use leankv_dsl::lang::attention::{PagedKv, Plain, Stock};
 
 use crate::policy::StockPolicies;
 
@@ -31,20 +31,20 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &step::active_slots::KERNEL,
     &page_writer::append_token::<Stock, f16>::KERNEL,
     &page_writer::append_token::<Stock, f32>::named("append_token_f32"),
-    &chunk::cached_significance::<Stock, Plain>::KERNEL,
-    &chunk::chunk_attention::<Stock, Plain>::KERNEL,
+    &chunk::cached_significance::<Stock, Plain, PagedKv>::KERNEL,
+    &chunk::chunk_attention::<Stock, Plain, PagedKv>::KERNEL,
     &chunk::chunk_significance::<Plain>::KERNEL,
     &chunk::classify_chunk::<StockPolicies>::KERNEL,
     &manager::commit_pages::KERNEL,
     &manager::copy_tails::KERNEL,
-    &decode::decode_attention::<Stock, Plain>::KERNEL,
+    &decode::decode_attention::<Stock, Plain, PagedKv>::KERNEL,
     &quantize::dequantize::<Stock>::KERNEL,
     &manager::fork_pages::KERNEL,
     &step::insert_token::<Stock, f16>::KERNEL,
     &step::insert_token::<Stock, bf16>::named("insert_token_bf16"),
     &step::insert_token::<Stock, f32>::named("insert_token_f32"),
     &matmul::matmul::KERNEL,
-    &decode::merge_splits::<Stock, Plain>::KERNEL,
+    &decode::merge_splits::<Stock, Plain, PagedKv>::KERNEL,
     &manager::plan_fork::KERNEL,
     &step::plan_step::<Stock, StockPolicies>::KERNEL,
     &prefill::prefill_attention::KERNEL,

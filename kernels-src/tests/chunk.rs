@@ -5,7 +5,7 @@ mod common;
 use common::cache::Cache;
 use common::{Run, close, halves, random};
 use half::bf16;
-use leankv_dsl::lang::attention::{AttentionHooks, Site, Stock};
+use leankv_dsl::lang::attention::{AttentionHooks, PagedKv, Site, Stock};
 use leankv_dsl::lang::*;
 use leankv_kernels::chunk::{chunk_attention, chunk_significance};
 use leankv_kernels::find;
@@ -360,7 +360,7 @@ fn hooks_see_the_position_and_head_of_every_query() {
 
     let settings = shape.settings("K8V4", 2048);
     let settings: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let kernel = chunk_attention::<Stock, Sliding>::named("chunk_sliding");
+    let kernel = chunk_attention::<Stock, Sliding, PagedKv>::named("chunk_sliding");
     let mut attention = Run::new(&kernel, &settings);
     attention.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
     attention.view("v", &v, &[n, KV_HEADS, shape.d]).scalar("before", before).scalar("scale", 0.125f32);

@@ -10,7 +10,7 @@ use codebook::Codebook;
 use common::{Run, close, halves, random};
 use half::f16;
 use key_offset::KeyOffset;
-use leankv_dsl::lang::attention::{AttentionHooks, Of, Plain, Raw, Site, Stock};
+use leankv_dsl::lang::attention::{AttentionHooks, Of, PagedKv, Plain, Raw, Site, Stock};
 use leankv_dsl::lang::*;
 use leankv_kernels::decode::{decode_attention, merge_splits};
 use leankv_kernels::page_writer::write_prompt;
@@ -102,7 +102,7 @@ where
         extra(run);
     };
     let arena = write.read::<u8>("arena");
-    let mut decode = Run::new(&decode_attention::<C, H>::named(names[1]), &settings);
+    let mut decode = Run::new(&decode_attention::<C, H, PagedKv>::named(names[1]), &settings);
     decode
         .view("q", q, &[1, GROUP, D])
         .view("query_positions", &[TOKENS as i32], &[1])
@@ -122,7 +122,7 @@ where
     };
     parts(&mut decode, "out", None);
     decode.launch([1, 1, 1]);
-    let mut merge = Run::new(&merge_splits::<C, H>::named(names[2]), &settings);
+    let mut merge = Run::new(&merge_splits::<C, H, PagedKv>::named(names[2]), &settings);
     parts(&mut merge, "parts", Some(&decode));
     cache(&mut merge, &arena);
     merge.view("out", &[0f32; GROUP * D], &[1, GROUP, D]).view("lse", &[0f32; GROUP], &[1, GROUP]);

@@ -1,7 +1,7 @@
 //! Attention of a chunk of a prompt: to the cache in its stored formats, then causally to the chunk itself.
 
 use half::f16;
-use leankv_dsl::lang::attention::{AttentionHooks, Codecs, OnlineSoftmax, PagedKv, Work};
+use leankv_dsl::lang::attention::{AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Work};
 use leankv_dsl::lang::*;
 
 use super::{ChunkSpec, Queries, Read};
@@ -18,14 +18,14 @@ use super::{ChunkSpec, Queries, Read};
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, prompt phase, for prompts in chunks; flash attention.
 #[kernel]
-pub fn chunk_attention<C: Codecs, H: AttentionHooks>(
+pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: ChunkSpec,
     #[arg(align = 16)] q: View<f16, 3>,
     #[arg(align = 16)] k: View<f16, 3>,
     #[arg(align = 16)] v: View<f16, 3>,
     before: Scalar<i32>,
     scale: Scalar<f32>,
-    kv: PagedKv,
+    kv: K,
     #[arg(align = 16)] out: ViewMut<f32, 3>,
     lse: ViewMut<f32, 2>,
     codecs: C,

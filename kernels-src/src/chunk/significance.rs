@@ -1,7 +1,7 @@
 //! What a chunk's counted queries add to the significance of the tokens cached before it, and of the chunk's own.
 
 use half::f16;
-use leankv_dsl::lang::attention::{AttentionHooks, Codecs, PagedKv, Work};
+use leankv_dsl::lang::attention::{AttentionHooks, Codecs, KvBlock, KvOperand, Work};
 use leankv_dsl::lang::*;
 
 use super::{ChunkSpec, Queries, Read};
@@ -33,14 +33,14 @@ fn received(
 ///   and position stay where the token is.
 /// * Source: LeanKV, significance in the prompt phase, as a sum of maxima: what decode steps add too.
 #[kernel]
-pub fn cached_significance<C: Codecs, H: AttentionHooks>(
+pub fn cached_significance<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: ChunkSpec,
     #[arg(align = 16)] q: View<f16, 3>,
     lse: View<f32, 2>,
     before: Scalar<i32>,
     scale: Scalar<f32>,
     window: Scalar<i32>,
-    kv: PagedKv,
+    kv: K,
     codecs: C,
     hooks: H,
 ) {

@@ -5,7 +5,8 @@
 //! | codec | [`Codec`] | how rows of keys or values are coded, and how attention works on the codes |
 //! | rows | [`Rows`], [`RowsMut`] | where codes and metadata of consecutive tokens lie, and how codes are packed |
 //! | list | [`TokenList`], [`Spread`] | where tokens of a tier lie that are named by number, in any order |
-//! | KV operand | [`PagedKv`], [`PagedKvMut`], [`LayeredKv`], [`LayeredKvMut`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
+//! | KV operand | [`KvOperand`], [`KvBlock`] | where keys and values lie |
+//! | paged cache | [`PagedKv`], [`PagedKvMut`], [`LayeredKv`], [`LayeredKvMut`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
 //! | hooks | [`AttentionHooks`] | what a variant changes: query, key logits, mask, running state, output |
 //! | online softmax | [`OnlineSoftmax`] | running maximum, sum and output |
 //!
@@ -17,6 +18,7 @@ mod hooks;
 mod layers;
 mod list;
 mod online;
+mod operand;
 mod paged;
 mod rows;
 mod stock;
@@ -27,6 +29,7 @@ pub use hooks::{AttentionHooks, Plain, Site};
 pub use layers::{LayeredKv, LayeredKvMut, PagedKvMut};
 pub use list::{Spread, TokenList};
 pub use online::OnlineSoftmax;
+pub use operand::{KvBlock, KvOperand};
 pub use paged::{Block, PagedKv, Slots, Tier, TierLayout, Tiers, Work};
 pub use rows::{Rows, RowsMut, Stored};
 pub use stock::{Affine, Raw, Symmetric, stock};

@@ -5,7 +5,7 @@ use leankv_dsl::diag::Diagnostics;
 use leankv_dsl::format::CodecShape;
 use leankv_dsl::ir::Func;
 use leankv_dsl::lang::KernelArg;
-use leankv_dsl::lang::attention::{AttentionHooks, Codecs, Plain, Stock, shapes};
+use leankv_dsl::lang::attention::{AttentionHooks, Codecs, PagedKv, Plain, Stock, shapes};
 use leankv_kernels::budget::{BudgetSpec, solve_budget, tally_tokens};
 use leankv_kernels::chunk::{
     ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec, cached_significance, chunk_attention,
@@ -151,8 +151,8 @@ impl EngineKernels {
         };
         let writer = ChunkWriterSpec { tiering, head_dim, page_bytes, block: BLOCK_WRITE };
         Ok(EngineKernels {
-            chunk_attend: build(chunk_attention::<C, H>::build(&chunk))?,
-            cached_significance: build(cached_significance::<C, H>::build(&chunk))?,
+            chunk_attend: build(chunk_attention::<C, H, PagedKv>::build(&chunk))?,
+            cached_significance: build(cached_significance::<C, H, PagedKv>::build(&chunk))?,
             chunk_significance: build(chunk_significance::<H>::build(&chunk))?,
             classify: build(classify_chunk::<StockPolicies>::build(&classify))?,
             write: build(write_chunk::<C, f16>::build(&writer))?,
@@ -162,8 +162,8 @@ impl EngineKernels {
             manager,
             plan: build(plan_step::<Stock, StockPolicies>::build(&plan))?,
             insert: build(insert_token::<C, f16>::build(&InsertSpec { tiering, head_dim, page_bytes }))?,
-            attend: build(decode_attention::<C, H>::build(&decode))?,
-            merge: build(merge_splits::<Stock, H>::build(&decode))?,
+            attend: build(decode_attention::<C, H, PagedKv>::build(&decode))?,
+            merge: build(merge_splits::<Stock, H, PagedKv>::build(&decode))?,
         })
     }
 

@@ -1,0 +1,133 @@
+//! The KV operand: what attention kernels ask of the memory in which keys and values lie.
+
+use half::f16;
+
+use super::paged::{Block, PagedKv, Tier, Work};
+use crate::diag::Diagnostic;
+use crate::ir::Loc;
+use crate::lang::control::{Iterable, Recorded};
+use crate::lang::record::{self, BAD_ARGUMENT};
+use crate::lang::tile::{Scalar, Tile, lit};
+
+/// Where the keys and values lie that queries attend to.
+///
+/// Attention kernels ask nothing else about them, so a cache of another kind (without pages, in a ring, fetched from elsewhere) is an
+/// `impl` and works with every codec and every hook. It is a parameter of the kernel through
+/// [`KernelArg`](crate::lang::KernelArg). [`PagedKv`] is the one of this crate; [`Rows::flat`](super::Rows::flat) reads rows of codes that
+/// lie in plain arrays.
+pub trait KvOperand {
+    /// What one turn of a loop over the tokens works on.
+    type Block<'t>: KvBlock;
+
+    /// Where request number `request` of this launch is found; negative for a request that is left out, which then has no tokens. The
+    /// number itself by default.
+    #[track_caller]
+    fn slot(&self, request: Scalar<i32>) -> Scalar<i32> {
+        request
+    }
+
+    /// The number of tokens of a tier.
+    #[track_caller]
+    fn length(&self, at: Work, low: bool) -> Scalar<i32>;
+
+    /// The number of a tier's frozen tokens: the first of its list, which are read and never written. None by default.
+    #[track_caller]
+    fn frozen(&self, at: Work, low: bool) -> Scalar<i32> {
+        let _ = (at, low);
+        lit(0)
+    }
+
+    /// The tier's tokens that belong to this split, in blocks of [`TierLayout::block`](super::TierLayout::block): a recorded loop,
+    /// `stages` deep. The splits of a work item together have every token once.
+    #[track_caller]
+    fn blocks<'t>(
+        &self,
+        at: Work,
+        tier: &'t Tier,
+        stages: usize,
+    ) -> impl Iterable<Item = Self::Block<'t>, Kind = Recorded>;
+}
+
+/// Some tokens of one tier, one after another in its list.
+pub trait KvBlock {
+    /// Which tokens exist, `[block]`.
+    fn valid(&self) -> Tile<bool, 1>;
+
+    /// Number of the block's first token in its tier's list.
+    fn first_token(&self) -> Scalar<i32>;
+
+    /// Positions of the tokens in their sequence, `[block]`; zero where there is none.
+    fn positions(&self) -> Tile<i32, 1>;
+
+    /// `q k^T`, `[queries, block]`.
+    #[track_caller]
+    fn logits(&self, q: Tile<f16, 2>) -> Tile<f32, 2>;
+
+    /// `acc + p v`.
+    #[track_caller]
+    fn accumulate(&self, p: Tile<f32, 2>, acc: Tile<f32, 2>) -> Tile<f32, 2>;
+
+    /// Adds to the tokens' significance, except to the first `frozen` tokens of the list.
+    ///
+    /// An operand that keeps none need not say so: by default this is an error of the specialisation that asks for it.
+    #[track_caller]
+    fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) {
+        let _ = (step, frozen);
+        let message = "significance is asked for, and this cache keeps none";
+        record::report(
+            Diagnostic::error(BAD_ARGUMENT, Loc::caller(), message)
+                .help("specialise the kernel without significance, or write `KvBlock::add_significance`"),
+        );
+    }
+}
+
+impl KvOperand for PagedKv {
+    type Block<'t> = Block<'t>;
+
+    fn slot(&self, request: Scalar<i32>) -> Scalar<i32> {
+        PagedKv::slot(self, request)
+    }
+
+    fn length(&self, at: Work, low: bool) -> Scalar<i32> {
+        PagedKv::length(self, at, low)
+    }
+
+    fn frozen(&self, at: Work, low: bool) -> Scalar<i32> {
+        PagedKv::frozen(self, at, low)
+    }
+
+    fn blocks<'t>(
+        &self,
+        at: Work,
+        tier: &'t Tier,
+        stages: usize,
+    ) -> impl Iterable<Item = Block<'t>, Kind = Recorded> {
+        PagedKv::blocks(self, at, tier, stages)
+    }
+}
+
+impl KvBlock for Block<'_> {
+    fn valid(&self) -> Tile<bool, 1> {
+        Block::valid(self)
+    }
+
+    fn first_token(&self) -> Scalar<i32> {
+        Block::first_token(self)
+    }
+
+    fn positions(&self) -> Tile<i32, 1> {
+        Block::positions(self)
+    }
+
+    fn logits(&self, q: Tile<f16, 2>) -> Tile<f32, 2> {
+        Block::logits(self, q)
+    }
+
+    fn accumulate(&self, p: Tile<f32, 2>, acc: Tile<f32, 2>) -> Tile<f32, 2> {
+        Block::accumulate(self, p, acc)
+    }
+
+    fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) {
+        Block::add_significance(self, step, frozen);
+    }
+}
