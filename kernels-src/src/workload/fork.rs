@@ -130,7 +130,8 @@ pub(super) fn share(_: &ForkPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
 pub(super) fn tails(_: &CopyTailsSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let f = Forks::new(shapes, seed)?;
     let PageShape { slots, lists, table_len, pages } = f.after.shape;
-    let words = shapes.get("words");
+    // Pages start at multiples of 16 bytes.
+    let words = shapes.get("words").next_multiple_of(2);
     let mut random = Generator::new(seed ^ 1);
     let arena: Vec<i64> = (0..pages * words).map(|_| random.bits() as i64).collect();
     let mut copied = arena.clone();

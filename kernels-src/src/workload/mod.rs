@@ -213,7 +213,7 @@ pub static RECIPES: &[Recipe] = &[
             FORKS,
             FORK_LISTS,
             shape("pages", "pages of the longest list", 4, 16),
-            shape("words", "words of 8 bytes of a page", 300, 848)
+            shape("words", "words of 8 bytes of a page, made even", 300, 848)
         ]
     ),
     recipe!(
