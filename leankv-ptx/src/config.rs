@@ -1,6 +1,7 @@
 //! How a machine runs: checks, divergence, schedule, limits.
 
-/// Which checks run. Out-of-bounds, misaligned and use-after-free accesses are faults and always on.
+/// Which checks run. Out-of-bounds, misaligned and use-after-free accesses are faults and always on: there is nothing that they could
+/// do instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checks {
     /// Reads of shared memory that nothing wrote in this block.
@@ -19,6 +20,10 @@ pub struct Checks {
     pub async_copies: bool,
     /// Membermask violations and reads of lanes that do not take part.
     pub membermask: bool,
+    /// Branches and calls marked `.uni` that split their warp, and `.aligned` instructions that part of a warp executes.
+    pub uniform: bool,
+    /// Integer divisions by zero.
+    pub division_by_zero: bool,
     /// Stores to memory that the same launch reads as read-only (`.nc`).
     pub read_only: bool,
 }
@@ -34,6 +39,8 @@ impl Checks {
         barriers: true,
         async_copies: true,
         membermask: true,
+        uniform: true,
+        division_by_zero: true,
         read_only: true,
     };
     /// None; hard faults remain.
@@ -46,6 +53,8 @@ impl Checks {
         barriers: false,
         async_copies: false,
         membermask: false,
+        uniform: false,
+        division_by_zero: false,
         read_only: false,
     };
 }

@@ -76,7 +76,7 @@ pub(crate) struct Failure {
 }
 
 /// Names of the checks that `SOFTCUDA_CHECKS` can list.
-const CHECKS: [(&str, fn(&mut ptx::Checks) -> &mut bool); 9] = [
+const CHECKS: [(&str, fn(&mut ptx::Checks) -> &mut bool); 11] = [
     ("uninit_shared", |checks| &mut checks.uninit_shared),
     ("uninit_global", |checks| &mut checks.uninit_global),
     ("uninit_registers", |checks| &mut checks.uninit_registers),
@@ -85,6 +85,8 @@ const CHECKS: [(&str, fn(&mut ptx::Checks) -> &mut bool); 9] = [
     ("barriers", |checks| &mut checks.barriers),
     ("async_copies", |checks| &mut checks.async_copies),
     ("membermask", |checks| &mut checks.membermask),
+    ("uniform", |checks| &mut checks.uniform),
+    ("division_by_zero", |checks| &mut checks.division_by_zero),
     ("read_only", |checks| &mut checks.read_only),
 ];
 

@@ -27,7 +27,7 @@ impl Ctx<'_> {
     ) -> Exec<()> {
         let rest = g.mask & !m;
         if rest != 0 {
-            if call.uniform && m != 0 {
+            if call.uniform && m != 0 && self.launch.config.checks.uniform {
                 let l = m.trailing_zeros();
                 self.report(w, FindingKind::NotUniform, at, l, None, "a call marked .uni splits its warp");
             }

@@ -111,17 +111,15 @@ impl Ctx<'_> {
                 None => FULL,
             };
             let missing = named & warp.live & !m;
-            if self.launch.config.checks.membermask {
-                let (kind, message) = if mask.is_some() {
-                    let message =
-                        format!("lanes 0x{missing:08x} are named by the membermask but never arrive");
-                    (FindingKind::Membermask, message)
-                } else {
-                    let message =
-                        format!("an .aligned instruction runs without lanes 0x{missing:08x} of its warp");
-                    (FindingKind::NotUniform, message)
-                };
-                self.report(w, kind, at, missing.trailing_zeros(), None, &message);
+            let checks = &self.launch.config.checks;
+            let l = missing.trailing_zeros();
+            if mask.is_some() && checks.membermask {
+                let message = format!("lanes 0x{missing:08x} are named by the membermask but never arrive");
+                self.report(w, FindingKind::Membermask, at, l, None, &message);
+            } else if mask.is_none() && checks.uniform {
+                let message =
+                    format!("an .aligned instruction runs without lanes 0x{missing:08x} of its warp");
+                self.report(w, FindingKind::NotUniform, at, l, None, &message);
             }
             self.perform(w, warp, frame, m, what, named & m, at)?;
             ready = true;

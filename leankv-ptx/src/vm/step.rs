@@ -173,7 +173,7 @@ impl Ctx<'_> {
                 if m != 0 {
                     f(&mut frame.regs, x, m);
                     let zero = zero_lanes(&frame.regs, x.s[1], *wide) & m;
-                    if zero != 0 {
+                    if zero != 0 && self.launch.config.checks.division_by_zero {
                         let l = zero.trailing_zeros();
                         self.report(w, FindingKind::DivisionByZero, at, l, None, "integer division by zero");
                     }
@@ -316,7 +316,7 @@ impl Ctx<'_> {
         at: At,
     ) -> Exec<Next> {
         w.counters[self.launch.counter_base[at.func as usize] + at.pc as usize].divergent += 1;
-        if uniform {
+        if uniform && self.launch.config.checks.uniform {
             let l = parts[0].1.trailing_zeros();
             self.report(w, FindingKind::NotUniform, at, l, None, "a branch marked .uni splits its warp");
         }
