@@ -12,7 +12,7 @@ pub struct Checks {
     pub uninit_registers: bool,
     /// Unordered conflicting accesses to shared memory within a block.
     pub shared_races: bool,
-    /// Unordered conflicting accesses to global memory by different blocks.
+    /// Unordered conflicting accesses to global memory, by different blocks or within one.
     pub global_races: bool,
     /// Barriers reached by part of a warp, or with different parameters.
     pub barriers: bool,

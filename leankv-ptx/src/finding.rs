@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub enum FindingKind {
     /// Two accesses to shared memory, one a write, that nothing orders.
     SharedRace,
-    /// Two blocks access global memory, one writing, and nothing orders them.
+    /// Two blocks, or two threads of one, access global memory, one writing, and nothing orders them.
     GlobalRace,
     /// A read of shared memory that nothing wrote.
     UninitShared,
@@ -61,8 +61,8 @@ pub struct Party {
     pub ptx_line: u32,
     /// `file:line` of the source.
     pub source: Option<String>,
-    /// Linear block index.
-    pub block: u32,
+    /// Linear block index; `None` where several blocks read.
+    pub block: Option<u32>,
     /// Warp, if known.
     pub warp: Option<u32>,
     /// Lane, if known.
@@ -103,7 +103,10 @@ impl std::fmt::Display for Finding {
             if let Some(s) = &o.source {
                 write!(f, ", source {s}")?;
             }
-            write!(f, ", block {}", o.block)?;
+            match o.block {
+                Some(block) => write!(f, ", block {block}")?,
+                None => f.write_str(", several blocks")?,
+            }
             if let (Some(w), Some(l)) = (o.warp, o.lane) {
                 write!(f, " warp {w} lane {l}")?;
             }

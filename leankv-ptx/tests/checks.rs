@@ -230,7 +230,7 @@ fn named_barriers_order_only_their_participants() {
 fn blocks_race_on_global_memory_unless_ordered() {
     clean("st.global.u32 [%rd2], %tid;", 1, 32);
     let f = finds("st.global.u32 [%rd2], %cta;", 2, 32, FindingKind::GlobalRace);
-    assert_eq!(f.other.unwrap().block, 0);
+    assert_eq!(f.other.unwrap().block, Some(0));
     clean("mad.wide.u32 %rd3, %cta, 128, %rd2;\n st.global.u32 [%rd3], %tid;", 4, 32);
     finds(
         "setp.eq.u32 %p0, %cta, 0;\n @%p0 st.global.u32 [%out], 1;\n @!%p0 ld.global.u32 %r0, [%out];",
@@ -238,6 +238,10 @@ fn blocks_race_on_global_memory_unless_ordered() {
         1,
         FindingKind::GlobalRace,
     );
+    let two_read =
+        "setp.eq.u32 %p0, %cta, 2;\n @!%p0 ld.global.u32 %r0, [%in];\n @%p0 st.global.u32 [%in], 5;";
+    let f = finds(two_read, 3, 1, FindingKind::GlobalRace);
+    assert!(f.to_string().contains("several blocks"), "{f}");
     // The last block to arrive reads what all wrote: the standard pattern, with and without its fences.
     let last = |fence: &str| {
         format!(

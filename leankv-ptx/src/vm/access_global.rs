@@ -2,12 +2,24 @@
 
 use super::access::{Exec, get, lanes, put};
 use super::context::{At, Ctx, Worker};
+use super::global::Alloc;
 use super::model;
 use super::regs::{L32, L64};
 use super::warp::Warp;
 use crate::decode::op::{Mem, Reg};
 use crate::error::FaultKind;
 use crate::finding::FindingKind;
+
+/// `size` bytes of an allocation, zero-extended.
+#[inline(always)]
+fn load(al: &Alloc, offset: u64, size: u32) -> u64 {
+    match size {
+        1 => u64::from(al.load8(offset)),
+        2 => u64::from(al.load16(offset)),
+        4 => u64::from(al.load32(offset)),
+        _ => al.load64(offset),
+    }
+}
 
 impl Ctx<'_> {
     /// The allocation that holds all lanes' accesses, and the lanes' offsets in it; faults with the first lane
@@ -98,13 +110,7 @@ impl Ctx<'_> {
                     (reg, _) => {
                         let mut v: L64 = [0; 32];
                         for l in lanes(part) {
-                            let o = off[l] + step;
-                            v[l] = match size {
-                                1 => u64::from(al.load8(o)),
-                                2 => u64::from(al.load16(o)),
-                                4 => u64::from(al.load32(o)),
-                                _ => al.load64(o),
-                            };
+                            v[l] = load(al, off[l] + step, size);
                         }
                         put(regs, reg, mem.ty, part, &v);
                     }
@@ -136,12 +142,17 @@ impl Ctx<'_> {
                 let l = part.trailing_zeros();
                 return Err(self.fault(FaultKind::ReadOnly { address: a[l as usize] }, at, l));
             }
+            let races = self.launch.config.checks.global_races && !mem.strong;
             let regs = &warp.frame(frame).regs;
             for e in 0..mem.count as usize {
                 let v = get(regs, mem.regs[e]);
                 let step = e as u64 * u64::from(size);
                 for l in lanes(part) {
                     let o = off[l] + step;
+                    if races {
+                        let changes = load(al, o, size) != v[l] & (u64::MAX >> (64 - size * 8));
+                        self.within_block(w, i, o, size, Some(changes), false, at, l as u32);
+                    }
                     match size {
                         1 => al.store8(o, v[l] as u8),
                         2 => al.store16(o, v[l] as u16),
@@ -186,6 +197,11 @@ impl Ctx<'_> {
                 }
             }
         }
+        if checks.global_races && !al.read_only && !mem.strong && !mem.read_only && !write {
+            for l in lanes(part) {
+                self.within_block(w, i, off[l], bytes, None, false, at, l as u32);
+            }
+        }
         if checks.global_races && !al.read_only && !mem.strong && self.launch.grid != [1, 1, 1] {
             for l in lanes(part) {
                 if bytes < 4 {
@@ -202,7 +218,7 @@ impl Ctx<'_> {
         }
         if mem.strong && checks.global_races {
             for l in lanes(part) {
-                self.synchronise(a[l], !write, write, mem.acquire, mem.release);
+                self.synchronise(at.warp, a[l], !write, write, mem.acquire, mem.release);
             }
         }
         self.count_global(w, i, part, a, bytes, write, at);

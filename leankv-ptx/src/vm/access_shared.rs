@@ -87,7 +87,8 @@ impl Ctx<'_> {
             }
             Trouble::Pending { instr } => {
                 if checks.async_copies {
-                    let other = OtherSide { write: true, instr, block: self.linear, warp: None, lane: None };
+                    let other =
+                        OtherSide { write: true, instr, block: Some(self.linear), warp: None, lane: None };
                     let message = if write {
                         "store to the destination of a cp.async that is still in flight"
                     } else {
@@ -97,34 +98,52 @@ impl Ctx<'_> {
                     self.report_race(w, kind, Severity::Error, at, lane, address64, message, other);
                 }
             }
-            Trouble::Race { write: other_write, instr, warp, lane: other_lane, same_value } => {
-                let severity = if same_value { Severity::Benign } else { Severity::Error };
-                let other = OtherSide {
-                    write: other_write,
-                    instr,
-                    block: self.linear,
-                    warp: Some(warp),
-                    lane: other_lane,
-                };
-                let message = match (write, other_write, warp == at.warp) {
-                    (true, true, true) => "lanes of one warp write the same shared memory without ordering",
-                    (true, true, false) => "two warps write the same shared memory without a barrier between",
-                    (true, false, true) => {
-                        "a lane writes shared memory that another lane read, without ordering"
-                    }
-                    (true, false, false) => {
-                        "a warp writes shared memory that another read, without a barrier between"
-                    }
-                    (false, _, true) => {
-                        "a lane reads shared memory that another lane wrote, without ordering"
-                    }
-                    (false, _, false) => {
-                        "a warp reads shared memory that another wrote, without a barrier between"
-                    }
-                };
-                self.report_race(w, FindingKind::SharedRace, severity, at, lane, address64, message, other);
+            Trouble::Race { .. } => {
+                self.report_conflict(w, FindingKind::SharedRace, t, at, lane, address64, write);
             }
         }
+    }
+
+    /// Reports two accesses of the block's threads to one place of shared or global memory that nothing orders.
+    #[cold]
+    pub(crate) fn report_conflict(
+        &self,
+        w: &mut Worker,
+        kind: FindingKind,
+        t: Trouble,
+        at: At,
+        lane: u32,
+        address: u64,
+        write: bool,
+    ) {
+        let Trouble::Race { write: other_write, instr, warp, lane: other_lane, same_value } = t else {
+            return;
+        };
+        let memory = if kind == FindingKind::GlobalRace { "global" } else { "shared" };
+        let message = match (write, other_write, warp == at.warp) {
+            (true, true, true) => {
+                format!("lanes of one warp write the same {memory} memory without ordering")
+            }
+            (true, true, false) => {
+                format!("two warps write the same {memory} memory without a barrier between")
+            }
+            (true, false, true) => {
+                format!("a lane writes {memory} memory that another lane read, without ordering")
+            }
+            (true, false, false) => {
+                format!("a warp writes {memory} memory that another read, without a barrier between")
+            }
+            (false, _, true) => {
+                format!("a lane reads {memory} memory that another lane wrote, without ordering")
+            }
+            (false, _, false) => {
+                format!("a warp reads {memory} memory that another wrote, without a barrier between")
+            }
+        };
+        let severity = if same_value { Severity::Benign } else { Severity::Error };
+        let (block, warp) = (Some(self.linear), Some(warp));
+        let other = OtherSide { write: other_write, instr, block, warp, lane: other_lane };
+        self.report_race(w, kind, severity, at, lane, address, &message, other);
     }
 
     pub(crate) fn load_shared(

@@ -159,7 +159,7 @@ impl Ctx<'_> {
             let checks = &launch.config.checks;
             if checks.global_races {
                 for l in lanes(part) {
-                    self.synchronise(a[l], true, true, atom.acquire, atom.release);
+                    self.synchronise(at.warp, a[l], true, true, atom.acquire, atom.release);
                 }
             }
             for e in 0..usize::from(atom.count) {
@@ -210,6 +210,9 @@ impl Ctx<'_> {
                         }
                     };
                     al.set_init(o, size);
+                    if checks.global_races {
+                        self.within_block(w, i, o, size, Some(true), true, at, l as u32);
+                    }
                     if checks.global_races && launch.grid != [1, 1, 1] {
                         for word in 0..size.div_ceil(4) {
                             let o = o + u64::from(word * 4);

@@ -73,6 +73,12 @@ impl Clocks {
 
     /// A warp arrives at a barrier: its past is released into `into`, its clock advances.
     pub(crate) fn release(&mut self, warp: u32, into: &mut Vec<u32>) {
+        self.publish(warp, into);
+        self.full_sync[warp as usize] = self.now[warp as usize];
+    }
+
+    /// A warp releases its past into `into` by an atomic or a strong store: its lanes are ordered no more than before.
+    pub(crate) fn publish(&mut self, warp: u32, into: &mut Vec<u32>) {
         let w = warp as usize;
         into.resize(self.warps, 0);
         for v in 0..self.warps {
@@ -80,7 +86,6 @@ impl Clocks {
         }
         into[w] = into[w].max(self.now[w]);
         self.now[w] += 1;
-        self.full_sync[w] = self.now[w];
     }
 
     /// A warp leaves a barrier: it is ordered after everything released there.

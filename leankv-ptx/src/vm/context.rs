@@ -89,6 +89,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) bars: Vec<BarState>,
     pub(crate) mbars: BTreeMap<u32, MbarState>,
     pub(crate) race: super::race::BlockClock,
+    pub(crate) block_shadow: super::race_block::BlockShadow,
     pub(crate) live_threads: u32,
     pub(crate) ticks: u64,
     /// Allocation of the last global access.
@@ -247,7 +248,8 @@ pub(crate) struct OtherSide {
     pub(crate) write: bool,
     /// Number of the instruction among those of all functions.
     pub(crate) instr: u32,
-    pub(crate) block: u32,
+    /// `None` for readers of several blocks.
+    pub(crate) block: Option<u32>,
     pub(crate) warp: Option<u32>,
     pub(crate) lane: Option<u32>,
 }

@@ -99,6 +99,9 @@ impl Ctx<'_> {
                     }
                 }
             }
+            if checks.global_races && !al.read_only {
+                self.within_block(w, i, off, size, None, false, at, l as u32);
+            }
             if checks.global_races && !al.read_only && self.launch.grid != [1, 1, 1] {
                 for e in (0..size).step_by(4) {
                     self.global_access(

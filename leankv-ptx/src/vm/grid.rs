@@ -5,6 +5,7 @@ use super::barrier::BarState;
 use super::clock::Clocks;
 use super::context::{At, Ctx, Launch, Traffic, Worker};
 use super::race::BlockClock;
+use super::race_block::BlockShadow;
 use super::regs::{FULL, Regs};
 use super::shared::Shared;
 use super::step::Stop;
@@ -141,6 +142,7 @@ impl<'a> Block<'a> {
                 bars: vec![BarState::default(); 16],
                 mbars: Default::default(),
                 race: BlockClock::default(),
+                block_shadow: BlockShadow::default(),
                 live_threads: 0,
                 ticks: 0,
                 hint: 0,
@@ -161,6 +163,7 @@ impl<'a> Block<'a> {
         self.ctx.bars.fill(BarState::default());
         self.ctx.mbars.clear();
         self.ctx.race.reset();
+        self.ctx.block_shadow.reset();
         let threads = launch.threads();
         self.ctx.live_threads = threads;
         self.ctx.ticks = 0;

@@ -19,6 +19,7 @@ pub(crate) mod mbar;
 pub(crate) mod mma;
 pub(crate) mod model;
 pub(crate) mod race;
+pub(crate) mod race_block;
 pub(crate) mod regs;
 pub(crate) mod shared;
 pub(crate) mod step;

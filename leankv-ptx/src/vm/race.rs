@@ -1,6 +1,6 @@
 //! Races between blocks on global memory.
 //!
-//! A block counts as one actor. Its accesses carry its release count; another block is ordered after them once
+//! A block counts as one actor; its own threads are the business of [`race_block`](super::race_block). Its accesses carry its release count; another block is ordered after them once
 //! it has acquired from a location that the first block released to later than that. Two plain stores of the same
 //! bits are no error: whichever comes last, memory holds those bits.
 
@@ -70,6 +70,7 @@ impl Ctx<'_> {
     /// An atomic or strong access to `address`, which may publish and learn.
     pub(crate) fn synchronise(
         &mut self,
+        warp: u32,
         address: u64,
         reads: bool,
         writes: bool,
@@ -77,6 +78,7 @@ impl Ctx<'_> {
         release: bool,
     ) {
         let publishes = writes && (release || self.race.fenced);
+        self.synchronise_warps(warp, address, reads, publishes);
         // Locations that nobody ever released to teach nothing; the lock is for the others.
         let Ok(mut sync) = self.launch.sync.lock() else { return };
         if reads && let Some(loc) = sync.locations.get(&address) {
@@ -180,14 +182,10 @@ impl Ctx<'_> {
         }
         if let Some((other_write, s, other)) = trouble {
             let block = s & 0xffff_ffff;
-            if block == MANY {
-                // The set of readers was not kept: this block alone having read it is possible only if it is
-                // the one reader, which is not MANY.
-            }
             let other = OtherSide {
                 write: other_write,
                 instr: other,
-                block: if block == MANY { u32::MAX } else { (block - 1) as u32 },
+                block: (block != MANY).then(|| (block - 1) as u32),
                 warp: None,
                 lane: None,
             };
