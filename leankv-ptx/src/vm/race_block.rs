@@ -21,7 +21,7 @@ pub(crate) struct BlockShadow {
     /// Those that there are.
     used: Vec<(usize, usize)>,
     /// Shadows of earlier blocks, to be used again.
-    spare: Vec<Box<Shared>>,
+    spare: Vec<Shared>,
     /// Clocks that warps released to each location.
     released: BTreeMap<u64, Vec<u32>>,
 }
@@ -30,7 +30,7 @@ impl BlockShadow {
     /// Forgets everything, for the next block.
     pub(crate) fn reset(&mut self) {
         for (alloc, page) in self.used.drain(..) {
-            self.spare.extend(self.pages[alloc][page].take());
+            self.spare.extend(self.pages[alloc][page].take().map(|shadow| *shadow));
         }
         self.released.clear();
     }
@@ -46,13 +46,13 @@ impl BlockShadow {
         }
         pages[page].get_or_insert_with(|| {
             self.used.push((alloc, page));
-            match self.spare.pop() {
+            Box::new(match self.spare.pop() {
                 Some(mut shadow) => {
                     shadow.reset();
                     shadow
                 }
-                None => Box::new(Shared::new(PAGE as usize, warps, true, false, false, exact)),
-            }
+                None => Shared::new(PAGE as usize, warps, true, false, false, exact),
+            })
         })
     }
 }
