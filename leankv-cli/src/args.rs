@@ -257,6 +257,13 @@ pub(crate) enum Weights {
 }
 
 impl Weights {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Weights::Quantised => "quantised",
+            Weights::Dense => "dense",
+        }
+    }
+
     pub(crate) fn form(self) -> leankv_model::WeightForm {
         match self {
             Weights::Quantised => leankv_model::WeightForm::Quantised,

@@ -96,7 +96,7 @@ pub(crate) fn text_eval(on: &args::On, loaded: &Loaded) -> Result<TextEval, Fail
     }
     let length = std::fs::metadata(&loaded.path).map_or(0, |meta| meta.len());
     Ok(TextEval {
-        model: format!("{} ({length} bytes)", loaded.name),
+        model: format!("{} ({length} bytes, {} weights)", loaded.name, on.weights.name()),
         text: format!("{} ({} bytes)", on.text.display(), bytes.len()),
         bos,
         tokens: tokens.split_off(on.skip.min(tokens.len())),
