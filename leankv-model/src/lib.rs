@@ -9,13 +9,18 @@ mod config;
 mod error;
 pub mod eval;
 pub mod fetch;
+pub mod generate;
 mod linear;
 pub mod math;
 mod model;
 mod rope;
 pub mod run;
+pub mod sample;
+pub mod serve;
 pub mod settings;
 pub mod tasks;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tokenizer;
 pub mod variants;
 

@@ -1,0 +1,401 @@
+//! Who runs, who waits, and who is given up.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use leankv_runtime::Device;
+use leankv_runtime::kv::{KvCache, KvError, OutOfPages, PageManager, Refused, RequestId, Side};
+
+use super::job::{Job, Running};
+use super::report::Counts;
+use super::timed::Timed;
+use super::{Completion, Report, Request, ServeError, Times, TooLarge};
+use crate::Model;
+use crate::cache::{KvChoice, PromptAttend, StepAttend, thresholds};
+use crate::error::ModelError;
+use crate::sample::{Sampler, Sampling};
+
+/// How requests are served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServeOptions {
+    /// How tokens are chosen. Each request draws from a stream of its own.
+    pub sampling: Sampling,
+    /// Tokens that end a request early and are no part of its output.
+    pub stop: Vec<u32>,
+    /// A request is admitted while others run only if this many pages for each list of each of them stay free, so that it is not given up
+    /// again at once.
+    pub headroom: usize,
+}
+
+impl Default for ServeOptions {
+    /// Greedy, without early ends, one page of headroom.
+    fn default() -> ServeOptions {
+        ServeOptions { sampling: Sampling::GREEDY, stop: Vec::new(), headroom: 1 }
+    }
+}
+
+/// Serves requests over one cache.
+///
+/// Requests run in the order in which they were submitted: those that run are older than those that wait. At most one of them, the newest, is
+/// in its prompt.
+#[derive(Debug)]
+pub struct Scheduler<'m> {
+    model: &'m Model,
+    device: Device,
+    cache: KvCache,
+    choice: KvChoice,
+    options: ServeOptions,
+    waiting: VecDeque<Job>,
+    /// Oldest first.
+    running: Vec<Running>,
+    done: Vec<Completion>,
+    submitted: usize,
+    counts: Counts,
+    times: Times,
+}
+
+impl<'m> Scheduler<'m> {
+    /// Serves over `cache`, which was opened for this choice and holds no requests.
+    pub fn new(
+        model: &'m Model,
+        device: &Device,
+        cache: KvCache,
+        choice: &KvChoice,
+        options: ServeOptions,
+    ) -> Scheduler<'m> {
+        Scheduler {
+            model,
+            device: device.clone(),
+            cache,
+            choice: choice.clone(),
+            options,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            done: Vec::new(),
+            submitted: 0,
+            counts: Counts::default(),
+            times: Times::default(),
+        }
+    }
+
+    /// Puts a request at the end of the queue. Gives its number: requests are counted from 0.
+    ///
+    /// # Errors
+    /// [`ServeError::Empty`], [`ServeError::TooLong`], and [`ServeError::TooLarge`] where the formats alone say that the cache can never hold
+    /// it. What thresholds leave of a request is known when it runs, so there it can still fail by itself: see [`Completion::failed`].
+    pub fn submit(&mut self, request: Request) -> Result<usize, ServeError> {
+        let (prompt, output, tokens) = (request.prompt.len(), request.output, request.tokens());
+        if prompt == 0 || output == 0 {
+            return Err(ServeError::Empty { prompt, output });
+        }
+        let most = self.cache.config().max_tokens.min(self.model.config().context);
+        if tokens > most {
+            return Err(ServeError::TooLong { tokens, most });
+        }
+        let vocab = self.model.config().vocab;
+        if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= vocab) {
+            return Err(ModelError::Token { token, vocab }.into());
+        }
+        let need = self.pages_at_least(&request);
+        if need > self.cache.manager().shape().pages {
+            return Err(self.too_large(tokens, need).into());
+        }
+        let number = self.submitted;
+        self.submitted += 1;
+        self.waiting.push_back(Job {
+            number,
+            request,
+            generated: Vec::new(),
+            sampler: Sampler::new(self.options.sampling, number as u64),
+            submitted: Instant::now(),
+            first_token: None,
+            preemptions: 0,
+        });
+        Ok(number)
+    }
+
+    /// Admits a request if there is room, takes in a chunk of a prompt, and does one decode step of all whose prompts are there. Gives whether
+    /// there is more to do.
+    ///
+    /// # Errors
+    /// What model and cache say, after which nothing can go on. A shortage of pages is none: it is dealt with.
+    pub fn tick(&mut self) -> Result<bool, ServeError> {
+        let start = Instant::now();
+        self.admit()?;
+        self.prompt()?;
+        self.decode()?;
+        self.times.wall += start.elapsed();
+        Ok(!self.idle())
+    }
+
+    /// Serves all that is queued.
+    ///
+    /// # Errors
+    /// As [`Scheduler::tick`].
+    pub fn run(&mut self) -> Result<(), ServeError> {
+        while self.tick()? {}
+        Ok(())
+    }
+
+    /// Whether every request that was submitted is done.
+    pub fn idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Requests that are done, in the order in which they ended.
+    pub fn completions(&self) -> &[Completion] {
+        &self.done
+    }
+
+    /// Tokens that were generated so far.
+    pub fn generated(&self) -> usize {
+        let ended: usize = self.done.iter().map(|done| done.tokens.len()).sum();
+        let running = self.running.iter().map(|running| &running.job);
+        ended + running.chain(&self.waiting).map(|job| job.generated.len()).sum::<usize>()
+    }
+
+    /// What it took so far.
+    pub fn report(&self) -> Report {
+        let shape = self.cache.manager().shape();
+        let table = shape.slots * shape.lists() * shape.table_len * size_of::<i32>();
+        let bytes = [shape.arena_bytes(), table, shape.page_bytes];
+        Report::new(&self.counts, &self.times, &self.done, bytes)
+    }
+
+    /// Where the time went so far.
+    pub fn times(&self) -> Times {
+        self.times
+    }
+
+    /// The cache, to look at.
+    pub fn cache(&self) -> &KvCache {
+        &self.cache
+    }
+
+    /// Pages that a request surely needs at some time: where every token stays in one format those of all of them, else those that a chunk
+    /// takes for its worst case.
+    fn pages_at_least(&self, request: &Request) -> usize {
+        let (config, shape) = (self.cache.config(), self.cache.manager().shape());
+        let first = request.prompt.len().min(config.chunk);
+        let pages = if self.choice.is_uniform() {
+            shape.pages_for(Side::High, request.cached())
+        } else {
+            self.chunk_pages(first)
+        };
+        pages * shape.lists()
+    }
+
+    /// Pages that the prompt needs before the first decode step, as far as they are known.
+    fn pages_of_prompt(&self, prompt: usize) -> usize {
+        let shape = self.cache.manager().shape();
+        let pages = if self.choice.is_uniform() {
+            shape.pages_for(Side::High, prompt)
+        } else {
+            self.chunk_pages(prompt.min(self.cache.config().chunk))
+        };
+        pages * shape.lists()
+    }
+
+    /// Pages of one list pair for the worst case of a chunk: all high, or all low.
+    fn chunk_pages(&self, tokens: usize) -> usize {
+        let (config, shape) = (self.cache.config(), self.cache.manager().shape());
+        let low = if config.tiering.low.is_some() { tokens } else { 0 };
+        shape.pages_for(Side::High, tokens) + shape.pages_for(Side::Low, low)
+    }
+
+    fn too_large(&self, tokens: usize, pages: usize) -> TooLarge {
+        let shape = self.cache.manager().shape();
+        TooLarge { tokens, need: pages * shape.page_bytes, have: shape.arena_bytes() }
+    }
+
+    /// Admits the oldest waiting request, if no other is in its prompt and there is room.
+    fn admit(&mut self) -> Result<(), ServeError> {
+        let Some(job) = self.waiting.front() else { return Ok(()) };
+        let slots = self.cache.config().slots;
+        if self.running.len() == slots || self.running.iter().any(|running| !running.decodes()) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let prompt = job.request.prompt.len();
+        let lists = self.cache.manager().shape().lists();
+        let headroom = self.options.headroom * lists * self.running.len();
+        if !self.running.is_empty()
+            && self.cache.manager().free_pages()? < self.pages_of_prompt(prompt) + headroom
+        {
+            self.times.pages += start.elapsed();
+            return Ok(());
+        }
+        let admitted = self.cache.admit(prompt, &thresholds(&self.choice, self.model.config(), prompt));
+        self.times.pages += start.elapsed();
+        match admitted {
+            Ok(id) => {
+                let job = self.waiting.pop_front().expect("internal error: it is still in front");
+                self.running.push(Running::new(job, id));
+                Ok(())
+            }
+            // All pages are free when nothing runs, and `submit` saw that they are enough for that.
+            Err(KvError::Refused(Refused::OutOfPages(_))) if !self.running.is_empty() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes in the next chunk of the prompt that is under way. Without room it waits for the others, unless there are none.
+    fn prompt(&mut self) -> Result<(), ServeError> {
+        let Scheduler { model, device, cache, running, counts, times, .. } = self;
+        let alone = running.len() == 1;
+        let Some(newest) = running.last_mut().filter(|newest| !newest.decodes()) else { return Ok(()) };
+        let start = Instant::now();
+        let chunk = match cache.prefill_chunk(newest.id) {
+            Ok(chunk) => chunk,
+            Err(KvError::Refused(Refused::OutOfPages(out))) => {
+                times.pages += start.elapsed();
+                return if alone { self.give_up(out) } else { Ok(()) };
+            }
+            Err(error) => return Err(error.into()),
+        };
+        times.pages += start.elapsed();
+
+        let of = chunk.positions();
+        let positions: Vec<u32> = of.clone().map(|p| p as u32).collect();
+        let attend = PromptAttend::new(device, model.config(), chunk);
+        let tokens = &newest.job.request.prompt[of.clone()];
+        let hidden = forward(model, times, tokens, &positions, Timed::new(attend), PromptAttend::finish)?;
+        newest.prompted = of.end;
+        if newest.job.preemptions > 0 {
+            counts.recomputed += of.len();
+        }
+        counts.peak_pages = counts.peak_pages.max(held(cache)?);
+
+        if newest.decodes() && newest.caught_up() {
+            let last = hidden.len() - model.config().dim;
+            let row = (self.running.len() - 1, hidden[last..].to_vec());
+            self.choose(vec![row])?;
+        }
+        Ok(())
+    }
+
+    /// One decode step of all requests whose prompts are there.
+    fn decode(&mut self) -> Result<(), ServeError> {
+        let batch: Vec<RequestId> = self.running.iter().filter(|r| r.decodes()).map(|r| r.id).collect();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let Scheduler { model, device, cache, running, counts, times, .. } = self;
+        let start = Instant::now();
+        let mut victims = 0;
+        let mut newest = |_: OutOfPages, _: &[RequestId]| {
+            // The oldest is never given up for another one.
+            let left = running.len() - victims;
+            (left > 1).then(|| {
+                victims += 1;
+                running[left - 1].id
+            })
+        };
+        let step = match cache.decode_step_or_preempt(&batch, &mut newest) {
+            Ok(step) => step,
+            Err(KvError::Refused(Refused::OutOfPages(out))) => {
+                times.pages += start.elapsed();
+                self.requeue(victims);
+                return self.give_up(out);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        times.pages += start.elapsed();
+
+        let rows = step.requests().len();
+        let (tokens, positions): (Vec<u32>, Vec<u32>) = running[..rows].iter().map(Running::next).unzip();
+        let attend = Timed::new(StepAttend::new(device, model.config(), [step]));
+        let hidden = forward(model, times, &tokens, &positions, attend, StepAttend::finish)?;
+        counts.steps += 1;
+        counts.rows += rows;
+        counts.peak_batch = counts.peak_batch.max(rows);
+        counts.peak_pages = counts.peak_pages.max(held(cache)?);
+        let mut chosen = Vec::new();
+        for (at, (running, hidden)) in
+            running.iter_mut().zip(hidden.chunks_exact(model.config().dim)).enumerate()
+        {
+            running.fed += 1;
+            if running.caught_up() {
+                chosen.push((at, hidden.to_vec()));
+            } else {
+                counts.recomputed += 1;
+            }
+        }
+        self.requeue(victims);
+        self.choose(chosen)
+    }
+
+    /// Chooses the next tokens of running requests from their hidden states, and ends those that have all of theirs.
+    fn choose(&mut self, rows: Vec<(usize, Vec<f32>)>) -> Result<(), ServeError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let hidden: Vec<f32> = rows.iter().flat_map(|(_, hidden)| hidden).copied().collect();
+        let logits = self.model.logits(&hidden)?;
+        self.times.model += start.elapsed();
+
+        let start = Instant::now();
+        let mut ended = Vec::new();
+        for ((at, _), logits) in rows.iter().zip(logits.chunks_exact(self.model.config().vocab)) {
+            if self.running[*at].job.take(logits, &self.options.stop) {
+                ended.push(*at);
+            }
+        }
+        self.times.sampling += start.elapsed();
+
+        let start = Instant::now();
+        let ids: Vec<RequestId> = ended.iter().map(|&at| self.running[at].id).collect();
+        self.cache.free(&ids)?;
+        for &at in ended.iter().rev() {
+            let running = self.running.remove(at);
+            self.done.push(running.job.complete(None));
+        }
+        self.times.pages += start.elapsed();
+        Ok(())
+    }
+
+    /// Puts the newest requests, which the cache has freed, back to the front of the queue.
+    fn requeue(&mut self, victims: usize) {
+        self.counts.preemptions += victims;
+        for mut running in self.running.drain(self.running.len() - victims..).rev() {
+            running.job.preemptions += 1;
+            self.waiting.push_front(running.job);
+        }
+    }
+
+    /// Ends the only request that runs, which lacks pages though it has all of them.
+    fn give_up(&mut self, out: OutOfPages) -> Result<(), ServeError> {
+        let running = self.running.pop().expect("internal error: one request runs");
+        assert!(self.running.is_empty(), "internal error: others could have been given up");
+        let need = self.cache.manager().shape().pages - out.free + out.need;
+        let failed = self.too_large(running.job.request.tokens(), need);
+        self.cache.free(&[running.id])?;
+        self.done.push(running.job.complete(Some(failed)));
+        Ok(())
+    }
+}
+
+/// Runs the model over rows and ends what they attended through, with the time of each part.
+fn forward<A: crate::Attend>(
+    model: &Model,
+    times: &mut Times,
+    tokens: &[u32],
+    positions: &[u32],
+    mut attend: Timed<A>,
+    finish: impl FnOnce(A) -> Result<(), ModelError>,
+) -> Result<Vec<f32>, ModelError> {
+    let start = Instant::now();
+    let hidden = model.forward(tokens, positions, &mut attend)?;
+    times.model += start.elapsed().saturating_sub(attend.spent);
+    times.attention += attend.spent;
+    let start = Instant::now();
+    finish(attend.inner)?;
+    times.pages += start.elapsed();
+    Ok(hidden)
+}
+
+/// Pages that lists hold.
+fn held(cache: &KvCache) -> Result<usize, KvError> {
+    Ok(cache.manager().shape().pages - cache.manager().free_pages()?)
+}

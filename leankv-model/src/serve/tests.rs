@@ -1,0 +1,247 @@
+//! What serving promises, on a tiny model.
+
+use std::sync::OnceLock;
+
+use leankv_runtime::cache::KernelCache;
+use leankv_runtime::kv::{PageManager, Side};
+use leankv_runtime::{Compiler, Device};
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Request, Scheduler, ServeError, ServeOptions};
+use crate::Model;
+use crate::cache::{KvChoice, Room, open};
+use crate::sample::Sampling;
+use crate::testing::tiny_model;
+
+const CHUNK: usize = 32;
+const MOST: usize = 160;
+const CHOICES: [&str; 4] = ["fp16", "K8V4", "K8V4/K4V2@1,0.1", "K8V4/K4V2@1/3"];
+
+fn model() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    MODEL.get_or_init(|| tiny_model(1))
+}
+
+fn compiler() -> &'static Compiler {
+    static COMPILER: OnceLock<Compiler> = OnceLock::new();
+    COMPILER.get_or_init(|| Compiler::new(KernelCache::without_folder()))
+}
+
+/// A scheduler over so many pages; without a number, over enough for all.
+fn scheduler(choice: &str, slots: usize, pages: Option<usize>, options: ServeOptions) -> Scheduler<'static> {
+    let choice: KvChoice = choice.parse().unwrap();
+    let page_bytes = crate::cache::page_bytes(&choice.tiering, model().config().head_dim).unwrap();
+    let room = Room {
+        requests: slots,
+        tokens: MOST,
+        prompt: MOST,
+        chunk: CHUNK,
+        bytes: pages.map(|pages| pages * page_bytes),
+    };
+    let device = Device::host();
+    let cache = open(compiler(), &device, model(), &choice, &room).unwrap();
+    Scheduler::new(model(), &device, cache, &choice, options)
+}
+
+/// Pages that surely hold one request of so many tokens, whatever its thresholds leave.
+fn enough(scheduler: &Scheduler<'_>, tokens: usize) -> usize {
+    let (shape, config) = (scheduler.cache().manager().shape(), scheduler.cache().config());
+    let low = if config.tiering.low.is_some() { shape.pages_for(Side::Low, tokens) + 1 } else { 0 };
+    (shape.pages_for(Side::High, tokens) + low) * shape.lists()
+}
+
+fn request(seed: u64, prompt: usize, output: usize) -> Request {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    Request { prompt: (0..prompt).map(|_| rng.random_range(0..256)).collect(), output }
+}
+
+/// What each request gets when it is the only one: in a cache with a single slot they come one after another.
+fn alone(choice: &str, requests: &[Request], options: &ServeOptions) -> Vec<Vec<u32>> {
+    serve(&mut scheduler(choice, 1, None, options.clone()), requests)
+}
+
+/// Serves requests; gives what each got.
+fn serve(scheduler: &mut Scheduler<'_>, requests: &[Request]) -> Vec<Vec<u32>> {
+    for request in requests {
+        scheduler.submit(request.clone()).unwrap();
+    }
+    scheduler.run().unwrap();
+    let mut out = vec![Vec::new(); requests.len()];
+    for done in scheduler.completions() {
+        assert_eq!(done.failed, None, "request {}", done.number);
+        out[done.number] = done.tokens.clone();
+    }
+    assert_eq!(scheduler.completions().len(), requests.len());
+    assert_eq!(scheduler.cache().audit().unwrap(), []);
+    assert_eq!(
+        scheduler.cache().manager().free_pages().unwrap(),
+        scheduler.cache().manager().shape().pages,
+        "all came back"
+    );
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn requests_get_what_they_get_alone_whatever_the_memory_is(
+        choice in prop::sample::select(&CHOICES[..]),
+        lengths in prop::collection::vec((1usize..80, 1usize..60), 2..6),
+        slots in 1usize..6,
+        more in 0.0f64..2.0,
+        seed in 0u64..1000,
+    ) {
+        let requests: Vec<Request> =
+            lengths.iter().enumerate().map(|(i, &(p, o))| request(seed * 10 + i as u64, p, o)).collect();
+        let options = ServeOptions::default();
+        let longest = requests.iter().map(Request::tokens).max().unwrap();
+        let mut single = scheduler(choice, 1, None, options.clone());
+        let expected = serve(&mut single, &requests);
+        let least = enough(&single, longest);
+        let pages = least + (least as f64 * more) as usize;
+        let mut scheduler = scheduler(choice, slots, Some(pages), options.clone());
+        prop_assert_eq!(serve(&mut scheduler, &requests), expected);
+    }
+}
+
+/// Requests that begin small and grow; what each gets alone; and a scheduler in memory for little more than one of them.
+fn tight(choice: &str, options: ServeOptions) -> (Scheduler<'static>, Vec<Request>, Vec<Vec<u32>>) {
+    let requests: Vec<Request> = (0..5).map(|i| request(i, 10 + i as usize, 90)).collect();
+    let mut single = scheduler(choice, 1, None, options.clone());
+    let expected = serve(&mut single, &requests);
+    let pages = enough(&single, 104);
+    // Without headroom, so that as many as can begin do.
+    (scheduler(choice, 5, Some(pages), ServeOptions { headroom: 0, ..options }), requests, expected)
+}
+
+#[test]
+fn the_newest_is_given_up_when_pages_run_out_and_gets_the_same_tokens_all_the_same() {
+    for choice in CHOICES {
+        let (mut scheduler, requests, expected) = tight(choice, ServeOptions::default());
+        assert_eq!(serve(&mut scheduler, &requests), expected, "{choice}");
+        let report = scheduler.report();
+        assert!(report.preemptions > 0, "{choice}: {report:?}");
+        assert!(report.recomputed_tokens > 0 && report.peak_batch > 1, "{choice}: {report:?}");
+        let of = |done: &super::Completion| done.preemptions;
+        assert_eq!(scheduler.completions().iter().map(of).sum::<usize>(), report.preemptions);
+        let oldest = scheduler.completions().iter().find(|done| done.number == 0).unwrap();
+        assert_eq!(oldest.preemptions, 0, "the oldest is never given up");
+        assert_eq!(report.completed, 5);
+        assert_eq!(report.generated_tokens, 450);
+    }
+}
+
+#[test]
+fn what_is_said_depends_on_the_prompt_and_on_the_cache() {
+    // Otherwise equal tokens would prove nothing.
+    let requests: Vec<Request> = (0..4).map(|i| request(i, 70, 40)).collect();
+    let mut all: Vec<Vec<u32>> =
+        ["fp16", "K4V2"].into_iter().flat_map(|c| alone(c, &requests, &ServeOptions::default())).collect();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 8);
+    assert!(all.iter().all(|tokens| tokens.iter().collect::<std::collections::HashSet<_>>().len() > 5));
+}
+
+#[test]
+fn drawn_tokens_depend_on_the_seed_alone() {
+    let sampled = |seed| ServeOptions {
+        sampling: Sampling { temperature: 1.0, top_p: 0.9, seed },
+        ..ServeOptions::default()
+    };
+    let (mut scheduler, requests, alone) = tight("fp16", sampled(3));
+    assert_eq!(serve(&mut scheduler, &requests), alone);
+    assert!(scheduler.report().preemptions > 0);
+    let other = &mut super::tests::scheduler("fp16", 3, None, sampled(4));
+    assert_ne!(serve(other, &requests), alone);
+}
+
+#[test]
+fn requests_run_side_by_side_when_they_fit() {
+    let mut scheduler = scheduler("fp16", 4, None, ServeOptions::default());
+    let requests: Vec<Request> = (0..6).map(|i| request(i, 40, 30)).collect();
+    serve(&mut scheduler, &requests);
+    let report = scheduler.report();
+    assert_eq!((report.peak_batch, report.preemptions, report.recomputed_tokens), (4, 0, 0));
+    assert!(report.mean_batch > 2.0, "{report:?}");
+    // The first token comes from the prompt.
+    assert_eq!((report.mean_batch * report.steps as f64).round() as usize, 6 * 29);
+    let shares = report.model_share + report.attention_share + report.pages_share + report.other_share;
+    assert!((shares - 1.0).abs() < 1e-6, "{report:?}");
+    assert!(report.peak_bytes > 0 && report.peak_bytes <= report.arena_bytes);
+    assert!(report.first_token.p50 <= report.latency.p50 && report.latency.p50 <= report.latency.p99);
+}
+
+#[test]
+fn an_end_token_ends_a_request_early() {
+    let request = request(5, 20, 30);
+    let all = alone("fp16", std::slice::from_ref(&request), &ServeOptions::default()).remove(0);
+    let stop = all[10];
+    let first = all.iter().position(|&token| token == stop).unwrap();
+    let options = ServeOptions { stop: vec![stop], ..ServeOptions::default() };
+    let mut scheduler = scheduler("fp16", 1, None, options);
+    assert_eq!(serve(&mut scheduler, &[request]), [all[..first].to_vec()]);
+}
+
+#[test]
+fn a_request_that_can_never_fit_is_refused_with_the_bytes_it_needs() {
+    let mut scheduler = scheduler("fp16", 2, Some(12), ServeOptions::default());
+    let shape = *scheduler.cache().manager().shape();
+    // 96 tokens are 6 pages of each of 2 lists, and one more begins the seventh. The last token is never cached.
+    assert_eq!(shape.tokens[0], 16);
+    assert_eq!(scheduler.submit(request(1, 57, 40)).unwrap(), 0);
+    let Err(ServeError::TooLarge(error)) = scheduler.submit(request(2, 58, 40)) else {
+        panic!("it does not fit");
+    };
+    assert_eq!((error.tokens, error.need, error.have), (98, 14 * shape.page_bytes, 12 * shape.page_bytes));
+    assert!(error.to_string().contains(&error.need.to_string()), "{error}");
+    assert_eq!(scheduler.submit(request(3, 10, 5)).unwrap(), 1, "a refused one has no number");
+    scheduler.run().unwrap();
+    assert_eq!(scheduler.report().completed, 2);
+}
+
+#[test]
+fn a_request_that_outgrows_the_cache_ends_alone_and_the_others_go_on() {
+    // Thresholds keep everything high, which is known only when it runs.
+    let choice = "K8V4/K4V2@0,0";
+    let mut scheduler = scheduler(choice, 3, Some(4), ServeOptions::default());
+    let shape = *scheduler.cache().manager().shape();
+    let room = 2 * shape.tokens[0];
+    assert!(room + 20 < MOST, "{shape:?}");
+    let small = request(1, 10, 20);
+    scheduler.submit(small.clone()).unwrap();
+    scheduler.submit(request(2, 20, room)).unwrap();
+    scheduler.submit(small.clone()).unwrap();
+    scheduler.run().unwrap();
+    assert_eq!(scheduler.cache().audit().unwrap(), []);
+    let expected = alone(choice, &[small], &ServeOptions::default()).remove(0);
+    for done in scheduler.completions() {
+        match done.number {
+            1 => {
+                let failed = done.failed.expect("it does not fit");
+                assert_eq!((failed.tokens, failed.have), (20 + room, 4 * shape.page_bytes));
+                assert!(failed.need > failed.have, "{failed}");
+            }
+            _ => assert_eq!((done.failed, &done.tokens), (None, &expected)),
+        }
+    }
+    let report = scheduler.report();
+    assert_eq!((report.completed, report.failed), (2, 1));
+}
+
+#[test]
+fn what_no_request_can_be_is_said_at_once() {
+    let mut scheduler = scheduler("fp16", 2, None, ServeOptions::default());
+    for (prompt, output) in [(0, 5), (5, 0)] {
+        let error = scheduler.submit(request(1, prompt, output)).unwrap_err();
+        assert!(matches!(error, ServeError::Empty { .. }), "{error}");
+    }
+    let error = scheduler.submit(request(1, MOST, 1)).unwrap_err();
+    assert!(matches!(error, ServeError::TooLong { tokens: 161, most: MOST }), "{error}");
+    let error = scheduler.submit(Request { prompt: vec![100_000], output: 1 }).unwrap_err();
+    assert!(error.to_string().contains("100000"), "{error}");
+    assert!(!scheduler.tick().unwrap(), "nothing was queued");
+}
