@@ -50,7 +50,27 @@ pub(crate) enum Command {
     Cache(Cache),
     /// List the devices that kernels can run on here.
     Devices(Devices),
+    /// Fetch a language model by name; without a name, list those there are.
+    FetchModel(FetchModel),
+    /// Let a language model continue a prompt over a compressed cache.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Run),
+    /// Serve the same requests over a fixed KV budget, with each of several caches.
+    #[command(after_help = SERVE_EXAMPLES)]
+    ServeBench(ServeBench),
 }
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  leankv run --model smollm2-135m --prompt 'What is a page table?'
+  leankv run --model smollm2-135m --kv k8v4/k4v2@1/5 --raw -f data/emma.txt --max-tokens 100
+  echo 'Name three rivers.' | leankv run --model my.gguf --temperature 0.7 --top-p 0.9 --seed 3 --json";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  leankv serve-bench --model smollm2-135m --kv-memory 64MiB --requests 24
+  leankv serve-bench --model smollm2-135m --kv-memory 32MiB --requests 16 --kv fp16 k8v4/k4v2@1/3 k8v4/k4v2@1/5 \
+      --prompt-tokens 300..500 --output-tokens 50..100";
 
 const COMPILE_EXAMPLES: &str = "\
 Examples:
@@ -209,6 +229,12 @@ pub(crate) struct Demo {
     /// Where the picture of memory by layer and KV head goes (SVG).
     #[arg(long, value_name = "FILE", default_value = "out/memory.svg")]
     pub(crate) heat_map: PathBuf,
+    /// Show the recorded keys and values alone: no language model is fetched and run.
+    #[arg(long)]
+    pub(crate) no_model: bool,
+    /// The text whose first page the language model is asked about.
+    #[arg(long, value_name = "FILE", default_value = "data/emma.txt")]
+    pub(crate) text: PathBuf,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -385,4 +411,182 @@ pub(crate) struct Devices {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `leankv fetch-model`.
+#[derive(Debug, Args)]
+pub(crate) struct FetchModel {
+    /// The model.
+    pub(crate) name: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `leankv run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// A model that was fetched (see `leankv fetch-model`), or a GGUF file.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) model: String,
+    /// The cache, such as `fp16`, `k8v4`, `k8v4/k4v2@1,0.02` (thresholds) or `k8v4/k4v2@1/5` (a fifth of the bytes of FP16).
+    #[arg(long, value_name = "CACHE", num_args = 1.., default_value = "K8V4/K4V2")]
+    pub(crate) kv: Vec<String>,
+    /// The prompt; without it and without a file, standard input.
+    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    pub(crate) prompt: Option<String>,
+    /// A file with the prompt.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Most tokens to generate.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(crate) max_tokens: usize,
+    /// What logits are divided by before a token is drawn; 0 always takes the most likely one.
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    pub(crate) temperature: f32,
+    /// Draw from the most likely tokens that have this probability together.
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    pub(crate) top_p: f32,
+    /// Seed of what is drawn.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Continue the text as it is, instead of answering it as a message in the model's chat format.
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Tokens of a chunk of the prompt. Within a chunk tokens see each other in FP16.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = one_or_more)]
+    pub(crate) chunk: usize,
+    /// Thresholds of calibrated models.
+    #[arg(long, value_name = "FILE", default_value = leankv_model::settings::FILE)]
+    pub(crate) settings: PathBuf,
+    /// Print one JSON document at the end instead of text as it comes.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `leankv serve-bench`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeBench {
+    /// A model that was fetched (see `leankv fetch-model`), or a GGUF file.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) model: String,
+    /// Bytes of pages, for all requests: a number, or one with KB, MB, GB, KiB, MiB or GiB.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) kv_memory: usize,
+    /// How many requests there are; they all come at once.
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = one_or_more)]
+    pub(crate) requests: usize,
+    /// The caches, each in the same memory. Default: fp16, K8V4, and K8V4/K4V2 with calibrated thresholds or the paper's.
+    #[arg(long, value_name = "CACHE", num_args = 1..)]
+    pub(crate) kv: Vec<String>,
+    /// Seed of the lengths and of which pieces of the text are prompts.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Tokens of a prompt.
+    #[arg(long, value_name = "MIN..MAX", default_value = "200..600")]
+    pub(crate) prompt_tokens: Span,
+    /// Tokens that a request generates.
+    #[arg(long, value_name = "MIN..MAX", default_value = "100..200")]
+    pub(crate) output_tokens: Span,
+    /// The text whose pieces are prompts.
+    #[arg(long, value_name = "FILE", default_value = "data/emma.txt")]
+    pub(crate) text: PathBuf,
+    /// Most requests that run at once.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = one_or_more)]
+    pub(crate) batch: usize,
+    /// Tokens of a chunk of a prompt, between two decode steps.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = one_or_more)]
+    pub(crate) chunk: usize,
+    /// Thresholds of calibrated models.
+    #[arg(long, value_name = "FILE", default_value = leankv_model::settings::FILE)]
+    pub(crate) settings: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Numbers from one to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The smallest.
+    pub(crate) least: usize,
+    /// The largest.
+    pub(crate) most: usize,
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Span, String> {
+        let (least, most) = text.split_once("..").unwrap_or((text, text));
+        let span = Span { least: one_or_more(least)?, most: one_or_more(most)? };
+        if span.least <= span.most { Ok(span) } else { Err(format!("{least} is more than {most}")) }
+    }
+}
+
+fn one_or_more(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("`{text}` is no number of at least 1"))
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    let number = text.parse::<f32>().ok().filter(|t| t.is_finite() && *t >= 0.0);
+    number.ok_or_else(|| "a number of at least 0".to_owned())
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let number = text.parse::<f32>().ok().filter(|p| (0.0..=1.0).contains(p));
+    number.ok_or_else(|| "a number from 0 to 1".to_owned())
+}
+
+/// A number of bytes, such as `64MiB` or `1.5GB`.
+fn bytes(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        other => return Err(format!("`{other}` is no unit; there are KB, MB, GB, KiB, MiB and GiB")),
+    };
+    let number = digits.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
+    let bytes = number.ok_or_else(|| format!("`{digits}` is no number above 0"))? * unit;
+    // Above 2^53 a float does not hold every number, and no machine has as much.
+    if bytes < 9e15 { Ok(bytes as usize) } else { Err(format!("{text} is more than any machine has")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!(bytes("64MiB"), Ok(64 << 20));
+        assert_eq!(bytes("1GB"), Ok(1_000_000_000));
+        assert_eq!(bytes("1.5 gib"), Ok(3 << 29));
+        assert_eq!(bytes("4096"), Ok(4096));
+        assert!(bytes("64MB/s").is_err());
+        for (text, why) in
+            [("64XB", "no unit"), ("MiB", "no number"), ("-1", "above 0"), ("1e30GB", "any machine")]
+        {
+            assert!(bytes(text).unwrap_err().contains(why), "{text}: {:?}", bytes(text));
+        }
+    }
+
+    #[test]
+    fn spans_have_two_ends_or_one() {
+        assert_eq!("3..5".parse(), Ok(Span { least: 3, most: 5 }));
+        assert_eq!("4".parse(), Ok(Span { least: 4, most: 4 }));
+        for text in ["5..3", "0..3", "..", "a..b", "1..2..3"] {
+            assert!(text.parse::<Span>().is_err(), "{text}");
+        }
+    }
 }

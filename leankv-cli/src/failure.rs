@@ -28,7 +28,8 @@ Exit codes:
   0  done
   1  the kernel is wrong at this specialisation (verify: executors disagree, or a check found something), or the target
      cannot express it
-  2  the command line is wrong: an unknown kernel, setting, target, format or option
+  2  the command line is wrong: an unknown kernel, setting, target, format, model or option, or a file that is no
+     model
   3  the machine lacks something: a tool, a file, a device";
 
 impl Failure {

@@ -25,7 +25,12 @@ pub(crate) struct Loaded {
 /// Loads a model: one that was fetched, by its name, or a GGUF file.
 pub(crate) fn load(name: &str, form: WeightForm) -> Result<Loaded, Failure> {
     let path = find(name)?;
-    let wrong = |error: &dyn std::fmt::Display| Failure::machine(format_args!("{}: {error}", path.display()));
+    // candle's errors bring a backtrace along where RUST_BACKTRACE asks for those of panics.
+    let wrong = |error: &dyn std::fmt::Display| {
+        let text = error.to_string();
+        let message = text.split("\n   0: ").next().unwrap_or_default();
+        Failure::usage(format_args!("{}: {message}", path.display()))
+    };
     let mut reader = BufReader::new(File::open(&path).map_err(at_path(&path))?);
     let content = Content::read(&mut reader)
         .map_err(|e| wrong(&format_args!("this is no GGUF file, or a part of one: {e}")))?;

@@ -1,4 +1,5 @@
-//! The `leankv` command: lists, compiles, inspects, verifies and profiles kernels, explains errors, and runs the demo.
+//! The `leankv` command: lists, compiles, inspects, verifies and profiles kernels, explains errors, runs language models, and
+//! runs the demo.
 //!
 //! Results go to standard output, everything else to standard error, so that output can be piped. Exit codes are part of
 //! the interface (see [`failure`]).
@@ -12,14 +13,18 @@ mod emit;
 mod eval;
 mod explain;
 mod failure;
+mod fetch_model;
 mod inspect;
+mod interrupt;
 mod language;
 mod list;
 mod plot;
 mod profile;
 mod registry;
 mod results;
+mod run;
 mod select;
+mod serve_bench;
 mod table;
 mod verify;
 mod workload;
@@ -61,6 +66,9 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Results(args) => results::run(args, &compiler()),
         Command::Cache(args) => cache::run(args, &KernelCache::user()),
         Command::Devices(args) => devices::run(args),
+        Command::FetchModel(args) => fetch_model::run(args),
+        Command::Run(args) => run::run(args, &compiler()),
+        Command::ServeBench(args) => serve_bench::run(args, &compiler()),
     }
 }
 

@@ -1,9 +1,10 @@
-//! `leankv demo`: real keys and values through every format and through the LeanKV cache on this machine, and the same kernels compiled
-//! for GPUs.
+//! `leankv demo`: a language model over an FP16 cache and over LeanKV's, then recorded keys and values of it through every format and through
+//! the LeanKV cache on this machine, and the same kernels compiled for GPUs.
 
 mod attend;
 mod data;
 mod heat_map;
+mod model;
 mod stream;
 
 use std::path::{Path, PathBuf};
@@ -47,7 +48,9 @@ pub(crate) fn run(args: &args::Demo, compiler: &Compiler) -> Result<(), Failure>
     let plan = plan_page_bytes(&formats, recorded.head_dim as u32, &PlanOptions::default())
         .map_err(Failure::usage)?;
     let device = Device::host();
+    let answers = if args.no_model { Vec::new() } else { model::run(args, compiler)? };
     if !args.json {
+        model::print(&answers);
         println!(
             "{}: {} layers, {} KV heads, {} query heads of {} elements, {} tokens, the last {} queries",
             args.data.display(),
@@ -76,7 +79,7 @@ pub(crate) fn run(args: &args::Demo, compiler: &Compiler) -> Result<(), Failure>
     let streamed = stream::run(compiler, &device, &recorded, &exact)?;
     heat_map::draw(&streamed, &args.heat_map)?;
     if args.json {
-        print_json(&recorded, plan.page_bytes, &rows, &gpu_rows, &streamed);
+        print_json(&recorded, plan.page_bytes, &rows, &gpu_rows, &streamed, &answers);
     } else {
         print_host(&recorded, &rows);
         stream::print(&streamed);
@@ -243,6 +246,7 @@ fn print_json(
     rows: &[Row],
     gpu_rows: &[GpuRow],
     streamed: &stream::Streamed,
+    answers: &[model::Answer],
 ) {
     let layers: Vec<usize> = recorded.layers.iter().map(|l| l.number).collect();
     let host: Vec<_> = rows
@@ -274,6 +278,7 @@ fn print_json(
         "{:#}",
         json!({
             "page_bytes": page_bytes, "layers": layers, "host": host, "cache": stream::to_json(streamed), "gpu": gpu,
+            "model": model::to_json(answers),
         })
     );
 }

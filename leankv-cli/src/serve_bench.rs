@@ -1,0 +1,229 @@
+//! `leankv serve-bench`: the same requests over one KV budget, with each of several caches.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use leankv_model::WeightForm;
+use leankv_model::cache::{KvChoice, Room, open, page_bytes};
+use leankv_model::serve::{Report, Request, Scheduler, ServeError, ServeOptions};
+use leankv_model::settings::Settings;
+use leankv_runtime::{Compiler, Device};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+
+use crate::args::{self, Span};
+use crate::failure::{Failure, at_path};
+use crate::interrupt;
+use crate::language::{Loaded, load};
+use crate::table;
+
+/// Caches that are compared when none is named.
+const USUAL: [&str; 3] = ["fp16", "K8V4", "K8V4/K4V2"];
+
+/// Runs the command.
+pub(crate) fn run(args: &args::ServeBench, compiler: &Compiler) -> Result<(), Failure> {
+    let usual: Vec<String> = USUAL.map(str::to_owned).to_vec();
+    let names = if args.kv.is_empty() { &usual } else { &args.kv };
+    let choices = names.iter().map(|name| name.parse::<KvChoice>()).collect::<Result<Vec<_>, _>>();
+    let choices = choices.map_err(Failure::usage)?;
+    let settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    let text = std::fs::read_to_string(&args.text)
+        .map_err(at_path(&args.text))
+        .map_err(|f| f.help("prompts are pieces of a text: name one with `--text`"))?;
+    let loaded = load(&args.model, WeightForm::Quantised)?;
+    let requests = requests(args, &loaded, &text)?;
+    interrupt::watch();
+    let mut reports: Vec<(KvChoice, Report)> = Vec::new();
+    for choice in choices {
+        let choice = choice.resolved(&settings, &loaded.name);
+        let Some(report) = serve(args, &loaded, compiler, &choice, &requests)? else { break };
+        reports.push((choice, report));
+    }
+    if args.json {
+        print_json(args, &requests, &reports);
+    } else {
+        print(args, &loaded, &requests, &reports);
+    }
+    if interrupt::interrupted() {
+        eprintln!("interrupted: caches that were not done are left out");
+    }
+    Ok(())
+}
+
+/// Pieces of a text, with lengths and places that the seed says.
+fn requests(args: &args::ServeBench, loaded: &Loaded, text: &str) -> Result<Vec<Request>, Failure> {
+    let tokens = loaded.tokenizer.encode(text, false).map_err(Failure::machine)?;
+    let (Span { least, most }, output) = (args.prompt_tokens, args.output_tokens);
+    if tokens.len() < most {
+        let (path, len) = (args.text.display(), tokens.len());
+        return Err(Failure::usage(format_args!("{path} has {len} tokens, and prompts have up to {most}"))
+            .help("give a longer text with `--text`, or shorter prompts with `--prompt-tokens`"));
+    }
+    let context = loaded.model.config().context;
+    if most.saturating_add(output.most) > context {
+        return Err(Failure::usage(format_args!(
+            "prompts of {most} and outputs of {} tokens are longer than the model's context of {context}",
+            output.most
+        )));
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
+    let mut one = || {
+        let prompt = rng.random_range(least..=most);
+        let at = rng.random_range(0..=tokens.len() - prompt);
+        let output = rng.random_range(output.least..=output.most);
+        Request { prompt: tokens[at..at + prompt].to_vec(), output }
+    };
+    Ok((0..args.requests).map(|_| one()).collect())
+}
+
+/// Serves the requests over one cache; none when that was interrupted.
+fn serve(
+    args: &args::ServeBench,
+    loaded: &Loaded,
+    compiler: &Compiler,
+    choice: &KvChoice,
+    requests: &[Request],
+) -> Result<Option<Report>, Failure> {
+    let (model, device) = (&loaded.model, Device::host());
+    let page = page_bytes(&choice.tiering, model.config().head_dim).map_err(Failure::usage)?;
+    if args.kv_memory < page {
+        let bytes = args.kv_memory;
+        return Err(Failure::usage(format_args!(
+            "{bytes} bytes of KV memory are less than a page of {choice}, {page}"
+        )));
+    }
+    let room = Room {
+        requests: args.batch.min(requests.len()),
+        tokens: args.prompt_tokens.most + args.output_tokens.most,
+        prompt: args.prompt_tokens.most,
+        chunk: args.chunk,
+        bytes: Some(args.kv_memory),
+    };
+    let cache = open(compiler, &device, model, choice, &room).map_err(Failure::usage)?;
+    let mut scheduler = Scheduler::new(model, &device, cache, choice, ServeOptions::default());
+    let failure = |error: ServeError| match error {
+        ServeError::Model(_) => Failure::machine(error),
+        _ => Failure::usage(format_args!("{choice}: {error}")),
+    };
+    for request in requests {
+        scheduler.submit(request.clone()).map_err(failure)?;
+    }
+    let bar = ProgressBar::new(requests.iter().map(|r| r.output as u64).sum());
+    bar.set_style(
+        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} tokens, {eta} left")
+            .expect("internal error: the template is one"),
+    );
+    bar.set_message(choice.to_string());
+    while scheduler.tick().map_err(failure)? {
+        bar.set_position(scheduler.generated() as u64);
+        if interrupt::interrupted() {
+            bar.finish_and_clear();
+            return Ok(None);
+        }
+    }
+    bar.finish_and_clear();
+    let findings = scheduler.cache().audit().map_err(Failure::machine)?;
+    if let Some(finding) = findings.first() {
+        return Err(Failure::kernel(format_args!("{choice}: the cache does not add up: {finding}")));
+    }
+    Ok(Some(scheduler.report()))
+}
+
+/// Tokens a second as a multiple of FP16's.
+fn against_fp16(reports: &[(KvChoice, Report)], of: &Report) -> Option<f64> {
+    let fp16 = reports.iter().find(|(choice, _)| *choice == KvChoice::fp16())?;
+    Some(of.tokens_per_second / fp16.1.tokens_per_second)
+}
+
+fn print(args: &args::ServeBench, loaded: &Loaded, requests: &[Request], reports: &[(KvChoice, Report)]) {
+    let sum = |of: fn(&Request) -> usize| requests.iter().map(of).sum::<usize>();
+    println!(
+        "{}: {} requests, {} tokens of prompts, {} to generate; {} bytes of KV memory; at most {} at once; chunks of {}",
+        loaded.name,
+        requests.len(),
+        sum(|r| r.prompt.len()),
+        sum(|r| r.output),
+        args.kv_memory,
+        args.batch.min(requests.len()),
+        args.chunk,
+    );
+    let mut table = table::table([
+        "cache",
+        "tokens/s",
+        "to FP16",
+        "with prompts",
+        "mean batch",
+        "peak",
+        "preempted",
+        "recomputed",
+        "completed",
+        "seconds",
+    ]);
+    for (choice, report) in reports {
+        table.add_row([
+            choice.to_string(),
+            format!("{:.1}", report.tokens_per_second),
+            against_fp16(reports, report).map_or_else(String::new, |ratio| format!("{ratio:.2}x")),
+            format!("{:.1}", report.all_tokens_per_second),
+            format!("{:.1}", report.mean_batch),
+            report.peak_batch.to_string(),
+            report.preemptions.to_string(),
+            report.recomputed_tokens.to_string(),
+            format!("{}/{}", report.completed, requests.len()),
+            format!("{:.1}", report.seconds),
+        ]);
+    }
+    table::numbers_from(&mut table, 1);
+    println!("{table}\n");
+    let mut table = table::table([
+        "cache",
+        "latency s",
+        "first token s",
+        "model",
+        "attention",
+        "pages",
+        "other",
+        "KV peak",
+    ]);
+    for (choice, report) in reports {
+        let seconds = |l: &leankv_model::serve::Latencies| format!("{:.1} {:.1} {:.1}", l.p50, l.p90, l.p99);
+        let percent = |share: f64| format!("{:.1}%", share * 100.0);
+        table.add_row([
+            choice.to_string(),
+            seconds(&report.latency),
+            seconds(&report.first_token),
+            percent(report.model_share),
+            percent(report.attention_share),
+            percent(report.pages_share),
+            percent(report.other_share),
+            percent(report.peak_bytes as f64 / report.arena_bytes as f64),
+        ]);
+    }
+    table::numbers_from(&mut table, 1);
+    println!("{table}");
+    println!(
+        "tokens/s: generated ones over wall time; with prompts: theirs too. recomputed: tokens of requests that were given up for lack of pages. \
+         latency and first token: 50, 90 and 99 % of the requests, all of which come at once. model: matrix products and what is between them; \
+         attention: the kernels that quantise, store and attend; pages: admission, plans, page management; KV peak: pages held after a step."
+    );
+}
+
+fn print_json(args: &args::ServeBench, requests: &[Request], reports: &[(KvChoice, Report)]) {
+    let reports: Vec<_> = reports
+        .iter()
+        .map(|(choice, report)| {
+            json!({ "kv": choice.to_string(), "to_fp16": against_fp16(reports, report), "report": report })
+        })
+        .collect();
+    println!(
+        "{:#}",
+        json!({
+            "model": args.model,
+            "kv_memory": args.kv_memory,
+            "requests": requests.len(),
+            "seed": args.seed,
+            "chunk": args.chunk,
+            "batch": args.batch,
+            "caches": reports,
+        })
+    );
+}

