@@ -375,9 +375,9 @@ pub(crate) struct Calibrate {
     /// Low thresholds to try, separated by commas. Default: the paper's, 0 to 0.1.
     #[arg(long, value_delimiter = ',')]
     pub(crate) low: Vec<f32>,
-    /// How much perplexity may rise over FP16, in per cent.
-    #[arg(long, default_value_t = 1.0)]
-    pub(crate) tolerance: f64,
+    /// Most that predictions may diverge from FP16's: KL, in nats a token.
+    #[arg(long, default_value_t = 0.03)]
+    pub(crate) max_kl: f64,
     /// Where thresholds are written.
     #[arg(long, value_name = "FILE", default_value = leankv_model::settings::FILE)]
     pub(crate) settings: PathBuf,

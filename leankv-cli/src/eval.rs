@@ -269,14 +269,14 @@ pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Re
         return Err(Failure::usage(format_args!("`{tiering}` has one tier; thresholds are between two"))
             .help("such as K8V4/K4V2"));
     }
-    if args.tolerance.is_nan() || args.tolerance < 0.0 {
-        return Err(Failure::usage("a tolerance is at least 0"));
+    if args.max_kl.is_nan() || args.max_kl < 0.0 {
+        return Err(Failure::usage("a divergence is at least 0"));
     }
     let default = Grid::default();
     let grid = Grid {
         high: if args.high.is_empty() { default.high } else { args.high.clone() },
         low: if args.low.is_empty() { default.low } else { args.low.clone() },
-        tolerance: args.tolerance / 100.0,
+        max_kl: args.max_kl,
     };
     let eval = text_eval(&args.on, &loaded)?;
     let bar = bar("scored tokens", eval.chunks as u64);
@@ -307,16 +307,17 @@ pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(
     let c = &found.calibration;
     if !found.within {
         println!(
-            "Nothing kept perplexity within {} %; the likeliest was taken. Try other formats, or a larger --tolerance.",
-            args.tolerance
+            "Nothing diverged by {} at most; the nearest was taken. Try other formats, or a larger --max-kl.",
+            args.max_kl
         );
     }
     println!(
-        "{}: {} with thresholds {} and {}: perplexity {:+.2} %, {:.2}x smaller, on {} tokens. Written to {}",
+        "{}: {} with thresholds {} and {}: KL {:.4}, perplexity {:+.2} %, {:.2}x smaller, on {} tokens. Written to {}",
         args.on.model,
         c.tiering,
         c.high,
         c.low,
+        c.kl,
         100.0 * (c.perplexity_ratio - 1.0),
         c.compression,
         c.tokens,

@@ -39,6 +39,8 @@ pub struct Calibration {
     pub text: String,
     /// Scored tokens.
     pub tokens: usize,
+    /// KL divergence from FP16's predictions, in nats a token.
+    pub kl: f64,
     /// Perplexity over that with FP16.
     pub perplexity_ratio: f64,
     /// How many times fewer bytes than FP16.
@@ -144,6 +146,7 @@ mod tests {
             low: 0.02,
             text: "a text".to_owned(),
             tokens: 512,
+            kl: 0.02,
             perplexity_ratio: 1.01,
             compression: 3.5,
         }
@@ -173,7 +176,7 @@ mod tests {
             ("nothing", "expected"),
             ("schema_version = 1\nmodel = 3", "unknown field"),
             (
-                "schema_version = 1\n[[models.m]]\ntiering = 'K8V4'\nhigh = 0.1\nlow = 0.2\ntext = ''\ntokens = 1\nperplexity_ratio = 1.0\ncompression = 1.0",
+                "schema_version = 1\n[[models.m]]\ntiering = 'K8V4'\nhigh = 0.1\nlow = 0.2\ntext = ''\ntokens = 1\nkl = 0.1\nperplexity_ratio = 1.0\ncompression = 1.0",
                 "low <= high",
             ),
         ] {
