@@ -1,6 +1,6 @@
 //! `leankv results`: a document whose tables are run.
 //!
-//! The template is Markdown. A fenced block that starts with ```` ```run ```` holds one `leankv eval` or `leankv calibrate` command; it is
+//! The template is Markdown. A fenced block that starts with ```` ```run ```` holds one `leankv eval`, `leankv calibrate` or `leankv serve-bench` command; it is
 //! run, and stands in the document with its table below. Runs keep journals, so that a document that was cut off goes on, and one whose
 //! runs are all there is only written. A block ```` ```peer ```` names a file of llama.cpp's figures (`scripts/peers/llama_cpp_quality.py`).
 
@@ -11,8 +11,8 @@ use leankv_runtime::Compiler;
 use sha2::{Digest, Sha256};
 
 use crate::args::{self, Cli, Command};
-use crate::eval;
 use crate::failure::{Failure, at_path};
+use crate::{eval, serve_bench};
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Results, compiler: &Compiler) -> Result<(), Failure> {
@@ -90,7 +90,19 @@ fn one(line: &str, folder: &Path, compiler: &Compiler) -> Result<String, Failure
             let taken = format!("Taken: {} and {}", c.high, c.low);
             Ok(format!("{}\n{}\n{taken}.\n", markdown(first), markdown(second)))
         }
-        _ => Err(Failure::usage(format_args!("`{line}`: a document runs eval and calibrate"))),
+        Command::ServeBench(serve) => {
+            let path = file("serve.md");
+            if let Ok(table) = std::fs::read_to_string(&path) {
+                return Ok(table);
+            }
+            let served = serve_bench::measure(&serve, compiler)?;
+            let head = serve_bench::BRIEF.map(str::to_owned);
+            let rows = serve_bench::brief(&served);
+            let text = format!("{}\n\n{}", serve_bench::heading(&serve, &served), table(&head, &rows));
+            std::fs::write(&path, &text).map_err(at_path(&path))?;
+            Ok(text)
+        }
+        _ => Err(Failure::usage(format_args!("`{line}`: a document runs eval, calibrate and serve-bench"))),
     }
 }
 
@@ -136,15 +148,17 @@ fn peer(path: &Path) -> Result<String, Failure> {
 
 /// A report as a table.
 fn markdown(report: &leankv_model::eval::Report) -> String {
-    let head = eval::head(report);
+    let head: Vec<String> = eval::head(report).iter().map(|&name| name.to_owned()).collect();
+    let rows: Vec<Vec<String>> = report.configs.iter().map(|config| eval::row(report, config)).collect();
+    format!("{}\n\n{}", eval::heading(report), table(&head, &rows))
+}
+
+/// Numbers to the right.
+fn table(head: &[String], rows: &[Vec<String>]) -> String {
     let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let names: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
-    let mut out = format!("{}\n\n{}", eval::heading(report), row(&names));
-    out.push_str(&format!("|---|{}\n", "--:|".repeat(head.len() - 1)));
-    for config in &report.configs {
-        out.push_str(&row(&eval::row(report, config)));
-    }
-    out
+    let rule = format!("|---|{}\n", "--:|".repeat(head.len().saturating_sub(1)));
+    let rows: String = rows.iter().map(|cells| row(cells)).collect();
+    row(head) + &rule + &rows
 }
 
 #[cfg(test)]

@@ -19,8 +19,29 @@ use crate::table;
 /// Caches that are compared when none is named.
 const USUAL: [&str; 3] = ["fp16", "K8V4", "K8V4/K4V2"];
 
+/// What was served, and how.
+pub(crate) struct Served {
+    model: String,
+    requests: Vec<Request>,
+    reports: Vec<(KvChoice, Report)>,
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &args::ServeBench, compiler: &Compiler) -> Result<(), Failure> {
+    let served = measure(args, compiler)?;
+    if args.json {
+        print_json(args, &served.requests, &served.reports);
+    } else {
+        print(args, &served);
+    }
+    if interrupt::interrupted() {
+        eprintln!("interrupted: caches that were not done are left out");
+    }
+    Ok(())
+}
+
+/// Serves the same requests with each cache.
+pub(crate) fn measure(args: &args::ServeBench, compiler: &Compiler) -> Result<Served, Failure> {
     let usual: Vec<String> = USUAL.map(str::to_owned).to_vec();
     let names = if args.kv.is_empty() { &usual } else { &args.kv };
     let choices = names.iter().map(|name| name.parse::<KvChoice>()).collect::<Result<Vec<_>, _>>();
@@ -38,15 +59,7 @@ pub(crate) fn run(args: &args::ServeBench, compiler: &Compiler) -> Result<(), Fa
         let Some(report) = serve(args, &loaded, compiler, &choice, &requests)? else { break };
         reports.push((choice, report));
     }
-    if args.json {
-        print_json(args, &requests, &reports);
-    } else {
-        print(args, &loaded, &requests, &reports);
-    }
-    if interrupt::interrupted() {
-        eprintln!("interrupted: caches that were not done are left out");
-    }
-    Ok(())
+    Ok(Served { model: loaded.name, requests, reports })
 }
 
 /// Pieces of a text, with lengths and places that the seed says.
@@ -134,18 +147,60 @@ fn against_fp16(reports: &[(KvChoice, Report)], of: &Report) -> Option<f64> {
     Some(of.tokens_per_second / fp16.1.tokens_per_second)
 }
 
-fn print(args: &args::ServeBench, loaded: &Loaded, requests: &[Request], reports: &[(KvChoice, Report)]) {
-    let sum = |of: fn(&Request) -> usize| requests.iter().map(of).sum::<usize>();
-    println!(
+/// What was asked for.
+pub(crate) fn heading(args: &args::ServeBench, served: &Served) -> String {
+    let sum = |of: fn(&Request) -> usize| served.requests.iter().map(of).sum::<usize>();
+    format!(
         "{}: {} requests, {} tokens of prompts, {} to generate; {} bytes of KV memory; at most {} at once; chunks of {}",
-        loaded.name,
-        requests.len(),
+        served.model,
+        served.requests.len(),
         sum(|r| r.prompt.len()),
         sum(|r| r.output),
         args.kv_memory,
-        args.batch.min(requests.len()),
+        args.batch.min(served.requests.len()),
         args.chunk,
-    );
+    )
+}
+
+/// The columns of [`brief`].
+pub(crate) const BRIEF: [&str; 11] = [
+    "cache",
+    "tokens/s",
+    "to FP16",
+    "mean batch",
+    "peak",
+    "preempted",
+    "latency p50, p99",
+    "model",
+    "attention",
+    "pages",
+    "other",
+];
+
+/// One row a cache, for documents.
+pub(crate) fn brief(served: &Served) -> Vec<Vec<String>> {
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let row = |(choice, report): &(KvChoice, Report)| {
+        vec![
+            choice.to_string(),
+            format!("{:.1}", report.tokens_per_second),
+            against_fp16(&served.reports, report).map_or_else(String::new, |ratio| format!("{ratio:.2}x")),
+            format!("{:.1}", report.mean_batch),
+            report.peak_batch.to_string(),
+            report.preemptions.to_string(),
+            format!("{:.0} s, {:.0} s", report.latency.p50, report.latency.p99),
+            percent(report.model_share),
+            percent(report.attention_share),
+            percent(report.pages_share),
+            percent(report.other_share),
+        ]
+    };
+    served.reports.iter().map(row).collect()
+}
+
+fn print(args: &args::ServeBench, served: &Served) {
+    let Served { requests, reports, .. } = served;
+    println!("{}", heading(args, served));
     let mut table = table::table([
         "cache",
         "tokens/s",
