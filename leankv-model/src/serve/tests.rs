@@ -188,15 +188,15 @@ fn an_end_token_ends_a_request_early() {
 
 #[test]
 fn a_request_that_can_never_fit_is_refused_with_the_bytes_it_needs() {
-    let mut scheduler = scheduler("fp16", 2, Some(12), ServeOptions::default());
+    let mut scheduler = scheduler("fp16", 2, Some(24), ServeOptions::default());
     let shape = *scheduler.cache().manager().shape();
-    // 96 tokens are 6 pages of each of 2 lists, and one more begins the seventh. The last token is never cached.
-    assert_eq!(shape.tokens[0], 16);
+    // 96 tokens are 12 pages of each of 2 lists, and one more begins the thirteenth. The last token is never cached.
+    assert_eq!(shape.tokens[0], 8);
     assert_eq!(scheduler.submit(request(1, 57, 40)).unwrap(), 0);
     let Err(ServeError::TooLarge(error)) = scheduler.submit(request(2, 58, 40)) else {
         panic!("it does not fit");
     };
-    assert_eq!((error.tokens, error.need, error.have), (98, 14 * shape.page_bytes, 12 * shape.page_bytes));
+    assert_eq!((error.tokens, error.need, error.have), (98, 26 * shape.page_bytes, 24 * shape.page_bytes));
     assert!(error.to_string().contains(&error.need.to_string()), "{error}");
     assert_eq!(scheduler.submit(request(3, 10, 5)).unwrap(), 1, "a refused one has no number");
     scheduler.run().unwrap();
