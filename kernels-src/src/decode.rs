@@ -3,7 +3,6 @@
 //! One program serves the whole query group of one KV head and one split of its pages, so each key and value is read and decoded
 //! once. A second kernel merges the splits in order. With FP16 as the only format this is the paged baseline.
 
-use half::f16;
 use leankv_dsl::format::{KvFormat, Tiering};
 use leankv_dsl::lang::attention::{
     AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Site, Tiers, Work,
@@ -99,15 +98,15 @@ pub struct Partials {
 ///   `[requests]`; `scale` multiplies the logits; `kv` and `out` as their types say.
 /// * Grid: `[kv_heads, requests, splits]`.
 /// * Values: a request without any token gives minus infinity and zeros. Logits and sums are f32; weights are rounded to f16 before they meet
-///   values.
+///   values, and queries of another type before they meet keys.
 /// * Significance of a token is its probability, maximised over the query group (LeanKV, significance in the decode phase). With one
 ///   split and `significance` it is added here, except to frozen tokens.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
 #[kernel]
-pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
+pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
     #[comptime] spec: DecodeSpec,
-    #[arg(align = 16)] q: View<f16, 3>,
+    #[arg(align = 16)] q: View<E, 3>,
     query_positions: View<i32, 1>,
     scale: Scalar<f32>,
     kv: K,
@@ -120,7 +119,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     let at = Work { head, slot: kv.slot(request), split: program_id(2), splits: spec.splits };
     let position = query_positions.get([request]);
     let q = q.tile((request, head, 0), [1, spec.group, spec.head_dim]).load().squeeze(0);
-    let q = hooks.query(q);
+    let q = hooks.query(q.cast());
 
     let mut online = OnlineSoftmax::new(spec.group, spec.head_dim);
     for tier in tiers.iter() {

@@ -4,7 +4,7 @@ mod common;
 
 use common::cache::Cache;
 use common::{Run, close, halves, random};
-use half::bf16;
+use half::{bf16, f16};
 use leankv_dsl::lang::attention::{AttentionHooks, PagedKv, Site, Stock};
 use leankv_dsl::lang::*;
 use leankv_kernels::chunk::{chunk_attention, chunk_significance};
@@ -360,7 +360,7 @@ fn hooks_see_the_position_and_head_of_every_query() {
 
     let settings = shape.settings("K8V4", 2048);
     let settings: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let kernel = chunk_attention::<Stock, Sliding, PagedKv>::named("chunk_sliding");
+    let kernel = chunk_attention::<Stock, Sliding, PagedKv, f16>::named("chunk_sliding");
     let mut attention = Run::new(&kernel, &settings);
     attention.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
     attention.view("v", &v, &[n, KV_HEADS, shape.d]).scalar("before", before).scalar("scale", 0.125f32);
@@ -370,7 +370,7 @@ fn hooks_see_the_position_and_head_of_every_query() {
     attention.launch([n.div_ceil(shape.block_q), KV_HEADS, 1]);
     close("sliding attention", &attention.read::<f32>("out"), &out, 2e-3);
 
-    let kernel = chunk_significance::<Sliding>::named("significance_sliding");
+    let kernel = chunk_significance::<Sliding, f16>::named("significance_sliding");
     let mut own = Run::new(&kernel, &settings);
     own.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
     own.view("lse", &attention.read::<f32>("lse"), &[n, heads]).scalar("hooks.window", window);

@@ -102,7 +102,7 @@ where
         extra(run);
     };
     let arena = write.read::<u8>("arena");
-    let mut decode = Run::new(&decode_attention::<C, H, PagedKv>::named(names[1]), &settings);
+    let mut decode = Run::new(&decode_attention::<C, H, PagedKv, f16>::named(names[1]), &settings);
     decode
         .view("q", q, &[1, GROUP, D])
         .view("query_positions", &[TOKENS as i32], &[1])

@@ -6,6 +6,7 @@ mod contiguous;
 
 use common::{Run, close, halves, random};
 use contiguous::Contiguous;
+use half::f16;
 use leankv_dsl::lang::attention::{Plain, Stock};
 use leankv_dsl::lang::*;
 use leankv_kernels::chunk::chunk_attention;

@@ -38,6 +38,8 @@ pub mod compiled;
 mod compiler;
 pub mod device;
 mod element;
+#[cfg(test)]
+mod faults;
 mod kernel;
 pub mod kv;
 mod launch;

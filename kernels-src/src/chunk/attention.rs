@@ -12,17 +12,17 @@ use super::{ChunkSpec, Queries, Read};
 ///   other; `before` is the position of the chunk's first token, and every cached token's position is less; `kv.slots` is `[1]`; `out` is
 ///   `[n, query_heads, head_dim]`, `lse` is `[n, query_heads]`.
 /// * Grid: `[ceil(n / block_q), kv_heads]`: one program serves the whole query group, so cached codes are decoded once for all of it.
-/// * Values: logits and sums are f32; weights are rounded to f16 before they meet values. The chunk's own keys and values are taken as they
-///   come, unquantised (LeanKV, prompt phase); NaN and infinities in them act as in [`prefill_attention`](fn@crate::prefill::prefill_attention).
+/// * Values: logits and sums are f32; weights are rounded to f16 before they meet values. Input of other types is rounded to f16 first. The chunk's
+///   own keys and values are taken as they come, unquantised (LeanKV, prompt phase); NaN and infinities in them act as in [`prefill_attention`](fn@crate::prefill::prefill_attention).
 ///   An empty cache makes this causal attention.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, prompt phase, for prompts in chunks; flash attention.
 #[kernel]
-pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
+pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
     #[comptime] spec: ChunkSpec,
-    #[arg(align = 16)] q: View<f16, 3>,
-    #[arg(align = 16)] k: View<f16, 3>,
-    #[arg(align = 16)] v: View<f16, 3>,
+    #[arg(align = 16)] q: View<E, 3>,
+    #[arg(align = 16)] k: View<E, 3>,
+    #[arg(align = 16)] v: View<E, 3>,
     before: Scalar<i32>,
     scale: Scalar<f32>,
     kv: K,
@@ -56,8 +56,8 @@ pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     // Tiles above the diagonal are left out.
     let last = (first + spec.block_q as i32).min(tokens);
     for tile in range(0, last.cdiv(spec.block as i32)).stages(spec.stages) {
-        let keys = k.tile((tile, head, 0), extents).load().squeeze(1);
-        let values = v.tile((tile, head, 0), extents).load().squeeze(1);
+        let keys = k.tile((tile, head, 0), extents).load().squeeze(1).cast::<f16>();
+        let values = v.tile((tile, head, 0), extents).load().squeeze(1).cast::<f16>();
         let numbers = tile * spec.block as i32 + iota(spec.block);
         let row = numbers.expand_dims(0);
         let seen = row.le(queries.numbers.expand_dims(1)) & row.lt(tokens);

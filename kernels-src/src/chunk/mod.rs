@@ -103,9 +103,9 @@ struct Queries {
 impl Queries {
     /// The queries from chunk token `first` on.
     #[track_caller]
-    fn load(
+    fn load<E: Float>(
         spec: &ChunkSpec,
-        q: View<f16, 3>,
+        q: View<E, 3>,
         read: Read,
         before: Scalar<i32>,
         first: Scalar<i32>,
@@ -122,7 +122,7 @@ impl Queries {
         let rows = iota(spec.rows());
         let group = spec.group as i32;
         Queries {
-            q: hooks.query(q.reshape([spec.rows(), spec.head_dim])),
+            q: hooks.query(q.cast().reshape([spec.rows(), spec.head_dim])),
             numbers: first + rows / group,
             before,
             members: rows % group,

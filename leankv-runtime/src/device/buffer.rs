@@ -76,6 +76,8 @@ impl<T: Element> DeviceBuffer<T> {
     /// As [`DeviceBuffer::write`].
     pub fn write_at(&mut self, start: usize, data: &[T]) -> Result<(), DeviceError> {
         let range = checked(start..start.saturating_add(data.len()), self.len)?;
+        #[cfg(test)]
+        crate::faults::hit("copying to the device")?;
         let stream = self.device.default_stream();
         self.memory.write(range.start * size_of::<T>(), bytemuck::cast_slice(data), &stream)
     }
@@ -176,6 +178,8 @@ impl<'a, T: Element> BufferView<'a, T> {
         if out.len() != self.len {
             return Err(DeviceError::OutOfRange { start: 0, end: out.len(), len: self.len });
         }
+        #[cfg(test)]
+        crate::faults::hit("copying from the device")?;
         let stream = self.device.default_stream();
         self.memory.read(self.offset, bytemuck::cast_slice_mut(out), &stream)
     }

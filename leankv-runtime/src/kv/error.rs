@@ -1,6 +1,6 @@
 //! What can go wrong with a cache.
 
-use super::RequestId;
+use super::{Input, RequestId};
 use crate::compiler::CompileError;
 use crate::device::DeviceError;
 use crate::launch::LaunchError;
@@ -98,6 +98,14 @@ pub enum KvError {
         id: RequestId,
         /// Its tokens.
         tokens: usize,
+    },
+    /// Queries, keys and values of another element type.
+    #[error("the cache takes queries, keys and values of {expected}, not {got}; set `CacheConfig::input`")]
+    Input {
+        /// What the cache was made for.
+        expected: Input,
+        /// What was given.
+        got: Input,
     },
     /// A list of numbers of the wrong length.
     #[error("{what}: {expected} numbers are needed, not {got}")]

@@ -28,8 +28,8 @@ mod state;
 
 pub use audit::{Finding, audit};
 pub use engine::{
-    Bindings, Binds, CacheConfig, DecodeStep, EngineKernels, HeadStats, KvCache, Preempt, PromptChunk,
-    RequestId, RequestStats, Thresholds,
+    Bindings, Binds, CacheConfig, DecodeStep, EngineKernels, HeadStats, Input, InputElement, KvCache,
+    Preempt, PromptChunk, RequestId, RequestStats, Thresholds,
 };
 pub use error::{KvError, OutOfPages, Refused};
 pub use leankv_kernels::reference::PageState;

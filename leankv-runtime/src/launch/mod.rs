@@ -166,6 +166,8 @@ impl<'a> Launch<'a> {
             return Err(DeviceError::WrongDevice { what: "the stream" }.into());
         }
         let slots = self.checked()?;
+        #[cfg(test)]
+        crate::faults::hit("launching")?;
         // SAFETY: the arguments fit the signature; the kernel's own behaviour is promised by the caller.
         unsafe { self.kernel.execute(self.grid.0, &slots, &stream) }
     }

@@ -102,7 +102,8 @@ impl Variant {
     pub(crate) fn row(&self, config: &CacheConfig, sequence: u64, token: usize, layer: usize) -> Row {
         let mut row = row(config, sequence, token, layer);
         for (i, k) in row.k.iter_mut().enumerate() {
-            *k = f16::from_f32(k.to_f32() + (self.offset)(layer, i / D, token, i % D));
+            let (head, element) = (i / config.head_dim, i % config.head_dim);
+            *k = f16::from_f32(k.to_f32() + (self.offset)(layer, head, token, element));
         }
         row
     }
@@ -122,12 +123,12 @@ impl Variant {
 
 pub(crate) fn row(config: &CacheConfig, sequence: u64, token: usize, layer: usize) -> Row {
     let seed = (sequence * 1000 + token as u64) * 100 + layer as u64 * 10;
-    let sharp = random(seed + 1, config.query_heads() * D);
+    let sharp = random(seed + 1, config.query_heads() * config.head_dim);
     Row {
         // Attention that is far from even.
         q: sharp.iter().map(|x| f16::from_f32(x.to_f32() * 6.0)).collect(),
-        k: random(seed + 2, config.kv_heads * D),
-        v: random(seed + 3, config.kv_heads * D),
+        k: random(seed + 2, config.kv_heads * config.head_dim),
+        v: random(seed + 3, config.kv_heads * config.head_dim),
     }
 }
 
@@ -207,7 +208,7 @@ pub(crate) fn of_request(out: &[Vec<f32>], request: usize, requests: usize) -> V
 
 /// The two tiers' formats in pages.
 pub(crate) fn formats(config: &CacheConfig) -> [PagedFormat; 2] {
-    let format = |format| PagedFormat::new(format, D as u32, config.page_bytes as u32).unwrap();
+    let format = |format| PagedFormat::new(format, config.head_dim as u32, config.page_bytes as u32).unwrap();
     [format(config.tiering.high), format(config.tiering.low.unwrap_or(config.tiering.high))]
 }
 

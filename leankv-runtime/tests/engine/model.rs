@@ -1,17 +1,23 @@
 //! Every step against plain Rust in f64: what is attended to, what is kept, and its significance.
 
 use half::f16;
+use leankv_dsl::format::{CodecSpec, HalfType, KvFormat};
 use leankv_kernels::reference::Token;
 use leankv_runtime::Device;
 use leankv_runtime::kv::{CacheConfig, KvCache, RequestId, Thresholds};
 
-use crate::common::{D, GROUP, PLAIN, Variant, cache, checking_devices, config, sound, step_of, thresholds};
+use crate::common::{D, PLAIN, Variant, cache, checking_devices, config, sound, step_of, thresholds};
 
-/// Attention of the query group over the tokens it sees in f64: outputs `[GROUP, D]`, and each token's probability, maximised over the group.
-pub(crate) fn attend(q: &[f16], tokens: &[&Token], sees: impl Fn(&Token) -> bool) -> (Vec<f64>, Vec<f64>) {
-    let scale = 1.0 / (D as f64).sqrt();
+/// Attention of the query group over the tokens it sees in f64: outputs `[group, d]`, and each token's probability, maximised over the group.
+pub(crate) fn attend(
+    d: usize,
+    q: &[f16],
+    tokens: &[&Token],
+    sees: impl Fn(&Token) -> bool,
+) -> (Vec<f64>, Vec<f64>) {
+    let scale = 1.0 / (d as f64).sqrt();
     let (mut out, mut best) = (Vec::new(), vec![0.0f64; tokens.len()]);
-    for q in q.chunks_exact(D) {
+    for q in q.chunks_exact(d) {
         let dot = |t: &&Token| {
             if !sees(t) {
                 return f64::NEG_INFINITY;
@@ -30,9 +36,28 @@ pub(crate) fn attend(q: &[f16], tokens: &[&Token], sees: impl Fn(&Token) -> bool
             let parts = powers.iter().zip(tokens).map(|(p, t)| p / sum * f64::from(t.value[i]));
             parts.sum::<f64>()
         };
-        out.extend((0..D).map(element));
+        out.extend((0..d).map(element));
     }
     (out, best)
+}
+
+/// How far a key within `-1.1..1.1` may be from what was given: half a step for each time it was coded, with its rounded constants.
+fn precision(config: &CacheConfig, low: bool) -> f32 {
+    let of = |format: KvFormat| match format.key {
+        CodecSpec::None { dtype: HalfType::F16 } => 0.001,
+        CodecSpec::None { dtype: HalfType::Bf16 } => 0.005,
+        CodecSpec::Affine { bits, .. } | CodecSpec::Symmetric { bits, .. } => {
+            1.1 / f32::from(bits.max_code()) + 0.0017
+        }
+    };
+    let tiering = config.tiering;
+    of(tiering.high) + tiering.low.filter(|_| low).map_or(0.0, of)
+}
+
+/// How far outputs may be from those of f64: weights are rounded to f16 before they meet values, or to bf16 where values are.
+pub(crate) fn weights(config: &CacheConfig) -> f64 {
+    let coarse = config.tiering.formats().any(|format| format.value == CodecSpec::BF16);
+    if coarse { 8e-3 } else { 2e-3 }
 }
 
 /// One step of one request, checked in every (layer, KV head).
@@ -48,6 +73,7 @@ pub(crate) fn checked_step_of(
     sequence: u64,
     variant: &Variant,
 ) {
+    let (d, group) = (config.head_dim, config.group);
     let position = cache.tokens(id).unwrap();
     let before: Vec<[Vec<Token>; 2]> =
         (0..config.lists()).map(|list| variant.held(cache, id, list)).collect();
@@ -75,11 +101,10 @@ pub(crate) fn checked_step_of(
         // Attention over what is stored.
         let q = variant.row(config, sequence, position, layer).q;
         let sees = |t: &Token| (variant.sees)(layer, position as i32, t.position);
-        let (want, best) = attend(&q[head * GROUP * D..][..GROUP * D], &all, sees);
-        let got = &out[layer][head * GROUP * D..][..GROUP * D];
+        let (want, best) = attend(d, &q[head * group * d..][..group * d], &all, sees);
+        let got = &out[layer][head * group * d..][..group * d];
         for (got, want) in got.iter().zip(&want) {
-            // Weights are rounded to f16 before they meet values.
-            assert!((f64::from(*got) - want).abs() < 2e-3, "{what}: {got}, expected {want}");
+            assert!((f64::from(*got) - want).abs() < weights(config), "{what}: {got}, expected {want}");
         }
         // Significance: what was there, and this step's share. Keys are what was given, within the format's precision.
         for (token, best) in all.iter().zip(&best) {
@@ -87,9 +112,9 @@ pub(crate) fn checked_step_of(
             let got = f64::from(token.significance);
             assert!((got - mass).abs() < 1e-3, "{what}, token {}: {got}, expected {mass}", token.position);
             let given = variant.row(config, sequence, token.position as usize, layer);
-            let given = &given.k[head * D..][..D];
+            let given = &given.k[head * d..][..d];
             let low = after[1].iter().any(|t| t.position == token.position);
-            let most = if low { 0.08 } else { 0.006 };
+            let most = precision(config, low);
             for (got, given) in token.key.iter().zip(given) {
                 assert!((got - given.to_f32()).abs() < most, "{what}, token {}", token.position);
             }

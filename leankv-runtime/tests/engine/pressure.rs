@@ -1,6 +1,6 @@
 //! Shortage, preemption, abort, misuse.
 
-use leankv_runtime::kv::{CacheConfig, KvError, Refused, RequestId, Thresholds};
+use leankv_runtime::kv::{CacheConfig, KvCache, KvError, Refused, RequestId, Thresholds};
 use leankv_runtime::{Device, DeviceError};
 
 use crate::common::{cache, chunk, config, of_request, row, sound, step, thresholds, upload};
@@ -222,4 +222,82 @@ fn a_step_whose_first_layer_was_refused_can_be_left_and_begun_again() {
         assert!(left.layer(&q, &k, &v).is_err());
     }
     step(&mut cache, &[(id, 1)]).unwrap();
+}
+
+#[test]
+fn p7_failing_the_nth_page_for_every_n_leaves_every_operation_to_be_tried_again() {
+    let device = Device::host();
+    let refused =
+        |error: KvError| assert!(matches!(error, KvError::Refused(Refused::OutOfPages(_))), "{error}");
+    let mut refusals = 0;
+    for pages in 1.. {
+        let few = CacheConfig { pages, ..config() };
+        let mut cache = cache(&device, &few);
+        // Tokens and their bytes; pages may have been granted to others of a batch.
+        let tokens = |cache: &KvCache| {
+            sound(cache);
+            (cache.dump().unwrap().lengths, cache.manager().state().arena.to_vec().unwrap())
+        };
+        let mut fine = true;
+        let mut note = |cache: &KvCache, before: &(Vec<i32>, Vec<u8>), result: Result<(), KvError>| {
+            let ok = result.is_ok();
+            if let Err(error) = result {
+                refused(error);
+                assert!(tokens(cache) == *before, "{pages} pages: no token was touched");
+                fine = false;
+            }
+            sound(cache);
+            ok
+        };
+        let mut admit = |cache: &mut KvCache, prompt: usize, thresholds: &Thresholds| {
+            let before = tokens(cache);
+            let mut id = None;
+            let result = cache.admit(prompt, thresholds).map(|new| id = Some(new));
+            note(cache, &before, result);
+            id
+        };
+        let ids = [admit(&mut cache, 24, &thresholds()), admit(&mut cache, 0, &keep_all())];
+        for (id, sequence) in ids.iter().zip(1..) {
+            let Some(id) = *id else { continue };
+            while cache.tokens(id).unwrap() < if sequence == 1 { 24 } else { 0 } {
+                let before = tokens(&cache);
+                let result = chunk(&mut cache, id, sequence).map(drop);
+                if !note(&cache, &before, result) {
+                    break;
+                }
+            }
+        }
+        let here = |cache: &KvCache| -> Vec<(RequestId, u64)> {
+            let ids = ids.iter().zip(1..).filter_map(|(id, sequence)| Some(((*id)?, sequence)));
+            ids.filter(|(id, s)| cache.tokens(*id).unwrap() >= if *s == 1 { 24 } else { 0 }).collect()
+        };
+        for _ in 0..20 {
+            let (batch, before) = (here(&cache), tokens(&cache));
+            let result = step(&mut cache, &batch).map(drop);
+            note(&cache, &before, result);
+        }
+        if let Some((parent, _)) = here(&cache).first().copied() {
+            let before = tokens(&cache);
+            let mut child = None;
+            let result = cache.fork(parent).map(|id| child = Some(id));
+            note(&cache, &before, result);
+            if let Some(child) = child {
+                for _ in 0..8 {
+                    let before = tokens(&cache);
+                    let result = step(&mut cache, &[(child, 9), (parent, 1)]).map(drop);
+                    note(&cache, &before, result);
+                }
+            }
+        }
+        let all = cache.requests();
+        cache.free(&all).unwrap();
+        sound(&cache);
+        let [taken, given] = cache.dump().unwrap().cursors;
+        assert_eq!(given - taken, pages as i64, "every page comes back");
+        if fine {
+            break;
+        }
+        refusals += 1;
+    }
+    assert!(refusals > 15, "{refusals}");
 }

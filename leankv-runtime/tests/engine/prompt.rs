@@ -5,10 +5,10 @@ use leankv_runtime::Device;
 use leankv_runtime::kv::{CacheConfig, KvCache, KvError, Refused, RequestId, Thresholds};
 
 use crate::common::{
-    D, GROUP, PLAIN, Variant, cache, checking_devices, chunk, chunk_of, config, of_request, row, sound, step,
+    PLAIN, Variant, cache, checking_devices, chunk, chunk_of, config, of_request, row, sound, step,
     thresholds, upload,
 };
-use crate::model::{attend, checked_step};
+use crate::model::{attend, checked_step, weights};
 use crate::promises::poison;
 
 /// One chunk, checked in every (layer, KV head): what it attends to, what is kept of it and of what was there, and significance.
@@ -24,6 +24,7 @@ pub(crate) fn checked_chunk_of(
     sequence: u64,
     variant: &Variant,
 ) {
+    let (d, group) = (config.head_dim, config.group);
     let before = cache.tokens(id).unwrap();
     let cached: Vec<[Vec<Token>; 2]> =
         (0..config.lists()).map(|list| variant.held(cache, id, list)).collect();
@@ -37,7 +38,7 @@ pub(crate) fn checked_chunk_of(
         let own: Vec<Token> = (before..tokens)
             .map(|position| {
                 let row = variant.row(config, sequence, position, layer);
-                let floats = |x: &[half::f16]| x[head * D..][..D].iter().map(|x| x.to_f32()).collect();
+                let floats = |x: &[half::f16]| x[head * d..][..d].iter().map(|x| x.to_f32()).collect();
                 let (key, value) = (floats(&row.k), floats(&row.v));
                 Token { key, value, significance: 0.0, position: position as i32 }
             })
@@ -49,10 +50,10 @@ pub(crate) fn checked_chunk_of(
             let what = format!("position {}, layer {layer}, head {head}", before + query);
             let q = variant.row(config, sequence, before + query, layer).q;
             let sees = |t: &Token| (variant.sees)(layer, (before + query) as i32, t.position);
-            let (want, best) = attend(&q[head * GROUP * D..][..GROUP * D], &all[..old + query + 1], sees);
-            let got = &out[layer][(query * config.query_heads() + head * GROUP) * D..][..GROUP * D];
+            let (want, best) = attend(d, &q[head * group * d..][..group * d], &all[..old + query + 1], sees);
+            let got = &out[layer][(query * config.query_heads() + head * group) * d..][..group * d];
             for (got, want) in got.iter().zip(&want) {
-                assert!((f64::from(*got) - want).abs() < 2e-3, "{what}: {got}, expected {want}");
+                assert!((f64::from(*got) - want).abs() < weights(config), "{what}: {got}, expected {want}");
             }
             if query + config.window_q >= n {
                 mass.iter_mut().zip(&best).for_each(|(mass, best)| *mass += best);

@@ -1,8 +1,6 @@
 //! A chunk of a prompt that is under way.
 
-use half::f16;
-
-use super::{Binds, KvCache, RequestId};
+use super::{Binds, InputElement, KvCache, RequestId};
 use crate::device::{BufferView, DeviceBuffer};
 use crate::kv::{KvError, PageManager, Side};
 use crate::launch::Launch;
@@ -46,8 +44,9 @@ impl<'a> PromptChunk<'a> {
         }
         let more = |length: usize| length + tokens;
         let targets = cache.targets(slot, more)?;
+        cache.free_floor = 0;
         let answers = cache.manager.rebalance(&[slot], &targets)?;
-        cache.free_floor = cache.manager.free_pages()?;
+        cache.ask_free();
         for answer in answers {
             answer?;
         }
@@ -74,11 +73,11 @@ impl<'a> PromptChunk<'a> {
     ///
     /// # Errors
     /// As [`DecodeStep::layer`](super::DecodeStep::layer).
-    pub fn layer(
+    pub fn layer<E: InputElement>(
         &mut self,
-        q: &DeviceBuffer<f16>,
-        k: &DeviceBuffer<f16>,
-        v: &DeviceBuffer<f16>,
+        q: &DeviceBuffer<E>,
+        k: &DeviceBuffer<E>,
+        v: &DeviceBuffer<E>,
     ) -> Result<BufferView<'_, f32>, KvError> {
         self.cache.alive()?;
         let layers = self.cache.config.layers;
@@ -115,8 +114,9 @@ impl<'a> PromptChunk<'a> {
         let result = cache.compact(self.id, tokens);
         cache.remember(result)?;
         let targets = cache.targets(slot, |length| length)?;
+        cache.free_floor = 0;
         cache.manager.rebalance(&[slot], &targets)?;
-        cache.free_floor = cache.manager.free_pages()?;
+        cache.ask_free();
         cache.mark(&[self.id], false);
         if let Some(request) = &mut cache.slots[slot] {
             request.tokens = tokens;
@@ -167,15 +167,15 @@ impl KvCache {
         }
     }
 
-    fn chunk_layer(
+    fn chunk_layer<E: InputElement>(
         &mut self,
         id: RequestId,
         layer: usize,
         before: usize,
         n: usize,
-        q: &DeviceBuffer<f16>,
-        k: &DeviceBuffer<f16>,
-        v: &DeviceBuffer<f16>,
+        q: &DeviceBuffer<E>,
+        k: &DeviceBuffer<E>,
+        v: &DeviceBuffer<E>,
     ) -> Result<(), KvError> {
         let prompt = self.request(id)?.prompt as i32;
         let shape = *self.manager.shape();

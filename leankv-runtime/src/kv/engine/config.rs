@@ -3,6 +3,7 @@
 use leankv_dsl::format::{Interleave, PageLayout, Tiering};
 use leankv_kernels::policy::PolicySpec;
 
+use super::Input;
 use crate::kv::{CacheShape, KvError};
 
 /// What a cache is for: a model's extents, formats, rules, and how much there is of everything.
@@ -16,6 +17,8 @@ pub struct CacheConfig {
     pub group: usize,
     /// Elements of a vector.
     pub head_dim: usize,
+    /// Element type of queries, keys and values as they come.
+    pub input: Input,
     /// Formats of the tiers.
     pub tiering: Tiering,
     /// Bytes of a page.
@@ -54,6 +57,7 @@ impl CacheConfig {
             kv_heads,
             group,
             head_dim,
+            input: Input::F16,
             tiering: "K8V4/K4V2".parse().expect("this is a tiering's name"),
             page_bytes: 6784,
             pages,

@@ -1,11 +1,11 @@
 //! The engine's kernels, compiled for a device.
 
-use half::f16;
+use half::{bf16, f16};
 use leankv_dsl::diag::Diagnostics;
 use leankv_dsl::format::CodecShape;
 use leankv_dsl::ir::Func;
-use leankv_dsl::lang::KernelArg;
 use leankv_dsl::lang::attention::{AttentionHooks, Codecs, PagedKv, Plain, Stock, shapes};
+use leankv_dsl::lang::{Float, KernelArg};
 use leankv_kernels::budget::{BudgetSpec, solve_budget, tally_tokens};
 use leankv_kernels::chunk::{
     ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec, cached_significance, chunk_attention,
@@ -16,7 +16,7 @@ use leankv_kernels::pattern::HeadPattern;
 use leankv_kernels::policy::StockPolicies;
 use leankv_kernels::step::{InsertSpec, PlanSpec, insert_token, plan_step};
 
-use super::{Binds, CacheConfig};
+use super::{Binds, CacheConfig, Input};
 use crate::compiler::{CompileError, Compiler};
 use crate::device::Device;
 use crate::kernel::Kernel;
@@ -77,8 +77,25 @@ impl EngineKernels {
         C: Codecs + KernelArg + 'static,
         H: AttentionHooks + KernelArg + 'static,
     {
-        let shape = config.shape()?;
         check_shapes::<C>(config)?;
+        match config.input {
+            Input::F16 => EngineKernels::of_input::<C, H, f16>(compiler, device, config),
+            Input::Bf16 => EngineKernels::of_input::<C, H, bf16>(compiler, device, config),
+            Input::F32 => EngineKernels::of_input::<C, H, f32>(compiler, device, config),
+        }
+    }
+
+    fn of_input<C, H, E>(
+        compiler: &Compiler,
+        device: &Device,
+        config: &CacheConfig,
+    ) -> Result<EngineKernels, KvError>
+    where
+        C: Codecs + KernelArg + 'static,
+        H: AttentionHooks + KernelArg + 'static,
+        E: Float,
+    {
+        let shape = config.shape()?;
         let manager = ManagerKernels::new(compiler, device, &shape)?;
         let build = |func: Result<Func, Diagnostics>| {
             let func = func.map_err(CompileError::Refused)?;
@@ -151,18 +168,18 @@ impl EngineKernels {
         };
         let writer = ChunkWriterSpec { tiering, head_dim, page_bytes, block: BLOCK_WRITE };
         Ok(EngineKernels {
-            chunk_attend: build(chunk_attention::<C, H, PagedKv>::build(&chunk))?,
-            cached_significance: build(cached_significance::<C, H, PagedKv>::build(&chunk))?,
-            chunk_significance: build(chunk_significance::<H>::build(&chunk))?,
+            chunk_attend: build(chunk_attention::<C, H, PagedKv, E>::build(&chunk))?,
+            cached_significance: build(cached_significance::<C, H, PagedKv, E>::build(&chunk))?,
+            chunk_significance: build(chunk_significance::<H, E>::build(&chunk))?,
             classify: build(classify_chunk::<StockPolicies>::build(&classify))?,
-            write: build(write_chunk::<C, f16>::build(&writer))?,
+            write: build(write_chunk::<C, E>::build(&writer))?,
             recompact: build(recompact::<C, StockPolicies>::build(&compact))?,
             tally: build(tally_tokens::<Stock>::build(&budget))?,
             solve: build(solve_budget::<Stock>::build(&budget))?,
             manager,
             plan: build(plan_step::<Stock, StockPolicies>::build(&plan))?,
-            insert: build(insert_token::<C, f16>::build(&InsertSpec { tiering, head_dim, page_bytes }))?,
-            attend: build(decode_attention::<C, H, PagedKv>::build(&decode))?,
+            insert: build(insert_token::<C, E>::build(&InsertSpec { tiering, head_dim, page_bytes }))?,
+            attend: build(decode_attention::<C, H, PagedKv, E>::build(&decode))?,
             merge: build(merge_splits::<Stock, H, PagedKv>::build(&decode))?,
         })
     }

@@ -13,6 +13,7 @@
 mod bindings;
 mod chunk;
 mod config;
+mod input;
 mod kernels;
 mod request;
 mod stats;
@@ -21,6 +22,7 @@ mod step;
 pub use bindings::{Bindings, Binds};
 pub use chunk::PromptChunk;
 pub use config::{CacheConfig, Thresholds};
+pub use input::{Input, InputElement};
 pub use kernels::EngineKernels;
 pub use request::RequestId;
 pub use stats::{HeadStats, RequestStats};
@@ -28,8 +30,6 @@ pub use step::DecodeStep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use half::f16;
 
 use self::bindings::Bound;
 use self::chunk::ChunkScratch;
@@ -221,8 +221,9 @@ impl KvCache {
         let request = self.whole(parent)?;
         let (from, tokens, prompt, budget) = (request.slot, request.tokens, request.prompt, request.budget);
         let slot = self.free_slot()?;
+        self.free_floor = 0;
         let answers = self.manager.fork(&[(from, slot)])?;
-        self.free_floor = self.manager.free_pages()?;
+        self.ask_free();
         for answer in answers {
             answer?;
         }
@@ -365,16 +366,19 @@ impl KvCache {
         result
     }
 
-    /// Checks one layer's tensors of `n` rows, before anything is changed: lengths, and that they lie where the cache does. Gives the
+    /// Checks one layer's tensors of `n` rows, before anything is changed: type, lengths, and that they lie where the cache does. Gives the
     /// length of `q`.
-    fn check_rows(
+    fn check_rows<E: InputElement>(
         &self,
         n: usize,
         whats: [&'static str; 3],
-        q: &DeviceBuffer<f16>,
-        k: &DeviceBuffer<f16>,
-        v: &DeviceBuffer<f16>,
+        q: &DeviceBuffer<E>,
+        k: &DeviceBuffer<E>,
+        v: &DeviceBuffer<E>,
     ) -> Result<usize, KvError> {
+        if E::INPUT != self.config.input {
+            return Err(KvError::Input { expected: self.config.input, got: E::INPUT });
+        }
         let row = n * self.config.head_dim;
         let (queries, pairs) = (row * self.config.query_heads(), row * self.config.kv_heads);
         for ((what, buffer), expected) in whats.into_iter().zip([q, k, v]).zip([queries, pairs, pairs]) {
@@ -386,6 +390,11 @@ impl KvCache {
             }
         }
         Ok(queries)
+    }
+
+    /// Asks how many pages are free. What was done before is done; without an answer none is surely free, and the next step asks again.
+    fn ask_free(&mut self) {
+        self.free_floor = self.manager.free_pages().unwrap_or(0);
     }
 
     fn free_slot(&self) -> Result<usize, KvError> {
@@ -448,8 +457,9 @@ impl KvCache {
             self.free_floor -= most;
             return Ok(());
         }
+        self.free_floor = 0;
         let answers = self.manager.answers(requests.len())?;
-        self.free_floor = self.manager.free_pages()?;
+        self.ask_free();
         // Requests that were granted keep what they took; the step that is tried again needs it.
         let mut short: Option<OutOfPages> = None;
         for answer in answers {
@@ -495,13 +505,13 @@ impl KvCache {
     }
 
     /// Inserts one layer's new tokens and attends; the output is in `scratch.out`.
-    fn layer(
+    fn layer<E: InputElement>(
         &mut self,
         requests: usize,
         layer: usize,
-        q: &DeviceBuffer<f16>,
-        k: &DeviceBuffer<f16>,
-        v: &DeviceBuffer<f16>,
+        q: &DeviceBuffer<E>,
+        k: &DeviceBuffer<E>,
+        v: &DeviceBuffer<E>,
     ) -> Result<(), KvError> {
         let shape = *self.manager.shape();
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);

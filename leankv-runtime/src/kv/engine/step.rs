@@ -1,8 +1,6 @@
 //! A decode step that is under way.
 
-use half::f16;
-
-use super::{KvCache, RequestId};
+use super::{InputElement, KvCache, RequestId};
 use crate::device::{BufferView, DeviceBuffer};
 use crate::kv::KvError;
 
@@ -31,13 +29,14 @@ impl<'a> DecodeStep<'a> {
     /// `q` is `[requests, query_heads, head_dim]`, `k` and `v` are `[requests, kv_heads, head_dim]`, queries and keys after RoPE.
     ///
     /// # Errors
-    /// [`KvError::Length`] when all layers are done and for buffers of another length, [`DeviceError::WrongDevice`](crate::DeviceError)
+    /// [`KvError::Input`] for another element type than [`CacheConfig::input`](super::CacheConfig::input), [`KvError::Length`] when all layers are done
+    /// and for buffers of another length, [`DeviceError::WrongDevice`](crate::DeviceError)
     /// for buffers of another device, all with nothing changed; what the launches say, after which the cache is poisoned.
-    pub fn layer(
+    pub fn layer<E: InputElement>(
         &mut self,
-        q: &DeviceBuffer<f16>,
-        k: &DeviceBuffer<f16>,
-        v: &DeviceBuffer<f16>,
+        q: &DeviceBuffer<E>,
+        k: &DeviceBuffer<E>,
+        v: &DeviceBuffer<E>,
     ) -> Result<BufferView<'_, f32>, KvError> {
         self.cache.alive()?;
         let (layers, n) = (self.cache.config.layers, self.requests.len());

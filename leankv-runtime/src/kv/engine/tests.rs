@@ -1,5 +1,6 @@
 //! What cannot be seen or done from outside.
 
+use half::f16;
 use leankv_dsl::format::Tiering;
 
 use super::*;
@@ -33,4 +34,125 @@ fn pages_of_a_slot_without_a_request_are_a_finding() {
     // A request that ended without giving its pages back.
     cache.slots[id.slot()] = None;
     assert_eq!(cache.audit().unwrap().len(), 3);
+}
+
+/// Queries, keys and values of `n` rows.
+fn tensors(cache: &KvCache, n: usize) -> Result<[DeviceBuffer<f16>; 3], KvError> {
+    let (config, device) = (&cache.config, cache.manager.state().device());
+    let rows = |heads: usize| {
+        let len = n * heads * config.head_dim;
+        device
+            .upload(&(0..len).map(|i| f16::from_f32((i * 37 % 101) as f32 / 50.0 - 1.0)).collect::<Vec<_>>())
+    };
+    Ok([rows(config.query_heads())?, rows(config.kv_heads)?, rows(config.kv_heads)?])
+}
+
+fn take_step(cache: &mut KvCache, batch: &[RequestId]) -> Result<(), KvError> {
+    let [q, k, v] = tensors(cache, batch.len())?;
+    let mut step = cache.decode_step(batch)?;
+    step.layer(&q, &k, &v)?;
+    step.finish()
+}
+
+/// What a server might do, until the first thing that does not work.
+fn story(cache: &mut KvCache, first: RequestId) -> Result<(), KvError> {
+    let second = cache.admit(20, &Thresholds::within(6 * 2048))?;
+    for n in [16, 4] {
+        let [q, k, v] = tensors(cache, n)?;
+        let mut chunk = cache.prefill_chunk(second)?;
+        chunk.layer(&q, &k, &v)?;
+        chunk.finish()?;
+    }
+    for _ in 0..3 {
+        take_step(cache, &[first, second])?;
+    }
+    let child = cache.fork(first)?;
+    take_step(cache, &[child, second])?;
+    cache.free(&[first, child])
+}
+
+#[test]
+fn p7_a_device_lost_at_any_launch_or_copy_leaves_a_cache_that_says_so_or_adds_up() {
+    let device = Device::host();
+    let config = CacheConfig {
+        page_bytes: 2048,
+        chunk: 16,
+        window_q: 8,
+        ..CacheConfig::new([1, 2, 2, 64], 3, 64, 12)
+    };
+    let kernels =
+        EngineKernels::new(&Compiler::new(KernelCache::without_folder()), &device, &config).unwrap();
+    let (mut said, mut sound) = (0, 0);
+    for uses in 0.. {
+        let mut cache = KvCache::with_kernels(&device, config.clone(), kernels.clone()).unwrap();
+        let first = cache.admit(0, &Thresholds::new(0.0, 0.0)).unwrap();
+        for _ in 0..5 {
+            take_step(&mut cache, &[first]).unwrap();
+        }
+        crate::faults::lose_after(Some(uses));
+        let done = story(&mut cache, first);
+        crate::faults::lose_after(None);
+        let Err(error) = done else {
+            assert_eq!(cache.audit().unwrap(), []);
+            break;
+        };
+        assert!(error.to_string().contains("a test lost the device"), "after {uses}: {error}");
+        if cache.poisoned().is_some() {
+            said += 1;
+            let dead = |result: Result<(), KvError>| {
+                let error = result.unwrap_err();
+                assert!(matches!(error, KvError::Poisoned { .. }), "after {uses}: {error}");
+            };
+            dead(cache.admit(0, &Thresholds::new(0.0, 0.0)).map(drop));
+            dead(take_step(&mut cache, &[first]));
+            dead(cache.prefill_chunk(first).map(drop));
+            dead(cache.fork(first).map(drop));
+            dead(cache.free(&[first]));
+            continue;
+        }
+        sound += 1;
+        assert_eq!(cache.audit().unwrap(), [], "after {uses}");
+        let all = cache.requests();
+        cache.free(&all).unwrap();
+        assert_eq!(cache.audit().unwrap(), [], "after {uses}");
+        assert_eq!(cache.manager.free_pages().unwrap(), config.pages, "after {uses}");
+        let next = cache.admit(0, &Thresholds::new(0.0, 0.0)).unwrap();
+        take_step(&mut cache, &[next]).unwrap();
+        assert_eq!(cache.audit().unwrap(), [], "after {uses}");
+    }
+    assert!(said > 20 && sound > 20, "{said} times it said so, {sound} times it added up");
+}
+
+#[test]
+fn a_shortage_is_seen_also_after_an_answer_that_did_not_come() {
+    let device = Device::host();
+    // After 16 tokens of two requests of two lists three pages are free, and each request needs two.
+    let config = CacheConfig { page_bytes: 2048, ..CacheConfig::new([1, 2, 2, 64], 2, 64, 7) };
+    let kernels =
+        EngineKernels::new(&Compiler::new(KernelCache::without_folder()), &device, &config).unwrap();
+    let mut refusals = 0;
+    for uses in 0.. {
+        let mut cache = KvCache::with_kernels(&device, config.clone(), kernels.clone()).unwrap();
+        let ids = [0; 2].map(|_| cache.admit(0, &Thresholds::new(0.0, 0.0)).unwrap());
+        for _ in 0..16 {
+            take_step(&mut cache, &ids).unwrap();
+        }
+        crate::faults::lose_after(Some(uses));
+        let lost = take_step(&mut cache, &ids);
+        crate::faults::lose_after(None);
+        if cache.poisoned().is_some() {
+            continue;
+        }
+        let whole = matches!(lost, Err(KvError::Refused(_)));
+        assert!(whole || matches!(lost, Err(KvError::Device(_))), "after {uses}: {lost:?}");
+        match take_step(&mut cache, &[ids[1]]) {
+            Err(KvError::Refused(Refused::OutOfPages(_))) => refusals += 1,
+            other => assert!(other.is_ok() || cache.poisoned().is_some(), "after {uses}: {other:?}"),
+        }
+        assert_eq!(cache.audit().unwrap(), [], "after {uses}");
+        if whole {
+            break;
+        }
+    }
+    assert!(refusals > 1, "{refusals}");
 }

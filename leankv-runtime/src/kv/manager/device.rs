@@ -141,7 +141,7 @@ impl DeviceManager {
     }
 
     /// After a failure the lists may be half changed, so nothing is done any more.
-    fn remember(&mut self, result: Result<(), KvError>) -> Result<(), KvError> {
+    fn remember<T>(&mut self, result: Result<T, KvError>) -> Result<T, KvError> {
         if let Err(error) = &result {
             self.poisoned = Some(error.to_string());
         }
@@ -291,7 +291,9 @@ impl PageManager for DeviceManager {
         self.scratch.targets.write(targets)?;
         let result = self.launch_rebalance(Source::Scratch, slots.len());
         self.remember(result)?;
-        self.answers(slots.len())
+        // Without the answer it is not known who holds what.
+        let answers = self.answers(slots.len());
+        self.remember(answers)
     }
 
     fn fork(&mut self, pairs: &[(usize, usize)]) -> Result<Vec<Result<(), Refused>>, KvError> {
@@ -313,7 +315,8 @@ impl PageManager for DeviceManager {
         self.upload_slots(&children)?;
         let result = self.launch_fork(pairs.len());
         self.remember(result)?;
-        self.answers(pairs.len())
+        let answers = self.answers(pairs.len());
+        self.remember(answers)
     }
 
     fn set_lengths(&mut self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
