@@ -89,7 +89,7 @@ fn decode_attention_reads_a_cache_without_pages() {
     let (requests, heads) = (LENGTHS.len(), KV_HEADS * GROUP);
     let (q, q32) = halves(&random(3, requests * heads * D));
     let settings = settings(&[("splits", "2")]);
-    let kernel = decode_attention::<Stock, Plain, Contiguous>::named("decode_contiguous");
+    let kernel = decode_attention::<Stock, Plain, Contiguous, f16>::named("decode_contiguous");
     let mut decode = Run::new(&kernel, &settings);
     decode.view("q", &q, &[requests, heads, D]).scalar("scale", 0.125f32);
     decode.view("query_positions", &LENGTHS, &[requests]);
@@ -132,7 +132,7 @@ fn a_chunk_of_a_prompt_attends_to_a_cache_without_pages() {
     let (q, q32) = halves(&random(6, n * heads * D));
     let (k, k32) = halves(&random(7, n * KV_HEADS * D));
     let (v, v32) = halves(&random(8, n * KV_HEADS * D));
-    let kernel = chunk_attention::<Stock, Plain, Contiguous>::named("chunk_contiguous");
+    let kernel = chunk_attention::<Stock, Plain, Contiguous, f16>::named("chunk_contiguous");
     let mut chunk = Run::new(&kernel, &settings(&[("block_q", "4")]));
     chunk.view("q", &q, &[n, heads, D]).view("k", &k, &[n, KV_HEADS, D]).view("v", &v, &[n, KV_HEADS, D]);
     chunk.scalar("before", before).scalar("scale", 0.125f32);
@@ -154,7 +154,7 @@ fn a_chunk_of_a_prompt_attends_to_a_cache_without_pages() {
 
 #[test]
 fn significance_of_an_operand_that_keeps_none_is_an_error_of_the_specialisation() {
-    let kernel = decode_attention::<Stock, Plain, Contiguous>::named("decode_contiguous");
+    let kernel = decode_attention::<Stock, Plain, Contiguous, f16>::named("decode_contiguous");
     let settings = settings(&[("significance", "true")]);
     let settings = settings.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let error = kernel.build(&settings).expect_err("it cannot be built").to_string();

@@ -42,7 +42,7 @@ use crate::prefill::PrefillSpec;
 use crate::quantize::CodecRows;
 use crate::reference::ReferenceError;
 use crate::softmax::SoftmaxSpec;
-use crate::step::{ActiveSlotsSpec, InsertSpec, PlanSpec};
+use crate::step::{ActiveSlotsSpec, AdvancePositionsSpec, InsertSpec, PlanSpec};
 use crate::vector_add::VectorAddSpec;
 
 /// One size of a workload that can be asked for.
@@ -175,6 +175,11 @@ pub static RECIPES: &[Recipe] = &[
     recipe!(
         "active_slots",
         step::active as ActiveSlotsSpec,
+        [shape("requests", "requests of the launch", 200, 1024)]
+    ),
+    recipe!(
+        "advance_positions",
+        step::advance as AdvancePositionsSpec,
         [shape("requests", "requests of the launch", 200, 1024)]
     ),
     recipe!("append_token", pages::append_token_f16 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),

@@ -9,7 +9,7 @@ use super::pages::Vectors;
 use super::{RecipeError, Shapes};
 use crate::policy::{Counting, PolicySpec};
 use crate::reference::{self, Planned, StepArgs};
-use crate::step::{ActiveSlotsSpec, InsertSpec, PLAN_COLUMNS, PlanSpec};
+use crate::step::{ActiveSlotsSpec, AdvancePositionsSpec, InsertSpec, PLAN_COLUMNS, PlanSpec};
 
 /// A cache and the plan of its next step.
 struct Step {
@@ -103,6 +103,21 @@ pub(super) fn active(spec: &ActiveSlotsSpec, shapes: &Shapes, seed: u64) -> Resu
         .view("active", &vec![-7i32; requests], &[requests])
         .output("active", Check::Bits)
         .expect("active", &active, Check::Bits))
+}
+
+pub(super) fn advance(
+    spec: &AdvancePositionsSpec,
+    shapes: &Shapes,
+    seed: u64,
+) -> Result<Workload, RecipeError> {
+    let requests = shapes.get("requests");
+    let mut random = Generator::new(seed);
+    let positions: Vec<i32> = (0..requests).map(|_| random.below(1 << 20) as i32).collect();
+    let next: Vec<i32> = positions.iter().map(|position| position + 1).collect();
+    Ok(Workload::new([requests.div_ceil(spec.block.max(1)), 1, 1])
+        .view("positions", &positions, &[requests])
+        .output("positions", Check::Bits)
+        .expect("positions", &next, Check::Bits))
 }
 
 fn insert<E: Vectors>(spec: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {

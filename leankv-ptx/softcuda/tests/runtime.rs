@@ -4,10 +4,12 @@
 mod common;
 
 use common::Case;
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use leankv_dsl::ir::{Func, parse};
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::device::Kind;
-use leankv_runtime::{Compiler, Device, DeviceError, Kernel};
+use leankv_runtime::kv::{CacheConfig, EngineKernels, Input, KvCache, KvError, RequestId, Thresholds};
+use leankv_runtime::{Compiler, Device, DeviceBuffer, DeviceError, Kernel};
 
 const ONE: (&str, &str) = ("SOFTCUDA_DEVICES", "1");
 const DEFERRED: (&str, &str) = ("SOFTCUDA_ORDER", "deferred");
@@ -26,6 +28,12 @@ static CASES: &[Case] = &[
     Case { name: "streams_and_events", vars: &[ONE, FAIL], run: streams },
     Case { name: "streams_and_events_deferred", vars: &[ONE, FAIL, DEFERRED], run: streams },
     Case { name: "a_caller_s_own_stream", vars: &[ONE, FAIL, DEFERRED], run: foreign_stream },
+    Case { name: "a_decode_step_is_a_graph", vars: &[ONE, FAIL], run: decode_step_as_graph },
+    Case {
+        name: "a_decode_step_is_a_graph_deferred",
+        vars: &[ONE, FAIL, DEFERRED],
+        run: decode_step_as_graph,
+    },
     Case { name: "typed_errors", vars: &[ONE], run: errors },
 ];
 
@@ -162,6 +170,93 @@ fn foreign_stream() {
     unsafe { launch.scalar("n", 64).scalar("by", 4.0f32).run() }.unwrap();
     assert_eq!(out.to_vec().unwrap(), [8.0; 64]);
     assert!(matches!(device.new_stream(), Err(DeviceError::ForeignStream)));
+}
+
+/// A decode step of the LeanKV cache, captured once and replayed, beside a cache that takes the same steps launch by launch.
+fn decode_step_as_graph() {
+    let owner = cudarc::driver::CudaContext::new(0).unwrap();
+    let stream = owner.new_stream().unwrap();
+    // SAFETY: the stream is of the primary context and outlives the device.
+    let device = unsafe { Device::cuda_on_stream(0, stream.cu_stream() as usize) }.unwrap();
+    let config = CacheConfig {
+        input: Input::F32,
+        page_bytes: 2048,
+        chunk: 16,
+        window_q: 8,
+        window: 3,
+        ..CacheConfig::new([2, 1, 2, 64], 2, 64, 24)
+    };
+    let compiler = Compiler::new(KernelCache::without_folder());
+    let kernels = EngineKernels::new(&compiler, &device, &config).unwrap();
+    let cache = || KvCache::with_kernels(&device, config.clone(), kernels.clone()).unwrap();
+    let (mut captured, mut plain) = (cache(), cache());
+    // Everything beyond the window is demoted, so that steps take and fill pages of both tiers.
+    let thresholds = Thresholds::new(50.0, 0.0);
+    let admit = |cache: &mut KvCache| [0; 2].map(|_| cache.admit(0, &thresholds).unwrap());
+    let (ids, others) = (admit(&mut captured), admit(&mut plain));
+
+    let numbers = |seed: usize, len: usize| -> Vec<f32> {
+        (0..len).map(|i| ((i * 37 + seed * 101) % 127) as f32 / 63.0 - 1.0).collect()
+    };
+    let row = config.head_dim * ids.len();
+    let mut q = device.upload(&numbers(0, row * config.group)).unwrap();
+    let (mut k, mut v) = (device.upload(&numbers(1, row)).unwrap(), device.upload(&numbers(2, row)).unwrap());
+    let layers = config.layers;
+    let step = |cache: &mut KvCache, ids: &[RequestId], q: &_, k: &_, v: &_| {
+        let mut step = cache.decode_step(ids).unwrap();
+        for _ in 0..layers {
+            step.layer(q, k, v).unwrap();
+        }
+        step.finish().unwrap();
+    };
+    let same = |captured: &KvCache, plain: &KvCache, turn: usize| {
+        assert_eq!(captured.dump().unwrap(), plain.dump().unwrap(), "turn {turn}");
+        let arenas = [captured, plain].map(|cache| cache.manager().state().arena.to_vec().unwrap());
+        assert!(arenas[0] == arenas[1], "turn {turn}: every byte of every page is the same");
+        assert_eq!(captured.audit().unwrap(), [], "turn {turn}");
+    };
+    let mut write =
+        |turn: usize, q: &mut DeviceBuffer<f32>, k: &mut DeviceBuffer<f32>, v: &mut DeviceBuffer<f32>| {
+            q.write(&numbers(3 * turn, row * config.group)).unwrap();
+            k.write(&numbers(3 * turn + 1, row)).unwrap();
+            v.write(&numbers(3 * turn + 2, row)).unwrap();
+        };
+    for turn in 0..2 {
+        write(turn, &mut q, &mut k, &mut v);
+        step(&mut captured, &ids, &q, &k, &v);
+        step(&mut plain, &others, &q, &k, &v);
+    }
+    same(&captured, &plain, 2);
+
+    // From here on the host neither copies to the device nor waits for it: a stream that is captured allows none of it.
+    write(2, &mut q, &mut k, &mut v);
+    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    step(&mut captured, &ids, &q, &k, &v);
+    let graph = stream.end_capture(CUgraphInstantiate_flags(0)).unwrap().unwrap();
+    graph.launch().unwrap();
+    step(&mut plain, &others, &q, &k, &v);
+    same(&captured, &plain, 3);
+    // Enough steps for the next page of either tier.
+    for turn in 3..22 {
+        write(turn, &mut q, &mut k, &mut v);
+        captured.replay_step(&ids).unwrap();
+        graph.launch().unwrap();
+        step(&mut plain, &others, &q, &k, &v);
+        same(&captured, &plain, turn);
+    }
+    assert_eq!(captured.tokens(ids[0]).unwrap(), 22);
+    let low: usize = captured.stats(ids[0]).unwrap().heads.iter().map(|head| head.low).sum();
+    assert!(low > 30, "{low} tokens were demoted");
+    // A step of other requests is no replay of this one.
+    assert!(matches!(captured.replay_step(&ids[..1]), Err(KvError::NotReplayable)));
+    step(
+        &mut captured,
+        &ids[..1],
+        &device.zeros(row / 2 * config.group).unwrap(),
+        &device.zeros(row / 2).unwrap(),
+        &device.zeros(row / 2).unwrap(),
+    );
+    assert!(matches!(captured.replay_step(&ids), Err(KvError::NotReplayable)));
 }
 
 fn errors() {

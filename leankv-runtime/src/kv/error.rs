@@ -107,6 +107,11 @@ pub enum KvError {
         /// What was given.
         got: Input,
     },
+    /// A step to be replayed is not that of the last batch.
+    #[error(
+        "only a step of the same requests as the last one can be replayed; take this one with `decode_step`"
+    )]
+    NotReplayable,
     /// A list of numbers of the wrong length.
     #[error("{what}: {expected} numbers are needed, not {got}")]
     Length {

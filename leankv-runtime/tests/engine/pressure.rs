@@ -301,3 +301,23 @@ fn p7_failing_the_nth_page_for_every_n_leaves_every_operation_to_be_tried_again(
     }
     assert!(refusals > 15, "{refusals}");
 }
+
+#[test]
+fn a_step_can_be_replayed_only_of_the_last_batch_and_while_pages_do_not_run_low() {
+    let device = Device::host();
+    let small = CacheConfig { pages: 8, max_tokens: 18, ..config() };
+    let mut cache = cache(&device, &small);
+    let ids = [cache.admit(0, &keep_all()).unwrap(), cache.admit(0, &keep_all()).unwrap()];
+    assert!(matches!(cache.replay_step(&ids), Err(KvError::NotReplayable)));
+    step(&mut cache, &[(ids[0], 1)]).unwrap();
+    assert!(matches!(cache.replay_step(&ids), Err(KvError::NotReplayable)));
+    // Four pages are free, and a step of four lists may take as many.
+    cache.replay_step(&ids[..1]).unwrap();
+    assert_eq!(cache.tokens(ids[0]).unwrap(), 2);
+    step(&mut cache, &[(ids[1], 2)]).unwrap();
+    let refused = cache.replay_step(&ids[1..]).unwrap_err();
+    assert!(matches!(refused, KvError::Refused(Refused::OutOfPages(out)) if out.free == 0), "{refused}");
+    assert_eq!(cache.tokens(ids[1]).unwrap(), 1, "nothing changed");
+    cache.free(&ids).unwrap();
+    assert!(matches!(cache.replay_step(&ids[1..]), Err(KvError::NoRequest { .. })));
+}

@@ -14,7 +14,9 @@ use leankv_kernels::chunk::{
 use leankv_kernels::decode::{DecodeSpec, decode_attention, merge_splits};
 use leankv_kernels::pattern::HeadPattern;
 use leankv_kernels::policy::StockPolicies;
-use leankv_kernels::step::{InsertSpec, PlanSpec, insert_token, plan_step};
+use leankv_kernels::step::{
+    AdvancePositionsSpec, InsertSpec, PlanSpec, advance_positions, insert_token, plan_step,
+};
 
 use super::{Binds, CacheConfig, Input};
 use crate::compiler::{CompileError, Compiler};
@@ -38,6 +40,7 @@ pub struct EngineKernels {
     pub(super) recompact: Kernel,
     pub(super) tally: Kernel,
     pub(super) solve: Kernel,
+    pub(super) advance: Kernel,
 }
 
 /// Tokens that a turn of a loop works on.
@@ -48,6 +51,8 @@ pub(super) const BLOCK_CHUNK: usize = 16;
 pub(super) const BLOCK_Q: usize = 16;
 /// Tokens that a program writes.
 pub(super) const BLOCK_WRITE: usize = 8;
+/// Requests that a program moves on by a token.
+pub(super) const BLOCK_ADVANCE: usize = 128;
 /// Parts into which the pages of a KV head are cut when a chunk adds to their significance.
 pub(super) const SPLITS: usize = 4;
 
@@ -176,6 +181,7 @@ impl EngineKernels {
             recompact: build(recompact::<C, StockPolicies>::build(&compact))?,
             tally: build(tally_tokens::<Stock>::build(&budget))?,
             solve: build(solve_budget::<Stock>::build(&budget))?,
+            advance: build(advance_positions::build(&AdvancePositionsSpec { block: BLOCK_ADVANCE }))?,
             manager,
             plan: build(plan_step::<Stock, StockPolicies>::build(&plan))?,
             insert: build(insert_token::<C, E>::build(&InsertSpec { tiering, head_dim, page_bytes }))?,

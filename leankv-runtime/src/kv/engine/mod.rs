@@ -10,6 +10,7 @@
 //! was touched, and requests of the batch that were granted keep their pages for the next try. Then each layer's keys and values are inserted and attended to. What one
 //! request gets depends on its own tokens alone: not on the others of its batch, nor on its slot, nor on which pages it holds.
 
+mod batch;
 mod bindings;
 mod chunk;
 mod config;
@@ -31,6 +32,7 @@ pub use step::DecodeStep;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use self::batch::Batch;
 use self::bindings::Bound;
 use self::chunk::ChunkScratch;
 use self::request::Request;
@@ -64,6 +66,8 @@ struct Scratch {
     slots: DeviceBuffer<i32>,
     positions: DeviceBuffer<i32>,
     prompts: DeviceBuffer<i32>,
+    /// What the three above hold, where that is known.
+    batch: Option<Batch>,
     plan: DeviceBuffer<i32>,
     /// One layer's rows of the plan, for a launch.
     target: DeviceBuffer<i32>,
@@ -120,6 +124,7 @@ impl KvCache {
             slots: device.zeros(slots)?,
             positions: device.zeros(slots)?,
             prompts: device.zeros(slots)?,
+            batch: None,
             plan: device.zeros(slots * lists * leankv_kernels::step::PLAN_COLUMNS)?,
             target: device.zeros(slots * lists * 2)?,
             max: device.zeros(queries * config.splits)?,
@@ -425,30 +430,19 @@ impl KvCache {
 
     /// Checks a batch, plans its step, takes the pages.
     fn plan(&mut self, requests: &[RequestId]) -> Result<(), KvError> {
-        self.alive()?;
-        let (mut slots, mut positions, mut prompts) = (Vec::new(), Vec::new(), Vec::new());
-        for &id in requests {
-            let request = self.whole(id)?;
-            if request.tokens < request.prompt {
-                return Err(KvError::PromptPending { id, left: request.prompt - request.tokens });
-            }
-            if request.tokens >= self.config.max_tokens {
-                return Err(KvError::Full { id, tokens: request.tokens });
-            }
-            if slots.contains(&(request.slot as i32)) {
-                return Err(KvError::SlotTwice { slot: request.slot });
-            }
-            slots.push(request.slot as i32);
-            positions.push(request.tokens as i32);
-            prompts.push(request.prompt as i32);
-        }
+        let batch = self.batch(requests)?;
         if requests.is_empty() {
             return Ok(());
         }
-        self.scratch.slots.write(&slots)?;
-        self.scratch.positions.write(&positions)?;
-        self.scratch.prompts.write(&prompts)?;
-        let result = self.launch_plan(slots.len());
+        // A batch that goes on as it is lies on the device already.
+        if self.scratch.batch.as_ref() != Some(&batch) {
+            self.scratch.batch = None;
+            self.scratch.slots.write(&batch.slots)?;
+            self.scratch.positions.write(&batch.positions)?;
+            self.scratch.prompts.write(&batch.prompts)?;
+            self.scratch.batch = Some(batch);
+        }
+        let result = self.launch_plan(requests.len());
         self.remember(result)?;
 
         // A step takes at most one page for each list.

@@ -63,18 +63,15 @@ impl<'a> DecodeStep<'a> {
     /// Ends the step: the sequences are one token longer.
     ///
     /// # Errors
-    /// [`KvError::Length`] when layers are missing; the requests can then only be freed.
+    /// [`KvError::Length`] when layers are missing; the requests can then only be freed. What the launch says.
     pub fn finish(self) -> Result<(), KvError> {
         let layers = self.cache.config.layers;
         if self.next != layers {
             return Err(KvError::Length { what: "layers of a step", expected: layers, got: self.next });
         }
+        self.cache.advance(self.requests.len())?;
         self.cache.mark(&self.requests, false);
-        for id in &self.requests {
-            if let Some(request) = &mut self.cache.slots[id.slot] {
-                request.tokens += 1;
-            }
-        }
+        self.cache.advanced(&self.requests);
         Ok(())
     }
 }

@@ -1,0 +1,90 @@
+//! Which requests take a step, and steps that a graph takes.
+
+use super::{KvCache, RequestId};
+use crate::kv::{KvError, OutOfPages, Refused};
+
+/// What the device knows of a step's requests, as rows of `[requests]`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Batch {
+    pub(super) slots: Vec<i32>,
+    pub(super) positions: Vec<i32>,
+    pub(super) prompts: Vec<i32>,
+}
+
+impl KvCache {
+    /// Accounts for a step that the caller takes by replaying the last one, and is called before each replay.
+    ///
+    /// The launches of a [`DecodeStep`](super::DecodeStep), from [`KvCache::decode_step`] to [`DecodeStep::finish`](super::DecodeStep::finish), can be captured from a
+    /// stream as a graph when the step before was of the same batch and pages do not run low: they read positions, tables, plans and free pages from
+    /// the device, and the host neither copies nor waits. Every replay then is the next step of that batch. It reads queries, keys and values
+    /// from the buffers that were captured.
+    ///
+    /// # Errors
+    /// [`KvError::NotReplayable`] when the last step was of another batch; [`Refused::OutOfPages`] when pages might run short: the step can be taken by
+    /// [`KvCache::decode_step`]; the rest as there. With nothing changed.
+    pub fn replay_step(&mut self, requests: &[RequestId]) -> Result<(), KvError> {
+        let batch = self.batch(requests)?;
+        if self.scratch.batch.as_ref() != Some(&batch) {
+            return Err(KvError::NotReplayable);
+        }
+        // A step takes at most one page for each list.
+        let need = requests.len() * self.config.lists();
+        if self.free_floor < need {
+            self.ask_free();
+        }
+        if self.free_floor < need {
+            return Err(Refused::OutOfPages(OutOfPages { need, free: self.free_floor }).into());
+        }
+        self.free_floor -= need;
+        self.advanced(requests);
+        Ok(())
+    }
+
+    /// What the device must know of these requests, all of which can take a step.
+    pub(super) fn batch(&self, requests: &[RequestId]) -> Result<Batch, KvError> {
+        self.alive()?;
+        let (mut slots, mut positions, mut prompts) = (Vec::new(), Vec::new(), Vec::new());
+        for &id in requests {
+            let request = self.whole(id)?;
+            if request.tokens < request.prompt {
+                return Err(KvError::PromptPending { id, left: request.prompt - request.tokens });
+            }
+            if request.tokens >= self.config.max_tokens {
+                return Err(KvError::Full { id, tokens: request.tokens });
+            }
+            if slots.contains(&(request.slot as i32)) {
+                return Err(KvError::SlotTwice { slot: request.slot });
+            }
+            slots.push(request.slot as i32);
+            positions.push(request.tokens as i32);
+            prompts.push(request.prompt as i32);
+        }
+        Ok(Batch { slots, positions, prompts })
+    }
+
+    /// Moves the positions on, on the device.
+    pub(super) fn advance(&mut self, requests: usize) -> Result<(), KvError> {
+        if requests == 0 {
+            return Ok(());
+        }
+        let programs = requests.div_ceil(super::kernels::BLOCK_ADVANCE) as u32;
+        let advance = self.kernels.advance.launch(programs);
+        let positions = self.scratch.positions.slice_mut(..requests)?;
+        let advance = advance.view_mut("positions", positions, &[requests]);
+        // SAFETY: the kernel reaches memory through a view alone.
+        let result = unsafe { advance.run() }.map_err(KvError::Launch);
+        self.remember(result)
+    }
+
+    /// The sequences are one token longer, on the device too.
+    pub(super) fn advanced(&mut self, requests: &[RequestId]) {
+        if let Some(batch) = &mut self.scratch.batch {
+            batch.positions.iter_mut().for_each(|position| *position += 1);
+        }
+        for id in requests {
+            if let Some(request) = &mut self.slots[id.slot] {
+                request.tokens += 1;
+            }
+        }
+    }
+}
