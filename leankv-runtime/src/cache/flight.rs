@@ -1,9 +1,9 @@
 //! Single flight: of several threads that want the same key, one works and the others wait for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::key::Digest;
+use super::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
 pub(super) struct SingleFlight {

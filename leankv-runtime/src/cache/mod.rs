@@ -16,6 +16,10 @@ mod bundle;
 mod entry;
 mod flight;
 mod key;
+/// What `flight` locks with; its test under every schedule (`tests/flight`) puts in another.
+mod sync {
+    pub(super) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+}
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
