@@ -252,8 +252,8 @@ pub(crate) struct On {
     /// Tokens of a chunk of text: half of them a prompt, half of them scored.
     #[arg(long, default_value_t = 1024)]
     pub(crate) ctx: usize,
-    /// Chunks that are scored.
-    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    /// Chunks that are scored; 0 for tasks alone.
+    #[arg(long, default_value_t = 4)]
     pub(crate) chunks: usize,
     /// Tokens of the text that are skipped first.
     #[arg(long, default_value_t = 0)]

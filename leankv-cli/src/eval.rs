@@ -55,6 +55,9 @@ pub(crate) fn measure(args: &args::Eval, compiler: &Compiler) -> Result<Report, 
     let device = Device::host();
     let choices = choices(&args.kv, &settings, &loaded.name)?;
     let eval = TextEval { choices, ..text_eval(&args.on, &loaded)? };
+    if eval.chunks == 0 && args.task.is_empty() {
+        return Err(Failure::usage("no chunks and no task: there is nothing to measure"));
+    }
     let bar = bar("scored tokens", eval.chunks as u64);
     let report = evaluate(compiler, &device, &loaded.model, &eval, &mut |done, all| show(&bar, done, all));
     bar.finish_and_clear();
@@ -197,21 +200,24 @@ fn write(path: &Path, report: &Report) -> Result<(), Failure> {
     std::fs::write(path, text + "\n").map_err(at_path(path))
 }
 
+/// The columns of scored text.
+const TEXT: [&str; 8] =
+    ["perplexity", "over FP16", "KL", "top-1", "high/low/pruned", "bytes/token", "smaller", "codes alone"];
+
+/// Whether a text was scored; else there are tasks alone.
+fn has_text(report: &Report) -> bool {
+    report.configs.iter().any(|config| config.score.tokens > 0)
+}
+
 /// The head of a report's table.
-pub(crate) fn head(report: &Report) -> Vec<&str> {
-    let mut head = vec![
-        "cache",
-        "perplexity",
-        "over FP16",
-        "KL",
-        "top-1",
-        "high/low/pruned",
-        "bytes/token",
-        "smaller",
-        "codes alone",
-    ];
-    let tasks = report.configs.first().map(|config| &config.tasks[..]).unwrap_or_default();
-    head.extend(tasks.iter().map(|task| task.task.as_str()));
+pub(crate) fn head(report: &Report) -> Vec<String> {
+    let mut head = vec!["cache".to_owned()];
+    if has_text(report) {
+        head.extend(TEXT.map(str::to_owned));
+    }
+    for task in report.configs.first().map(|config| &config.tasks[..]).unwrap_or_default() {
+        head.extend([format!("{}: right", task.task), "smaller".to_owned()]);
+    }
     head
 }
 
@@ -223,6 +229,9 @@ points, significance, positions, page waste and page tables, sampled along the s
 /// What a report is of.
 pub(crate) fn heading(report: &Report) -> String {
     let scored = report.configs.first().map_or(0, |config| config.score.tokens);
+    if scored == 0 {
+        return format!("{}: questions, each with the likeliest token at every step", report.model);
+    }
     format!(
         "{}: {scored} scored tokens of {}, chunks of {}: the first half a prompt, the second token by token",
         report.model, report.text, report.ctx
@@ -243,20 +252,24 @@ pub(crate) fn print(report: &Report) {
 
 /// One cache's row of a report's table.
 pub(crate) fn row(report: &Report, config: &ConfigReport) -> Vec<String> {
-    let (score, memory) = (&config.score, &config.memory);
-    let shares = memory.shares().map(|share| format!("{:.0}", 100.0 * share)).join("/");
-    let mut row = vec![
-        config.choice.to_string(),
-        format!("{:.3}", score.perplexity()),
-        format!("{:+.2} %", 100.0 * (report.loss(config).exp() - 1.0)),
-        format!("{:.4}", score.mean_kl()),
-        format!("{:.1} %", 100.0 * score.agreement()),
-        format!("{shares} %"),
-        format!("{:.1}", memory.bytes_per_token()),
-        format!("{:.2}x", memory.compression()),
-        format!("{:.2}x", memory.payload_compression()),
-    ];
-    row.extend(config.tasks.iter().map(|task| format!("{}/{}", task.right, task.asked)));
+    let mut row = vec![config.choice.to_string()];
+    if has_text(report) {
+        let (score, memory) = (&config.score, &config.memory);
+        let shares = memory.shares().map(|share| format!("{:.0}", 100.0 * share)).join("/");
+        row.extend([
+            format!("{:.3}", score.perplexity()),
+            format!("{:+.2} %", 100.0 * (report.loss(config).exp() - 1.0)),
+            format!("{:.4}", score.mean_kl()),
+            format!("{:.1} %", 100.0 * score.agreement()),
+            format!("{shares} %"),
+            format!("{:.1}", memory.bytes_per_token()),
+            format!("{:.2}x", memory.compression()),
+            format!("{:.2}x", memory.payload_compression()),
+        ]);
+    }
+    for task in &config.tasks {
+        row.extend([format!("{}/{}", task.right, task.asked), format!("{:.2}x", task.memory.compression())]);
+    }
     row
 }
 
@@ -268,6 +281,9 @@ pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Re
     if tiering.low.is_none() {
         return Err(Failure::usage(format_args!("`{tiering}` has one tier; thresholds are between two"))
             .help("such as K8V4/K4V2"));
+    }
+    if args.on.chunks == 0 {
+        return Err(Failure::usage("thresholds are found on at least one chunk"));
     }
     if args.max_kl.is_nan() || args.max_kl < 0.0 {
         return Err(Failure::usage("a divergence is at least 0"));

@@ -148,7 +148,7 @@ fn peer(path: &Path) -> Result<String, Failure> {
 
 /// A report as a table.
 fn markdown(report: &leankv_model::eval::Report) -> String {
-    let head: Vec<String> = eval::head(report).iter().map(|&name| name.to_owned()).collect();
+    let head = eval::head(report);
     let rows: Vec<Vec<String>> = report.configs.iter().map(|config| eval::row(report, config)).collect();
     format!("{}\n\n{}", eval::heading(report), table(&head, &rows))
 }

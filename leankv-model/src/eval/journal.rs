@@ -107,7 +107,7 @@ mod tests {
         journal.push(&2).unwrap();
         drop(journal);
         let mut text = std::fs::read_to_string(&path).unwrap();
-        text.push_str("3");
+        text.push('3');
         std::fs::write(&path, text).unwrap();
 
         let (mut journal, pieces) = Journal::open::<_, u32>(Some(&path), &"run").unwrap();
