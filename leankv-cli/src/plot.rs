@@ -45,43 +45,53 @@ fn colour(config: &ConfigReport) -> RGBColor {
     }
 }
 
-/// KL against compression; both axes are logarithmic. FP16 itself has a KL of 0 and is not drawn.
+/// Room for the names at the right of the plot.
+const NAMES: i32 = 250;
+
+/// KL against compression; both axes are logarithmic. FP16 itself has a KL of 0 and is not drawn. Points have numbers, from the largest cache
+/// to the smallest, and names stand beside the plot.
 fn quality(report: &Report, area: &Area<'_>) -> Drawn {
     area.fill(&WHITE)?;
     let floor = 1e-5;
-    let points: Vec<(f64, f64, &ConfigReport)> = report.configs[1..]
+    let mut points: Vec<(f64, f64, &ConfigReport)> = report.configs[1..]
         .iter()
         .map(|config| (config.memory.compression(), config.score.mean_kl().max(floor), config))
         .collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
     let span = |values: &mut dyn Iterator<Item = f64>, margin: f64| {
         let (low, high) = values.fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(x), b.max(x)));
         if low > high { (0.5, 2.0) } else { (low / margin, high * margin) }
     };
-    let (x0, x1) = span(&mut points.iter().map(|p| p.0), 1.3);
+    let (x0, x1) = span(&mut points.iter().map(|p| p.0), 1.2);
     let (y0, y1) = span(&mut points.iter().map(|p| p.1), 1.6);
     let title = format!("{}: how far predictions move from FP16's, against bytes", report.model);
     let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 20))
+        .caption(title, ("sans-serif", 18))
         .margin(14)
+        .margin_right(NAMES)
         .x_label_area_size(46)
         .y_label_area_size(76)
-        .build_cartesian_2d((x0..x1).log_scale(), (y0..y1).log_scale())?;
+        .build_cartesian_2d(x0.ln()..x1.ln(), (y0..y1).log_scale())?;
     chart
         .configure_mesh()
         .x_desc("times smaller than FP16, in true bytes")
         .y_desc("KL divergence, nats a token")
-        .x_label_formatter(&|x| format!("{x:.1}"))
+        .x_label_formatter(&|x| format!("{:.1}", x.exp()))
         .y_label_formatter(&|y| format!("{y:.0e}"))
         .light_line_style(full_palette::GREY_100)
         .draw()?;
-    chart
-        .draw_series(points.iter().map(|&(x, y, config)| Circle::new((x, y), 5, colour(config).filled())))?;
+    let (width, _) = area.dim_in_pixel();
     for (at, &(x, y, config)) in points.iter().enumerate() {
-        // Labels of neighbours go up and down in turn.
-        let shift = if at % 2 == 0 { -14 } else { 6 };
-        let style = ("sans-serif", 13).into_font().color(&colour(config));
-        let label = EmptyElement::at((x, y)) + Text::new(config.choice.to_string(), (8, shift), style);
-        chart.draw_series(std::iter::once(label))?;
+        let (number, colour) = ((at + 1).to_string(), colour(config));
+        let style = |size: i32| ("sans-serif", size).into_font().color(&colour);
+        let point = EmptyElement::at((x.ln(), y))
+            + Circle::new((0, 0), 5, colour.filled())
+            + Text::new(number, (7, -13), style(12));
+        chart.draw_series(std::iter::once(point))?;
+        let (left, top) = (width as i32 - NAMES + 16, 50 + 22 * at as i32);
+        let name = format!("{}  {} ({x:.1}x)", at + 1, config.choice);
+        area.draw(&Circle::new((left, top + 7), 4, colour.filled()))?;
+        area.draw(&Text::new(name, (left + 10, top), style(12)))?;
     }
     Ok(area.present()?)
 }
