@@ -109,7 +109,10 @@ fn other_models_do_where_they_were_fetched() {
             Some(file) => {
                 // Activations of quantised products are rounded to 8 bits.
                 holds(&compare(name, &file, WeightForm::Quantised), 0.95, 1e-2);
-                holds(&compare(name, &file, WeightForm::Dense), 0.99, 5e-4);
+                // In f32 the largest is 6 GB.
+                if KnownModel::named(name).unwrap().bytes < 1 << 30 {
+                    holds(&compare(name, &file, WeightForm::Dense), 0.99, 5e-4);
+                }
             }
             None => eprintln!("{name} is not here: leankv fetch-model {name}"),
         }
