@@ -91,7 +91,7 @@ fn metadata(vocabulary: Vec<String>) -> Vec<(&'static str, Value)> {
         ("llama.context_length", number(CONTEXT)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
         ("tokenizer.ggml.model", text("gpt2")),
-        ("tokenizer.ggml.pre", text("gpt-2")),
+        ("tokenizer.ggml.pre", text("smollm")),
         ("tokenizer.ggml.token_type", Value::Array(kinds.collect())),
         ("tokenizer.ggml.tokens", Value::Array(vocabulary.into_iter().map(Value::String).collect())),
         // An empty list has no type that could be written, so there is one merge, of tokens that are there.
