@@ -442,7 +442,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) max_tokens: usize,
     /// What logits are divided by before a token is drawn; 0 always takes the most likely one.
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, allow_hyphen_values = true)]
     pub(crate) temperature: f32,
     /// Draw from the most likely tokens that have this probability together.
     #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
