@@ -89,17 +89,17 @@ fn compare(name: &str, file: &Path, form: WeightForm) -> Found {
     found
 }
 
-fn holds(found: &Found, same_top: f64, kl: f64) {
+fn holds(found: &Found, same_top: f64, kl: f64, nll: f64) {
     let n = found.positions as f64;
     assert!(found.same_top as f64 >= same_top * n, "likeliest tokens: {found:?}");
     assert!(found.kl / n <= kl, "KL {} a position: {found:?}", found.kl / n);
-    assert!((found.nll / n).abs() <= 0.01, "mean NLL: {found:?}");
+    assert!((found.nll / n).abs() <= nll, "mean NLL: {found:?}");
 }
 
 #[test]
 fn smollm2_gives_the_logits_that_transformers_gives() {
     let file = fetch::path("smollm2-135m").expect("fetch it: leankv fetch-model smollm2-135m");
-    holds(&compare("smollm2-135m", &file, WeightForm::Dense), 0.99, 1e-4);
+    holds(&compare("smollm2-135m", &file, WeightForm::Dense), 0.99, 1e-4, 1e-3);
 }
 
 #[test]
@@ -108,10 +108,10 @@ fn other_models_do_where_they_were_fetched() {
         match fetch::path(name) {
             Some(file) => {
                 // Activations of quantised products are rounded to 8 bits.
-                holds(&compare(name, &file, WeightForm::Quantised), 0.95, 1e-2);
+                holds(&compare(name, &file, WeightForm::Quantised), 0.95, 1e-2, 0.03);
                 // In f32 the largest is 6 GB.
                 if KnownModel::named(name).unwrap().bytes < 1 << 30 {
-                    holds(&compare(name, &file, WeightForm::Dense), 0.99, 5e-4);
+                    holds(&compare(name, &file, WeightForm::Dense), 0.99, 5e-4, 1e-3);
                 }
             }
             None => eprintln!("{name} is not here: leankv fetch-model {name}"),
