@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::args::{self, Cli, Command};
 use crate::failure::{Failure, at_path};
-use crate::{eval, serve_bench};
+use crate::{eval, plot, serve_bench};
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Results, compiler: &Compiler) -> Result<(), Failure> {
@@ -79,7 +79,15 @@ fn one(line: &str, folder: &Path, compiler: &Compiler) -> Result<String, Failure
     match cli.command {
         Command::Eval(mut eval) => {
             eval.on.journal.get_or_insert_with(|| file("jsonl"));
-            eval.out.get_or_insert_with(|| file("json"));
+            let out = eval.out.get_or_insert_with(|| file("json")).clone();
+            // A report is written when all of it is measured, tasks included.
+            let whole = std::fs::read_to_string(&out).ok().and_then(|text| serde_json::from_str(&text).ok());
+            if let Some(report) = whole {
+                if let Some(folder) = &eval.plots {
+                    plot::draw(&report, folder)?;
+                }
+                return Ok(markdown(&report));
+            }
             Ok(markdown(&eval::measure(&eval, compiler)?))
         }
         Command::Calibrate(mut calibrate) => {
