@@ -107,7 +107,8 @@ fn other_models_do_where_they_were_fetched() {
     for name in ["qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b", "gemma3-270m"] {
         match fetch::path(name) {
             Some(file) => {
-                // Activations of quantised products are rounded to 8 bits.
+                // Activations of quantised products are rounded to 8 bits; one position of the 1.5B model moves by 4.5 nats with that, which its
+                // mean of 383 shows, while KL stays below 0.005.
                 holds(&compare(name, &file, WeightForm::Quantised), 0.95, 1e-2, 0.03);
                 // In f32 the largest is 6 GB.
                 if KnownModel::named(name).unwrap().bytes < 1 << 30 {
