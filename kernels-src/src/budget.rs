@@ -2,8 +2,9 @@
 //!
 //! Thresholds are multiples of `1 / tokens`, so what counts is a token's *ratio*: significance times tokens. [`tally_tokens`](fn@tally_tokens)
 //! counts, for every (request, layer, KV head) and a fixed ladder of [edges](Ladder), the tokens at or above each edge;
-//! [`solve_budget`](fn@solve_budget) turns the counts of all heads into pages, since pages are what memory is made of, and sets the
-//! thresholds. Two launches, whatever the number of requests, layers and heads, and nothing is read back.
+//! [`price_tally`](fn@price_tally) turns the counts of all heads into pages, since pages are what memory is made of, and
+//! [`solve_budget`](fn@solve_budget) sets the thresholds of requests that have a budget alone, or one together. Three launches, whatever the
+//! number of requests, layers and heads (the first two once for each tiering), and nothing is read back.
 //!
 //! The high threshold stands [`gap`](BudgetSpec::gap) edges above the low one.
 
@@ -65,7 +66,7 @@ impl Ladder {
     }
 }
 
-/// Specialisation of [`tally_tokens`](fn@tally_tokens) and [`solve_budget`](fn@solve_budget).
+/// Specialisation of [`tally_tokens`](fn@tally_tokens) and [`price_tally`](fn@price_tally).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
 #[spec(valid = |s| s.chunk >= 1 && s.window >= 1 && s.sinks >= 0 && s.gap >= 0)]
 pub struct BudgetSpec {
@@ -102,6 +103,11 @@ impl BudgetSpec {
     #[track_caller]
     fn tiers(&self, codecs: &dyn Codecs) -> Option<Tiers> {
         Tiers::new(codecs, &self.tiering, self.head_dim, self.page_bytes, self.block)
+    }
+
+    /// Edges between the thresholds: without a low tier they are one.
+    fn gap_of(&self, tiers: &Tiers) -> i32 {
+        if tiers.low().is_some() { self.gap } else { 0 }
     }
 }
 
@@ -152,64 +158,99 @@ pub fn tally_tokens<C: Codecs>(
     }
 }
 
-/// Sets the thresholds of requests with a budget to the loosest ones under which their pages fit it.
+/// Pages that the lists of each request would take under every edge of the [`Ladder`] as its high threshold.
 ///
-/// * Shapes: `slots` is `[requests]`; `budgets` is `[requests]`, bytes, negative for a request whose thresholds stay; `tally` as
-///   [`tally_tokens`](fn@tally_tokens) left it; `thresholds` is `[slots, layers, kv_heads, 2]`, high and low; `pages` is `[requests]`: the
-///   pages that the lists take under the new thresholds, -1 where nothing was set.
+/// * Shapes: `tally` as [`tally_tokens`](fn@tally_tokens) left it; `ahead` is `[requests]`; `prices` is `[requests, RUNGS]`.
 /// * Grid: `[requests]`.
-/// * Values: the same thresholds for all layers and heads. Where even the highest edge does not fit (window and frozen tokens
-///   are above every edge), the highest edge is set. A low token that reaches the high threshold stays low.
+/// * Values: `ahead` tokens more than there are find room in the high tier of every list, so that what is solved for holds for as many
+///   steps. A low token that reaches the high threshold stays low.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 #[kernel(warps = 1)]
-pub fn solve_budget<C: Codecs>(
+pub fn price_tally<C: Codecs>(
     #[comptime] spec: BudgetSpec,
-    slots: View<i32, 1>,
-    budgets: View<i64, 1>,
     tally: View<i32, 5>,
-    thresholds: ViewMut<f32, 4>,
-    pages: ViewMut<i32, 1>,
+    ahead: View<i32, 1>,
+    prices: ViewMut<i64, 2>,
     codecs: C,
 ) {
     let Some(tiers) = spec.tiers(&codecs) else { return };
     let request = program_id(0);
-    let (slot, budget) = (slots.get([request]), budgets.get([request]));
+    let ahead = ahead.get([request]);
     let (layers, heads) = (tally.extent(1).cast::<i32>(), tally.extent(2).cast::<i32>());
     let rungs = iota(Ladder::RUNGS);
-    let gap = if tiers.low().is_some() { spec.gap } else { 0 };
-    let below = (rungs - gap).max(0);
+    let below = (rungs - spec.gap_of(&tiers)).max(0);
     let per_page = |tier: &Tier| tier.layout().tokens() as i32;
-    if slot.ge(0) & budget.ge(0) {
+    let mut need = Tile::<i64, 1>::zeros([Ladder::RUNGS]);
+    for layer in range(0, layers) {
+        for head in range(0, heads) {
+            let at_edge = |list: i32, rung: Tile<i32, 1>| {
+                let extents = [1, 1, 1, 1, Ladder::RUNGS];
+                let from = rung.cast::<i64>();
+                let counts = tally.tile((request, layer, head, list, from), extents).load();
+                counts.reshape([Ladder::RUNGS])
+            };
+            let high = at_edge(0, rungs);
+            need += (high + ahead).cdiv(per_page(tiers.high())).cast::<i64>();
+            if let Some(tier) = tiers.low() {
+                let low = at_edge(1, below) + at_edge(0, below) - high;
+                need += low.cdiv(per_page(tier)).cast::<i64>();
+            }
+        }
+    }
+    prices.tile((request, 0), [1, Ladder::RUNGS]).store(need.expand_dims(0));
+}
+
+/// Sets the thresholds of requests with a budget to the loosest ones under which their pages fit it. Requests that share a budget, of
+/// whatever formats, get the same high threshold.
+///
+/// * Shapes: `slots` is `[requests]`; `gaps` is `[requests]`: edges between the low and the high threshold, 0 for a request without a low tier;
+///   `prices` is `[requests, RUNGS]`, as [`price_tally`](fn@price_tally) left it; `groups` is `[groups, 2]`: the first request of a group and how many
+///   there are; `budgets` is `[groups]`, bytes, negative for a group whose thresholds stay; `thresholds` is `[slots, layers, kv_heads, 2]`, high
+///   and low; `pages` is `[groups]`: the pages that the lists take under the new thresholds, -1 where nothing was set.
+/// * Grid: `[groups]`.
+/// * Values: the same thresholds for all layers and heads. Where even the highest edge does not fit (window and frozen tokens
+///   are above every edge), the highest edge is set. A request with a negative slot costs nothing and keeps its thresholds.
+#[kernel(warps = 1, space(page_bytes = [6784]))]
+pub fn solve_budget(
+    #[comptime] page_bytes: usize,
+    slots: View<i32, 1>,
+    gaps: View<i32, 1>,
+    prices: View<i64, 2>,
+    groups: View<i32, 2>,
+    budgets: View<i64, 1>,
+    thresholds: ViewMut<f32, 4>,
+    pages: ViewMut<i32, 1>,
+) {
+    let group = program_id(0);
+    let (first, count) = (groups.get([group, lit(0)]), groups.get([group, lit(1)]));
+    let budget = budgets.get([group]);
+    let (layers, heads) = (thresholds.extent(1).cast::<i32>(), thresholds.extent(2).cast::<i32>());
+    let rungs = iota(Ladder::RUNGS);
+    if budget.ge(0) {
         let mut need = Tile::<i64, 1>::zeros([Ladder::RUNGS]);
-        for layer in range(0, layers) {
-            for head in range(0, heads) {
-                let at_edge = |list: i32, rung: Tile<i32, 1>| {
-                    let extents = [1, 1, 1, 1, Ladder::RUNGS];
-                    let from = rung.cast::<i64>();
-                    let counts = tally.tile((request, layer, head, list, from), extents).load();
-                    counts.reshape([Ladder::RUNGS])
-                };
-                let high = at_edge(0, rungs);
-                need += high.cdiv(per_page(tiers.high())).cast::<i64>();
-                if let Some(tier) = tiers.low() {
-                    let low = at_edge(1, below) + at_edge(0, below) - high;
-                    need += low.cdiv(per_page(tier)).cast::<i64>();
+        for request in range(first, first + count) {
+            let price = prices.tile((request, 0), [1, Ladder::RUNGS]).load().squeeze(0);
+            need += slots.get([request]).ge(0).splat([Ladder::RUNGS]).select(price, 0i64);
+        }
+        let fits = (need * page_bytes as i64).le(budget.splat([Ladder::RUNGS]));
+        let rung = fits.select(rungs, Ladder::RUNGS as i32 - 1).reduce_min(0);
+        let high = Ladder::edge_scalar(rung);
+        for request in range(first, first + count) {
+            let slot = slots.get([request]);
+            let low = Ladder::edge_scalar(rung - gaps.get([request]));
+            if slot.ge(0) {
+                for layer in range(0, layers) {
+                    for head in range(0, heads) {
+                        thresholds.set([slot, layer, head, lit(0)], high);
+                        thresholds.set([slot, layer, head, lit(1)], low);
+                    }
                 }
             }
         }
-        let fits = (need * spec.page_bytes as i64).le(budget.splat([Ladder::RUNGS]));
-        let rung = fits.select(rungs, Ladder::RUNGS as i32 - 1).reduce_min(0);
-        let (high, low) = (Ladder::edge_scalar(rung), Ladder::edge_scalar(rung - gap));
-        for layer in range(0, layers) {
-            for head in range(0, heads) {
-                thresholds.set([slot, layer, head, lit(0)], high);
-                thresholds.set([slot, layer, head, lit(1)], low);
-            }
-        }
         let taken = rungs.eq(rung).select(need, 0i64).reduce_sum(0);
-        pages.set([request], taken.cast::<i32>());
+        pages.set([group], taken.cast::<i32>());
     } else {
-        pages.set([request], -1);
+        pages.set([group], -1);
     }
 }
 

@@ -4,10 +4,12 @@ mod common;
 #[path = "common/lists.rs"]
 mod lists;
 
+use std::ops::Range;
+
 use common::Run;
 use leankv_kernels::budget::Ladder;
 use leankv_kernels::find;
-use leankv_kernels::reference::{BudgetList, BudgetRules, solve_budget};
+use leankv_kernels::reference::{BudgetList, BudgetRules, price_tally, solve_budget};
 use lists::{D, Lists, PAGE, Rules, TABLE};
 
 const LAYERS: usize = 2;
@@ -17,8 +19,8 @@ const REQUESTS: [i32; 4] = [2, -1, 0, 3];
 const PROMPTS: [i32; SLOTS] = [60, 9, 47, 4];
 const RULES: Rules = Rules { window: 6, sinks: 2, chunk: 24, window_q: 10 };
 
-/// Tallies and thresholds of the four requests under these budgets.
-fn check(tiering: &str, gap: i32, budgets: [i64; 4]) -> Vec<i32> {
+/// Tallies, prices and thresholds of the four requests, of which those of a range share a budget; gives the pages of each group.
+fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: &[i64]) -> Vec<i32> {
     let of_list: Vec<i32> = PROMPTS.iter().flat_map(|&p| [p; LAYERS * HEADS]).collect();
     let lists = Lists::new(tiering, &of_list, &RULES, true, 11);
     let slot_of = |request: usize| REQUESTS[request].max(0) as usize;
@@ -61,48 +63,78 @@ fn check(tiering: &str, gap: i32, budgets: [i64; 4]) -> Vec<i32> {
         .collect();
     assert_eq!(tally, tallies.iter().flatten().flatten().copied().collect::<Vec<i32>>());
 
-    let mut run = Run::new(find("solve_budget").unwrap(), &settings);
-    run.view("slots", &REQUESTS, &[4]).view("budgets", &budgets, &[4]);
-    run.view("tally", &tally, &[4, LAYERS, HEADS, 2, Ladder::RUNGS]);
-    let untouched = 0.125;
-    run.view("thresholds", &[untouched; SLOTS * LAYERS * HEADS * 2], &[SLOTS, LAYERS, HEADS, 2]);
-    run.view("pages", &[-7i32; 4], &[4]);
+    let mut run = Run::new(find("price_tally").unwrap(), &settings);
+    run.view("tally", &tally, &[4, LAYERS, HEADS, 2, Ladder::RUNGS]).view("ahead", &[ahead; 4], &[4]);
+    run.view("prices", &[-7i64; 4 * Ladder::RUNGS], &[4, Ladder::RUNGS]);
     run.launch([4, 1, 1]);
-    let (thresholds, pages) = (run.read::<f32>("thresholds"), run.read::<i32>("pages"));
-
+    let prices = run.read::<i64>("prices");
     let low = lists.low.as_ref();
     let per_page = [&lists.high, low.unwrap_or(&lists.high)].map(|paged| paged.tokens_per_page() as i32);
     let gap = if low.is_some() { gap } else { 0 };
+    let expected: Vec<Vec<i64>> =
+        tallies.chunks(LAYERS * HEADS).map(|heads| price_tally(heads, per_page, gap, ahead)).collect();
+    assert_eq!(prices, expected.concat());
+
+    let page_bytes = PAGE.to_string();
+    let mut run = Run::new(find("solve_budget").unwrap(), &[("page_bytes", &*page_bytes)]);
+    run.view("slots", &REQUESTS, &[4]).view("gaps", &[gap; 4], &[4]);
+    run.view("prices", &prices, &[4, Ladder::RUNGS]);
+    let groups: Vec<i32> = shared.iter().flat_map(|group| [group.start as i32, group.len() as i32]).collect();
+    run.view("groups", &groups, &[shared.len(), 2]).view("budgets", budgets, &[budgets.len()]);
+    let untouched = 0.125;
+    run.view("thresholds", &[untouched; SLOTS * LAYERS * HEADS * 2], &[SLOTS, LAYERS, HEADS, 2]);
+    run.view("pages", &vec![-7i32; budgets.len()], &[budgets.len()]);
+    run.launch([budgets.len(), 1, 1]);
+    let (thresholds, pages) = (run.read::<f32>("thresholds"), run.read::<i32>("pages"));
+
     let mut want = vec![untouched; SLOTS * LAYERS * HEADS * 2];
-    for (request, &budget) in budgets.iter().enumerate() {
-        let Some(slot) = usize::try_from(REQUESTS[request]).ok().filter(|_| budget >= 0) else {
-            assert_eq!(pages[request], -1);
+    for ((members, &budget), &taken) in shared.iter().zip(budgets).zip(&pages) {
+        if budget < 0 {
+            assert_eq!(taken, -1);
             continue;
-        };
-        let heads = &tallies[request * LAYERS * HEADS..][..LAYERS * HEADS];
-        let (rung, taken) = solve_budget(heads, per_page, PAGE as i64, gap, budget);
-        assert_eq!(pages[request], taken, "{tiering}, request {request}");
+        }
+        let here: Vec<usize> = members.clone().filter(|&request| REQUESTS[request] >= 0).collect();
+        let prices: Vec<Vec<i64>> = here.iter().map(|&request| expected[request].clone()).collect();
+        let (rung, most) = solve_budget(&prices, PAGE as i64, budget);
+        assert_eq!(taken, most, "{tiering}, requests {members:?}");
         if rung < Ladder::RUNGS as i32 - 1 {
             assert!(i64::from(taken) * PAGE as i64 <= budget);
         }
-        for pair in want[slot * LAYERS * HEADS * 2..][..LAYERS * HEADS * 2].chunks_exact_mut(2) {
-            pair.copy_from_slice(&[Ladder::edge(rung), Ladder::edge(rung - gap)]);
+        for slot in here.into_iter().map(|request| REQUESTS[request] as usize) {
+            for pair in want[slot * LAYERS * HEADS * 2..][..LAYERS * HEADS * 2].chunks_exact_mut(2) {
+                pair.copy_from_slice(&[Ladder::edge(rung), Ladder::edge(rung - gap)]);
+            }
         }
     }
     assert_eq!(thresholds, want, "{tiering}");
     pages
 }
 
+/// Each request by itself.
+const ALONE: [Range<usize>; 4] = [0..1, 1..2, 2..3, 3..4];
+
 #[test]
 fn the_loosest_thresholds_that_fit_are_set() {
     let page = PAGE as i64;
-    let loose = check("K8V4/K4V2", 12, [1 << 40; 4]);
-    let tight = check("K8V4/K4V2", 12, [9 * page, 9 * page, 9 * page, 4 * page]);
+    let loose = check("K8V4/K4V2", 12, 0, &ALONE, &[1 << 40; 4]);
+    let tight = check("K8V4/K4V2", 12, 0, &ALONE, &[9 * page, -1, 9 * page, 4 * page]);
     assert!(tight[0] < loose[0] && tight[2] < loose[2], "{tight:?}, {loose:?}");
-    check("K8V4/K4V2", 12, [8 * page - 1, 0, -1, 0]);
+    check("K8V4/K4V2", 12, 0, &ALONE, &[8 * page - 1, 0, -1, 0]);
+    // Room for what is to come costs pages.
+    let ahead = check("K8V4/K4V2", 12, 30, &ALONE, &[1 << 40; 4]);
+    assert!(ahead[0] > loose[0], "{ahead:?}, {loose:?}");
 }
 
 #[test]
 fn without_a_low_tier_both_thresholds_are_one() {
-    check("K8V4", 12, [6 * PAGE as i64, 0, 5 * PAGE as i64, -1]);
+    check("K8V4", 12, 2, &ALONE, &[6 * PAGE as i64, 0, 5 * PAGE as i64, -1]);
+}
+
+#[test]
+fn requests_share_a_budget_and_get_the_same_thresholds() {
+    let page = PAGE as i64;
+    let [together, other] = [0..3, 3..4];
+    let pages = check("K8V4/K4V2", 12, 0, &[together.clone(), other.clone()], &[16 * page, -1]);
+    assert!(pages[0] <= 16 && pages[1] == -1, "{pages:?}");
+    check("K8V4", 12, 0, &[together, other], &[14 * page, 1 << 40]);
 }

@@ -76,12 +76,13 @@ impl Kernels {
         granted.into_iter().zip(needs).map(|(granted, need)| Answer { granted, need }).collect()
     }
 
-    fn forks(&mut self, parents: &[i32], children: &[i32], tokens: [usize; 2], arena: &[i64]) -> Vec<i64> {
+    fn forks(&mut self, parents: &[i32], children: &[i32], arena: &[i64]) -> Vec<i64> {
         let PageShape { slots, lists, pages, .. } = self.0.shape;
         let forks = parents.len();
+        let page_tokens = self.0.page_tokens.clone();
         let common = |run: &mut Run| {
             run.view("parents", parents, &[forks]);
-            run.scalar("high_tokens", tokens[0] as i32).scalar("low_tokens", tokens[1] as i32);
+            run.view("page_tokens", &page_tokens, &[slots, 2]);
         };
         let mut plan = run("plan_fork");
         common(&mut plan);
@@ -105,6 +106,7 @@ impl Kernels {
         self.0.lengths = fork.read("lengths");
         self.0.refs = fork.read("refs");
         self.0.thresholds = fork.read("thresholds");
+        self.0.page_tokens = fork.read("page_tokens");
 
         let mut copy = run("copy_tails");
         common(&mut copy);
@@ -125,7 +127,7 @@ fn targets(seed: u64, len: usize, most: i32) -> Vec<i32> {
 #[test]
 fn rebalances_equal_plain_rust_in_every_buffer() {
     // 40 lists: a whole tile and a part of one.
-    let shape = PageShape { slots: 3, lists: 40, table_len: 7, pages: 300 };
+    let shape = PageShape { slots: 3, lists: 40, table_len: 7, pages: 300, page_tokens: [4, 7] };
     let (mut expected, mut got) = (PageState::new(shape), Kernels(PageState::new(shape)));
     let mut answers = Vec::new();
     for (turn, slots) in [&[2, 0][..], &[0, 1, 2], &[1], &[2, 1, 0], &[0, 2]].into_iter().enumerate() {
@@ -149,7 +151,7 @@ fn rebalances_equal_plain_rust_in_every_buffer() {
 
 #[test]
 fn one_tier_may_grow_into_entries_that_the_other_one_leaves() {
-    let shape = PageShape { slots: 1, lists: 2, table_len: 8, pages: 40 };
+    let shape = PageShape { slots: 1, lists: 2, table_len: 8, pages: 40, page_tokens: [4, 7] };
     let (mut expected, mut got) = (PageState::new(shape), Kernels(PageState::new(shape)));
     for wanted in [[4, 4, 1, 7], [8, 0, 7, 1], [0, 8, 0, 8], [5, 2, 8, 0]] {
         let want = expected.rebalance(&[0], &wanted).unwrap();
@@ -162,7 +164,7 @@ fn one_tier_may_grow_into_entries_that_the_other_one_leaves() {
 #[test]
 fn the_scan_refuses_exactly_what_does_not_fit_across_tiles_of_requests() {
     // More requests than the scan's tile holds; needs of 0 to 3 pages against 60.
-    let shape = PageShape { slots: 70, lists: 1, table_len: 4, pages: 60 };
+    let shape = PageShape { slots: 70, lists: 1, table_len: 4, pages: 60, page_tokens: [4, 7] };
     let (mut expected, mut got) = (PageState::new(shape), Kernels(PageState::new(shape)));
     let slots: Vec<usize> = (0..70).rev().collect();
     let wanted: Vec<i32> = targets(9, 140, 2).iter().map(|&t| t.clamp(0, 2)).collect();
@@ -174,9 +176,10 @@ fn the_scan_refuses_exactly_what_does_not_fit_across_tiles_of_requests() {
 
 #[test]
 fn forks_share_full_pages_and_copy_partly_filled_ones() {
-    let shape = PageShape { slots: 4, lists: 3, table_len: 40, pages: 130 };
-    let tokens = [2, 3];
+    let shape = PageShape { slots: 4, lists: 3, table_len: 40, pages: 130, page_tokens: [9, 9] };
     let mut state = PageState::new(shape);
+    // The parent's own formats, which its children get.
+    state.page_tokens[..2].copy_from_slice(&[2, 3]);
     // High pages beyond one tile, an empty list, lists that end with their page.
     let lengths = [[71, 5, 0, 0], [0, 0, 0, 0], [6, 9, 4, 3]];
     state.lengths[..12].copy_from_slice(lengths.as_flattened());
@@ -186,7 +189,7 @@ fn forks_share_full_pages_and_copy_partly_filled_ones() {
     let arena: Vec<i64> = (0..(shape.pages * words) as i64).collect();
 
     let (mut expected, mut copied) = (state.clone(), arena.clone());
-    let own = expected.fork_targets(0, tokens);
+    let own = expected.fork_targets(0);
     let both: Vec<i32> = own.iter().chain(&own).copied().collect();
     let answers = expected.rebalance(&[2, 3], &both).unwrap();
     assert!(answers.iter().all(|a| *a == Answer { granted: 1, need: 2 }));
@@ -195,10 +198,10 @@ fn forks_share_full_pages_and_copy_partly_filled_ones() {
             let from = from as usize * words;
             copied.copy_within(from..from + words, to as usize * words);
         };
-        expected.fork(0, child, tokens, copy).unwrap();
+        expected.fork(0, child, copy).unwrap();
     }
     let mut got = Kernels(state);
-    let got_arena = got.forks(&[0, 0], &[2, 3], tokens, &arena);
+    let got_arena = got.forks(&[0, 0], &[2, 3], &arena);
     assert_eq!(got.0, expected);
     assert_eq!(got_arena, copied);
     assert_eq!(got.0.lengths[24..28], [71, 5, 70, 3]);
@@ -214,11 +217,11 @@ fn forks_share_full_pages_and_copy_partly_filled_ones() {
 
 #[test]
 fn a_fork_without_room_changes_nothing() {
-    let shape = PageShape { slots: 2, lists: 1, table_len: 4, pages: 1 };
+    let shape = PageShape { slots: 2, lists: 1, table_len: 4, pages: 1, page_tokens: [2, 2] };
     let mut state = PageState::new(shape);
     state.rebalance(&[0], &[1, 0]).unwrap();
     state.lengths[0] = 1;
     let mut got = Kernels(state.clone());
-    got.forks(&[0], &[1], [2, 2], &[7; 4]);
+    got.forks(&[0], &[1], &[7; 4]);
     assert_eq!(got.0, state);
 }

@@ -83,7 +83,8 @@ fn tiers_and_budgets_agree_away_from_their_declared_spaces() {
         ("recompact", "tiering=bf16,policy=heavy-hitter,window=0", "ragged=0"),
         ("recompact", "", "left_out=1"),
         ("tally_tokens", "sinks=12,window=8,chunk=32,window_q=8,block=16", ""),
-        ("solve_budget", "sinks=12,window=8,chunk=32,window_q=8,gap=0", "requests=8"),
+        ("price_tally", "sinks=12,window=8,chunk=32,window_q=8,gap=0", "requests=8"),
+        ("solve_budget", "page_bytes=4096", "requests=23"),
         ("write_chunk", "tiering=K8V4g1.2/K4V2g2.4,head_dim=64,page_bytes=2048,block=8", ""),
         ("write_chunk_f32", "tiering=K3V5,head_dim=96", "tokens=0"),
     ]

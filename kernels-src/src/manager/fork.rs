@@ -5,21 +5,20 @@ use leankv_dsl::lang::*;
 /// The pages that children need for themselves: one for each list whose last page is partly filled.
 ///
 /// * Shapes: `parents` is `[forks]`, slots; `lengths` as in the [module](crate::manager); `targets` is `[forks, lists, 2]`, for a rebalance of the
-///   children's slots, which hold nothing. `high_tokens` and `low_tokens` are the tokens of a page.
+///   children's slots, which hold nothing; `page_tokens` as in the [module](crate::manager).
 /// * Grid: `[ceil(lists / block), forks]`.
 #[kernel(space(block = [256, 32]))]
 pub fn plan_fork(
     #[comptime] block: usize,
     parents: View<i32, 1>,
     lengths: View<i32, 3>,
-    high_tokens: Scalar<i32>,
-    low_tokens: Scalar<i32>,
+    page_tokens: View<i32, 2>,
     targets: ViewMut<i32, 3>,
 ) {
     let (tile, fork) = (program_id(0), program_id(1));
     let parent = parents.get([fork]);
-    for (tier, tokens) in [high_tokens, low_tokens].into_iter().enumerate() {
-        let tier = tier as i32;
+    for tier in 0..2 {
+        let tokens = page_tokens.get([parent, lit(tier)]);
         let length = lengths.tile((parent, tile, tier), [1, block, 1]).load();
         let partly = (length % tokens).ne(0);
         targets.tile((fork, tile, tier), [1, block, 1]).store(partly.cast::<i32>());
@@ -29,7 +28,7 @@ pub fn plan_fork(
 /// Lets children read their parents' full pages.
 ///
 /// A child's own pages, taken after [`plan_fork`](fn@plan_fork), move behind the shared ones. Tokens in shared pages are frozen for both: they
-/// are read and never written, so nobody sees what the other does later. Thresholds go along.
+/// are read and never written, so nobody sees what the other does later. Thresholds and tokens of a page go along.
 ///
 /// * Shapes: `parents`, `children` are `[forks]`, slots; no child is a parent or another child; `granted` is `[forks]`, of the children's rebalance:
 ///   a fork that was not granted is left out. `thresholds` is `[slots, lists, 2]`; the rest as in the [module](crate::manager).
@@ -41,8 +40,7 @@ pub fn fork_pages(
     parents: View<i32, 1>,
     children: View<i32, 1>,
     granted: View<i32, 1>,
-    high_tokens: Scalar<i32>,
-    low_tokens: Scalar<i32>,
+    page_tokens: ViewMut<i32, 2>,
     table: ViewMut<i32, 3>,
     lengths: ViewMut<i32, 3>,
     held: ViewMut<i32, 3>,
@@ -53,8 +51,11 @@ pub fn fork_pages(
     if granted.get([fork]).eq(1) {
         let (parent, child) = (parents.get([fork]), children.get([fork]));
         let last = table.extent(2).cast::<i32>() - 1;
-        for (tier, tokens) in [high_tokens, low_tokens].into_iter().enumerate() {
-            let tier = tier as i32;
+        for tier in 0..2 {
+            let tokens = page_tokens.get([parent, lit(tier)]);
+            if list.eq(0) {
+                page_tokens.set([child, lit(tier)], tokens);
+            }
             let length = lengths.get([parent, list, lit(tier)]);
             let (full, partly) = (length / tokens, (length % tokens).ne(0));
             let entry = |k: Scalar<i32>| if tier == 0 { k } else { last - k };
@@ -96,8 +97,7 @@ pub fn copy_tails(
     parents: View<i32, 1>,
     children: View<i32, 1>,
     granted: View<i32, 1>,
-    high_tokens: Scalar<i32>,
-    low_tokens: Scalar<i32>,
+    page_tokens: View<i32, 2>,
     table: View<i32, 3>,
     lengths: View<i32, 3>,
     #[arg(align = 16)] arena: ViewMut<i64, 2>,
@@ -106,8 +106,9 @@ pub fn copy_tails(
     if granted.get([fork]).eq(1) {
         let (parent, child) = (parents.get([fork]), children.get([fork]));
         let last = table.extent(2).cast::<i32>() - 1;
-        for (tier, tokens) in [high_tokens, low_tokens].into_iter().enumerate() {
-            let length = lengths.get([parent, list, lit(tier as i32)]);
+        for tier in 0..2 {
+            let tokens = page_tokens.get([parent, lit(tier)]);
+            let length = lengths.get([parent, list, lit(tier)]);
             if (length % tokens).ne(0) {
                 let full = length / tokens;
                 let entry = if tier == 0 { full } else { last - full };

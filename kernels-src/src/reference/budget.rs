@@ -49,27 +49,30 @@ impl BudgetList {
     }
 }
 
-/// The lowest rung of the high threshold under which all lists fit the budget, and the pages they then take: what
-/// [`solve_budget`](fn@crate::budget::solve_budget) finds. `heads` are the tallies of the high and the low list of every head; `per_page` are
-/// the tokens of a page of either tier.
+/// The pages that a request takes under every rung of its high threshold: what [`price_tally`](fn@crate::budget::price_tally) gives. `heads`
+/// are the tallies of the high and the low list of every head, `per_page` the tokens of a page of either tier, `gap` the rungs between
+/// the thresholds; `ahead` tokens more find room in the high tier of every head.
 #[must_use]
-pub fn solve_budget(
-    heads: &[[Vec<i32>; 2]],
-    per_page: [i32; 2],
-    page_bytes: i64,
-    gap: i32,
-    budget: i64,
-) -> (i32, i32) {
-    let pages = |rung: i32| -> i32 {
-        let (high, low) = (rung as usize, (rung - gap).max(0) as usize);
+pub fn price_tally(heads: &[[Vec<i32>; 2]], per_page: [i32; 2], gap: i32, ahead: i32) -> Vec<i64> {
+    let pages = |rung: usize| -> i64 {
+        let below = (rung as i32 - gap).max(0) as usize;
         let of_head = |[of_high, of_low]: &[Vec<i32>; 2]| {
-            let stays = of_high[high];
-            let lower = of_low[low] + of_high[low] - of_high[high];
-            (stays + per_page[0] - 1) / per_page[0] + (lower + per_page[1] - 1) / per_page[1]
+            let stays = of_high[rung];
+            let lower = of_low[below] + of_high[below] - of_high[rung];
+            let whole = |tokens: i32, per_page: i32| i64::from((tokens + per_page - 1) / per_page);
+            whole(stays + ahead, per_page[0]) + whole(lower, per_page[1])
         };
         heads.iter().map(of_head).sum()
     };
-    let last = Ladder::RUNGS as i32 - 1;
-    let rung = (0..last).find(|&rung| i64::from(pages(rung)) * page_bytes <= budget).unwrap_or(last);
-    (rung, pages(rung))
+    (0..Ladder::RUNGS).map(pages).collect()
+}
+
+/// The lowest rung of the high threshold under which requests of these prices fit their budget together, and the pages they then take:
+/// what [`solve_budget`](fn@crate::budget::solve_budget) finds.
+#[must_use]
+pub fn solve_budget(prices: &[Vec<i64>], page_bytes: i64, budget: i64) -> (i32, i32) {
+    let pages = |rung: usize| prices.iter().map(|price| price[rung]).sum::<i64>();
+    let last = Ladder::RUNGS - 1;
+    let rung = (0..last).find(|&rung| pages(rung) * page_bytes <= budget).unwrap_or(last);
+    (rung as i32, pages(rung) as i32)
 }

@@ -13,6 +13,8 @@ pub struct PageShape {
     pub table_len: usize,
     /// Pages of the arena.
     pub pages: usize,
+    /// Tokens of a high and of a low page, until a request says otherwise.
+    pub page_tokens: [usize; 2],
 }
 
 /// The manager's buffers, as the [kernels](crate::manager) describe them.
@@ -26,6 +28,8 @@ pub struct PageState {
     pub held: Vec<i32>,
     /// `[slots, lists, 4]`.
     pub lengths: Vec<i32>,
+    /// `[slots, 2]`.
+    pub page_tokens: Vec<i32>,
     /// `[slots, lists, 2]`.
     pub thresholds: Vec<f32>,
     /// `[pages]`.
@@ -51,12 +55,13 @@ impl PageState {
     /// Empty lists; all pages free, page 0 first.
     #[must_use]
     pub fn new(shape: PageShape) -> PageState {
-        let PageShape { slots, lists, table_len, pages } = shape;
+        let PageShape { slots, lists, table_len, pages, page_tokens } = shape;
         PageState {
             shape,
             table: vec![-1; slots * lists * table_len],
             held: vec![0; slots * lists * 2],
             lengths: vec![0; slots * lists * 4],
+            page_tokens: page_tokens.map(|tokens| tokens as i32).repeat(slots),
             thresholds: vec![0.0; slots * lists * 2],
             refs: vec![0; pages],
             generation: vec![0; pages],
@@ -160,9 +165,16 @@ impl PageState {
         }
     }
 
-    /// Pages that a child of `parent` takes for itself, `[lists, 2]`; `tokens` are those of a high and a low page.
+    /// Tokens of a high and of a low page of a request.
     #[must_use]
-    pub fn fork_targets(&self, parent: usize, tokens: [usize; 2]) -> Vec<i32> {
+    pub fn page_tokens(&self, slot: usize) -> [usize; 2] {
+        [0, 1].map(|tier| self.page_tokens[slot * 2 + tier].max(1) as usize)
+    }
+
+    /// Pages that a child of `parent` takes for itself, `[lists, 2]`.
+    #[must_use]
+    pub fn fork_targets(&self, parent: usize) -> Vec<i32> {
+        let tokens = self.page_tokens(parent);
         let lengths = &self.lengths[parent * self.shape.lists * 4..][..self.shape.lists * 4];
         let partly = |length: i32, tier: usize| i32::from(length % tokens[tier] as i32 != 0);
         lengths.chunks_exact(4).flat_map(|l| [partly(l[0], 0), partly(l[1], 1)]).collect()
@@ -177,10 +189,11 @@ impl PageState {
         &mut self,
         parent: usize,
         child: usize,
-        tokens: [usize; 2],
         mut copy: impl FnMut(i32, i32),
     ) -> Result<(), ReferenceError> {
         self.check_slots(&[parent, child])?;
+        let tokens = self.page_tokens(parent);
+        self.page_tokens.copy_within(parent * 2..parent * 2 + 2, child * 2);
         for list in 0..self.shape.lists {
             let lengths = |slot: usize| (slot * self.shape.lists + list) * 4;
             let (from, to) = (lengths(parent), lengths(child));
@@ -227,7 +240,7 @@ impl PageState {
 mod tests {
     use super::*;
 
-    const SHAPE: PageShape = PageShape { slots: 3, lists: 2, table_len: 5, pages: 12 };
+    const SHAPE: PageShape = PageShape { slots: 3, lists: 2, table_len: 5, pages: 12, page_tokens: [4, 3] };
 
     #[test]
     fn pages_are_taken_in_ring_order_from_both_ends_of_the_rows() {
@@ -263,10 +276,10 @@ mod tests {
         let mut state = PageState::new(SHAPE);
         state.rebalance(&[0], &[2, 1, 0, 0]).unwrap();
         state.lengths[..4].copy_from_slice(&[5, 3, 0, 0]);
-        assert_eq!(state.fork_targets(0, [4, 3]), [1, 0, 0, 0]);
-        state.rebalance(&[2], &state.fork_targets(0, [4, 3])).unwrap();
+        assert_eq!(state.fork_targets(0), [1, 0, 0, 0]);
+        state.rebalance(&[2], &state.fork_targets(0)).unwrap();
         let mut copies = Vec::new();
-        state.fork(0, 2, [4, 3], |from, to| copies.push((from, to))).unwrap();
+        state.fork(0, 2, |from, to| copies.push((from, to))).unwrap();
         assert_eq!(copies, [(1, 3)]);
         assert_eq!(state.table[20..25], [0, 3, -1, -1, 2]);
         assert_eq!(state.lengths[16..20], [5, 3, 4, 3]);
@@ -283,6 +296,6 @@ mod tests {
         let mut state = PageState::new(SHAPE);
         assert!(state.rebalance(&[0], &[0; 3]).is_err());
         assert!(state.rebalance(&[3], &[0; 4]).is_err());
-        assert!(state.fork(0, 3, [1, 1], |_, _| ()).is_err());
+        assert!(state.fork(0, 3, |_, _| ()).is_err());
     }
 }

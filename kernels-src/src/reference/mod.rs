@@ -35,7 +35,7 @@ mod step;
 mod testing;
 
 pub use basic::{add, matmul, softmax};
-pub use budget::{BudgetList, BudgetRules, solve_budget};
+pub use budget::{BudgetList, BudgetRules, price_tally, solve_budget};
 pub use chunk::{ChunkArgs, ChunkOutput, attend_chunk, write_chunk};
 pub use decode::{
     DecodeArgs, DecodeOutput, PagedKv, Partial, add_significance, decode_attention, decode_partials,

@@ -4,7 +4,7 @@ use leankv_dsl::workload::{Check, Generator, Workload};
 
 use super::cache::Cache;
 use super::{RecipeError, Shapes};
-use crate::budget::{BudgetSpec, Ladder};
+use crate::budget::{BudgetSpec, Ladder, SolveBudgetSpec};
 use crate::policy::Counting;
 use crate::reference::{self, BudgetList, BudgetRules};
 
@@ -13,8 +13,6 @@ struct Tallies {
     cache: Cache,
     layers: usize,
     kv_heads: usize,
-    /// The slot of each request, of those left out as well.
-    slots: Vec<usize>,
     tokens: Vec<i32>,
     prompts: Vec<i32>,
     /// `[requests, layers, kv_heads]`: of the high and of the low list.
@@ -63,7 +61,7 @@ impl Tallies {
                 tallies.push(both);
             }
         }
-        Ok(Tallies { cache, layers, kv_heads, slots, tokens, prompts, tallies })
+        Ok(Tallies { cache, layers, kv_heads, tokens, prompts, tallies })
     }
 
     /// Extents of the tally.
@@ -89,45 +87,90 @@ pub(super) fn tally(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Wor
     Ok(t.cache.layered(workload, t.layers))
 }
 
-pub(super) fn solve(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    let t = Tallies::new(spec, shapes, seed)?;
-    let (requests, lists) = (t.cache.requests, t.layers * t.kv_heads);
-    let low = t.cache.low.as_ref();
-    let per_page = [&t.cache.high, low.unwrap_or(&t.cache.high)].map(|paged| paged.tokens_per_page() as i32);
-    let gap = if low.is_some() { spec.gap } else { 0 };
-    let page_bytes = spec.page_bytes as i64;
-    // No budget, which leaves the thresholds as they are.
-    let none = -1i64;
-    let (mut budgets, mut pages) = (Vec::new(), Vec::new());
-    let mut after = vec![0.125f32; requests * lists * 2];
-    for request in 0..requests {
-        let heads = &t.tallies[request * lists..][..lists];
-        let solved = |budget: i64| reference::solve_budget(heads, per_page, page_bytes, gap, budget);
-        let budget = match request % 5 {
-            // Half-way between the pages under the loosest thresholds and those under the tightest.
-            0 | 3 => i64::from(solved(i64::MAX).1 + solved(none).1) / 2 * page_bytes,
-            1 => i64::MAX,
-            2 => 0,
-            _ => none,
-        };
-        budgets.push(budget);
-        if t.cache.slots[request] < 0 || budget < 0 {
-            pages.push(-1);
-            continue;
-        }
-        let (rung, taken) = solved(budget);
-        pages.push(taken);
-        for pair in after[t.slots[request] * lists * 2..][..lists * 2].chunks_exact_mut(2) {
-            pair.copy_from_slice(&[Ladder::edge(rung), Ladder::edge(rung - gap)]);
-        }
+/// Tokens of a request for which there is room ahead.
+fn ahead(request: usize) -> i32 {
+    [0, 3, 40][request % 3]
+}
+
+impl Tallies {
+    /// The prices of each request.
+    fn prices(&self, spec: &BudgetSpec) -> Vec<Vec<i64>> {
+        let (lists, low) = (self.layers * self.kv_heads, self.cache.low.as_ref());
+        let tiers = [&self.cache.high, low.unwrap_or(&self.cache.high)];
+        let per_page = tiers.map(|paged| paged.tokens_per_page() as i32);
+        let gap = if low.is_some() { spec.gap } else { 0 };
+        let heads = |request: usize| &self.tallies[request * lists..][..lists];
+        let price = |request: usize| reference::price_tally(heads(request), per_page, gap, ahead(request));
+        (0..self.cache.requests).map(price).collect()
     }
-    let extents = [requests, t.layers, t.kv_heads, 2];
+}
+
+pub(super) fn price(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let t = Tallies::new(spec, shapes, seed)?;
+    let (requests, prices) = (t.cache.requests, t.prices(spec).concat());
     Ok(Workload::new([requests, 1, 1])
-        .view("slots", &t.cache.slots, &[requests])
-        .view("budgets", &budgets, &[requests])
         .view("tally", &t.flat(), &t.extents())
+        .view("ahead", &(0..requests).map(ahead).collect::<Vec<_>>(), &[requests])
+        .view("prices", &vec![-7i64; prices.len()], &[requests, Ladder::RUNGS])
+        .output("prices", Check::Bits)
+        .expect("prices", &prices, Check::Bits))
+}
+
+pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let [requests, layers, kv_heads] = ["requests", "layers", "kv_heads"].map(|name| shapes.get(name));
+    let mut random = Generator::new(seed);
+    let page_bytes = spec.page_bytes as i64;
+    let mut slots: Vec<i32> = random.permutation(requests).iter().map(|&slot| slot as i32).collect();
+    // Of every five requests, the fourth is left out; of three, one has a single tier.
+    slots.iter_mut().skip(3).step_by(5).for_each(|slot| *slot = -1);
+    let gaps: Vec<i32> = (0..requests).map(|request| if request % 3 == 1 { 0 } else { 8 }).collect();
+    // The higher the threshold, the fewer the pages.
+    let mut price = || {
+        let mut left = 40 + random.below(100) as i64;
+        let mut of_rung = || {
+            left -= random.below(3).min(left as usize) as i64;
+            left
+        };
+        (0..Ladder::RUNGS).map(|_| of_rung()).collect::<Vec<i64>>()
+    };
+    let prices: Vec<Vec<i64>> = (0..requests).map(|_| price()).collect();
+    // Groups of one, two, three, ... requests.
+    let (mut groups, mut budgets, mut pages) = (Vec::new(), Vec::new(), Vec::new());
+    let mut after = vec![0.125f32; requests * layers * kv_heads * 2];
+    let mut first = 0;
+    while first < requests {
+        let count = (groups.len() / 2 + 1).min(requests - first);
+        let members = first..first + count;
+        let here: Vec<Vec<i64>> =
+            members.clone().filter(|&m| slots[m] >= 0).map(|m| prices[m].clone()).collect();
+        let half = here.iter().map(|price| (price[0] + price[Ladder::RUNGS - 1]) / 2).sum::<i64>();
+        // Half-way between the loosest thresholds and the tightest; none; everything; nothing.
+        let budget = [half * page_bytes, -1, i64::MAX, 0][groups.len() / 2 % 4];
+        groups.extend([first as i32, count as i32]);
+        budgets.push(budget);
+        if budget < 0 {
+            pages.push(-1);
+        } else {
+            let (rung, taken) = reference::solve_budget(&here, page_bytes, budget);
+            pages.push(taken);
+            for member in members.filter(|&member| slots[member] >= 0) {
+                let at = slots[member] as usize * layers * kv_heads * 2;
+                for pair in after[at..][..layers * kv_heads * 2].chunks_exact_mut(2) {
+                    pair.copy_from_slice(&[Ladder::edge(rung), Ladder::edge(rung - gaps[member])]);
+                }
+            }
+        }
+        first += count;
+    }
+    let extents = [requests, layers, kv_heads, 2];
+    Ok(Workload::new([budgets.len(), 1, 1])
+        .view("slots", &slots, &[requests])
+        .view("gaps", &gaps, &[requests])
+        .view("prices", &prices.concat(), &[requests, Ladder::RUNGS])
+        .view("groups", &groups, &[budgets.len(), 2])
+        .view("budgets", &budgets, &[budgets.len()])
         .view("thresholds", &vec![0.125f32; after.len()], &extents)
-        .view("pages", &vec![-7i32; requests], &[requests])
+        .view("pages", &vec![-7i32; pages.len()], &[pages.len()])
         .output("thresholds", Check::Bits)
         .output("pages", Check::Bits)
         .expect("thresholds", &after, Check::Bits)

@@ -43,8 +43,13 @@ impl Forks {
             })
             .collect();
         let pages = held.iter().map(|&n| n as usize).sum::<usize>() + forks * lists * 2 + 1;
-        let shape = PageShape { slots: slots.len(), lists, table_len: longest + few + 1, pages };
+        let shape =
+            PageShape { slots: slots.len(), lists, table_len: longest + few + 1, pages, page_tokens: [1, 1] };
         let mut before = PageState::new(shape);
+        // Children get theirs from their parents.
+        for &parent in heads {
+            before.page_tokens[parent * 2..][..2].copy_from_slice(&TOKENS.map(|tokens| tokens as i32));
+        }
         before.rebalance(heads, &held)?;
         for (family, &parent) in heads.iter().enumerate() {
             for place in 0..lists * 2 {
@@ -60,8 +65,7 @@ impl Forks {
         before.thresholds = random.f32s(slots.len() * lists * 2, 0.0, 4.0);
 
         let parents: Vec<usize> = (0..forks).map(|fork| heads[fork / 2]).collect();
-        let targets: Vec<Vec<i32>> =
-            parents.iter().map(|&parent| before.fork_targets(parent, TOKENS)).collect();
+        let targets: Vec<Vec<i32>> = parents.iter().map(|&parent| before.fork_targets(parent)).collect();
         let granted: Vec<i32> = (0..forks)
             .map(|fork| match fork % 5 {
                 2 => 0,
@@ -75,7 +79,7 @@ impl Forks {
         }
         let (mut after, mut copies) = (before.clone(), Vec::new());
         for &fork in &going {
-            after.fork(parents[fork], children[fork], TOKENS, |from, to| copies.push((from, to)))?;
+            after.fork(parents[fork], children[fork], |from, to| copies.push((from, to)))?;
         }
         let slots = |slots: &[usize]| slots.iter().map(|&slot| slot as i32).collect();
         let (parents, children, targets) = (slots(&parents), slots(children), targets.concat());
@@ -85,10 +89,11 @@ impl Forks {
     /// The arguments that all kernels of a fork share.
     fn workload(&self, programs: usize) -> Workload {
         let forks = self.parents.len();
-        Workload::new([programs, forks, 1])
-            .view("parents", &self.parents, &[forks])
-            .scalar("high_tokens", TOKENS[0] as i32)
-            .scalar("low_tokens", TOKENS[1] as i32)
+        Workload::new([programs, forks, 1]).view("parents", &self.parents, &[forks]).view(
+            "page_tokens",
+            &self.before.page_tokens,
+            &[self.before.shape.slots, 2],
+        )
     }
 
     fn with_children(&self, workload: Workload) -> Workload {
@@ -108,7 +113,7 @@ pub(super) fn plan(spec: &PlanForkSpec, shapes: &Shapes, seed: u64) -> Result<Wo
 
 pub(super) fn share(_: &ForkPagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let f = Forks::new(shapes, seed)?;
-    let PageShape { slots, lists, table_len, pages } = f.before.shape;
+    let PageShape { slots, lists, table_len, pages, .. } = f.before.shape;
     Ok(f.with_children(f.workload(lists))
         .view("table", &f.before.table, &[slots, lists, table_len])
         .view("lengths", &f.before.lengths, &[slots, lists, 4])
@@ -120,16 +125,18 @@ pub(super) fn share(_: &ForkPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         .output("held", Check::Bits)
         .output("refs", Check::Bits)
         .output("thresholds", Check::Bits)
+        .output("page_tokens", Check::Bits)
         .expect("table", &f.after.table, Check::Bits)
         .expect("lengths", &f.after.lengths, Check::Bits)
         .expect("held", &f.after.held, Check::Bits)
         .expect("refs", &f.after.refs, Check::Bits)
-        .expect("thresholds", &f.after.thresholds, Check::Bits))
+        .expect("thresholds", &f.after.thresholds, Check::Bits)
+        .expect("page_tokens", &f.after.page_tokens, Check::Bits))
 }
 
 pub(super) fn tails(_: &CopyTailsSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let f = Forks::new(shapes, seed)?;
-    let PageShape { slots, lists, table_len, pages } = f.after.shape;
+    let PageShape { slots, lists, table_len, pages, .. } = f.after.shape;
     // Pages start at multiples of 16 bytes.
     let words = shapes.get("words").next_multiple_of(2);
     let mut random = Generator::new(seed ^ 1);

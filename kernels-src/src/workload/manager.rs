@@ -29,7 +29,7 @@ impl Rebalance {
     fn new(block: usize, shapes: &Shapes, seed: u64) -> Result<Rebalance, RecipeError> {
         let (requests, lists) = (shapes.get("requests"), shapes.get("lists").max(1));
         let pages = 4 * MOST * requests * lists + 1;
-        let shape = PageShape { slots: requests, lists, table_len: 2 * MOST + 1, pages };
+        let shape = PageShape { slots: requests, lists, table_len: 2 * MOST + 1, pages, page_tokens: [4, 7] };
         let mut random = Generator::new(seed);
         let mut before = PageState::new(shape);
         let slots = random.permutation(requests);
@@ -119,7 +119,7 @@ impl Rebalance {
 
 pub(super) fn prepare(spec: &PreparePagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let r = Rebalance::new(spec.block, shapes, seed)?;
-    let PageShape { slots, lists, table_len, pages } = r.before.shape;
+    let PageShape { slots, lists, table_len, pages, .. } = r.before.shape;
     Ok(r.both(Workload::new([r.tiles, r.requests, 1]))
         .view("held", &r.before.held, &[slots, lists, 2])
         .view("table", &r.before.table, &[slots, lists, table_len])
@@ -159,7 +159,7 @@ pub(super) fn scan(_: &ScanPagesSpec, shapes: &Shapes, seed: u64) -> Result<Work
 pub(super) fn commit(spec: &CommitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let r = Rebalance::new(spec.block, shapes, seed)?;
     let after = r.after()?;
-    let PageShape { slots, lists, table_len, pages } = r.before.shape;
+    let PageShape { slots, lists, table_len, pages, .. } = r.before.shape;
     Ok(r.both(Workload::new([r.tiles, r.requests, 1]))
         .view("offsets", &r.offsets, &[r.requests, lists, 2])
         .view("bases", &r.bases(), &[r.requests, r.tiles, 2])

@@ -30,7 +30,7 @@ use leankv_dsl::format::FormatError;
 use leankv_dsl::lang::{Settings, Spec, SpecError};
 use leankv_dsl::workload::Workload;
 
-use crate::budget::BudgetSpec;
+use crate::budget::{BudgetSpec, SolveBudgetSpec};
 use crate::chunk::{ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec};
 use crate::decode::DecodeSpec;
 use crate::manager::{
@@ -275,6 +275,11 @@ pub static RECIPES: &[Recipe] = &[
         ]
     ),
     recipe!("prepare_pages", manager::prepare as PreparePagesSpec, [REQUESTS, LISTS]),
+    recipe!(
+        "price_tally",
+        budget::price as BudgetSpec,
+        [BUDGETS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
+    ),
     recipe!("quantize", rows::quantize as CodecRows, [ROWS]),
     recipe!(
         "recompact",
@@ -295,11 +300,7 @@ pub static RECIPES: &[Recipe] = &[
         basic::softmax as SoftmaxSpec,
         [shape("rows", "rows", 5, 64), shape("cols", "elements of a row; at most the block", 100, 128)]
     ),
-    recipe!(
-        "solve_budget",
-        budget::solve as BudgetSpec,
-        [BUDGETS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
-    ),
+    recipe!("solve_budget", budget::solve as SolveBudgetSpec, [BUDGETS, LAYERS, KV_HEADS]),
     recipe!(
         "tally_tokens",
         budget::tally as BudgetSpec,

@@ -152,14 +152,14 @@ struct Holder {
 }
 
 /// Counts everything again: conservation (P1), one owner (P2), counts, lists that do not overlap, tokens that fit, what the ring holds.
-/// `tokens` are those of a high and a low page. Empty when all is well.
-pub fn audit(state: &PageState, tokens: [usize; 2]) -> Vec<Finding> {
+/// Empty when all is well.
+pub fn audit(state: &PageState) -> Vec<Finding> {
     let pages = state.shape.pages;
     let mut findings = Vec::new();
     let mut holders: Vec<Vec<Holder>> = (0..pages).map(|_| Vec::new()).collect();
     for slot in 0..state.shape.slots {
         for list in 0..state.shape.lists {
-            visit(state, tokens, slot, list, &mut holders, &mut findings);
+            visit(state, slot, list, &mut holders, &mut findings);
         }
     }
     let free = free_pages(state, &mut findings);
@@ -203,13 +203,12 @@ pub(super) fn audit_owners(state: &PageState, owned: impl Fn(usize) -> bool) -> 
 /// One pair of lists: its counts, its entries, its tokens.
 fn visit(
     state: &PageState,
-    tokens: [usize; 2],
     slot: usize,
     list: usize,
     holders: &mut [Vec<Holder>],
     findings: &mut Vec<Finding>,
 ) {
-    let table_len = state.shape.table_len;
+    let (table_len, tokens) = (state.shape.table_len, state.page_tokens(slot));
     let pair = slot * state.shape.lists + list;
     let held = &state.held[pair * 2..][..2];
     let (high, low) = (held[0], held[1]);
@@ -274,26 +273,25 @@ mod tests {
     use super::*;
     use leankv_kernels::reference::PageShape;
 
-    const TOKENS: [usize; 2] = [2, 4];
-
     /// Two requests that share a page, one of them with both lists.
     fn state() -> PageState {
-        let mut state = PageState::new(PageShape { slots: 2, lists: 2, table_len: 4, pages: 8 });
+        let mut state =
+            PageState::new(PageShape { slots: 2, lists: 2, table_len: 4, pages: 8, page_tokens: [2, 4] });
         state.rebalance(&[0], &[2, 1, 0, 1]).unwrap();
         state.lengths[..8].copy_from_slice(&[3, 1, 0, 0, 0, 4, 0, 0]);
-        let own = state.fork_targets(0, TOKENS);
+        let own = state.fork_targets(0);
         state.rebalance(&[1], &own).unwrap();
-        state.fork(0, 1, TOKENS, |_, _| ()).unwrap();
+        state.fork(0, 1, |_, _| ()).unwrap();
         state
     }
 
     #[test]
     fn a_sound_state_has_no_findings_and_each_damage_has_its_own() {
-        assert_eq!(audit(&state(), TOKENS), []);
+        assert_eq!(audit(&state()), []);
         let damaged = |damage: &dyn Fn(&mut PageState)| {
             let mut state = state();
             damage(&mut state);
-            audit(&state, TOKENS)
+            audit(&state)
         };
         let found = damaged(&|s| s.cursors[0] += 1);
         assert_eq!(found, [Finding::Lost { page: 6 }]);

@@ -71,6 +71,16 @@ pub enum KvError {
         /// The handle.
         id: RequestId,
     },
+    /// Formats that the cache was not made for.
+    #[error(
+        "no kernels for requests in {asked}; the cache was made for {known}: add it to `CacheConfig::more_tierings`"
+    )]
+    NoTiering {
+        /// What was asked for.
+        asked: String,
+        /// What the cache knows.
+        known: String,
+    },
     /// A request whose last step was left in its middle.
     #[error("{id} was left in the middle of a step and can only be freed")]
     Torn {

@@ -28,7 +28,7 @@ mod state;
 
 pub use audit::{Finding, audit};
 pub use engine::{
-    Bindings, Binds, CacheConfig, DecodeStep, EngineKernels, HeadStats, Input, InputElement, KvCache,
+    Bindings, Binds, Budget, CacheConfig, DecodeStep, EngineKernels, HeadStats, Input, InputElement, KvCache,
     Preempt, PromptChunk, RequestId, RequestStats, Thresholds,
 };
 pub use error::{KvError, OutOfPages, Refused};

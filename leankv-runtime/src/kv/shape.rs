@@ -19,7 +19,7 @@ pub struct CacheShape {
     pub pages: usize,
     /// Bytes of a page.
     pub page_bytes: usize,
-    /// Tokens of a high and of a low page.
+    /// Tokens of a high and of a low page, for requests that say nothing else.
     pub tokens: [usize; 2],
 }
 
@@ -39,13 +39,19 @@ impl CacheShape {
         self.pages * self.page_bytes
     }
 
-    /// Pages that hold `tokens` tokens of a tier.
+    /// Pages that hold `tokens` tokens of a tier, for requests that say nothing else.
     pub fn pages_for(&self, tier: super::Side, tokens: usize) -> usize {
         tokens.div_ceil(self.tokens[tier as usize])
     }
 
     pub(crate) fn page_shape(&self) -> PageShape {
-        PageShape { slots: self.slots, lists: self.lists(), table_len: self.table_len, pages: self.pages }
+        PageShape {
+            slots: self.slots,
+            lists: self.lists(),
+            table_len: self.table_len,
+            pages: self.pages,
+            page_tokens: self.tokens,
+        }
     }
 
     /// Checks the extents.

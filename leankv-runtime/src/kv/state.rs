@@ -17,6 +17,8 @@ pub struct State {
     pub lengths: DeviceBuffer<i32>,
     /// Pages held: `[slots, lists, 2]`.
     pub held: DeviceBuffer<i32>,
+    /// Tokens of a high and of a low page, in the formats of the request: `[slots, 2]`.
+    pub page_tokens: DeviceBuffer<i32>,
     /// High and low threshold: `[slots, lists, 2]`.
     pub thresholds: DeviceBuffer<f32>,
     /// Lists that hold a page: `[pages]`.
@@ -43,6 +45,7 @@ impl State {
             table: device.upload(&empty.table)?,
             lengths: device.upload(&empty.lengths)?,
             held: device.upload(&empty.held)?,
+            page_tokens: device.upload(&empty.page_tokens)?,
             thresholds: device.upload(&empty.thresholds)?,
             refs: device.upload(&empty.refs)?,
             generation: device.upload(&empty.generation)?,
@@ -72,6 +75,7 @@ impl State {
             table: self.table.to_vec()?,
             held: self.held.to_vec()?,
             lengths: self.lengths.to_vec()?,
+            page_tokens: self.page_tokens.to_vec()?,
             thresholds: self.thresholds.to_vec()?,
             refs: self.refs.to_vec()?,
             generation: self.generation.to_vec()?,

@@ -1,5 +1,7 @@
 //! Which requests take a step, and steps that a graph takes.
 
+use std::ops::Range;
+
 use super::{KvCache, RequestId};
 use crate::kv::{KvError, OutOfPages, Refused};
 
@@ -9,6 +11,28 @@ pub(super) struct Batch {
     pub(super) slots: Vec<i32>,
     pub(super) positions: Vec<i32>,
     pub(super) prompts: Vec<i32>,
+    pub(super) runs: Vec<Run>,
+}
+
+/// Requests of one tiering that stand side by side in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) tiering: usize,
+    pub(super) rows: Range<usize>,
+}
+
+impl Run {
+    /// The runs of rows with these tierings.
+    pub(super) fn of(tierings: impl IntoIterator<Item = usize>) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for (row, tiering) in tierings.into_iter().enumerate() {
+            match runs.last_mut() {
+                Some(run) if run.tiering == tiering => run.rows.end = row + 1,
+                _ => runs.push(Run { tiering, rows: row..row + 1 }),
+            }
+        }
+        runs
+    }
 }
 
 impl KvCache {
@@ -17,7 +41,7 @@ impl KvCache {
     /// The launches of a [`DecodeStep`](super::DecodeStep), from [`KvCache::decode_step`] to [`DecodeStep::finish`](super::DecodeStep::finish), can be captured from a
     /// stream as a graph when the step before was of the same batch and pages do not run low: they read positions, tables, plans and free pages from
     /// the device, and the host neither copies nor waits. Every replay then is the next step of that batch. It reads queries, keys and values
-    /// from the buffers that were captured.
+    /// from the buffers that were captured. Where a [`Budget`](super::Budget) is due, thresholds are solved for here, before the replay.
     ///
     /// # Errors
     /// [`KvError::NotReplayable`] when the last step was of another batch; [`Refused::OutOfPages`] when pages might run short: the step can be taken by
@@ -35,6 +59,7 @@ impl KvCache {
         if self.free_floor < need {
             return Err(Refused::OutOfPages(OutOfPages { need, free: self.free_floor }).into());
         }
+        self.solve_due(requests)?;
         self.free_floor -= need;
         self.advanced(requests);
         Ok(())
@@ -59,7 +84,12 @@ impl KvCache {
             positions.push(request.tokens as i32);
             prompts.push(request.prompt as i32);
         }
-        Ok(Batch { slots, positions, prompts })
+        Ok(Batch { slots, positions, prompts, runs: self.runs(requests) })
+    }
+
+    /// The runs of a batch of requests that are here.
+    pub(super) fn runs(&self, requests: &[RequestId]) -> Vec<Run> {
+        Run::of(requests.iter().filter_map(|id| Some(self.slots[id.slot].as_ref()?.tiering)))
     }
 
     /// Moves the positions on, on the device.

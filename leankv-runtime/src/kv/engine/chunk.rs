@@ -1,8 +1,9 @@
 //! A chunk of a prompt that is under way.
 
+use super::request::Request;
 use super::{Binds, InputElement, KvCache, RequestId};
 use crate::device::{BufferView, DeviceBuffer};
-use crate::kv::{KvError, PageManager, Side};
+use crate::kv::{KvError, PageManager};
 use crate::launch::Launch;
 
 /// A chunk of one request's prompt: pages for the worst case are there, and its layers are done one after another. Dropped before its end
@@ -27,9 +28,6 @@ pub(super) struct ChunkScratch {
     pub(super) lse: DeviceBuffer<f32>,
     pub(super) mass: DeviceBuffer<f32>,
     pub(super) dest: DeviceBuffer<i32>,
-    pub(super) tally: DeviceBuffer<i32>,
-    pub(super) budget: DeviceBuffer<i64>,
-    pub(super) pages: DeviceBuffer<i32>,
 }
 
 impl<'a> PromptChunk<'a> {
@@ -111,6 +109,7 @@ impl<'a> PromptChunk<'a> {
         }
         let slot = self.id.slot;
         let (tokens, cache) = (self.before + self.tokens, self.cache);
+        cache.solve_at(slot, tokens)?;
         let result = cache.compact(self.id, tokens);
         cache.remember(result)?;
         let targets = cache.targets(slot, |length| length)?;
@@ -148,13 +147,15 @@ impl Layer {
 impl KvCache {
     /// Pages for each list of a request, when `of` its tokens are to find room.
     fn targets(&self, slot: usize, of: impl Fn(usize) -> usize) -> Result<Vec<i32>, KvError> {
-        let shape = self.manager.shape();
-        let lists = shape.lists() * 4;
+        let lists = self.config.lists() * 4;
+        let Request { tiering, .. } =
+            *self.slots[slot].as_ref().ok_or(KvError::NoSlot { slot, slots: self.slots.len() })?;
         let mut lengths = vec![0; lists];
         self.manager.state().lengths.slice(slot * lists..(slot + 1) * lists)?.read_into(&mut lengths)?;
-        let two = self.config.tiering.low.is_some();
-        let pages = |side: Side, length: i32| shape.pages_for(side, of(length.max(0) as usize)) as i32;
-        let each = |l: &[i32]| [pages(Side::High, l[0]), if two { pages(Side::Low, l[1]) } else { 0 }];
+        let two = self.config.tierings().nth(tiering).is_some_and(|tiering| tiering.low.is_some());
+        let [high, low] = self.page_tokens[tiering];
+        let pages = |length: i32, tokens: usize| of(length.max(0) as usize).div_ceil(tokens) as i32;
+        let each = |l: &[i32]| [pages(l[0], high), if two { pages(l[1], low) } else { 0 }];
         Ok(lengths.chunks_exact(4).flat_map(each).collect())
     }
 
@@ -177,12 +178,14 @@ impl KvCache {
         k: &DeviceBuffer<E>,
         v: &DeviceBuffer<E>,
     ) -> Result<(), KvError> {
-        let prompt = self.request(id)?.prompt as i32;
+        let request = self.request(id)?;
+        let (prompt, tiering) = (request.prompt as i32, request.tiering);
         let shape = *self.manager.shape();
         let heads = shape.kv_heads;
         let (d, query_heads, scale) = (self.config.head_dim, self.config.query_heads(), self.config.scale());
         let window = self.config.window_q.min(n) as i32;
-        let (state, chunk, kernels) = (self.manager.state_mut(), &mut self.chunk, &self.kernels);
+        let (state, chunk) = (self.manager.state_mut(), &mut self.chunk);
+        let kernels = &self.kernels.tierings[tiering];
         let bound = &self.bound;
         let of = Layer {
             slots: shape.slots,
@@ -219,7 +222,8 @@ impl KvCache {
             run(add.view_strided("kv.lengths", lists, &lengths, &strides))?;
         }
 
-        let sum = kernels.chunk_significance.launch((programs(super::kernels::BLOCK_CHUNK), heads as u32));
+        let sum =
+            self.kernels.chunk_significance.launch((programs(super::kernels::BLOCK_CHUNK), heads as u32));
         let sum = bound.to(sum, layer, Binds::HOOKS);
         let sum = sum.view("q", q, &queries).view("k", k, &pairs);
         let sum = sum.view("lse", chunk.lse.slice(..n * query_heads)?, &[n, query_heads]);
@@ -247,31 +251,15 @@ impl KvCache {
         run(write.view_strided("kv.lengths", state.lengths.slice(of.at * 4..)?, &lengths, &strides))
     }
 
-    /// Solves a budget, and classifies what was cached again, in all layers.
+    /// Classifies what was cached again, in all layers.
     fn compact(&mut self, id: RequestId, tokens: usize) -> Result<(), KvError> {
         let request = self.request(id)?;
-        let (prompt, budget) = (request.prompt as i32, request.budget);
+        let (prompt, tiering) = (request.prompt as i32, request.tiering);
         let shape = *self.manager.shape();
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
-        let (state, chunk, kernels) = (self.manager.state_mut(), &mut self.chunk, &self.kernels);
+        let (state, chunk) = (self.manager.state_mut(), &mut self.chunk);
+        let kernels = &self.kernels.tierings[tiering];
         let bound = &self.bound;
-        let rungs = leankv_kernels::budget::Ladder::RUNGS;
-        let (table, lengths) = ([slots, layers, heads, shape.table_len], [slots, layers, heads, 4]);
-        if let Some(budget) = budget {
-            chunk.budget.write(&[i64::try_from(budget).unwrap_or(i64::MAX)])?;
-            let tally = kernels.tally.launch((heads as u32, layers as u32));
-            let tally = tally.view("tokens", &chunk.tokens, &[1]).view("prompts", &chunk.prompt, &[1]);
-            let tally = tally.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
-            let tally = tally.view("kv.table", &state.table, &table);
-            let tally = tally.view("kv.lengths", &state.lengths, &lengths);
-            run(tally.view_mut("tally", &mut chunk.tally, &[1, layers, heads, 2, rungs]))?;
-
-            let solve = kernels.solve.launch(1);
-            let solve = solve.view("slots", &chunk.slot, &[1]).view("budgets", &chunk.budget, &[1]);
-            let solve = solve.view("tally", &chunk.tally, &[1, layers, heads, 2, rungs]);
-            let solve = solve.view_mut("thresholds", &mut state.thresholds, &[slots, layers, heads, 2]);
-            run(solve.view_mut("pages", &mut chunk.pages, &[1]))?;
-        }
         // A launch takes the codecs' parameters of one layer.
         let count = bound.layers_at_once(layers);
         for layer in (0..layers).step_by(count) {

@@ -19,8 +19,10 @@ pub struct CacheConfig {
     pub head_dim: usize,
     /// Element type of queries, keys and values as they come.
     pub input: Input,
-    /// Formats of the tiers.
+    /// Formats of the tiers, of requests that ask for nothing else.
     pub tiering: Tiering,
+    /// What else requests may ask for: see [`KvCache::admit_as`](super::KvCache::admit_as). All share the arena.
+    pub more_tierings: Vec<Tiering>,
     /// Bytes of a page.
     pub page_bytes: usize,
     /// Pages of the arena.
@@ -41,6 +43,10 @@ pub struct CacheConfig {
     pub policy: PolicySpec,
     /// Parts into which a decode step cuts the pages of a KV head.
     pub splits: usize,
+    /// Decode steps of a request after which thresholds are solved for its budget again.
+    pub solve_every: usize,
+    /// Bytes that the pages of all requests with [`Budget::Shared`] may take together; all of the arena without it.
+    pub shared_budget: Option<usize>,
 }
 
 impl CacheConfig {
@@ -59,6 +65,7 @@ impl CacheConfig {
             head_dim,
             input: Input::F16,
             tiering: "K8V4/K4V2".parse().expect("this is a tiering's name"),
+            more_tierings: Vec::new(),
             page_bytes: 6784,
             pages,
             slots,
@@ -69,6 +76,8 @@ impl CacheConfig {
             sinks: 0,
             policy: PolicySpec::default(),
             splits: 1,
+            solve_every: 16,
+            shared_budget: None,
         }
     }
 
@@ -87,47 +96,85 @@ impl CacheConfig {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
-    /// The page layouts of the high and the low tier.
+    /// Bytes of `tokens` tokens in FP16, without any bookkeeping.
+    pub fn fp16_bytes(&self, tokens: usize) -> usize {
+        // Two vectors of two bytes an element.
+        tokens * self.lists() * self.head_dim * 4
+    }
+
+    /// What requests may ask for, the one for those that ask for nothing first.
+    pub fn tierings(&self) -> impl Iterator<Item = &Tiering> {
+        std::iter::once(&self.tiering).chain(&self.more_tierings)
+    }
+
+    /// The page layouts of the high and the low tier, of requests that ask for nothing else.
     ///
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
     pub fn layouts(&self) -> Result<(PageLayout, Option<PageLayout>), KvError> {
+        self.layouts_of(&self.tiering)
+    }
+
+    /// The page layouts of the high and the low tier of a tiering.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`] for formats that do not fit the page.
+    pub fn layouts_of(&self, tiering: &Tiering) -> Result<(PageLayout, Option<PageLayout>), KvError> {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let layout = |format| {
             let (d, bytes) = (number(self.head_dim), number(self.page_bytes));
             PageLayout::derive(format, d, bytes, Interleave::TokenMajor)
                 .map_err(|error| KvError::Shape { why: error.to_string() })
         };
-        Ok((layout(&self.tiering.high)?, self.tiering.low.as_ref().map(layout).transpose()?))
+        Ok((layout(&tiering.high)?, tiering.low.as_ref().map(layout).transpose()?))
     }
 
-    /// The extents of the cache's buffers. A row of the page table holds a whole sequence in the tier that packs fewer tokens, and one
+    /// Tokens of a high and of a low page of a tiering; without a low tier the two are the same.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`] for formats that do not fit the page.
+    pub fn page_tokens(&self, tiering: &Tiering) -> Result<[usize; 2], KvError> {
+        let (high, low) = self.layouts_of(tiering)?;
+        let high = high.tokens_per_page() as usize;
+        Ok([high, low.map_or(high, |low| low.tokens_per_page() as usize)])
+    }
+
+    /// The extents of the cache's buffers. A row of the page table holds a whole sequence in the tier that packs the fewest tokens, and one
     /// chunk more in both tiers.
     ///
     /// # Errors
     /// [`KvError::Shape`], with what to change.
     pub fn shape(&self) -> Result<CacheShape, KvError> {
-        let (high, low) = self.layouts()?;
-        let high = high.tokens_per_page() as usize;
-        let low = low.map_or(high, |low| low.tokens_per_page() as usize);
-        if self.max_tokens == 0 || self.chunk == 0 || self.group == 0 || self.splits == 0 || self.window == 0
-        {
+        let counts = [self.max_tokens, self.chunk, self.group, self.splits, self.window, self.solve_every];
+        if counts.contains(&0) {
             return Err(KvError::Shape {
-                why: "tokens, chunk, group, splits and window are at least 1".to_owned(),
+                why: "tokens, chunk, group, splits, window and solve_every are at least 1".to_owned(),
             });
         }
-        if i32::try_from(self.max_tokens.max(self.window).max(self.sinks).max(self.chunk)).is_err() {
+        let longest = [self.max_tokens, self.window, self.sinks, self.chunk, self.solve_every];
+        if longest.iter().any(|&n| i32::try_from(n).is_err()) {
             return Err(KvError::Shape { why: "positions have 31 bits".to_owned() });
         }
-        let whole = self.max_tokens.div_ceil(high.min(low));
+        // Requests of another tiering are rows in the middle of a tensor, which kernels read in vectors.
+        if !self.more_tierings.is_empty() && !(self.head_dim * 2).is_multiple_of(16) {
+            let why =
+                format!("several tierings and vectors of {} elements; take a multiple of 8", self.head_dim);
+            return Err(KvError::Shape { why });
+        }
+        let mut table_len = 0;
+        for tiering in self.tierings() {
+            let [high, low] = self.page_tokens(tiering)?;
+            let whole = self.max_tokens.div_ceil(high.min(low));
+            table_len = table_len.max(whole + self.chunk.div_ceil(high) + self.chunk.div_ceil(low) + 4);
+        }
         let shape = CacheShape {
             slots: self.slots,
             layers: self.layers,
             kv_heads: self.kv_heads,
-            table_len: whole + self.chunk.div_ceil(high) + self.chunk.div_ceil(low) + 4,
+            table_len,
             pages: self.pages,
             page_bytes: self.page_bytes,
-            tokens: [high, low],
+            tokens: self.page_tokens(&self.tiering)?,
         };
         shape.check()?;
         Ok(shape)
@@ -141,21 +188,40 @@ pub struct Thresholds {
     pub all: [f32; 2],
     /// For single layers, or KV heads of them: layer, KV head or all of the layer's, high and low. Later ones win.
     pub overrides: Vec<(usize, Option<usize>, [f32; 2])>,
-    /// Bytes that the pages of the request may take at the end of a chunk of its prompt. The loosest thresholds that keep to it are then
-    /// solved for, the same for all layers and KV heads, and take the place of those above.
-    pub budget: Option<usize>,
+    /// What the request's pages may take. The loosest thresholds that keep to it are solved for at the end of every chunk of the prompt and, as
+    /// the sequence grows, after every [`CacheConfig::solve_every`] steps; they are the same for all layers and KV heads, and take the place of
+    /// those above.
+    pub budget: Budget,
+}
+
+/// What the pages of a request may take. They are counted in whole pages, with room for the steps until thresholds are solved for again.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Budget {
+    /// Anything: thresholds are given.
+    #[default]
+    None,
+    /// So many bytes.
+    Bytes(usize),
+    /// The bytes of the sequence in FP16 over this number, and of the whole prompt while that is still coming.
+    Part(f32),
+    /// A share of [`CacheConfig::shared_budget`]: requests with this budget have the same high threshold.
+    Shared,
 }
 
 impl Thresholds {
     /// One pair for all.
     pub fn new(high: f32, low: f32) -> Thresholds {
-        Thresholds { all: [high, low], overrides: Vec::new(), budget: None }
+        Thresholds { all: [high, low], overrides: Vec::new(), budget: Budget::None }
     }
 
-    /// Thresholds that are solved for, so that the pages of the request take at most `bytes` at the end of every chunk of its prompt.
-    /// Before the first chunk ends everything is high.
+    /// Thresholds that are solved for, so that the pages of the request take at most `bytes`.
     pub fn within(bytes: usize) -> Thresholds {
-        Thresholds { budget: Some(bytes), ..Thresholds::new(0.0, 0.0) }
+        Thresholds::solved(Budget::Bytes(bytes))
+    }
+
+    /// Thresholds that are solved for. Before the first chunk ends everything is high.
+    pub fn solved(budget: Budget) -> Thresholds {
+        Thresholds { budget, ..Thresholds::new(0.0, 0.0) }
     }
 
     /// Another pair for a layer, or for one KV head of it.

@@ -2,11 +2,11 @@
 
 use half::{bf16, f16};
 use leankv_dsl::diag::Diagnostics;
-use leankv_dsl::format::CodecShape;
+use leankv_dsl::format::{CodecShape, Tiering};
 use leankv_dsl::ir::Func;
 use leankv_dsl::lang::attention::{AttentionHooks, Codecs, PagedKv, Plain, Stock, shapes};
 use leankv_dsl::lang::{Float, KernelArg};
-use leankv_kernels::budget::{BudgetSpec, solve_budget, tally_tokens};
+use leankv_kernels::budget::{BudgetSpec, SolveBudgetSpec, price_tally, solve_budget, tally_tokens};
 use leankv_kernels::chunk::{
     ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec, cached_significance, chunk_attention,
     chunk_significance, classify_chunk, recompact, write_chunk,
@@ -28,19 +28,27 @@ use crate::kv::{KvError, ManagerKernels};
 #[derive(Clone, Debug)]
 pub struct EngineKernels {
     pub(super) manager: ManagerKernels,
+    pub(super) chunk_significance: Kernel,
+    pub(super) solve: Kernel,
+    pub(super) advance: Kernel,
+    /// In the order of [`CacheConfig::tierings`].
+    pub(super) tierings: Vec<TieringKernels>,
+}
+
+/// The kernels for requests of one tiering.
+#[derive(Clone, Debug)]
+pub(super) struct TieringKernels {
     pub(super) plan: Kernel,
     pub(super) insert: Kernel,
     pub(super) attend: Kernel,
     pub(super) merge: Kernel,
     pub(super) chunk_attend: Kernel,
     pub(super) cached_significance: Kernel,
-    pub(super) chunk_significance: Kernel,
     pub(super) classify: Kernel,
     pub(super) write: Kernel,
     pub(super) recompact: Kernel,
     pub(super) tally: Kernel,
-    pub(super) solve: Kernel,
-    pub(super) advance: Kernel,
+    pub(super) price: Kernel,
 }
 
 /// Tokens that a turn of a loop works on.
@@ -55,6 +63,8 @@ pub(super) const BLOCK_WRITE: usize = 8;
 pub(super) const BLOCK_ADVANCE: usize = 128;
 /// Parts into which the pages of a KV head are cut when a chunk adds to their significance.
 pub(super) const SPLITS: usize = 4;
+/// Edges between the thresholds that a budget chooses: a factor of 16.
+pub(super) const GAP: i32 = 16;
 
 impl EngineKernels {
     /// Compiles them for caches of this configuration, or finds them in the compiler's cache.
@@ -68,7 +78,7 @@ impl EngineKernels {
     /// As [`EngineKernels::new`], with a user's codecs and attention hooks. Their parameters come with the launches:
     /// see [`KvCache::with_bindings`](super::KvCache::with_bindings).
     ///
-    /// Codecs are asked for those of the formats that [`CacheConfig::tiering`] names. Pages are laid out for these, so bits, groups and metadata
+    /// Codecs are asked for those of the formats that [`CacheConfig::tierings`] name. Pages are laid out for these, so bits, groups and metadata
     /// of the codecs are theirs. Kernels that only look at significance and positions (plans, budgets) take no parameters of codecs.
     ///
     /// # Errors
@@ -101,107 +111,133 @@ impl EngineKernels {
         E: Float,
     {
         let shape = config.shape()?;
-        let manager = ManagerKernels::new(compiler, device, &shape)?;
-        let build = |func: Result<Func, Diagnostics>| {
-            let func = func.map_err(CompileError::Refused)?;
-            Ok::<Kernel, KvError>(compiler.kernel(device, &func)?)
-        };
-        let (tiering, head_dim, page_bytes) = (config.tiering, config.head_dim, config.page_bytes);
-        let plan = PlanSpec {
+        let build = Build { compiler, device, config };
+        let advance = AdvancePositionsSpec { block: BLOCK_ADVANCE };
+        let solve = SolveBudgetSpec { page_bytes: config.page_bytes };
+        Ok(EngineKernels {
+            manager: ManagerKernels::new(compiler, device, &shape)?,
+            // It reads the chunk alone, so that one is for all tierings.
+            chunk_significance: build
+                .kernel(chunk_significance::<H, E>::build(&build.chunk(config.tiering)))?,
+            solve: build.kernel(solve_budget::build(&solve))?,
+            advance: build.kernel(advance_positions::build(&advance))?,
+            tierings: config
+                .tierings()
+                .map(|&tiering| build.tiering::<C, H, E>(tiering))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The kernels that take parameters of a user's codecs or hooks, and which.
+    pub(super) fn of_users(&self) -> Vec<(&Kernel, Binds)> {
+        let mut all = vec![(&self.chunk_significance, Binds::HOOKS)];
+        for kernels in &self.tierings {
+            all.extend([
+                (&kernels.insert, Binds::CODECS),
+                (&kernels.attend, Binds::BOTH),
+                (&kernels.merge, Binds::HOOKS),
+                (&kernels.chunk_attend, Binds::BOTH),
+                (&kernels.cached_significance, Binds::BOTH),
+                (&kernels.write, Binds::CODECS),
+                (&kernels.recompact, Binds::CODECS),
+            ]);
+        }
+        all
+    }
+}
+
+/// What kernels are built with and for.
+struct Build<'a> {
+    compiler: &'a Compiler,
+    device: &'a Device,
+    config: &'a CacheConfig,
+}
+
+impl Build<'_> {
+    fn kernel(&self, func: Result<Func, Diagnostics>) -> Result<Kernel, KvError> {
+        let func = func.map_err(CompileError::Refused)?;
+        Ok(self.compiler.kernel(self.device, &func)?)
+    }
+
+    fn chunk(&self, tiering: Tiering) -> ChunkSpec {
+        let CacheConfig { head_dim, group, page_bytes, .. } = *self.config;
+        ChunkSpec {
             tiering,
             head_dim,
-            page_bytes,
-            block: BLOCK,
-            policy: config.policy,
-            // Checked with the shape: positions have 31 bits.
-            window: config.window as i32,
-            sinks: config.sinks as i32,
-            chunk: config.chunk,
-            window_q: config.window_q,
-        };
-        let decode = DecodeSpec {
-            tiering,
-            head_dim,
-            group: config.group,
-            page_bytes,
-            block: BLOCK,
-            splits: config.splits,
-            pattern: HeadPattern::Dense,
-            significance: true,
-            stages: 1,
-        };
-        let chunk = ChunkSpec {
-            tiering,
-            head_dim,
-            group: config.group,
+            group,
             page_bytes,
             block: BLOCK_CHUNK,
             block_q: BLOCK_Q,
             splits: SPLITS,
             stages: 1,
+        }
+    }
+
+    fn tiering<C, H, E>(&self, tiering: Tiering) -> Result<TieringKernels, KvError>
+    where
+        C: Codecs + KernelArg + 'static,
+        H: AttentionHooks + KernelArg + 'static,
+        E: Float,
+    {
+        let CacheConfig { head_dim, group, page_bytes, policy, chunk, window_q, splits, .. } = *self.config;
+        // Checked with the shape: positions have 31 bits.
+        let (window, sinks) = (self.config.window as i32, self.config.sinks as i32);
+        let plan =
+            PlanSpec { tiering, head_dim, page_bytes, block: BLOCK, policy, window, sinks, chunk, window_q };
+        let decode = DecodeSpec {
+            tiering,
+            head_dim,
+            group,
+            page_bytes,
+            block: BLOCK,
+            splits,
+            pattern: HeadPattern::Dense,
+            significance: true,
+            stages: 1,
         };
-        let classify = ClassifySpec {
-            two_tiers: tiering.low.is_some(),
-            policy: config.policy,
-            window: plan.window,
-            sinks: plan.sinks,
-            chunk: config.chunk,
-            window_q: config.window_q,
-            block: 128,
-        };
+        let two_tiers = tiering.low.is_some();
+        let classify = ClassifySpec { two_tiers, policy, window, sinks, chunk, window_q, block: 128 };
         let compact = RecompactSpec {
             tiering,
             head_dim,
             page_bytes,
             block: 16,
-            policy: config.policy,
-            window: plan.window,
-            sinks: plan.sinks,
-            chunk: config.chunk,
-            window_q: config.window_q,
+            policy,
+            window,
+            sinks,
+            chunk,
+            window_q,
         };
         let budget = BudgetSpec {
             tiering,
             head_dim,
             page_bytes,
             block: BLOCK,
-            window: plan.window,
-            sinks: plan.sinks,
-            chunk: config.chunk,
-            window_q: config.window_q,
-            gap: 16,
+            window,
+            sinks,
+            chunk,
+            window_q,
+            gap: GAP,
         };
+        let prompt = self.chunk(tiering);
         let writer = ChunkWriterSpec { tiering, head_dim, page_bytes, block: BLOCK_WRITE };
-        Ok(EngineKernels {
-            chunk_attend: build(chunk_attention::<C, H, PagedKv, E>::build(&chunk))?,
-            cached_significance: build(cached_significance::<C, H, PagedKv, E>::build(&chunk))?,
-            chunk_significance: build(chunk_significance::<H, E>::build(&chunk))?,
-            classify: build(classify_chunk::<StockPolicies>::build(&classify))?,
-            write: build(write_chunk::<C, E>::build(&writer))?,
-            recompact: build(recompact::<C, StockPolicies>::build(&compact))?,
-            tally: build(tally_tokens::<Stock>::build(&budget))?,
-            solve: build(solve_budget::<Stock>::build(&budget))?,
-            advance: build(advance_positions::build(&AdvancePositionsSpec { block: BLOCK_ADVANCE }))?,
-            manager,
-            plan: build(plan_step::<Stock, StockPolicies>::build(&plan))?,
-            insert: build(insert_token::<C, E>::build(&InsertSpec { tiering, head_dim, page_bytes }))?,
-            attend: build(decode_attention::<C, H, PagedKv, E>::build(&decode))?,
-            merge: build(merge_splits::<Stock, H, PagedKv>::build(&decode))?,
+        Ok(TieringKernels {
+            plan: self.kernel(plan_step::<Stock, StockPolicies>::build(&plan))?,
+            insert: self.kernel(insert_token::<C, E>::build(&InsertSpec {
+                tiering,
+                head_dim,
+                page_bytes,
+            }))?,
+            attend: self.kernel(decode_attention::<C, H, PagedKv, E>::build(&decode))?,
+            merge: self.kernel(merge_splits::<Stock, H, PagedKv>::build(&decode))?,
+            chunk_attend: self.kernel(chunk_attention::<C, H, PagedKv, E>::build(&prompt))?,
+            cached_significance: self.kernel(cached_significance::<C, H, PagedKv, E>::build(&prompt))?,
+            classify: self.kernel(classify_chunk::<StockPolicies>::build(&classify))?,
+            write: self.kernel(write_chunk::<C, E>::build(&writer))?,
+            recompact: self.kernel(recompact::<C, StockPolicies>::build(&compact))?,
+            tally: self.kernel(tally_tokens::<Stock>::build(&budget))?,
+            price: self.kernel(price_tally::<Stock>::build(&budget))?,
         })
-    }
-
-    /// The kernels that take parameters of a user's codecs or hooks, and which.
-    pub(super) fn of_users(&self) -> [(&Kernel, Binds); 8] {
-        [
-            (&self.insert, Binds::CODECS),
-            (&self.attend, Binds::BOTH),
-            (&self.merge, Binds::HOOKS),
-            (&self.chunk_attend, Binds::BOTH),
-            (&self.cached_significance, Binds::BOTH),
-            (&self.chunk_significance, Binds::HOOKS),
-            (&self.write, Binds::CODECS),
-            (&self.recompact, Binds::CODECS),
-        ]
     }
 }
 
@@ -211,7 +247,7 @@ fn check_shapes<C: Codecs + KernelArg>(config: &CacheConfig) -> Result<(), KvErr
         let CodecShape { code_bits, groups, meta_words } = shape;
         format!("{code_bits} bits an element, {groups} group(s) and {meta_words} word(s) of metadata each")
     };
-    for format in config.tiering.formats() {
+    for format in config.tierings().flat_map(Tiering::formats) {
         let [keys, values] = shapes::<C>(&format).map_err(CompileError::Refused)?;
         for (side, got, named) in [("keys", keys, format.key), ("values", values, format.value)] {
             if got != named.shape() {

@@ -12,6 +12,7 @@
 
 mod batch;
 mod bindings;
+mod budget;
 mod chunk;
 mod config;
 mod input;
@@ -22,7 +23,7 @@ mod step;
 
 pub use bindings::{Bindings, Binds};
 pub use chunk::PromptChunk;
-pub use config::{CacheConfig, Thresholds};
+pub use config::{Budget, CacheConfig, Thresholds};
 pub use input::{Input, InputElement};
 pub use kernels::EngineKernels;
 pub use request::RequestId;
@@ -32,8 +33,11 @@ pub use step::DecodeStep;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::batch::Batch;
+use leankv_dsl::format::Tiering;
+
+use self::batch::{Batch, Run};
 use self::bindings::Bound;
+use self::budget::BudgetScratch;
 use self::chunk::ChunkScratch;
 use self::request::Request;
 use super::audit::audit_owners;
@@ -57,6 +61,9 @@ pub struct KvCache {
     free_floor: usize,
     scratch: Scratch,
     chunk: ChunkScratch,
+    budget: BudgetScratch,
+    /// Tokens of a high and of a low page, for each tiering.
+    page_tokens: Vec<[usize; 2]>,
     poisoned: Option<String>,
 }
 
@@ -115,6 +122,14 @@ impl KvCache {
         bindings: Option<Arc<dyn Bindings>>,
     ) -> Result<KvCache, KvError> {
         let shape = config.shape()?;
+        let page_tokens: Vec<[usize; 2]> =
+            config.tierings().map(|tiering| config.page_tokens(tiering)).collect::<Result<_, _>>()?;
+        if kernels.tierings.len() != page_tokens.len() {
+            let (made, asked) = (kernels.tierings.len(), page_tokens.len());
+            let why =
+                format!("kernels for {made} tierings and a configuration of {asked}; build them with it");
+            return Err(KvError::Shape { why });
+        }
         let bound = Bound(bindings);
         bound.check(&kernels, config.layers)?;
         let manager = DeviceManager::with_kernels(device, shape, kernels.manager.clone())?;
@@ -135,7 +150,6 @@ impl KvCache {
             lse: device.zeros(queries)?,
         };
         let (rows, n) = (config.query_heads(), config.chunk);
-        let rungs = leankv_kernels::budget::Ladder::RUNGS;
         let chunk = ChunkScratch {
             slot: device.zeros(1)?,
             tokens: device.zeros(1)?,
@@ -144,10 +158,8 @@ impl KvCache {
             lse: device.zeros(n * rows)?,
             mass: device.zeros(config.kv_heads * n)?,
             dest: device.zeros(config.kv_heads * n)?,
-            tally: device.zeros(lists * 2 * rungs)?,
-            budget: device.zeros(1)?,
-            pages: device.zeros(1)?,
         };
+        let budget = BudgetScratch::new(device, &shape)?;
         static CACHES: AtomicU64 = AtomicU64::new(0);
         let free_floor = shape.pages;
         let slots = (0..slots).map(|_| None).collect();
@@ -162,6 +174,8 @@ impl KvCache {
             free_floor,
             scratch,
             chunk,
+            budget,
+            page_tokens,
             poisoned: None,
         })
     }
@@ -176,24 +190,45 @@ impl KvCache {
         &self.manager
     }
 
-    /// Takes a request in whose prompt has `prompt` tokens, which come in chunks before its first decode step. It holds no page until then.
+    /// Takes a request in whose prompt has `prompt` tokens, which come in chunks before its first decode step. It holds no page until then. Its
+    /// formats are those of [`CacheConfig::tiering`].
     ///
     /// # Errors
+    /// As [`KvCache::admit_as`].
+    pub fn admit(&mut self, prompt: usize, thresholds: &Thresholds) -> Result<RequestId, KvError> {
+        let tiering = self.config.tiering;
+        self.admit_as(&tiering, prompt, thresholds)
+    }
+
+    /// As [`KvCache::admit`], in formats of its own: one of [`CacheConfig::tierings`]. Requests of all formats share the arena, and may be in one
+    /// batch; launches are fewest when those of one tiering stand side by side in it.
+    ///
+    /// # Errors
+    /// [`KvError::NoTiering`] for formats that the cache was not made for,
     /// [`KvError::NoSlotFree`] when all slots are taken, [`KvError::Length`] for a prompt longer than the longest sequence and for overrides of
     /// layers or KV heads that do not exist, [`Refused::OutOfPages`] when the first chunk, or the first token where there is no prompt, might
     /// not find room, and what the device says.
-    pub fn admit(&mut self, prompt: usize, thresholds: &Thresholds) -> Result<RequestId, KvError> {
+    pub fn admit_as(
+        &mut self,
+        tiering: &Tiering,
+        prompt: usize,
+        thresholds: &Thresholds,
+    ) -> Result<RequestId, KvError> {
         self.alive()?;
+        let Some(number) = self.config.tierings().position(|known| known == tiering) else {
+            let known = self.config.tierings().map(Tiering::to_string).collect::<Vec<_>>().join(", ");
+            return Err(KvError::NoTiering { asked: tiering.to_string(), known });
+        };
         if prompt > self.config.max_tokens {
             let (what, expected) = ("tokens of a prompt, at most", self.config.max_tokens);
             return Err(KvError::Length { what, expected, got: prompt });
         }
         let numbers = thresholds.expand(&self.config)?;
         let slot = self.free_slot()?;
-        let shape = self.manager.shape();
         let first = prompt.min(self.config.chunk).max(1);
-        let low = if prompt > 0 && self.config.tiering.low.is_some() { first } else { 0 };
-        let pages = shape.pages_for(super::Side::High, first) + shape.pages_for(super::Side::Low, low);
+        let low = if prompt > 0 && tiering.low.is_some() { first } else { 0 };
+        let [in_high, in_low] = self.page_tokens[number];
+        let pages = first.div_ceil(in_high) + low.div_ceil(in_low);
         let need = pages * self.config.lists();
         if self.free_floor < need {
             self.free_floor = self.manager.free_pages()?;
@@ -202,7 +237,17 @@ impl KvCache {
             return Err(Refused::OutOfPages(OutOfPages { need, free: self.free_floor }).into());
         }
         self.manager.state_mut().thresholds.write_at(slot * numbers.len(), &numbers)?;
-        Ok(self.occupy(slot, 0, prompt, thresholds.budget))
+        self.manager.set_page_tokens(slot, self.page_tokens[number])?;
+        Ok(self.occupy(slot, |id| Request {
+            id,
+            slot,
+            tokens: 0,
+            prompt,
+            tiering: number,
+            budget: thresholds.budget,
+            solved: Some(0),
+            torn: false,
+        }))
     }
 
     /// Starts the next chunk of a request's prompt, of [`CacheConfig::chunk`] tokens or what is left.
@@ -223,16 +268,15 @@ impl KvCache {
     /// child and the parent is as before.
     pub fn fork(&mut self, parent: RequestId) -> Result<RequestId, KvError> {
         self.alive()?;
-        let request = self.whole(parent)?;
-        let (from, tokens, prompt, budget) = (request.slot, request.tokens, request.prompt, request.budget);
+        let request = self.whole(parent)?.clone();
         let slot = self.free_slot()?;
         self.free_floor = 0;
-        let answers = self.manager.fork(&[(from, slot)])?;
+        let answers = self.manager.fork(&[(request.slot, slot)])?;
         self.ask_free();
         for answer in answers {
             answer?;
         }
-        Ok(self.occupy(slot, tokens, prompt, budget))
+        Ok(self.occupy(slot, |id| Request { id, slot, ..request }))
     }
 
     /// Ends requests, all at once; also such that were left in the middle of a step. Their pages come back.
@@ -321,7 +365,10 @@ impl KvCache {
             .slice(request.slot * lists * 4..(request.slot + 1) * lists * 4)?
             .read_into(&mut lengths)?;
         state.held.slice(request.slot * lists * 2..(request.slot + 1) * lists * 2)?.read_into(&mut held)?;
-        Ok(RequestStats::new(shape, self.config.head_dim, request.tokens, &lengths, &held))
+        let tiering = self.config.tierings().nth(request.tiering).copied().unwrap_or(self.config.tiering);
+        let formats = (tiering, self.page_tokens[request.tiering]);
+        let fp16_bytes = self.config.fp16_bytes(request.tokens);
+        Ok(RequestStats::new(shape, formats, fp16_bytes, request.tokens, &lengths, &held))
     }
 
     /// Counts everything again; empty when all is well. Slots without a request must hold nothing.
@@ -330,7 +377,7 @@ impl KvCache {
     /// What the device says.
     pub fn audit(&self) -> Result<Vec<Finding>, KvError> {
         let state = self.manager.snapshot()?;
-        let mut findings = audit(&state, self.manager.shape().tokens);
+        let mut findings = audit(&state);
         findings.extend(audit_owners(&state, |slot| self.slots[slot].is_some()));
         Ok(findings)
     }
@@ -406,11 +453,10 @@ impl KvCache {
         self.slots.iter().position(Option::is_none).ok_or(KvError::NoSlotFree { slots: self.slots.len() })
     }
 
-    fn occupy(&mut self, slot: usize, tokens: usize, prompt: usize, budget: Option<usize>) -> RequestId {
+    fn occupy(&mut self, slot: usize, request: impl FnOnce(RequestId) -> Request) -> RequestId {
         self.admitted += 1;
         let id = RequestId { slot, number: self.admitted, cache: self.number };
-        let request = Request { id, slot, tokens, prompt, budget, torn: false };
-        self.slots[slot] = Some(request);
+        self.slots[slot] = Some(request(id));
         id
     }
 
@@ -442,7 +488,8 @@ impl KvCache {
             self.scratch.prompts.write(&batch.prompts)?;
             self.scratch.batch = Some(batch);
         }
-        let result = self.launch_plan(requests.len());
+        self.solve_due(requests)?;
+        let result = self.launch_plan(&self.runs(requests), requests.len());
         self.remember(result)?;
 
         // A step takes at most one page for each list.
@@ -471,26 +518,27 @@ impl KvCache {
         }
     }
 
-    fn launch_plan(&mut self, requests: usize) -> Result<(), KvError> {
+    fn launch_plan(&mut self, runs: &[Run], requests: usize) -> Result<(), KvError> {
         let shape = *self.manager.shape();
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
         let scratch = &mut self.scratch;
         let per_request = layers * heads;
-        {
+        for Run { tiering, rows } in runs {
+            let (of, n) = (rows.clone(), rows.len());
             let state = self.manager.state_mut();
-            let plan = self.kernels.plan.launch((heads as u32, layers as u32, requests as u32));
-            let plan = plan.view("positions", scratch.positions.slice(..requests)?, &[requests]);
-            let plan = plan.view("prompts", scratch.prompts.slice(..requests)?, &[requests]);
+            let plan = self.kernels.tierings[*tiering].plan.launch((heads as u32, layers as u32, n as u32));
+            let plan = plan.view("positions", scratch.positions.slice(of.clone())?, &[n]);
+            let plan = plan.view("prompts", scratch.prompts.slice(of.clone())?, &[n]);
             let plan = plan.view("thresholds", &state.thresholds, &[slots, layers, heads, 2]);
             let plan = plan.buffer_mut("kv.arena", &mut state.arena);
-            let plan = plan.view("kv.slots", scratch.slots.slice(..requests)?, &[requests]);
+            let plan = plan.view("kv.slots", scratch.slots.slice(of.clone())?, &[n]);
             let plan = plan.view("kv.table", &state.table, &[slots, layers, heads, shape.table_len]);
             let plan = plan.view("kv.lengths", &state.lengths, &[slots, layers, heads, 4]);
             let columns = leankv_kernels::step::PLAN_COLUMNS;
-            let rows = scratch.plan.slice_mut(..requests * per_request * columns)?;
-            let plan = plan.view_mut("plan", rows, &[requests, layers, heads, columns]);
-            let target = scratch.target.slice_mut(..requests * per_request * 2)?;
-            let plan = plan.view_mut("target", target, &[requests, layers, heads, 2]);
+            let part = |columns: usize| of.start * per_request * columns..of.end * per_request * columns;
+            let plan =
+                plan.view_mut("plan", scratch.plan.slice_mut(part(columns))?, &[n, layers, heads, columns]);
+            let plan = plan.view_mut("target", scratch.target.slice_mut(part(2))?, &[n, layers, heads, 2]);
             // SAFETY: the kernel finds pages by tables and lengths that the page manager and the step kernels keep.
             unsafe { plan.run() }?;
         }
@@ -498,10 +546,10 @@ impl KvCache {
             .queue(scratch.slots.slice(..requests)?, scratch.target.slice(..requests * per_request * 2)?)
     }
 
-    /// Inserts one layer's new tokens and attends; the output is in `scratch.out`.
+    /// Inserts one layer's new tokens of requests of one tiering, and attends; the output is in `scratch.out`.
     fn layer<E: InputElement>(
         &mut self,
-        requests: usize,
+        run: &Run,
         layer: usize,
         q: &DeviceBuffer<E>,
         k: &DeviceBuffer<E>,
@@ -513,19 +561,26 @@ impl KvCache {
         let table_len = shape.table_len;
         let (state, scratch, bound) = (self.manager.state_mut(), &mut self.scratch, &self.bound);
         let at = layer * heads;
+        let kernels = &self.kernels.tierings[run.tiering];
+        let (of, requests) = (run.rows.clone(), run.rows.len());
+        // Rows of tensors that have so many numbers a request.
+        let part = |each: usize| of.start * each..of.end * each;
+        let (q, k, v) =
+            (q.slice(part(query_heads * d))?, k.slice(part(heads * d))?, v.slice(part(heads * d))?);
         let table = ([slots, heads, table_len], [layers * heads * table_len, table_len, 1]);
         let lengths = ([slots, heads, 4], [layers * heads * 4, 4, 1]);
         let columns = leankv_kernels::step::PLAN_COLUMNS;
 
-        let insert = self.kernels.insert.launch((heads as u32, requests as u32));
+        let insert = kernels.insert.launch((heads as u32, requests as u32));
         let insert = bound.to(insert, layer, Binds::CODECS);
         let insert = insert.view("keys", k, &[requests, heads, d]).view("values", v, &[requests, heads, d]);
-        let insert = insert.view("positions", scratch.positions.slice(..requests)?, &[requests]);
-        let plan = scratch.plan.slice(at * columns..requests * layers * heads * columns)?;
+        let insert = insert.view("positions", scratch.positions.slice(part(1))?, &[requests]);
+        let each = layers * heads * columns;
+        let plan = scratch.plan.slice(of.start * each + at * columns..of.end * each)?;
         let strides = [layers * heads * columns, columns, 1];
         let insert = insert.view_strided("plan", plan, &[requests, heads, columns], &strides);
         let insert = insert.buffer_mut("kv.arena", &mut state.arena);
-        let insert = insert.view("kv.slots", scratch.slots.slice(..requests)?, &[requests]);
+        let insert = insert.view("kv.slots", scratch.slots.slice(part(1))?, &[requests]);
         let insert =
             insert.view_strided("kv.table", state.table.slice(at * table_len..)?, &table.0, &table.1);
         let lists = state.lengths.slice_mut(at * 4..)?;
@@ -533,43 +588,45 @@ impl KvCache {
         // SAFETY: as in `launch_plan`; the plan's places lie in pages that the rebalance granted.
         unsafe { insert.run() }?;
 
-        let (rows, splits) = (requests * query_heads, self.config.splits);
+        let splits = self.config.splits;
         let tokens = self.config.max_tokens;
         let parts = [requests, query_heads, splits];
-        let attend = self.kernels.attend.launch((heads as u32, requests as u32, splits as u32));
+        let attend = kernels.attend.launch((heads as u32, requests as u32, splits as u32));
         let attend = bound.to(attend, layer, Binds::BOTH);
         let attend = attend.view("q", q, &[requests, query_heads, d]);
-        let attend = attend.view("query_positions", scratch.positions.slice(..requests)?, &[requests]);
+        let attend = attend.view("query_positions", scratch.positions.slice(part(1))?, &[requests]);
         let attend = attend.scalar("scale", self.config.scale());
         let attend = attend.buffer_mut("kv.arena", &mut state.arena);
-        let attend = attend.view("kv.slots", scratch.slots.slice(..requests)?, &[requests]);
+        let attend = attend.view("kv.slots", scratch.slots.slice(part(1))?, &[requests]);
         let attend =
             attend.view_strided("kv.table", state.table.slice(at * table_len..)?, &table.0, &table.1);
         let attend =
             attend.view_strided("kv.lengths", state.lengths.slice(at * 4..)?, &lengths.0, &lengths.1);
-        let attend = attend.view_mut("out.max", scratch.max.slice_mut(..rows * splits)?, &parts);
-        let attend = attend.view_mut("out.sum", scratch.sum.slice_mut(..rows * splits)?, &parts);
-        let acc = scratch.acc.slice_mut(..rows * splits * d)?;
+        let attend = attend.view_mut("out.max", scratch.max.slice_mut(part(query_heads * splits))?, &parts);
+        let attend = attend.view_mut("out.sum", scratch.sum.slice_mut(part(query_heads * splits))?, &parts);
+        let acc = scratch.acc.slice_mut(part(query_heads * splits * d))?;
         let attend = attend.view_mut("out.acc", acc, &[requests, query_heads, splits, d]);
-        let logits = scratch.logits.slice_mut(..rows * tokens)?;
+        let logits = scratch.logits.slice_mut(part(query_heads * tokens))?;
         let attend = attend.view_mut("out.logits", logits, &[requests, query_heads, tokens]);
         // SAFETY: as in `launch_plan`.
         unsafe { attend.run() }?;
 
-        let merge = self.kernels.merge.launch((heads as u32, requests as u32));
+        let merge = kernels.merge.launch((heads as u32, requests as u32));
         let merge = bound.to(merge, layer, Binds::HOOKS);
-        let merge = merge.view_mut("parts.max", scratch.max.slice_mut(..rows * splits)?, &parts);
-        let merge = merge.view_mut("parts.sum", scratch.sum.slice_mut(..rows * splits)?, &parts);
-        let acc = scratch.acc.slice_mut(..rows * splits * d)?;
+        let merge = merge.view_mut("parts.max", scratch.max.slice_mut(part(query_heads * splits))?, &parts);
+        let merge = merge.view_mut("parts.sum", scratch.sum.slice_mut(part(query_heads * splits))?, &parts);
+        let acc = scratch.acc.slice_mut(part(query_heads * splits * d))?;
         let merge = merge.view_mut("parts.acc", acc, &[requests, query_heads, splits, d]);
-        let logits = scratch.logits.slice_mut(..rows * tokens)?;
+        let logits = scratch.logits.slice_mut(part(query_heads * tokens))?;
         let merge = merge.view_mut("parts.logits", logits, &[requests, query_heads, tokens]);
         let merge = merge.buffer_mut("kv.arena", &mut state.arena);
-        let merge = merge.view("kv.slots", scratch.slots.slice(..requests)?, &[requests]);
+        let merge = merge.view("kv.slots", scratch.slots.slice(part(1))?, &[requests]);
         let merge = merge.view_strided("kv.table", state.table.slice(at * table_len..)?, &table.0, &table.1);
         let merge = merge.view_strided("kv.lengths", state.lengths.slice(at * 4..)?, &lengths.0, &lengths.1);
-        let merge = merge.view_mut("out", scratch.out.slice_mut(..rows * d)?, &[requests, query_heads, d]);
-        let merge = merge.view_mut("lse", scratch.lse.slice_mut(..rows)?, &[requests, query_heads]);
+        let merge =
+            merge.view_mut("out", scratch.out.slice_mut(part(query_heads * d))?, &[requests, query_heads, d]);
+        let merge =
+            merge.view_mut("lse", scratch.lse.slice_mut(part(query_heads))?, &[requests, query_heads]);
         // SAFETY: as in `launch_plan`.
         Ok(unsafe { merge.run() }?)
     }

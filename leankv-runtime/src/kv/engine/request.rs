@@ -1,5 +1,7 @@
 //! Requests and their handles.
 
+use super::Budget;
+
 /// A request's handle. It is of no use any more when the request has ended, and of none to another cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId {
@@ -32,8 +34,12 @@ pub(super) struct Request {
     pub(super) tokens: usize,
     /// Tokens of its prompt, there yet or not.
     pub(super) prompt: usize,
-    /// Bytes that its pages may take after a chunk, if thresholds are solved for.
-    pub(super) budget: Option<usize>,
+    /// Which of the cache's tierings it has.
+    pub(super) tiering: usize,
+    /// What its pages may take, if thresholds are solved for.
+    pub(super) budget: Budget,
+    /// Tokens of its sequence when thresholds were last solved for; none when that is due.
+    pub(super) solved: Option<usize>,
     /// A step was left in its middle: some layers have its token, others do not.
     pub(super) torn: bool,
 }

@@ -1,6 +1,7 @@
 //! What requests hold.
 
 use crate::kv::CacheShape;
+use leankv_dsl::format::Tiering;
 
 /// One (layer, KV head) of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct HeadStats {
 /// A request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestStats {
+    /// Formats of its tiers.
+    pub tiering: Tiering,
     /// Tokens of the sequence so far.
     pub tokens: usize,
     /// `[layers, kv_heads]`.
@@ -33,7 +36,8 @@ pub struct RequestStats {
 impl RequestStats {
     pub(super) fn new(
         shape: &CacheShape,
-        head_dim: usize,
+        (tiering, page_tokens): (Tiering, [usize; 2]),
+        fp16_bytes: usize,
         tokens: usize,
         lengths: &[i32],
         held: &[i32],
@@ -44,7 +48,7 @@ impl RequestStats {
             .map(|(lengths, held)| {
                 let count = |n: i32| usize::try_from(n).unwrap_or(0);
                 let (high, low) = (count(lengths[0]), count(lengths[1]));
-                let room = count(held[0]) * shape.tokens[0] + count(held[1]) * shape.tokens[1];
+                let room = count(held[0]) * page_tokens[0] + count(held[1]) * page_tokens[1];
                 HeadStats {
                     high,
                     low,
@@ -56,10 +60,10 @@ impl RequestStats {
             .collect();
         let pages: usize = heads.iter().map(|head| head.pages).sum();
         RequestStats {
+            tiering,
             tokens,
             bytes: pages * shape.page_bytes + shape.lists() * shape.table_len * size_of::<i32>(),
-            // Two vectors of two bytes an element.
-            fp16_bytes: tokens * shape.lists() * head_dim * 4,
+            fp16_bytes,
             heads,
         }
     }

@@ -1,5 +1,6 @@
 //! A decode step that is under way.
 
+use super::batch::Run;
 use super::{InputElement, KvCache, RequestId};
 use crate::device::{BufferView, DeviceBuffer};
 use crate::kv::KvError;
@@ -10,12 +11,14 @@ use crate::kv::KvError;
 pub struct DecodeStep<'a> {
     cache: &'a mut KvCache,
     requests: Vec<RequestId>,
+    runs: Vec<Run>,
     next: usize,
 }
 
 impl<'a> DecodeStep<'a> {
     pub(super) fn new(cache: &'a mut KvCache, requests: &[RequestId]) -> DecodeStep<'a> {
-        DecodeStep { cache, requests: requests.to_vec(), next: 0 }
+        let runs = cache.runs(requests);
+        DecodeStep { cache, requests: requests.to_vec(), runs, next: 0 }
     }
 
     /// The requests of the batch, in the order of rows of all tensors.
@@ -53,8 +56,10 @@ impl<'a> DecodeStep<'a> {
             if self.next == 0 {
                 self.cache.mark(&self.requests, true);
             }
-            let result = self.cache.layer(n, self.next, q, k, v);
-            self.cache.remember(result)?;
+            for run in &self.runs {
+                let result = self.cache.layer(run, self.next, q, k, v);
+                self.cache.remember(result)?;
+            }
         }
         self.next += 1;
         Ok(self.cache.scratch.out.slice(..queries)?)

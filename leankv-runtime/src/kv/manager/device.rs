@@ -2,7 +2,10 @@
 
 use leankv_kernels::reference::PageState;
 
-use super::{ManagerKernels, PageManager, answer, check_forks, check_len, check_slots, check_targets};
+use super::{
+    ManagerKernels, PageManager, answer, check_forks, check_len, check_page_tokens, check_slots,
+    check_targets,
+};
 use crate::compiler::Compiler;
 use crate::device::{BufferView, Device, DeviceBuffer};
 use crate::kv::{CacheShape, KvError, Refused, State};
@@ -205,8 +208,7 @@ impl DeviceManager {
     fn launch_fork(&mut self, forks: usize) -> Result<(), KvError> {
         let shape = *self.state.shape();
         let lists = shape.lists();
-        let [high, low] = shape.tokens.map(|tokens| tokens as i32);
-        let lengths = [shape.slots, lists, 4];
+        let (lengths, of_slots) = ([shape.slots, lists, 4], [shape.slots, 2]);
         {
             let scratch = &mut self.scratch;
             #[cfg(test)]
@@ -217,7 +219,7 @@ impl DeviceManager {
                 self.kernels.plan_fork.launch((lists.div_ceil(self.kernels.block) as u32, forks as u32));
             let plan = plan.view("parents", scratch.parents.slice(..forks)?, &[forks]);
             let plan = plan.view("lengths", &self.state.lengths, &lengths);
-            let plan = plan.scalar("high_tokens", high).scalar("low_tokens", low);
+            let plan = plan.view("page_tokens", &self.state.page_tokens, &of_slots);
             let targets = scratch.targets.slice_mut(..forks * lists * 2)?;
             run(left, plan.view_mut("targets", targets, &[forks, lists, 2]))?;
         }
@@ -233,7 +235,7 @@ impl DeviceManager {
         let fork = fork.view("parents", scratch.parents.slice(..forks)?, &[forks]);
         let fork = fork.view("children", scratch.slots.slice(..forks)?, &[forks]);
         let fork = fork.view("granted", scratch.granted.slice(..forks)?, &[forks]);
-        let fork = fork.scalar("high_tokens", high).scalar("low_tokens", low);
+        let fork = fork.view_mut("page_tokens", &mut state.page_tokens, &of_slots);
         let fork = fork.view_mut("table", &mut state.table, &table);
         let fork = fork.view_mut("lengths", &mut state.lengths, &lengths);
         let fork = fork.view_mut("held", &mut state.held, &[shape.slots, lists, 2]);
@@ -244,7 +246,7 @@ impl DeviceManager {
         let copy = copy.view("parents", scratch.parents.slice(..forks)?, &[forks]);
         let copy = copy.view("children", scratch.slots.slice(..forks)?, &[forks]);
         let copy = copy.view("granted", scratch.granted.slice(..forks)?, &[forks]);
-        let copy = copy.scalar("high_tokens", high).scalar("low_tokens", low);
+        let copy = copy.view("page_tokens", &state.page_tokens, &of_slots);
         let copy = copy.view("table", &state.table, &table).view("lengths", &state.lengths, &lengths);
         let arena = state.arena.as_view_mut().cast::<i64>()?;
         run(left, copy.view_mut("arena", arena, &[shape.pages, shape.page_bytes / 8]))
@@ -324,6 +326,11 @@ impl PageManager for DeviceManager {
         let lists = self.state.shape().lists() * 4;
         check_len("lengths [layers, kv_heads, 4]", lists, lengths.len())?;
         Ok(self.state.lengths.write_at(slot * lists, lengths)?)
+    }
+
+    fn set_page_tokens(&mut self, slot: usize, tokens: [usize; 2]) -> Result<(), KvError> {
+        let tokens = check_page_tokens(self.state.shape(), slot, tokens)?;
+        Ok(self.state.page_tokens.write_at(slot * 2, &tokens)?)
     }
 
     fn free_pages(&self) -> Result<usize, KvError> {

@@ -54,6 +54,12 @@ pub trait PageManager {
     /// [`KvError::NoSlot`], [`KvError::Length`] and what the device says.
     fn set_lengths(&mut self, slot: usize, lengths: &[i32]) -> Result<(), KvError>;
 
+    /// Sets the tokens of a high and of a low page of a request, which holds none. A child of a fork gets its parent's.
+    ///
+    /// # Errors
+    /// [`KvError::NoSlot`], [`KvError::Shape`] for pages without tokens, and what the device says.
+    fn set_page_tokens(&mut self, slot: usize, tokens: [usize; 2]) -> Result<(), KvError>;
+
     /// Free pages, after the work queued so far.
     ///
     /// # Errors
@@ -71,7 +77,7 @@ pub trait PageManager {
     /// # Errors
     /// What the device says.
     fn audit(&self) -> Result<Vec<Finding>, KvError> {
-        Ok(audit(&self.snapshot()?, self.shape().tokens))
+        Ok(audit(&self.snapshot()?))
     }
 }
 
@@ -91,6 +97,16 @@ fn check_slots(shape: &CacheShape, slots: &[usize]) -> Result<(), KvError> {
 fn check_targets(shape: &CacheShape, slots: &[usize], targets: &[i32]) -> Result<(), KvError> {
     check_slots(shape, slots)?;
     check_len("targets [slots, layers, kv_heads, 2]", slots.len() * shape.lists() * 2, targets.len())
+}
+
+/// Tokens of pages as the device knows them.
+fn check_page_tokens(shape: &CacheShape, slot: usize, tokens: [usize; 2]) -> Result<[i32; 2], KvError> {
+    check_slots(shape, &[slot])?;
+    let number = |tokens: usize| i32::try_from(tokens).ok().filter(|&tokens| tokens > 0);
+    match tokens.map(number) {
+        [Some(high), Some(low)] => Ok([high, low]),
+        _ => Err(KvError::Shape { why: format!("pages of {tokens:?} tokens; a page holds at least 1") }),
+    }
 }
 
 fn check_len(what: &'static str, expected: usize, got: usize) -> Result<(), KvError> {

@@ -2,7 +2,7 @@
 
 use leankv_kernels::reference::{Answer, PageState};
 
-use super::{PageManager, answer, check_forks, check_len, check_slots, check_targets};
+use super::{PageManager, answer, check_forks, check_len, check_page_tokens, check_slots, check_targets};
 use crate::kv::{CacheShape, KvError, Refused};
 
 /// A manager on the host that goes through the lists one after another.
@@ -68,9 +68,7 @@ impl PageManager for SequentialManager {
             }
         }
         let children: Vec<usize> = pairs.iter().map(|pair| pair.1).collect();
-        let tokens = self.shape.tokens;
-        let own: Vec<i32> =
-            pairs.iter().flat_map(|&(parent, _)| self.state.fork_targets(parent, tokens)).collect();
+        let own: Vec<i32> = pairs.iter().flat_map(|&(parent, _)| self.state.fork_targets(parent)).collect();
         let answers = self.state.rebalance(&children, &own).expect(CHECKED);
         let bytes = self.shape.page_bytes;
         for (&(parent, child), answer) in pairs.iter().zip(&answers) {
@@ -79,7 +77,7 @@ impl PageManager for SequentialManager {
                     let from = from as usize * bytes;
                     self.arena.copy_within(from..from + bytes, to as usize * bytes);
                 };
-                self.state.fork(parent, child, tokens, copy).expect(CHECKED);
+                self.state.fork(parent, child, copy).expect(CHECKED);
             }
         }
         Ok(self.answers(answers))
@@ -90,6 +88,12 @@ impl PageManager for SequentialManager {
         let lists = self.shape.lists() * 4;
         check_len("lengths [layers, kv_heads, 4]", lists, lengths.len())?;
         self.state.lengths[slot * lists..][..lists].copy_from_slice(lengths);
+        Ok(())
+    }
+
+    fn set_page_tokens(&mut self, slot: usize, tokens: [usize; 2]) -> Result<(), KvError> {
+        let tokens = check_page_tokens(&self.shape, slot, tokens)?;
+        self.state.page_tokens[slot * 2..][..2].copy_from_slice(&tokens);
         Ok(())
     }
 
