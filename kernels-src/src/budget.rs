@@ -3,8 +3,9 @@
 //! Thresholds are multiples of `1 / tokens`, so what counts is a token's *ratio*: significance times tokens. [`tally_tokens`](fn@tally_tokens)
 //! counts, for every (request, layer, KV head) and a fixed ladder of [edges](Ladder), the tokens at or above each edge;
 //! [`price_tally`](fn@price_tally) turns the counts of all heads into pages, since pages are what memory is made of, and
-//! [`solve_budget`](fn@solve_budget) sets the thresholds of requests that have a budget alone, or one together. Three launches, whatever the
-//! number of requests, layers and heads (the first two once for each tiering), and nothing is read back.
+//! [`solve_budget`](fn@solve_budget) sets the thresholds of requests that have a budget alone, or one together; [`make_room`](fn@make_room) says what
+//! demoting by them needs. Four launches, whatever the number of requests, layers and heads (all but the third once for each tiering), and
+//! nothing is read back.
 //!
 //! The high threshold stands [`gap`](BudgetSpec::gap) edges above the low one.
 
@@ -162,7 +163,7 @@ pub fn tally_tokens<C: Codecs>(
 ///
 /// * Shapes: `tally` as [`tally_tokens`](fn@tally_tokens) left it; `ahead` is `[requests]`; `prices` is `[requests, RUNGS]`.
 /// * Grid: `[requests]`.
-/// * Values: `ahead` tokens more than there are find room in the high tier of every list, so that what is solved for holds for as many
+/// * Values: enough for `ahead` tokens more in every list, in whichever tier they come to lie, so that what is solved for holds for as many
 ///   steps. A low token that reaches the high threshold stays low.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 #[kernel(warps = 1)]
@@ -190,10 +191,20 @@ pub fn price_tally<C: Codecs>(
                 counts.reshape([Ladder::RUNGS])
             };
             let high = at_edge(0, rungs);
-            need += (high + ahead).cdiv(per_page(tiers.high())).cast::<i64>();
-            if let Some(tier) = tiers.low() {
-                let low = at_edge(1, below) + at_edge(0, below) - high;
-                need += low.cdiv(per_page(tier)).cast::<i64>();
+            let in_high = per_page(tiers.high());
+            match tiers.low() {
+                None => need += (high + ahead).cdiv(in_high).cast::<i64>(),
+                Some(tier) => {
+                    let (low, in_low) = (at_edge(1, below) + at_edge(0, below) - high, per_page(tier));
+                    // Most pages are taken when the tokens to come are all high, or as many are low as begin a page there: another
+                    // low page takes more tokens than a high one.
+                    let low_pages = low.cdiv(in_low);
+                    let first = low_pages * in_low - low + 1;
+                    let one = (high + (ahead - first).max(0)).cdiv(in_high) + 1;
+                    let all = (high + ahead).cdiv(in_high);
+                    let more = first.le(ahead).select(one.max(all), all);
+                    need += (low_pages + more).cast::<i64>();
+                }
             }
         }
     }
@@ -206,7 +217,8 @@ pub fn price_tally<C: Codecs>(
 /// * Shapes: `slots` is `[requests]`; `gaps` is `[requests]`: edges between the low and the high threshold, 0 for a request without a low tier;
 ///   `prices` is `[requests, RUNGS]`, as [`price_tally`](fn@price_tally) left it; `groups` is `[groups, 2]`: the first request of a group and how many
 ///   there are; `budgets` is `[groups]`, bytes, negative for a group whose thresholds stay; `thresholds` is `[slots, layers, kv_heads, 2]`, high
-///   and low; `pages` is `[groups]`: the pages that the lists take under the new thresholds, -1 where nothing was set.
+///   and low; `pages` is `[groups]`: the pages that the lists take under the new thresholds, `rungs` is `[requests]`: the edge that is the high
+///   threshold now; -1 where nothing was set.
 /// * Grid: `[groups]`.
 /// * Values: the same thresholds for all layers and heads. Where even the highest edge does not fit (window and frozen tokens
 ///   are above every edge), the highest edge is set. A request with a negative slot costs nothing and keeps its thresholds.
@@ -220,12 +232,13 @@ pub fn solve_budget(
     budgets: View<i64, 1>,
     thresholds: ViewMut<f32, 4>,
     pages: ViewMut<i32, 1>,
+    rungs: ViewMut<i32, 1>,
 ) {
     let group = program_id(0);
     let (first, count) = (groups.get([group, lit(0)]), groups.get([group, lit(1)]));
     let budget = budgets.get([group]);
     let (layers, heads) = (thresholds.extent(1).cast::<i32>(), thresholds.extent(2).cast::<i32>());
-    let rungs = iota(Ladder::RUNGS);
+    let all = iota(Ladder::RUNGS);
     if budget.ge(0) {
         let mut need = Tile::<i64, 1>::zeros([Ladder::RUNGS]);
         for request in range(first, first + count) {
@@ -233,10 +246,11 @@ pub fn solve_budget(
             need += slots.get([request]).ge(0).splat([Ladder::RUNGS]).select(price, 0i64);
         }
         let fits = (need * page_bytes as i64).le(budget.splat([Ladder::RUNGS]));
-        let rung = fits.select(rungs, Ladder::RUNGS as i32 - 1).reduce_min(0);
+        let rung = fits.select(all, Ladder::RUNGS as i32 - 1).reduce_min(0);
         let high = Ladder::edge_scalar(rung);
         for request in range(first, first + count) {
             let slot = slots.get([request]);
+            rungs.set([request], slot.ge(0).select(rung, -1));
             let low = Ladder::edge_scalar(rung - gaps.get([request]));
             if slot.ge(0) {
                 for layer in range(0, layers) {
@@ -247,11 +261,49 @@ pub fn solve_budget(
                 }
             }
         }
-        let taken = rungs.eq(rung).select(need, 0i64).reduce_sum(0);
+        let taken = all.eq(rung).select(need, 0i64).reduce_sum(0);
         pages.set([group], taken.cast::<i32>());
     } else {
+        for request in range(first, first + count) {
+            rungs.set([request], -1);
+        }
         pages.set([group], -1);
     }
+}
+
+/// Pages of the low tier that demoting what falls below a new high threshold needs: targets of a rebalance. What is demoted finds no
+/// room otherwise, and stays high.
+///
+/// * Shapes: `tally` as [`tally_tokens`](fn@tally_tokens) and `rungs` as [`solve_budget`](fn@solve_budget) left it; `slots` is `[requests]`; `held` is
+///   `[slots, layers, kv_heads, 2]`; `targets` is `[requests, layers, kv_heads, 2]`.
+/// * Grid: `[kv_heads, layers, requests]`.
+/// * Values: no list is to lose pages; -1 where nothing is wanted.
+/// * Errors: formats that do not fit the page are refused at specialisation.
+#[kernel(warps = 1)]
+pub fn make_room<C: Codecs>(
+    #[comptime] spec: BudgetSpec,
+    slots: View<i32, 1>,
+    rungs: View<i32, 1>,
+    tally: View<i32, 5>,
+    held: View<i32, 4>,
+    targets: ViewMut<i32, 4>,
+    codecs: C,
+) {
+    let Some(tiers) = spec.tiers(&codecs) else { return };
+    let (head, layer, request) = (program_id(0), program_id(1), program_id(2));
+    let (slot, rung) = (slots.get([request]), rungs.get([request]));
+    let mut wanted: Scalar<i32> = lit(-1);
+    if let Some(tier) = tiers.low() {
+        let high = rung.max(0);
+        let below = (high - spec.gap).max(0);
+        let count = |list: i32, edge: Scalar<i32>| tally.get([request, layer, head, lit(list), edge]);
+        let low = count(1, below) + count(0, below) - count(0, high);
+        let pages = low.cdiv(tier.layout().tokens() as i32);
+        let has = held.get([slot.max(0), layer, head, lit(1)]);
+        wanted = (slot.ge(0) & rung.ge(0)).select(pages.max(has), -1);
+    }
+    targets.set([request, layer, head, lit(0)], -1);
+    targets.set([request, layer, head, lit(1)], wanted);
 }
 
 #[cfg(test)]

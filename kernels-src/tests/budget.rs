@@ -70,11 +70,13 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
     let prices = run.read::<i64>("prices");
     let low = lists.low.as_ref();
     let per_page = [&lists.high, low.unwrap_or(&lists.high)].map(|paged| paged.tokens_per_page() as i32);
-    let gap = if low.is_some() { gap } else { 0 };
-    let expected: Vec<Vec<i64>> =
-        tallies.chunks(LAYERS * HEADS).map(|heads| price_tally(heads, per_page, gap, ahead)).collect();
+    let expected: Vec<Vec<i64>> = tallies
+        .chunks(LAYERS * HEADS)
+        .map(|heads| price_tally(heads, per_page, (low.is_some(), gap), ahead))
+        .collect();
     assert_eq!(prices, expected.concat());
 
+    let gap = if low.is_some() { gap } else { 0 };
     let page_bytes = PAGE.to_string();
     let mut run = Run::new(find("solve_budget").unwrap(), &[("page_bytes", &*page_bytes)]);
     run.view("slots", &REQUESTS, &[4]).view("gaps", &[gap; 4], &[4]);
@@ -83,7 +85,7 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
     run.view("groups", &groups, &[shared.len(), 2]).view("budgets", budgets, &[budgets.len()]);
     let untouched = 0.125;
     run.view("thresholds", &[untouched; SLOTS * LAYERS * HEADS * 2], &[SLOTS, LAYERS, HEADS, 2]);
-    run.view("pages", &vec![-7i32; budgets.len()], &[budgets.len()]);
+    run.view("pages", &vec![-7i32; budgets.len()], &[budgets.len()]).view("rungs", &[-7i32; 4], &[4]);
     run.launch([budgets.len(), 1, 1]);
     let (thresholds, pages) = (run.read::<f32>("thresholds"), run.read::<i32>("pages"));
 

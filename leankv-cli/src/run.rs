@@ -91,7 +91,7 @@ pub(crate) fn continued(
         bytes: None,
     };
     let mut cache = open(compiler, &device, model, choice, &room).map_err(Failure::usage)?;
-    let thresholds = thresholds(choice, model.config(), prompt.len());
+    let thresholds = thresholds(choice);
     let generation = generate(model, &device, &mut cache, &thresholds, prompt, options, on_token)
         .map_err(Failure::machine)?;
     Ok((generation, cache.config().clone()))

@@ -72,7 +72,7 @@ fn compare(name: &str, file: &Path, form: WeightForm) -> Found {
     let room = Room { requests: 1, tokens: ids.len(), prompt, chunk: prompt, bytes: None };
     let choice = KvChoice::fp16();
     let mut cache = open(&compiler, &device, &model, &choice, &room).unwrap();
-    let request = cache.admit(prompt, &thresholds(&choice, model.config(), prompt)).unwrap();
+    let request = cache.admit(prompt, &thresholds(&choice)).unwrap();
     let (hidden, _) = prefill_recording(&model, &device, &mut cache, request, &ids[..prompt]).unwrap();
 
     let (vocab, mut found) = (model.config().vocab, Found::default());

@@ -20,9 +20,11 @@
 //!
 //! [`PageState`](crate::reference::PageState) is all of it in plain Rust.
 
+mod fit;
 mod fork;
 mod rebalance;
 
+pub use fit::*;
 pub use fork::*;
 pub use rebalance::*;
 

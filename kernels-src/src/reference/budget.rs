@@ -51,16 +51,27 @@ impl BudgetList {
 
 /// The pages that a request takes under every rung of its high threshold: what [`price_tally`](fn@crate::budget::price_tally) gives. `heads`
 /// are the tallies of the high and the low list of every head, `per_page` the tokens of a page of either tier, `gap` the rungs between
-/// the thresholds; `ahead` tokens more find room in the high tier of every head.
+/// the thresholds; `ahead` tokens more find room in every head, in whichever tier they come to lie.
 #[must_use]
-pub fn price_tally(heads: &[[Vec<i32>; 2]], per_page: [i32; 2], gap: i32, ahead: i32) -> Vec<i64> {
+pub fn price_tally(
+    heads: &[[Vec<i32>; 2]],
+    per_page: [i32; 2],
+    (two_tiers, gap): (bool, i32),
+    ahead: i32,
+) -> Vec<i64> {
+    let gap = if two_tiers { gap } else { 0 };
     let pages = |rung: usize| -> i64 {
         let below = (rung as i32 - gap).max(0) as usize;
         let of_head = |[of_high, of_low]: &[Vec<i32>; 2]| {
             let stays = of_high[rung];
             let lower = of_low[below] + of_high[below] - of_high[rung];
             let whole = |tokens: i32, per_page: i32| i64::from((tokens + per_page - 1) / per_page);
-            whole(stays + ahead, per_page[0]) + whole(lower, per_page[1])
+            let split = |in_high: i32| {
+                whole(stays + in_high, per_page[0]) + whole(lower + ahead - in_high, per_page[1])
+            };
+            // Without a low tier all that comes is high.
+            let first = if two_tiers { 0 } else { ahead };
+            (first..=ahead).map(split).max().unwrap_or(0)
         };
         heads.iter().map(of_head).sum()
     };

@@ -98,7 +98,7 @@ impl Tallies {
         let (lists, low) = (self.layers * self.kv_heads, self.cache.low.as_ref());
         let tiers = [&self.cache.high, low.unwrap_or(&self.cache.high)];
         let per_page = tiers.map(|paged| paged.tokens_per_page() as i32);
-        let gap = if low.is_some() { spec.gap } else { 0 };
+        let gap = (low.is_some(), spec.gap);
         let heads = |request: usize| &self.tallies[request * lists..][..lists];
         let price = |request: usize| reference::price_tally(heads(request), per_page, gap, ahead(request));
         (0..self.cache.requests).map(price).collect()
@@ -137,6 +137,7 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
     // Groups of one, two, three, ... requests.
     let (mut groups, mut budgets, mut pages) = (Vec::new(), Vec::new(), Vec::new());
     let mut after = vec![0.125f32; requests * layers * kv_heads * 2];
+    let mut rungs = vec![-1; requests];
     let mut first = 0;
     while first < requests {
         let count = (groups.len() / 2 + 1).min(requests - first);
@@ -154,6 +155,7 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
             let (rung, taken) = reference::solve_budget(&here, page_bytes, budget);
             pages.push(taken);
             for member in members.filter(|&member| slots[member] >= 0) {
+                rungs[member] = rung;
                 let at = slots[member] as usize * layers * kv_heads * 2;
                 for pair in after[at..][..layers * kv_heads * 2].chunks_exact_mut(2) {
                     pair.copy_from_slice(&[Ladder::edge(rung), Ladder::edge(rung - gaps[member])]);
@@ -171,8 +173,45 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
         .view("budgets", &budgets, &[budgets.len()])
         .view("thresholds", &vec![0.125f32; after.len()], &extents)
         .view("pages", &vec![-7i32; pages.len()], &[pages.len()])
+        .view("rungs", &vec![-7i32; requests], &[requests])
+        .output("rungs", Check::Bits)
+        .expect("rungs", &rungs, Check::Bits)
         .output("thresholds", Check::Bits)
         .output("pages", Check::Bits)
         .expect("thresholds", &after, Check::Bits)
         .expect("pages", &pages, Check::Bits))
+}
+
+pub(super) fn room(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let t = Tallies::new(spec, shapes, seed)?;
+    let (requests, lists) = (t.cache.requests, t.layers * t.kv_heads);
+    // Where nothing was solved for, nothing is wanted.
+    let rungs: Vec<i32> = (0..requests).map(|request| [40, 52, -1, 47, 3][request % 5]).collect();
+    let mut targets = Vec::new();
+    for (request, &rung) in rungs.iter().enumerate() {
+        for list in 0..lists {
+            let [high, low] = &t.tallies[request * lists + list];
+            let wanted = match (&t.cache.low, t.cache.slots[request], rung) {
+                (Some(paged), 0.., 0..) => {
+                    let rung = rung as usize;
+                    let below = rung.saturating_sub(spec.gap as usize);
+                    let tokens = low[below] + high[below] - high[rung];
+                    let pages = (tokens as usize).div_ceil(paged.tokens_per_page()) as i32;
+                    let list = t.cache.slots[request] as usize * lists + list;
+                    pages.max(t.cache.held[list * 2 + 1])
+                }
+                _ => -1,
+            };
+            targets.extend([-1, wanted]);
+        }
+    }
+    let extents = [requests, t.layers, t.kv_heads, 2];
+    Ok(Workload::new([t.kv_heads, t.layers, requests])
+        .view("slots", &t.cache.slots, &[requests])
+        .view("rungs", &rungs, &[requests])
+        .view("tally", &t.flat(), &t.extents())
+        .view("held", &t.cache.held, &[requests, t.layers, t.kv_heads, 2])
+        .view("targets", &vec![-9i32; targets.len()], &extents)
+        .output("targets", Check::Bits)
+        .expect("targets", &targets, Check::Bits))
 }

@@ -3,7 +3,7 @@
 use leankv_dsl::workload::{Check, Generator, Workload};
 
 use super::{RecipeError, Shapes};
-use crate::manager::{CommitPagesSpec, PreparePagesSpec, ScanPagesSpec};
+use crate::manager::{CommitPagesSpec, FitPagesSpec, PreparePagesSpec, ScanPagesSpec};
 use crate::reference::{PageShape, PageState};
 
 /// A manager with lists that hold pages, and what a rebalance wants of it. Every page that is held has one reference, and there are
@@ -182,4 +182,34 @@ pub(super) fn commit(spec: &CommitPagesSpec, shapes: &Shapes, seed: u64) -> Resu
         .expect("refs", &after.refs, Check::Bits)
         .expect("generation", &after.generation, Check::Bits)
         .expect("ring", &after.ring, Check::Bits))
+}
+
+pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+    let (requests, lists) = (shapes.get("requests"), shapes.get("lists"));
+    let mut random = Generator::new(seed);
+    let mut slots: Vec<i32> = random.permutation(requests).iter().map(|&slot| slot as i32).collect();
+    slots.iter_mut().skip(1).step_by(3).for_each(|slot| *slot = -1);
+    let page_tokens: Vec<i32> = (0..requests * 2).map(|_| 1 + random.below(9) as i32).collect();
+    let lengths: Vec<i32> = (0..requests * lists * 4).map(|_| random.below(40) as i32).collect();
+    let more = [3, 17];
+    let of_place = |slot: i32, place: usize| match usize::try_from(slot) {
+        Err(_) => -1,
+        Ok(slot) => {
+            let (list, tier) = (place / 2, place % 2);
+            let (tokens, per_page) =
+                (lengths[(slot * lists + list) * 4 + tier] + more[tier], page_tokens[slot * 2 + tier]);
+            (tokens + per_page - 1) / per_page
+        }
+    };
+    let targets: Vec<i32> =
+        slots.iter().flat_map(|&slot| (0..lists * 2).map(move |place| of_place(slot, place))).collect();
+    Ok(Workload::new([lists.div_ceil(spec.block.max(1)), requests, 1])
+        .view("slots", &slots, &[requests])
+        .scalar("more_high", more[0])
+        .scalar("more_low", more[1])
+        .view("page_tokens", &page_tokens, &[requests, 2])
+        .view("lengths", &lengths, &[requests, lists, 4])
+        .view("targets", &vec![-9i32; targets.len()], &[requests, lists, 2])
+        .output("targets", Check::Bits)
+        .expect("targets", &targets, Check::Bits))
 }

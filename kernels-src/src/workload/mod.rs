@@ -34,7 +34,8 @@ use crate::budget::{BudgetSpec, SolveBudgetSpec};
 use crate::chunk::{ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec};
 use crate::decode::DecodeSpec;
 use crate::manager::{
-    CommitPagesSpec, CopyTailsSpec, ForkPagesSpec, PlanForkSpec, PreparePagesSpec, ScanPagesSpec,
+    CommitPagesSpec, CopyTailsSpec, FitPagesSpec, ForkPagesSpec, PlanForkSpec, PreparePagesSpec,
+    ScanPagesSpec,
 };
 use crate::matmul::MatmulSpec;
 use crate::page_writer::WriterSpec;
@@ -227,6 +228,7 @@ pub static RECIPES: &[Recipe] = &[
         [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
     ),
     recipe!("dequantize", rows::dequantize as CodecRows, [ROWS]),
+    recipe!("fit_pages", manager::fit as FitPagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "fork_pages",
         fork::share as ForkPagesSpec,
@@ -274,6 +276,7 @@ pub static RECIPES: &[Recipe] = &[
             shape("window", "queries that count", 20, 64)
         ]
     ),
+    recipe!("make_room", budget::room as BudgetSpec, [BUDGETS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
     recipe!("prepare_pages", manager::prepare as PreparePagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "price_tally",
@@ -285,13 +288,12 @@ pub static RECIPES: &[Recipe] = &[
         "recompact",
         tiers::recompact as RecompactSpec,
         [
-            ONE_OF,
+            BUDGETS,
             LAYERS,
             KV_HEADS,
             TOKENS,
             shape("low_tokens", "tokens of the longest list in the low tier, if there is one", 54, 200),
-            RAGGED,
-            LEFT_OUT
+            RAGGED
         ]
     ),
     recipe!("scan_pages", manager::scan as ScanPagesSpec, [REQUESTS, LISTS]),

@@ -43,7 +43,7 @@ pub enum Limit {
     Calibrated,
     /// Thresholds, high and low, as multiples of `1 / tokens`.
     Thresholds([f32; 2]),
-    /// The bytes of FP16 over this, at the end of the prompt.
+    /// The bytes of FP16 over this: of the prompt until it is there, then of the sequence as it grows.
     Part(f32),
 }
 

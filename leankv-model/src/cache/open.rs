@@ -5,7 +5,7 @@ use std::sync::Arc;
 use leankv_dsl::format::{Interleave, PageLayout, PlanOptions, Tiering, plan_page_bytes};
 use leankv_dsl::lang::attention::{Plain, Stock};
 use leankv_kernels::policy::PolicySpec;
-use leankv_runtime::kv::{Bindings, CacheConfig, EngineKernels, KvCache, Thresholds};
+use leankv_runtime::kv::{Bindings, Budget, CacheConfig, EngineKernels, KvCache, Thresholds};
 use leankv_runtime::{Compiler, Device};
 
 use super::choice::{KvChoice, Limit, Variant};
@@ -51,16 +51,14 @@ pub fn page_bytes(tiering: &Tiering, head_dim: usize) -> Result<usize, ModelErro
     Ok(plan.map_err(|e| ModelError::Refused(e.to_string()))?.page_bytes as usize)
 }
 
-/// The thresholds that a choice means for a prompt of so many tokens. One whose limit is still [`Limit::Calibrated`] has the paper's.
-pub fn thresholds(choice: &KvChoice, config: &ModelConfig, prompt: usize) -> Thresholds {
+/// The thresholds that a choice means. One whose limit is still [`Limit::Calibrated`] has the paper's.
+pub fn thresholds(choice: &KvChoice) -> Thresholds {
     match choice.limit {
         _ if choice.is_uniform() => Thresholds::new(0.0, 0.0),
         Limit::Calibrated => Thresholds::new(PAPER[0], PAPER[1]),
         Limit::Thresholds([high, low]) => Thresholds::new(high, low),
         Limit::Part(_) if choice.policy == PolicySpec::SinkWindow => Thresholds::new(0.0, 0.0),
-        Limit::Part(part) => {
-            Thresholds::within((prompt as f64 * config.fp16_bytes() as f64 / f64::from(part)) as usize)
-        }
+        Limit::Part(part) => Thresholds::solved(Budget::Part(part)),
     }
 }
 

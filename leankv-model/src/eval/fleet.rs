@@ -77,7 +77,7 @@ impl<'m> Fleet<'m> {
         let mut requests = Vec::with_capacity(self.members.len());
         let mut first: Option<(Vec<f32>, Recorded)> = None;
         for member in &mut self.members {
-            let thresholds = thresholds(&member.choice, self.model.config(), tokens.len());
+            let thresholds = thresholds(&member.choice);
             let request = member.cache.admit(tokens.len(), &thresholds)?;
             match &first {
                 None => {

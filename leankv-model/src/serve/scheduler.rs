@@ -225,7 +225,7 @@ impl<'m> Scheduler<'m> {
             self.times.pages += start.elapsed();
             return Ok(());
         }
-        let admitted = self.cache.admit(prompt, &thresholds(&self.choice, self.model.config(), prompt));
+        let admitted = self.cache.admit(prompt, &thresholds(&self.choice));
         self.times.pages += start.elapsed();
         match admitted {
             Ok(id) => {

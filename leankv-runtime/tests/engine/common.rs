@@ -206,16 +206,17 @@ pub(crate) fn of_request(out: &[Vec<f32>], request: usize, requests: usize) -> V
     out.iter().map(bits).collect()
 }
 
-/// The two tiers' formats in pages.
-pub(crate) fn formats(config: &CacheConfig) -> [PagedFormat; 2] {
+/// The two tiers' formats of a request in pages.
+pub(crate) fn formats(cache: &KvCache, id: RequestId) -> [PagedFormat; 2] {
+    let (config, tiering) = (cache.config(), cache.stats(id).unwrap().tiering);
     let format = |format| PagedFormat::new(format, config.head_dim as u32, config.page_bytes as u32).unwrap();
-    [format(config.tiering.high), format(config.tiering.low.unwrap_or(config.tiering.high))]
+    [format(tiering.high), format(tiering.low.unwrap_or(tiering.high))]
 }
 
 /// What one (layer, KV head) of a request holds: high tokens, low tokens.
 pub(crate) fn held(cache: &KvCache, id: RequestId, list: usize) -> [Vec<Token>; 2] {
     let (state, arena) = (cache.dump().unwrap(), cache.manager().state().arena.to_vec().unwrap());
-    let formats = formats(cache.config());
+    let formats = formats(cache, id);
     [0, 1].map(|tier| {
         let pages = pages(&state, id.slot(), list, tier);
         let len = state.lengths[(id.slot() * state.shape.lists + list) * 4 + tier] as usize;

@@ -1,7 +1,9 @@
 //! The cache as an engine uses it: promises by name, on the host and on devices that check every access.
 
+mod budget;
 mod common;
 mod extents;
+mod mixed;
 mod model;
 mod own;
 mod pressure;

@@ -9,10 +9,10 @@ use crate::common::{cache, config, formats, held, of_request, pages, sound, step
 pub(crate) fn poison(cache: &mut KvCache) {
     let state = cache.dump().unwrap();
     let mut arena = cache.manager().state().arena.to_vec().unwrap();
-    let formats = formats(cache.config());
     let bytes = cache.config().page_bytes;
     let mut mine = vec![false; arena.len()];
-    for slot in 0..state.shape.slots {
+    for id in cache.requests() {
+        let (slot, formats) = (id.slot(), formats(cache, id));
         for list in 0..state.shape.lists {
             for (tier, format) in formats.iter().enumerate() {
                 let len = state.lengths[(slot * state.shape.lists + list) * 4 + tier] as usize;

@@ -22,8 +22,6 @@ pub struct PromptChunk<'a> {
 #[derive(Debug)]
 pub(super) struct ChunkScratch {
     pub(super) slot: DeviceBuffer<i32>,
-    pub(super) tokens: DeviceBuffer<i32>,
-    pub(super) prompt: DeviceBuffer<i32>,
     pub(super) out: DeviceBuffer<f32>,
     pub(super) lse: DeviceBuffer<f32>,
     pub(super) mass: DeviceBuffer<f32>,
@@ -40,17 +38,15 @@ impl<'a> PromptChunk<'a> {
         if tokens == 0 {
             return Err(KvError::PromptDone { id });
         }
-        let more = |length: usize| length + tokens;
-        let targets = cache.targets(slot, more)?;
+        let low = cache.config.tierings().nth(request.tiering).is_some_and(|tiering| tiering.low.is_some());
         cache.free_floor = 0;
-        let answers = cache.manager.rebalance(&[slot], &targets)?;
+        cache.chunk.slot.write(&[slot as i32])?;
+        cache.manager.queue_fit(cache.chunk.slot.as_view(), [tokens, if low { tokens } else { 0 }])?;
+        let answers = cache.manager.answers(1)?;
         cache.ask_free();
         for answer in answers {
             answer?;
         }
-        cache.chunk.slot.write(&[slot as i32])?;
-        cache.chunk.tokens.write(&[(before + tokens) as i32])?;
-        cache.chunk.prompt.write(&[prompt as i32])?;
         Ok(PromptChunk { cache, id, before, tokens, next: 0 })
     }
 
@@ -109,12 +105,8 @@ impl<'a> PromptChunk<'a> {
         }
         let slot = self.id.slot;
         let (tokens, cache) = (self.before + self.tokens, self.cache);
-        cache.solve_at(slot, tokens)?;
-        let result = cache.compact(self.id, tokens);
-        cache.remember(result)?;
-        let targets = cache.targets(slot, |length| length)?;
-        cache.free_floor = 0;
-        cache.manager.rebalance(&[slot], &targets)?;
+        let request = cache.request(self.id)?.clone();
+        cache.compact(vec![Request { tokens, ..request }])?;
         cache.ask_free();
         cache.mark(&[self.id], false);
         if let Some(request) = &mut cache.slots[slot] {
@@ -145,20 +137,6 @@ impl Layer {
 }
 
 impl KvCache {
-    /// Pages for each list of a request, when `of` its tokens are to find room.
-    fn targets(&self, slot: usize, of: impl Fn(usize) -> usize) -> Result<Vec<i32>, KvError> {
-        let lists = self.config.lists() * 4;
-        let Request { tiering, .. } =
-            *self.slots[slot].as_ref().ok_or(KvError::NoSlot { slot, slots: self.slots.len() })?;
-        let mut lengths = vec![0; lists];
-        self.manager.state().lengths.slice(slot * lists..(slot + 1) * lists)?.read_into(&mut lengths)?;
-        let two = self.config.tierings().nth(tiering).is_some_and(|tiering| tiering.low.is_some());
-        let [high, low] = self.page_tokens[tiering];
-        let pages = |length: i32, tokens: usize| of(length.max(0) as usize).div_ceil(tokens) as i32;
-        let each = |l: &[i32]| [pages(l[0], high), if two { pages(l[1], low) } else { 0 }];
-        Ok(lengths.chunks_exact(4).flat_map(each).collect())
-    }
-
     /// Whether requests are in the middle of something.
     pub(super) fn mark(&mut self, requests: &[RequestId], torn: bool) {
         for id in requests {
@@ -249,39 +227,6 @@ impl KvCache {
         let write = write.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
         let write = write.view_strided("kv.table", state.table.slice(tables..)?, &table, &table_strides);
         run(write.view_strided("kv.lengths", state.lengths.slice(of.at * 4..)?, &lengths, &strides))
-    }
-
-    /// Classifies what was cached again, in all layers.
-    fn compact(&mut self, id: RequestId, tokens: usize) -> Result<(), KvError> {
-        let request = self.request(id)?;
-        let (prompt, tiering) = (request.prompt as i32, request.tiering);
-        let shape = *self.manager.shape();
-        let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
-        let (state, chunk) = (self.manager.state_mut(), &mut self.chunk);
-        let kernels = &self.kernels.tierings[tiering];
-        let bound = &self.bound;
-        // A launch takes the codecs' parameters of one layer.
-        let count = bound.layers_at_once(layers);
-        for layer in (0..layers).step_by(count) {
-            let at = layer * heads;
-            // `[slots, count, kv_heads, columns]` within that of all layers.
-            let extents = |columns: usize| [slots, count, heads, columns];
-            let strides = |columns: usize| [layers * heads * columns, heads * columns, columns, 1];
-            let compact = kernels.recompact.launch((heads as u32, count as u32));
-            let compact = bound.to(compact, layer, Binds::CODECS);
-            let compact = compact.scalar("tokens", tokens as i32).scalar("prompt", prompt);
-            let thresholds = state.thresholds.slice(at * 2..)?;
-            let compact = compact.view_strided("thresholds", thresholds, &extents(2), &strides(2));
-            let held = state.held.slice(at * 2..)?;
-            let compact = compact.view_strided("held", held, &extents(2), &strides(2));
-            let compact =
-                compact.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
-            let (len, rows) = (shape.table_len, state.table.slice(at * shape.table_len..)?);
-            let compact = compact.view_strided("kv.table", rows, &extents(len), &strides(len));
-            let lists = state.lengths.slice_mut(at * 4..)?;
-            run(compact.view_mut_strided("kv.lengths", lists, &extents(4), &strides(4)))?;
-        }
-        Ok(())
     }
 }
 

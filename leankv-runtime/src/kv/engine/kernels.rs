@@ -6,7 +6,9 @@ use leankv_dsl::format::{CodecShape, Tiering};
 use leankv_dsl::ir::Func;
 use leankv_dsl::lang::attention::{AttentionHooks, Codecs, PagedKv, Plain, Stock, shapes};
 use leankv_dsl::lang::{Float, KernelArg};
-use leankv_kernels::budget::{BudgetSpec, SolveBudgetSpec, price_tally, solve_budget, tally_tokens};
+use leankv_kernels::budget::{
+    BudgetSpec, SolveBudgetSpec, make_room, price_tally, solve_budget, tally_tokens,
+};
 use leankv_kernels::chunk::{
     ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec, cached_significance, chunk_attention,
     chunk_significance, classify_chunk, recompact, write_chunk,
@@ -49,6 +51,7 @@ pub(super) struct TieringKernels {
     pub(super) recompact: Kernel,
     pub(super) tally: Kernel,
     pub(super) price: Kernel,
+    pub(super) room: Kernel,
 }
 
 /// Tokens that a turn of a loop works on.
@@ -237,6 +240,7 @@ impl Build<'_> {
             recompact: self.kernel(recompact::<C, StockPolicies>::build(&compact))?,
             tally: self.kernel(tally_tokens::<Stock>::build(&budget))?,
             price: self.kernel(price_tally::<Stock>::build(&budget))?,
+            room: self.kernel(make_room::<Stock>::build(&budget))?,
         })
     }
 }

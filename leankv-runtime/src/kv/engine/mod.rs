@@ -12,8 +12,8 @@
 
 mod batch;
 mod bindings;
-mod budget;
 mod chunk;
+mod compact;
 mod config;
 mod input;
 mod kernels;
@@ -37,8 +37,8 @@ use leankv_dsl::format::Tiering;
 
 use self::batch::{Batch, Run};
 use self::bindings::Bound;
-use self::budget::BudgetScratch;
 use self::chunk::ChunkScratch;
+use self::compact::CompactScratch;
 use self::request::Request;
 use super::audit::audit_owners;
 use super::{DeviceManager, Finding, KvError, OutOfPages, PageManager, PageState, Refused, audit};
@@ -61,7 +61,7 @@ pub struct KvCache {
     free_floor: usize,
     scratch: Scratch,
     chunk: ChunkScratch,
-    budget: BudgetScratch,
+    compact: CompactScratch,
     /// Tokens of a high and of a low page, for each tiering.
     page_tokens: Vec<[usize; 2]>,
     poisoned: Option<String>,
@@ -152,14 +152,12 @@ impl KvCache {
         let (rows, n) = (config.query_heads(), config.chunk);
         let chunk = ChunkScratch {
             slot: device.zeros(1)?,
-            tokens: device.zeros(1)?,
-            prompt: device.zeros(1)?,
             out: device.zeros(n * rows * config.head_dim)?,
             lse: device.zeros(n * rows)?,
             mass: device.zeros(config.kv_heads * n)?,
             dest: device.zeros(config.kv_heads * n)?,
         };
-        let budget = BudgetScratch::new(device, &shape)?;
+        let compact = CompactScratch::new(device, &shape)?;
         static CACHES: AtomicU64 = AtomicU64::new(0);
         let free_floor = shape.pages;
         let slots = (0..slots).map(|_| None).collect();
@@ -174,7 +172,7 @@ impl KvCache {
             free_floor,
             scratch,
             chunk,
-            budget,
+            compact,
             page_tokens,
             poisoned: None,
         })

@@ -118,6 +118,22 @@ impl DeviceManager {
         self.remember(result)
     }
 
+    /// As [`queue`](DeviceManager::queue), to the pages that hold the tokens there are and `more` high and low ones. A negative slot leaves a
+    /// request out.
+    ///
+    /// # Errors
+    /// As [`queue`](DeviceManager::queue).
+    pub fn queue_fit(&mut self, slots: BufferView<'_, i32>, more: [usize; 2]) -> Result<(), KvError> {
+        let requests = slots.len();
+        check_len("slots", requests.clamp(1, self.state.shape().slots), requests)?;
+        self.alive()?;
+        let result = self.launch_fit(slots, more).and_then(|()| {
+            let targets = Source::Fitted(slots);
+            self.launch_rebalance(targets, requests)
+        });
+        self.remember(result)
+    }
+
     /// After a rebalance: 1 for each request that was granted, `[requests]`.
     pub fn granted(&self) -> &DeviceBuffer<i32> {
         &self.scratch.granted
@@ -156,6 +172,25 @@ impl DeviceManager {
         Ok(self.scratch.slots.write(&slots)?)
     }
 
+    /// Pages for the tokens there are, as targets.
+    fn launch_fit(&mut self, slots: BufferView<'_, i32>, more: [usize; 2]) -> Result<(), KvError> {
+        let shape = *self.state.shape();
+        let (lists, requests) = (shape.lists(), slots.len());
+        #[cfg(test)]
+        let left = &mut self.launches_left;
+        #[cfg(not(test))]
+        let left = &mut None;
+        // More tokens than a row has places for are refused as any target is that is too large.
+        let [more_high, more_low] = more.map(|tokens| tokens.min(1 << 30) as i32);
+        let fit = self.kernels.fit.launch((lists.div_ceil(self.kernels.block) as u32, requests as u32));
+        let fit = fit.view("slots", slots, &[requests]);
+        let fit = fit.scalar("more_high", more_high).scalar("more_low", more_low);
+        let fit = fit.view("page_tokens", &self.state.page_tokens, &[shape.slots, 2]);
+        let fit = fit.view("lengths", &self.state.lengths, &[shape.slots, lists, 4]);
+        let targets = self.scratch.targets.slice_mut(..requests * lists * 2)?;
+        run(left, fit.view_mut("targets", targets, &[requests, lists, 2]))
+    }
+
     /// The three launches.
     fn launch_rebalance(&mut self, source: Source<'_>, requests: usize) -> Result<(), KvError> {
         let shape = *self.state.shape();
@@ -165,6 +200,7 @@ impl DeviceManager {
         let scratch = &mut self.scratch;
         let (slots, targets) = match source {
             Source::Given(slots, targets) => (slots, targets),
+            Source::Fitted(slots) => (slots, scratch.targets.slice(..both)?),
             Source::Scratch => (scratch.slots.slice(..requests)?, scratch.targets.slice(..both)?),
         };
         #[cfg(test)]
@@ -256,6 +292,8 @@ impl DeviceManager {
 /// Where slots and targets lie.
 enum Source<'a> {
     Given(BufferView<'a, i32>, BufferView<'a, i32>),
+    /// Slots that are given, targets in the manager's own buffer.
+    Fitted(BufferView<'a, i32>),
     /// In the manager's own buffers.
     Scratch,
 }

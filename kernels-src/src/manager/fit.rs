@@ -1,0 +1,28 @@
+//! Pages for the tokens that lists hold.
+
+use leankv_dsl::lang::*;
+
+/// The pages that lists need for the tokens they hold and for `more_high` and `more_low` ones: targets of a rebalance.
+///
+/// * Shapes: `slots` is `[requests]`; `page_tokens` and `lengths` as in the [module](crate::manager); `targets` is `[requests, lists, 2]`.
+/// * Grid: `[ceil(lists / block), requests]`.
+/// * Values: the targets of a request with a negative slot are -1.
+#[kernel(space(block = [256, 32]))]
+pub fn fit_pages(
+    #[comptime] block: usize,
+    slots: View<i32, 1>,
+    more_high: Scalar<i32>,
+    more_low: Scalar<i32>,
+    page_tokens: View<i32, 2>,
+    lengths: View<i32, 3>,
+    targets: ViewMut<i32, 3>,
+) {
+    let (tile, request) = (program_id(0), program_id(1));
+    let (slot, extents) = (slots.get([request]), [1, block, 1]);
+    let row = slot.max(0);
+    for (tier, more) in [(0, more_high), (1, more_low)] {
+        let tokens = lengths.tile((row, tile, tier), extents).load() + more;
+        let pages = tokens.cdiv(page_tokens.get([row, lit(tier)]));
+        targets.tile((request, tile, tier), extents).store(slot.ge(0).splat(extents).select(pages, -1));
+    }
+}

@@ -1,0 +1,256 @@
+//! Reclassifying what is cached, after a chunk of a prompt and where a budget is due, by thresholds that are solved for if there is one.
+
+use leankv_kernels::budget::Ladder;
+
+use super::batch::Run;
+use super::kernels::GAP;
+use super::request::Request;
+use super::{Binds, Budget, KvCache, RequestId};
+use crate::device::{Device, DeviceBuffer, DeviceError};
+use crate::kv::{CacheShape, KvError, PageManager};
+use crate::launch::Launch;
+
+/// Device buffers of what is solved and reclassified, for as many requests as there are slots.
+#[derive(Debug)]
+pub(super) struct CompactScratch {
+    slots: DeviceBuffer<i32>,
+    tokens: DeviceBuffer<i32>,
+    prompts: DeviceBuffer<i32>,
+    ahead: DeviceBuffer<i32>,
+    gaps: DeviceBuffer<i32>,
+    tally: DeviceBuffer<i32>,
+    prices: DeviceBuffer<i64>,
+    groups: DeviceBuffer<i32>,
+    budgets: DeviceBuffer<i64>,
+    pages: DeviceBuffer<i32>,
+    rungs: DeviceBuffer<i32>,
+    targets: DeviceBuffer<i32>,
+}
+
+impl CompactScratch {
+    pub(super) fn new(device: &Device, shape: &CacheShape) -> Result<CompactScratch, DeviceError> {
+        let slots = shape.slots;
+        Ok(CompactScratch {
+            slots: device.zeros(slots)?,
+            tokens: device.zeros(slots)?,
+            prompts: device.zeros(slots)?,
+            ahead: device.zeros(slots)?,
+            gaps: device.zeros(slots)?,
+            tally: device.zeros(slots * shape.lists() * 2 * Ladder::RUNGS)?,
+            prices: device.zeros(slots * Ladder::RUNGS)?,
+            groups: device.zeros(slots * 2)?,
+            budgets: device.zeros(slots)?,
+            pages: device.zeros(slots)?,
+            rungs: device.zeros(slots)?,
+            targets: device.zeros(slots * shape.lists() * 2)?,
+        })
+    }
+}
+
+/// Requests that are reclassified, as the device gets them. Those that share a budget are the last group, every other one is a group.
+#[derive(Debug, Default)]
+struct Rows {
+    slots: Vec<i32>,
+    tokens: Vec<i32>,
+    prompts: Vec<i32>,
+    ahead: Vec<i32>,
+    gaps: Vec<i32>,
+    tierings: Vec<usize>,
+    /// The first of a group, and how many there are.
+    groups: Vec<i32>,
+    budgets: Vec<i64>,
+}
+
+impl KvCache {
+    /// Another number of bytes for all requests that share a budget: [`CacheConfig::shared_budget`](super::CacheConfig::shared_budget). It holds
+    /// from their next step on.
+    pub fn set_shared_budget(&mut self, bytes: Option<usize>) {
+        self.config.shared_budget = bytes;
+        for request in self.slots.iter_mut().flatten().filter(|request| request.budget == Budget::Shared) {
+            request.solved = None;
+        }
+    }
+
+    /// Solves again for those requests of a step whose budget is due, and reclassifies what they hold.
+    pub(super) fn solve_due(&mut self, requests: &[RequestId]) -> Result<(), KvError> {
+        let every = self.config.solve_every;
+        let due = |request: &Request| {
+            request.budget != Budget::None && request.solved.is_none_or(|at| request.tokens >= at + every)
+        };
+        let here = requests.iter().filter_map(|id| self.slots[id.slot].as_ref());
+        let due: Vec<Request> = here.filter(|request| due(request)).cloned().collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.compact(due)
+    }
+
+    /// Solves for the thresholds of requests that have a budget, and of all that share it with one of them; reclassifies by them what is
+    /// cached; and fits the pages to it. All of it on the device: nobody waits, and how many pages are free is to be asked afterwards.
+    pub(super) fn compact(&mut self, mut rows: Vec<Request>) -> Result<(), KvError> {
+        if rows.iter().any(|request| request.budget == Budget::Shared) {
+            let shares = self.slots.iter().flatten().filter(|request| request.budget == Budget::Shared);
+            let others = shares.filter(|other| rows.iter().all(|request| request.slot != other.slot));
+            let others: Vec<Request> = others.cloned().collect();
+            rows.extend(others);
+        }
+        rows.sort_by_key(|request| (request.budget == Budget::Shared, request.tiering));
+        self.free_floor = 0;
+        let result = self.launch_compact(&rows);
+        self.remember(result)?;
+        for request in rows {
+            if let Some(here) = &mut self.slots[request.slot] {
+                here.solved = Some(request.tokens);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the device is told of these requests, which are in order.
+    fn told(&self, rows: &[Request]) -> Rows {
+        let low: Vec<bool> = self.config.tierings().map(|tiering| tiering.low.is_some()).collect();
+        let mut told = Rows::default();
+        for (row, request) in rows.iter().enumerate() {
+            told.slots.push(request.slot as i32);
+            told.tokens.push(request.tokens as i32);
+            told.prompts.push(request.prompt as i32);
+            // Another chunk takes what it needs and solves again.
+            let decodes = request.tokens >= request.prompt;
+            told.ahead.push(if decodes { self.config.solve_every as i32 } else { 0 });
+            told.gaps.push(if low[request.tiering] { GAP } else { 0 });
+            told.tierings.push(request.tiering);
+            let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+            let budget = match request.budget {
+                // Thresholds stay.
+                Budget::None => -1,
+                Budget::Bytes(n) => bytes(n),
+                Budget::Part(part) => {
+                    let whole = self.config.fp16_bytes(request.tokens.max(request.prompt));
+                    (whole as f64 / f64::from(part)).max(0.0) as i64
+                }
+                Budget::Shared => {
+                    bytes(self.config.shared_budget.unwrap_or(self.manager.shape().arena_bytes()))
+                }
+            };
+            match (request.budget, told.groups.last_mut()) {
+                (Budget::Shared, Some(count)) if row > 0 && rows[row - 1].budget == Budget::Shared => {
+                    *count += 1
+                }
+                _ => {
+                    told.groups.extend([row as i32, 1]);
+                    told.budgets.push(budget);
+                }
+            }
+        }
+        told
+    }
+
+    fn launch_compact(&mut self, rows: &[Request]) -> Result<(), KvError> {
+        let told = self.told(rows);
+        let n = rows.len();
+        let scratch = &mut self.compact;
+        scratch.slots.write_at(0, &told.slots)?;
+        scratch.tokens.write_at(0, &told.tokens)?;
+        scratch.prompts.write_at(0, &told.prompts)?;
+        if told.budgets.iter().any(|&budget| budget >= 0) {
+            self.launch_solve(&told)?;
+            let targets = self.compact.targets.slice(..n * self.config.lists() * 2)?;
+            self.manager.queue(self.compact.slots.slice(..n)?, targets)?;
+        }
+        for run in Run::of(told.tierings.iter().copied()) {
+            self.launch_recompact(&run)?;
+        }
+        self.manager.queue_fit(self.compact.slots.slice(..n)?, [0, 0])
+    }
+
+    /// Four launches, the last of which leaves the pages that demotion needs as targets.
+    fn launch_solve(&mut self, rows: &Rows) -> Result<(), KvError> {
+        let shape = *self.manager.shape();
+        let (slots, layers, heads, rungs) = (shape.slots, shape.layers, shape.kv_heads, Ladder::RUNGS);
+        let (state, scratch) = (self.manager.state_mut(), &mut self.compact);
+        let (n, groups) = (rows.slots.len(), rows.budgets.len());
+        scratch.ahead.write_at(0, &rows.ahead)?;
+        scratch.gaps.write_at(0, &rows.gaps)?;
+        scratch.groups.write_at(0, &rows.groups)?;
+        scratch.budgets.write_at(0, &rows.budgets)?;
+        let (table, lengths) = ([slots, layers, heads, shape.table_len], [slots, layers, heads, 4]);
+        for Run { tiering, rows: of } in Run::of(rows.tierings.iter().copied()) {
+            let (kernels, n) = (&self.kernels.tierings[tiering], of.len());
+            let part = |each: usize| of.start * each..of.end * each;
+            let (each, extents) = (layers * heads * 2 * rungs, [n, layers, heads, 2, rungs]);
+            let tally = kernels.tally.launch((heads as u32, layers as u32, n as u32));
+            let tally = tally.view("tokens", scratch.tokens.slice(part(1))?, &[n]);
+            let tally = tally.view("prompts", scratch.prompts.slice(part(1))?, &[n]);
+            let tally = tally.buffer_mut("kv.arena", &mut state.arena);
+            let tally = tally.view("kv.slots", scratch.slots.slice(part(1))?, &[n]);
+            let tally =
+                tally.view("kv.table", &state.table, &table).view("kv.lengths", &state.lengths, &lengths);
+            run(tally.view_mut("tally", scratch.tally.slice_mut(part(each))?, &extents))?;
+
+            let price = kernels.price.launch(n as u32);
+            let price = price.view("tally", scratch.tally.slice(part(each))?, &extents);
+            let price = price.view("ahead", scratch.ahead.slice(part(1))?, &[n]);
+            run(price.view_mut("prices", scratch.prices.slice_mut(part(rungs))?, &[n, rungs]))?;
+        }
+        let solve = self.kernels.solve.launch(groups as u32);
+        let solve = solve.view("slots", scratch.slots.slice(..n)?, &[n]);
+        let solve = solve.view("gaps", scratch.gaps.slice(..n)?, &[n]);
+        let solve = solve.view("prices", scratch.prices.slice(..n * rungs)?, &[n, rungs]);
+        let solve = solve.view("groups", scratch.groups.slice(..groups * 2)?, &[groups, 2]);
+        let solve = solve.view("budgets", scratch.budgets.slice(..groups)?, &[groups]);
+        let solve = solve.view_mut("thresholds", &mut state.thresholds, &[slots, layers, heads, 2]);
+        let solve = solve.view_mut("pages", scratch.pages.slice_mut(..groups)?, &[groups]);
+        run(solve.view_mut("rungs", scratch.rungs.slice_mut(..n)?, &[n]))?;
+
+        for Run { tiering, rows: of } in Run::of(rows.tierings.iter().copied()) {
+            let n = of.len();
+            let part = |each: usize| of.start * each..of.end * each;
+            let (each, extents) = (layers * heads * 2, [n, layers, heads, 2]);
+            let room = self.kernels.tierings[tiering].room.launch((heads as u32, layers as u32, n as u32));
+            let room = room.view("slots", scratch.slots.slice(part(1))?, &[n]);
+            let room = room.view("rungs", scratch.rungs.slice(part(1))?, &[n]);
+            let tally = scratch.tally.slice(part(each * rungs))?;
+            let room = room.view("tally", tally, &[n, layers, heads, 2, rungs]);
+            let room = room.view("held", &state.held, &[slots, layers, heads, 2]);
+            run(room.view_mut("targets", scratch.targets.slice_mut(part(each))?, &extents))?;
+        }
+        Ok(())
+    }
+
+    /// Classifies what some requests hold again, in all layers.
+    fn launch_recompact(&mut self, rows: &Run) -> Result<(), KvError> {
+        let shape = *self.manager.shape();
+        let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
+        let (of, n) = (rows.rows.clone(), rows.rows.len());
+        let kernels = &self.kernels.tierings[rows.tiering];
+        let (state, scratch, bound) = (self.manager.state_mut(), &self.compact, &self.bound);
+        // A launch takes the codecs' parameters of one layer.
+        let count = bound.layers_at_once(layers);
+        for layer in (0..layers).step_by(count) {
+            let at = layer * heads;
+            // `[slots, count, kv_heads, columns]` within that of all layers.
+            let extents = |columns: usize| [slots, count, heads, columns];
+            let strides = |columns: usize| [layers * heads * columns, heads * columns, columns, 1];
+            let compact = kernels.recompact.launch((heads as u32, count as u32, n as u32));
+            let compact = bound.to(compact, layer, Binds::CODECS);
+            let compact = compact.view("tokens", scratch.tokens.slice(of.clone())?, &[n]);
+            let compact = compact.view("prompts", scratch.prompts.slice(of.clone())?, &[n]);
+            let thresholds = state.thresholds.slice(at * 2..)?;
+            let compact = compact.view_strided("thresholds", thresholds, &extents(2), &strides(2));
+            let held = state.held.slice(at * 2..)?;
+            let compact = compact.view_strided("held", held, &extents(2), &strides(2));
+            let compact = compact.buffer_mut("kv.arena", &mut state.arena);
+            let compact = compact.view("kv.slots", scratch.slots.slice(of.clone())?, &[n]);
+            let (len, rows) = (shape.table_len, state.table.slice(at * shape.table_len..)?);
+            let compact = compact.view_strided("kv.table", rows, &extents(len), &strides(len));
+            let lists = state.lengths.slice_mut(at * 4..)?;
+            run(compact.view_mut_strided("kv.lengths", lists, &extents(4), &strides(4)))?;
+        }
+        Ok(())
+    }
+}
+
+fn run(launch: Launch<'_>) -> Result<(), KvError> {
+    // SAFETY: kernels find pages by tables and lengths that the page manager and the step and chunk kernels keep.
+    Ok(unsafe { launch.run() }?)
+}

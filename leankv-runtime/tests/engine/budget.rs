@@ -1,0 +1,145 @@
+//! Byte budgets: at the end of a prompt, while a sequence grows, and shared by requests.
+
+use leankv_dsl::format::Tiering;
+use leankv_runtime::Device;
+use leankv_runtime::kv::{Budget, CacheConfig, KvCache, RequestId, Thresholds};
+
+use crate::common::{cache, checking_devices, chunk, config, sound, step};
+
+/// Pages of a request.
+fn pages(cache: &KvCache, id: RequestId) -> usize {
+    cache.stats(id).unwrap().heads.iter().map(|head| head.pages).sum()
+}
+
+fn prompt(cache: &mut KvCache, id: RequestId, tokens: usize, sequence: u64) {
+    while cache.tokens(id).unwrap() < tokens {
+        chunk(cache, id, sequence).unwrap();
+    }
+}
+
+/// The loose configuration: sequences of 400 tokens.
+fn long() -> CacheConfig {
+    CacheConfig { max_tokens: 400, pages: 400, solve_every: 8, ..config() }
+}
+
+#[test]
+fn a_budget_of_bytes_is_kept_while_the_sequence_grows() {
+    let config = long();
+    let mut cache = cache(&Device::host(), &config);
+    // 48 tokens in 4 lists take 12 pages; so do 16 times as many.
+    let most = 12;
+    let id = cache.admit(48, &Thresholds::within(most * config.page_bytes)).unwrap();
+    prompt(&mut cache, id, 48, 3);
+    let mut worst = 0;
+    while cache.tokens(id).unwrap() < 400 {
+        step(&mut cache, &[(id, 3)]).unwrap();
+        worst = worst.max(pages(&cache, id));
+    }
+    sound(&cache);
+    let stats = cache.stats(id).unwrap();
+    assert!(worst <= most, "{worst} pages of {most}: {stats:?}");
+    assert!(pages(&cache, id) * 2 > most, "what may be used is used: {stats:?}");
+}
+
+#[test]
+fn without_solving_again_it_would_be_exceeded() {
+    let config = CacheConfig { solve_every: 1000, ..long() };
+    let mut cache = cache(&Device::host(), &config);
+    // Solved once, with no room ahead.
+    let id = cache.admit(48, &Thresholds::new(0.5, 0.25)).unwrap();
+    prompt(&mut cache, id, 48, 3);
+    while cache.tokens(id).unwrap() < 400 {
+        step(&mut cache, &[(id, 3)]).unwrap();
+    }
+    assert!(pages(&cache, id) > 12);
+}
+
+#[test]
+fn a_part_of_fp16_grows_with_the_sequence() {
+    let config = long();
+    for part in [3.0, 5.0] {
+        let mut cache = cache(&Device::host(), &config);
+        let id = cache.admit(160, &Thresholds::solved(Budget::Part(part))).unwrap();
+        prompt(&mut cache, id, 160, 4);
+        while cache.tokens(id).unwrap() < 400 {
+            step(&mut cache, &[(id, 4)]).unwrap();
+            let most = config.fp16_bytes(cache.tokens(id).unwrap()) as f64 / f64::from(part);
+            let taken = (pages(&cache, id) * config.page_bytes) as f64;
+            assert!(taken <= most, "{taken} bytes of {most} at {}", cache.tokens(id).unwrap());
+        }
+        let most = config.fp16_bytes(400) as f64 / f64::from(part);
+        assert!((pages(&cache, id) * config.page_bytes) as f64 > 0.6 * most, "what may be used is used");
+    }
+}
+
+#[test]
+fn requests_of_several_formats_share_a_budget_and_have_one_high_threshold() {
+    let fewer: Tiering = "K8V4".parse().unwrap();
+    let config = long();
+    let bytes = |pages: usize| Some(pages * config.page_bytes);
+    let shared = CacheConfig { more_tierings: vec![fewer], shared_budget: bytes(44), ..config.clone() };
+    let mut cache = cache(&Device::host(), &shared);
+    let solved = Thresholds::solved(Budget::Shared);
+    let ids = [
+        cache.admit(64, &solved).unwrap(),
+        cache.admit_as(&fewer, 48, &solved).unwrap(),
+        cache.admit(0, &Thresholds::new(0.0, 0.0)).unwrap(),
+        cache.admit(80, &solved).unwrap(),
+    ];
+    for (id, tokens, sequence) in [(ids[0], 64, 1), (ids[1], 48, 2), (ids[3], 80, 3)] {
+        prompt(&mut cache, id, tokens, sequence);
+    }
+    let together = |cache: &KvCache| pages(cache, ids[0]) + pages(cache, ids[1]) + pages(cache, ids[3]);
+    let batch = [(ids[0], 1), (ids[2], 9), (ids[1], 2), (ids[3], 3)];
+    let high = |cache: &KvCache, id: RequestId| {
+        cache.dump().unwrap().thresholds[id.slot() * config.lists() * 2..][..config.lists() * 2].to_vec()
+    };
+    // The first ones were solved for when the others were not there yet; they come down as they go.
+    for turn in 0..150 {
+        step(&mut cache, &batch).unwrap();
+        assert!(turn < 40 || together(&cache) <= 44, "{} pages at {turn}", together(&cache));
+    }
+    sound(&cache);
+    assert!(together(&cache) > 30, "what may be used is used");
+    let [first, second, fixed, third] = [0, 1, 2, 3].map(|i| high(&cache, ids[i]));
+    assert_eq!(first, third);
+    assert!(first[0] > 0.0 && first[1] < first[0], "{first:?}");
+    assert_eq!([second[0], second[1]], [first[0]; 2], "without a low tier the two are one");
+    assert_eq!(fixed, vec![0.0; config.lists() * 2], "who has thresholds keeps them");
+
+    // The arena is wanted for something else.
+    cache.set_shared_budget(bytes(32));
+    for _ in 0..60 {
+        step(&mut cache, &batch).unwrap();
+    }
+    assert!(together(&cache) <= 32, "{}", together(&cache));
+    assert!(high(&cache, ids[0])[0] > first[0]);
+    sound(&cache);
+}
+
+#[test]
+fn budgets_hold_on_devices_that_check_every_access() {
+    let small = CacheConfig {
+        layers: 1,
+        kv_heads: 1,
+        window: 3,
+        sinks: 0,
+        slots: 2,
+        pages: 12,
+        solve_every: 3,
+        ..config()
+    };
+    for device in checking_devices() {
+        let mut cache = cache(&device, &small);
+        let ids = [
+            cache.admit(20, &Thresholds::within(3 * small.page_bytes)).unwrap(),
+            cache.admit(0, &Thresholds::solved(Budget::Shared)).unwrap(),
+        ];
+        prompt(&mut cache, ids[0], 20, 5);
+        for _ in 0..7 {
+            step(&mut cache, &[(ids[0], 5), (ids[1], 6)]).unwrap();
+        }
+        sound(&cache);
+        assert!(pages(&cache, ids[0]) <= 3);
+    }
+}
