@@ -1,4 +1,4 @@
-//! The LeanKV cache: two requests in one batch, one held to thresholds and one to a byte budget.
+//! The LeanKV cache: three requests in one batch, one held to thresholds, one to a byte budget, and one in another format.
 //!
 //! Keys and values are made up here, with a few keys that every query likes; in a server they come from the model, layer by layer.
 
@@ -7,7 +7,7 @@ use std::error::Error;
 use half::f16;
 use leankv_examples::numbers;
 use leankv_runtime::cache::KernelCache;
-use leankv_runtime::kv::{CacheConfig, KvCache, RequestStats, Thresholds};
+use leankv_runtime::kv::{Budget, CacheConfig, KvCache, RequestStats, Thresholds};
 use leankv_runtime::{Compiler, Device};
 
 const LAYERS: usize = 2;
@@ -29,16 +29,19 @@ fn projected(seed: u64, first: usize, tokens: usize, heads: usize) -> Vec<f16> {
 }
 
 fn run(device: &Device) -> Result<Vec<RequestStats>, Box<dyn Error>> {
-    let mut config = CacheConfig::new([LAYERS, KV_HEADS, GROUP, HEAD_DIM], 2, 2048, 400);
+    let mut config = CacheConfig::new([LAYERS, KV_HEADS, GROUP, HEAD_DIM], 3, 2048, 500);
     config.page_bytes = 1920;
+    let plain = "K8V8".parse()?;
+    config.more_tierings = vec![plain];
     let mut cache = KvCache::new(&Compiler::new(KernelCache::user()), device, config)?;
 
-    let fp16 = PROMPT * LAYERS * KV_HEADS * HEAD_DIM * 4;
     let by_thresholds = cache.admit(PROMPT, &Thresholds::new(3.0, 0.5))?;
-    let by_budget = cache.admit(PROMPT, &Thresholds::within(fp16 / 8))?;
+    let by_budget = cache.admit(PROMPT, &Thresholds::solved(Budget::Part(8.0)))?;
+    let by_format = cache.admit_as(&plain, PROMPT, &Thresholds::new(0.0, 0.0))?;
     let upload = |seed, first, tokens, heads| device.upload(&projected(seed, first, tokens, heads));
 
-    for request in [by_thresholds, by_budget] {
+    let batch = [by_thresholds, by_budget, by_format];
+    for request in batch {
         while cache.tokens(request)? < PROMPT {
             let mut chunk = cache.prefill_chunk(request)?;
             let (first, tokens) = (chunk.positions().start, chunk.positions().len());
@@ -51,7 +54,6 @@ fn run(device: &Device) -> Result<Vec<RequestStats>, Box<dyn Error>> {
             chunk.finish()?;
         }
     }
-    let batch = [by_thresholds, by_budget];
     for at in PROMPT..PROMPT + STEPS {
         let mut step = cache.decode_step(&batch)?;
         for layer in 0..LAYERS as u64 {
@@ -69,7 +71,7 @@ fn run(device: &Device) -> Result<Vec<RequestStats>, Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for (name, stats) in ["thresholds 3, 0.5", "budget 1/8"].into_iter().zip(run(&Device::host())?) {
+    for (name, stats) in ["thresholds 3, 0.5", "budget 1/8", "all in K8V8"].into_iter().zip(run(&Device::host())?) {
         println!("{name}: {} bytes, {:.1} times less than FP16", stats.bytes, stats.compression());
         for (at, head) in stats.heads.iter().enumerate() {
             let (layer, kv_head) = (at / KV_HEADS, at % KV_HEADS);
@@ -83,9 +85,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn both_requests_keep_to_what_they_were_told() {
+fn requests_keep_to_what_they_were_told() {
     let stats = run(&Device::host()).unwrap();
-    for stats in &stats {
+    for stats in &stats[..2] {
         assert_eq!(stats.tokens, PROMPT + STEPS);
         for head in &stats.heads {
             assert_eq!(head.high + head.low + head.pruned, stats.tokens);
@@ -93,5 +95,6 @@ fn both_requests_keep_to_what_they_were_told() {
         }
     }
     assert!(stats[0].heads.iter().any(|head| head.pruned > 0 && head.low > 0), "{stats:?}");
-    assert!(stats[1].compression() > 6.5, "{}", stats[1].compression());
+    assert!(stats[1].compression() > 7.5, "{}", stats[1].compression());
+    assert!(stats[2].heads.iter().all(|head| head.high == PROMPT + STEPS), "{:?}", stats[2]);
 }
