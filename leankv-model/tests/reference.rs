@@ -27,8 +27,8 @@ struct Found {
     positions: usize,
     same_top: usize,
     kl: f64,
-    worst_nll: f64,
-    nll: f64,
+    /// By how much NLL differs, at each position.
+    nll: Vec<f64>,
 }
 
 impl Found {
@@ -51,8 +51,7 @@ impl Found {
         }
         self.kl += kl;
         let nll = -f64::from(row[reference.ids[at + 1] as usize]);
-        self.nll += nll - reference.nll[at];
-        self.worst_nll = self.worst_nll.max((nll - reference.nll[at]).abs());
+        self.nll.push(nll - reference.nll[at]);
     }
 }
 
@@ -84,22 +83,46 @@ fn compare(name: &str, file: &Path, form: WeightForm) -> Found {
         let hidden = step(&model, &device, vec![batch]).unwrap();
         found.see(&reference, at, &model.logits(&hidden).unwrap());
     }
-    assert!(found.positions >= 256, "{found:?}");
-    println!("{name}, {form:?}: {found:?}");
+    assert!(found.positions >= 256, "{}", found.positions);
+    found.nll.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
+    println!(
+        "{name}, {form:?}: top-1 {} of {}, KL {:.1e}, mean NLL {:+.1e} ({:+.1e} but for {} positions, the worst {:+.2})",
+        found.same_top,
+        found.positions,
+        found.kl / found.positions as f64,
+        found.mean_nll(found.positions),
+        found.mean_nll(found.most()),
+        found.positions - found.most(),
+        found.nll[found.positions - 1],
+    );
     found
 }
 
-fn holds(found: &Found, same_top: f64, kl: f64, nll: f64) {
+impl Found {
+    /// 99 of 100 positions.
+    fn most(&self) -> usize {
+        self.positions - self.positions / 100
+    }
+
+    /// Mean difference of NLL over the `n` positions where it is smallest.
+    fn mean_nll(&self, n: usize) -> f64 {
+        self.nll[..n].iter().sum::<f64>() / n as f64
+    }
+}
+
+/// `nll` bounds the mean difference of NLL over all positions, and over all but the worst hundredth.
+fn holds(found: &Found, same_top: f64, kl: f64, nll: [f64; 2]) {
     let n = found.positions as f64;
-    assert!(found.same_top as f64 >= same_top * n, "likeliest tokens: {found:?}");
-    assert!(found.kl / n <= kl, "KL {} a position: {found:?}", found.kl / n);
-    assert!((found.nll / n).abs() <= nll, "mean NLL: {found:?}");
+    assert!(found.same_top as f64 >= same_top * n, "likeliest tokens: {} of {n}", found.same_top);
+    assert!(found.kl / n <= kl, "KL {} a position", found.kl / n);
+    assert!(found.mean_nll(found.positions).abs() <= nll[0], "mean NLL");
+    assert!(found.mean_nll(found.most()).abs() <= nll[1], "mean NLL of most positions");
 }
 
 #[test]
 fn smollm2_gives_the_logits_that_transformers_gives() {
     let file = fetch::path("smollm2-135m").expect("fetch it: leankv fetch-model smollm2-135m");
-    holds(&compare("smollm2-135m", &file, WeightForm::Dense), 0.99, 1e-4, 1e-3);
+    holds(&compare("smollm2-135m", &file, WeightForm::Dense), 0.99, 1e-4, [1e-3; 2]);
 }
 
 #[test]
@@ -107,12 +130,12 @@ fn other_models_do_where_they_were_fetched() {
     for name in ["qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b", "gemma3-270m"] {
         match fetch::path(name) {
             Some(file) => {
-                // Activations of quantised products are rounded to 8 bits; one position of the 1.5B model moves by 4.5 nats with that, which its
-                // mean of 383 shows, while KL stays below 0.005.
-                holds(&compare(name, &file, WeightForm::Quantised), 0.95, 1e-2, 0.03);
+                // Activations of quantised products are rounded to 8 bits. One position of the 1.5B model moves by 4.5 nats with that, which
+                // alone is 0.012 of its mean.
+                holds(&compare(name, &file, WeightForm::Quantised), 0.95, 1e-2, [0.03, 0.015]);
                 // In f32 the largest is 6 GB.
                 if KnownModel::named(name).unwrap().bytes < 1 << 30 {
-                    holds(&compare(name, &file, WeightForm::Dense), 0.99, 5e-4, 1e-3);
+                    holds(&compare(name, &file, WeightForm::Dense), 0.99, 5e-4, [1e-3; 2]);
                 }
             }
             None => eprintln!("{name} is not here: leankv fetch-model {name}"),

@@ -71,7 +71,9 @@ fn run(device: &Device) -> Result<Vec<RequestStats>, Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for (name, stats) in ["thresholds 3, 0.5", "budget 1/8", "all in K8V8"].into_iter().zip(run(&Device::host())?) {
+    for (name, stats) in
+        ["thresholds 3, 0.5", "budget 1/8", "all in K8V8"].into_iter().zip(run(&Device::host())?)
+    {
         println!("{name}: {} bytes, {:.1} times less than FP16", stats.bytes, stats.compression());
         for (at, head) in stats.heads.iter().enumerate() {
             let (layer, kv_head) = (at / KV_HEADS, at % KV_HEADS);
