@@ -7,3 +7,4 @@ mod own;
 mod pressure;
 mod promises;
 mod prompt;
+mod random;
