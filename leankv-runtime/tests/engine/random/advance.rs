@@ -55,11 +55,15 @@ impl World {
         let want = chunk(&mut self.alone[family], alone, sequence).unwrap();
         assert_eq!(of_request(&out, 0, 1), of_request(&want, 0, 1), "P3: {id}");
         let after = Picture::of(&self.cache);
+        let mut bytes = 0;
         for list in 0..shape.lists() {
             let (tokens, pages) = after.counts(id.slot(), list);
+            bytes += (pages[0] + pages[1]) * shape.page_bytes;
             let needed = [0, 1].map(|t| tokens[t].div_ceil(shape.tokens[t]));
             assert_eq!(pages, needed, "{id}, list {list}: what was reserved and is not needed went back");
         }
+        let fits = self.living[who].budget.is_none_or(|budget| bytes <= budget);
+        assert!(fits || after.is_strictest(id.slot()), "{id} takes {bytes} bytes and could take fewer");
         note(Seen::Chunk);
     }
 

@@ -1,5 +1,6 @@
 //! What a cache holds at one moment.
 
+use leankv_kernels::budget::Ladder;
 use leankv_kernels::reference::PagedFormat;
 use leankv_runtime::kv::{KvCache, PageState, RequestId};
 
@@ -53,6 +54,13 @@ impl Picture {
         let at = slot * self.state.shape.lists + list;
         let pair = |all: &[i32], columns: usize| [0, 1].map(|tier| all[at * columns + tier] as usize);
         (pair(&self.state.lengths, 4), pair(&self.state.held, 2))
+    }
+
+    /// Whether a request's thresholds are the highest that a budget can lead to.
+    pub(super) fn is_strictest(&self, slot: usize) -> bool {
+        let pairs = self.state.shape.lists * 2;
+        let high = Ladder::edge(Ladder::RUNGS as i32 - 1);
+        self.state.thresholds[slot * pairs..][..pairs].iter().step_by(2).all(|&threshold| threshold == high)
     }
 
     /// Positions of a tier's tokens, in the order in which they lie.

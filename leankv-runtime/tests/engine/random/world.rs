@@ -21,6 +21,8 @@ pub(super) struct Living {
     /// Names the tokens that the model feeds it from here on.
     pub(super) sequence: u64,
     pub(super) prompt: usize,
+    /// Bytes that its pages may take when a chunk ends.
+    pub(super) budget: Option<usize>,
     /// It was left in the middle of something.
     pub(super) torn: bool,
     forks: usize,
@@ -97,7 +99,8 @@ impl World {
         self.alone.push(alone);
         let family = self.alone.len() - 1;
         let sequence = self.next_sequence();
-        self.living.push(Living { id, family, alone: its, sequence, prompt, torn: false, forks: 0 });
+        let budget = thresholds.budget;
+        self.living.push(Living { id, family, alone: its, sequence, prompt, budget, torn: false, forks: 0 });
     }
 
     /// Pages without which a request is not taken in.
