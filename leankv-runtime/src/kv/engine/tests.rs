@@ -198,7 +198,7 @@ fn outputs(
         Ok::<_, KvError>(())
     };
     let mut ids =
-        vec![cache.admit(20, &Thresholds::within(8 * 2048))?, cache.admit(36, &Thresholds::new(1.1, 0.8))?];
+        vec![cache.admit(20, &Thresholds::within(6 * 2048))?, cache.admit(36, &Thresholds::new(1.1, 0.8))?];
     for (id, tokens) in [(ids[0], 16), (ids[1], 16), (ids[0], 4), (ids[1], 16), (ids[1], 4)] {
         let [q, k, v] = tensors(cache, tokens)?;
         scribble(cache)?;
