@@ -24,7 +24,8 @@ fn shape(requests: usize) -> CacheShape {
         slots: requests,
         layers: LAYERS,
         kv_heads: KV_HEADS,
-        table_len: 256,
+        // As a cache's for sequences of 4096 tokens.
+        table_len: 157,
         pages: requests * LAYERS * KV_HEADS * per_list,
         // Pages are not touched.
         page_bytes: 16,
