@@ -56,11 +56,16 @@ impl Picture {
         (pair(&self.state.lengths, 4), pair(&self.state.held, 2))
     }
 
+    /// High and low threshold of every list of a request.
+    pub(super) fn thresholds(&self, slot: usize) -> &[f32] {
+        let pairs = self.state.shape.lists * 2;
+        &self.state.thresholds[slot * pairs..][..pairs]
+    }
+
     /// Whether a request's thresholds are the highest that a budget can lead to.
     pub(super) fn is_strictest(&self, slot: usize) -> bool {
-        let pairs = self.state.shape.lists * 2;
         let high = Ladder::edge(Ladder::RUNGS as i32 - 1);
-        self.state.thresholds[slot * pairs..][..pairs].iter().step_by(2).all(|&threshold| threshold == high)
+        self.thresholds(slot).iter().step_by(2).all(|&threshold| threshold == high)
     }
 
     /// Positions of a tier's tokens, in the order in which they lie.

@@ -158,6 +158,7 @@ impl World {
         let formats = formats(self.cache.config());
         assert!(after.bytes(&formats, id.slot()) == before.bytes(&formats, parent.id.slot()), "P3: {id}");
         assert!(after.bytes(&formats, parent.id.slot()) == before.bytes(&formats, parent.id.slot()));
+        assert_eq!(after.thresholds(id.slot()), before.thresholds(parent.id.slot()), "{id}");
         let sequence = self.next_sequence();
         let forks = parent.forks + 1;
         note(if forks > 1 { Seen::ForkOfFork } else { Seen::Fork });
