@@ -40,8 +40,9 @@ test: lint doc model ## lint, documentation, then every test
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --locked --manifest-path examples/own-kernels/Cargo.toml --target-dir target
 
-soak: setup ## 100,000 random sequences of operations on the page manager (SEQUENCES=n for another number)
+soak: setup ## 100,000 random sequences of operations on the page manager, and as many on the whole cache (SEQUENCES=n)
 	LEANKV_SOAK=$${SEQUENCES:-100000} $(CARGO) test --release --locked -p leankv-runtime --test manager p1_p2_pages
+	LEANKV_SOAK=$${SEQUENCES:-100000} $(CARGO) test --release --locked -p leankv-runtime --test engine in_random_sequences
 
 spills: setup ## assemble every specialisation of every kernel for every GPU; spills are errors
 	$(CARGO) run --release --locked -p leankv-tests --bin spills

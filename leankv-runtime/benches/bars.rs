@@ -8,24 +8,22 @@
 //! * Triton and ggml are measured beside ours where `make bench-peers` installed them; else their rows say so.
 //! * Nothing fails when a bar is missed: this machine may be busy.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use leankv_dsl::codegen::host::{HostArg, HostKernel};
 use leankv_dsl::ir::Func;
-use leankv_dsl::lang::Settings;
-use leankv_dsl::workload::{Argument, Guarded, scalar_bits};
 use leankv_kernels::workload::{Size, recipe};
 use leankv_kernels::{KERNELS, find};
 use leankv_ptx::Checks;
 use leankv_runtime::cache::KernelCache;
-use leankv_runtime::compiled::Code;
 use leankv_runtime::tools::Ptxas;
 use leankv_runtime::verify::profile_with;
 use leankv_runtime::{Compiler, Device, Sm, Target};
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+use common::{HostRun, Outcome, Row, median, row, settings};
 
 /// What asks this program for one measurement in a process of its own.
 const COMPILE: &str = "measure-compile";
@@ -45,18 +43,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// One row: what, the bar, what was measured, and whether that meets it; `None` where it was not measured.
-struct Row {
-    what: String,
-    bar: &'static str,
-    measured: String,
-    met: Option<bool>,
-}
-
-fn row(what: impl Into<String>, bar: &'static str, measured: String, met: bool) -> Row {
-    Row { what: what.into(), bar, measured, met: Some(met) }
 }
 
 fn table() -> Outcome<()> {
@@ -89,21 +75,11 @@ fn table() -> Outcome<()> {
     let mb = in_own_process(&[MEMORY])?[0];
     rows.push(row("peak memory of compiling every kernel", "<= 400 MB", format!("{mb:.0} MB"), mb <= 400.0));
 
-    let width = rows.iter().map(|row| row.what.chars().count()).max().unwrap_or(0);
-    println!("{:<width$}  {:>12}  {:>28}  met", "what", "bar", "measured");
-    for row in &rows {
-        let met = row.met.map_or("-", |met| if met { "yes" } else { "NO" });
-        println!("{:<width$}  {:>12}  {:>28}  {met}", row.what, row.bar, row.measured);
-    }
+    common::print(&rows);
     println!(
-        "\nThe page manager's bar, its share of a decode step: cargo bench -p leankv-runtime --bench manager"
+        "\nThe cache's bars (the page manager's shares, waste): cargo bench -p leankv-runtime --bench cache"
     );
     Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// The numbers that this program prints when asked for one measurement.
@@ -114,10 +90,6 @@ fn in_own_process(args: &[&str]) -> Outcome<Vec<f64>> {
     }
     let numbers: Vec<f64> = serde_json::from_slice(&output.stdout)?;
     if numbers.is_empty() { Err("nothing was measured".into()) } else { Ok(numbers) }
-}
-
-fn settings(pairs: &[(&str, &str)]) -> Settings {
-    pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
 
 fn decode_func(pairs: &[(&str, &str)]) -> Outcome<Func> {
@@ -256,31 +228,11 @@ fn host_decode() -> Outcome<Row> {
     let asked = [("requests", 1), ("kv_heads", 8), ("tokens", 4096), ("ragged", 0)];
     let sizes = recipe.sizes(Size::Typical, &asked.map(|(name, n)| (name.to_owned(), n)))?;
     let workload = recipe.make(&settings(&pairs), &sizes, 1)?;
-    let args = workload.arguments(&func)?;
-    let compiled = Compiler::new(KernelCache::without_folder()).compile(&func, Target::Host)?.kernel;
-    let Code::Host(artifact) = &compiled.code else { return Err("it was compiled for a GPU".into()) };
-    let kernel = HostKernel::load(artifact)?;
-    let mut memory = Vec::new();
-    let values: Vec<HostArg> = args
-        .iter()
-        .map(|(_, arg)| match arg {
-            Argument::Scalar(value) => HostArg::Bits(scalar_bits(*value)),
-            Argument::Buffer(buffer) => {
-                let mut copy = Guarded::new(&buffer.bytes);
-                let at = copy.as_mut_ptr();
-                memory.push(copy);
-                HostArg::Ptr(at)
-            }
-        })
-        .collect();
+    let run = HostRun::new(&func, &workload)?;
     let mut best = f64::MAX;
     for _ in 0..50 {
-        let start = Instant::now();
-        // SAFETY: a recipe's arguments are the kernel's parameters in order and describe the buffers, which live here.
-        unsafe { kernel.launch(workload.grid(), &values, 1) }?;
-        best = best.min(start.elapsed().as_secs_f64() * 1e3);
+        best = best.min(run.launch()?);
     }
-    drop(memory);
     let (what, bar) =
         ("host decode attention, K8V4, 4096 tokens, against ggml q8_0/q4_0, one thread", ">= 8 x");
     let Some(ggml) = peer("ggml_decode") else {

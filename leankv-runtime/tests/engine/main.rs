@@ -9,3 +9,4 @@ mod own;
 mod pressure;
 mod promises;
 mod prompt;
+mod random;

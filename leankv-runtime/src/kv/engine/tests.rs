@@ -156,3 +156,112 @@ fn a_shortage_is_seen_also_after_an_answer_that_did_not_come() {
     }
     assert!(refusals > 1, "{refusals}");
 }
+
+/// Overwrites what chunks and steps leave in their buffers: floats with what is no number, integers with `word`.
+fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
+    let Scratch { slots, positions, prompts, batch, plan, target, max, sum, acc, logits, out, lse } =
+        &mut cache.scratch;
+    // These three are inputs; what they hold is not known any more.
+    *batch = None;
+    let chunk = &mut cache.chunk;
+    for buffer in [slots, positions, prompts, plan, target] {
+        buffer.write(&vec![word; buffer.len()])?;
+    }
+    for buffer in [
+        &mut chunk.slot,
+        &mut chunk.tokens,
+        &mut chunk.prompt,
+        &mut chunk.dest,
+        &mut chunk.tally,
+        &mut chunk.pages,
+    ] {
+        buffer.write(&vec![word; buffer.len()])?;
+    }
+    chunk.budget.write(&[i64::from(word)])?;
+    for buffer in [max, sum, acc, logits, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.mass] {
+        buffer.write(&vec![f32::NAN; buffer.len()])?;
+    }
+    cache.manager.scribble(word)
+}
+
+/// Outputs of chunks and steps of requests that come, fork and go, as bits. Before each of them, and between the layers of steps, `scribble` may do
+/// what it likes to buffers.
+fn outputs(
+    cache: &mut KvCache,
+    scribble: impl Fn(&mut KvCache) -> Result<(), KvError>,
+) -> Result<Vec<u32>, KvError> {
+    let (layers, mut all) = (cache.config.layers, Vec::new());
+    let mut take = |view: crate::device::BufferView<'_, f32>| {
+        let mut host = vec![0.0; view.len()];
+        view.read_into(&mut host)?;
+        all.extend(host.iter().map(|x| x.to_bits()));
+        Ok::<_, KvError>(())
+    };
+    let mut ids =
+        vec![cache.admit(20, &Thresholds::within(6 * 2048))?, cache.admit(36, &Thresholds::new(1.1, 0.8))?];
+    for (id, tokens) in [(ids[0], 16), (ids[1], 16), (ids[0], 4), (ids[1], 16), (ids[1], 4)] {
+        let [q, k, v] = tensors(cache, tokens)?;
+        scribble(cache)?;
+        let mut chunk = cache.prefill_chunk(id)?;
+        for _ in 0..layers {
+            take(chunk.layer(&q, &k, &v)?)?;
+        }
+        chunk.finish()?;
+    }
+    for turn in 0..24 {
+        if turn == 8 {
+            scribble(cache)?;
+            ids.insert(1, cache.fork(ids[1])?);
+        }
+        if turn == 16 {
+            scribble(cache)?;
+            cache.free(&[ids.remove(0)])?;
+        }
+        let [q, k, v] = tensors(cache, ids.len())?;
+        scribble(cache)?;
+        cache.plan(&ids)?;
+        for layer in 0..layers {
+            cache.layer(ids.len(), layer, &q, &k, &v)?;
+            take(cache.scratch.out.slice(..q.len())?)?;
+            // The plan, and where it is carried out, live for the step; the rest is each layer's.
+            let Scratch { target, max, sum, acc, logits, out, lse, .. } = &mut cache.scratch;
+            for buffer in [max, sum, acc, logits, out, lse] {
+                buffer.write(&vec![f32::NAN; buffer.len()])?;
+            }
+            target.write(&vec![-1; target.len()])?;
+        }
+        cache.advance(ids.len())?;
+        cache.advanced(&ids);
+    }
+    Ok(all)
+}
+
+#[test]
+fn p3_what_earlier_launches_left_in_scratch_buffers_is_never_read() {
+    let device = Device::host();
+    for splits in [1, 3] {
+        let config = CacheConfig {
+            page_bytes: 2048,
+            chunk: 16,
+            window_q: 8,
+            window: 6,
+            splits,
+            ..CacheConfig::new([2, 2, 2, 64], 3, 90, 80)
+        };
+        let kernels =
+            EngineKernels::new(&Compiler::new(KernelCache::without_folder()), &device, &config).unwrap();
+        let run = |word: Option<i32>| {
+            let mut cache = KvCache::with_kernels(&device, config.clone(), kernels.clone()).unwrap();
+            let out = outputs(&mut cache, |cache| word.map_or(Ok(()), |word| scribble(cache, word))).unwrap();
+            assert_eq!(cache.audit().unwrap(), []);
+            (out, cache.dump().unwrap().lengths)
+        };
+        let want = run(None);
+        assert!(want.0.iter().all(|&bits| f32::from_bits(bits).is_finite()));
+        let dropped = want.1.chunks_exact(4).any(|l| l[1] > 0);
+        assert!(dropped, "both tiers are in use: {:?}", want.1);
+        for word in [-1, 3, i32::MAX, f32::NAN.to_bits() as i32] {
+            assert!(run(Some(word)) == want, "{word:#x} was read, with {splits} split(s)");
+        }
+    }
+}

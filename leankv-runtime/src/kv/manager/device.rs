@@ -152,6 +152,16 @@ impl DeviceManager {
         Ok(granted.into_iter().zip(needs).map(|(granted, need)| answer(shape, granted, need, free)).collect())
     }
 
+    /// Overwrites what the launches tell one another.
+    #[cfg(test)]
+    pub(crate) fn scribble(&mut self, word: i32) -> Result<(), KvError> {
+        let Scratch { slots, parents, targets, offsets, sums, bases, granted, needs } = &mut self.scratch;
+        for buffer in [slots, parents, targets, offsets, sums, granted, needs] {
+            buffer.write(&vec![word; buffer.len()])?;
+        }
+        Ok(bases.write(&vec![i64::from(word); bases.len()])?)
+    }
+
     fn alive(&self) -> Result<(), KvError> {
         match &self.poisoned {
             Some(why) => Err(KvError::Poisoned { why: why.clone() }),

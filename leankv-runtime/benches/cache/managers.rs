@@ -1,19 +1,16 @@
-//! The page manager on the host device against the sequential one: a decode step, admission, and freeing, at 1, 16 and 128 requests of
-//! 32 layers and 8 KV heads.
+//! The page manager on the device against the sequential one: admission, a decode step, and freeing, at 1, 16 and 128 requests of 32 layers and
+//! 8 KV heads.
 //!
-//! ```text
-//! cargo bench -p leankv-runtime --bench manager
-//! ```
-//!
-//! Both do the same work on equal states; the figure is the ratio of medians, taken in turns within one run. A decode step takes a page for
-//! every 32nd list, as K8V4 pages of 32 tokens do. The device manager's times are from host memory to answers read back.
+//! Both do the same work on equal states, in turns. A decode step takes a page for every 32nd list, as K8V4 pages of 32 tokens do. The device
+//! manager's times are from host memory to answers read back.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use leankv_runtime::cache::KernelCache;
 use leankv_runtime::kv::{CacheShape, DeviceManager, PageManager, SequentialManager};
 use leankv_runtime::{Compiler, Device};
+
+use crate::common::{Outcome, Row, median};
 
 const LAYERS: usize = 32;
 const KV_HEADS: usize = 8;
@@ -27,7 +24,8 @@ fn shape(requests: usize) -> CacheShape {
         slots: requests,
         layers: LAYERS,
         kv_heads: KV_HEADS,
-        table_len: 256,
+        // As a cache's for sequences of 4096 tokens.
+        table_len: 157,
         pages: requests * LAYERS * KV_HEADS * per_list,
         // Pages are not touched.
         page_bytes: 16,
@@ -35,24 +33,19 @@ fn shape(requests: usize) -> CacheShape {
     }
 }
 
-/// Seconds of one call.
-fn timed(work: impl FnOnce()) -> Duration {
+/// Microseconds of one call.
+fn timed(work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
-    start.elapsed()
-}
-
-fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort_unstable();
-    times[times.len() / 2].as_secs_f64() * 1e6
+    start.elapsed().as_secs_f64() * 1e6
 }
 
 /// Times of admission, decode step, and freeing, of one manager.
 #[derive(Default)]
 struct Times {
-    admit: Vec<Duration>,
-    step: Vec<Duration>,
-    free: Vec<Duration>,
+    admit: Vec<f64>,
+    step: Vec<f64>,
+    free: Vec<f64>,
 }
 
 fn round(manager: &mut dyn PageManager, times: &mut Times) {
@@ -75,21 +68,20 @@ fn round(manager: &mut dyn PageManager, times: &mut Times) {
     times.free.push(timed(|| manager.free(&slots).expect("the device works")));
 }
 
-fn main() {
+pub(crate) fn section(compiler: &Compiler, _: &mut Vec<Row>) -> Outcome<()> {
     let device = Device::host();
-    let compiler = Compiler::new(KernelCache::user());
-    println!("{} threads; microseconds, median", rayon::current_num_threads());
+    println!("microseconds, medians; the sequential manager over the device's");
     println!("{:>8}  {:<10}{:>12}{:>12}{:>10}", "requests", "operation", "sequential", "device", "ratio");
     for requests in [1, 16, 128] {
         let shape = shape(requests);
-        let mut device_manager = DeviceManager::new(&compiler, &device, shape).expect("the kernels compile");
-        let mut sequential = SequentialManager::new(shape).expect("the shape is possible");
+        let mut device_manager = DeviceManager::new(compiler, &device, shape)?;
+        let mut sequential = SequentialManager::new(shape)?;
         let (mut ours, mut theirs) = (Times::default(), Times::default());
         for _ in 0..7 {
             round(&mut device_manager, &mut ours);
             round(&mut sequential, &mut theirs);
         }
-        assert!(device_manager.audit().expect("the device works").is_empty());
+        assert!(device_manager.audit()?.is_empty());
         for (operation, ours, theirs) in [
             ("admit", ours.admit, theirs.admit),
             ("step", ours.step, theirs.step),
@@ -99,4 +91,5 @@ fn main() {
             println!("{requests:>8}  {operation:<10}{theirs:>12.1}{ours:>12.1}{:>10.2}", theirs / ours);
         }
     }
+    Ok(())
 }

@@ -1,0 +1,156 @@
+//! Chunks and steps: what they give is what the request gets alone, and what they take is what they may.
+
+use leankv_runtime::Device;
+use leankv_runtime::kv::{OutOfPages, PageManager, RequestId};
+use proptest::sample::Index;
+
+use super::config;
+use super::picture::Picture;
+use super::seen::{Seen, note};
+use super::world::{Living, World, shortage};
+use crate::common::{chunk, of_request, row, step, upload};
+
+/// Who is given up when pages are short: the ones at these places among those that run, one after another.
+pub(super) type Victims = [Index];
+
+impl World {
+    /// A chunk of a prompt, left after `stop` of its layers.
+    pub(super) fn chunk(&mut self, who: usize, stop: Option<usize>) {
+        let Living { id, family, alone, sequence, .. } = self.living[who];
+        let before = Picture::of(&self.cache);
+        let shape = *self.cache.manager().shape();
+        let n = (self.living[who].prompt - self.tokens(who)).min(self.cache.config().chunk);
+        // What is reserved: all of the chunk high, or all of it low.
+        let reserved = |tier: usize, tokens: usize| (tokens + n).div_ceil(shape.tokens[tier]);
+        let mut need = 0;
+        for list in 0..shape.lists() {
+            let (tokens, pages) = before.counts(id.slot(), list);
+            need += (0..2).map(|t| reserved(t, tokens[t]).saturating_sub(pages[t])).sum::<usize>();
+        }
+        let mut begun = match self.cache.prefill_chunk(id) {
+            Ok(begun) => begun,
+            Err(error) => {
+                let out = shortage(&error).unwrap_or_else(|| panic!("{error}"));
+                assert_eq!(out.need, need, "the worst case is what is asked for");
+                assert!(need > before.free(), "P6: {need} pages were refused of {}", before.free());
+                assert!(Picture::of(&self.cache).same_tokens(&before), "P5: no token was touched");
+                return note(Seen::NoChunk);
+            }
+        };
+        assert!(need <= before.free(), "{need} pages cannot come of {}", before.free());
+        let (config, device) = (config(), Device::host());
+        let mut out = Vec::new();
+        for layer in 0..stop.unwrap_or(config.layers) {
+            let rows: Vec<_> = begun.positions().map(|token| row(&config, sequence, token, layer)).collect();
+            let [q, k, v] = upload(&device, &rows);
+            let view = begun.layer(&q, &k, &v).unwrap();
+            let mut host = vec![0.0; view.len()];
+            view.read_into(&mut host).unwrap();
+            out.push(host);
+        }
+        if let Some(layers) = stop {
+            return self.left(&[who], layers);
+        }
+        begun.finish().unwrap();
+        let want = chunk(&mut self.alone[family], alone, sequence).unwrap();
+        assert_eq!(of_request(&out, 0, 1), of_request(&want, 0, 1), "P3: {id}");
+        let after = Picture::of(&self.cache);
+        let mut bytes = 0;
+        for list in 0..shape.lists() {
+            let (tokens, pages) = after.counts(id.slot(), list);
+            bytes += (pages[0] + pages[1]) * shape.page_bytes;
+            let needed = [0, 1].map(|t| tokens[t].div_ceil(shape.tokens[t]));
+            assert_eq!(pages, needed, "{id}, list {list}: what was reserved and is not needed went back");
+        }
+        let fits = self.living[who].budget.is_none_or(|budget| bytes <= budget);
+        assert!(fits || after.is_strictest(id.slot()), "{id} takes {bytes} bytes and could take fewer");
+        note(Seen::Chunk);
+    }
+
+    /// A decode step, left after `stop` of its layers. Gives whether it was taken to its end.
+    pub(super) fn step(&mut self, batch: &[usize], stop: Option<usize>, victims: Option<&Victims>) -> bool {
+        let before = Picture::of(&self.cache);
+        let mut named: Vec<Living> = batch.iter().map(|&who| self.living[who].clone()).collect();
+        let ids: Vec<RequestId> = named.iter().map(|request| request.id).collect();
+        let mut given_up = Vec::new();
+        let begun = match victims {
+            None => self.cache.decode_step(&ids),
+            Some(victims) => {
+                let mut victims = victims.iter();
+                self.cache.decode_step_or_preempt(&ids, &mut |out: OutOfPages, running| {
+                    assert!(out.need > 0 && !running.is_empty());
+                    let victim = *victims.next()?.get(running);
+                    given_up.push(victim);
+                    Some(victim)
+                })
+            }
+        };
+        named.retain(|request| !given_up.contains(&request.id));
+        let (config, device) = (config(), Device::host());
+        let outcome = begun.and_then(|mut begun| {
+            let runs: Vec<RequestId> = named.iter().map(|request| request.id).collect();
+            assert_eq!(begun.requests(), runs, "who was not given up takes the step");
+            let mut out = Vec::new();
+            for layer in 0..stop.unwrap_or(config.layers) {
+                let row = |r: &Living| row(&config, r.sequence, before.tokens(r.id), layer);
+                let [q, k, v] = upload(&device, &named.iter().map(row).collect::<Vec<_>>());
+                let view = begun.layer(&q, &k, &v)?;
+                let mut host = vec![0.0; view.len()];
+                view.read_into(&mut host)?;
+                out.push(host);
+            }
+            if stop.is_none() {
+                begun.finish()?;
+            }
+            Ok(out)
+        });
+        for &id in &given_up {
+            note(Seen::Preemption);
+            self.bury(id);
+        }
+        let out = match outcome {
+            Ok(out) => out,
+            Err(error) => {
+                let short = shortage(&error).unwrap_or_else(|| panic!("{error}"));
+                self.short_step(&ids, &before, short, given_up.is_empty());
+                return false;
+            }
+        };
+        if let Some(layers) = stop {
+            let left: Vec<usize> = named.iter().map(|request| self.place(request.id)).collect();
+            self.left(&left, layers);
+            return false;
+        }
+        let after = Picture::of(&self.cache);
+        for (i, &Living { id, family, alone, sequence, .. }) in named.iter().enumerate() {
+            let want = step(&mut self.alone[family], &[(alone, sequence)]).unwrap();
+            assert_eq!(of_request(&out, i, named.len()), of_request(&want, 0, 1), "P3: {id}");
+            for list in 0..config.lists() {
+                let [(_, old), (_, new)] = [&before, &after].map(|p| p.counts(id.slot(), list));
+                let grown = (0..2).map(|t| new[t].saturating_sub(old[t])).sum::<usize>();
+                assert!(grown <= 1, "{id}, list {list}: {old:?} pages became {new:?} in one step");
+            }
+        }
+        note(Seen::Step);
+        true
+    }
+
+    /// A step that found too few pages: only lists whose pages are full can have lacked one.
+    fn short_step(&self, ids: &[RequestId], before: &Picture, out: OutOfPages, all_here: bool) {
+        let shape = self.cache.manager().shape();
+        let after = Picture::of(&self.cache);
+        assert_eq!(out.free, after.free(), "what is said to be free is free");
+        note(Seen::NoStep);
+        if !all_here {
+            return;
+        }
+        assert!(after.same_tokens(before), "P5: no token was touched");
+        let mut full = 0;
+        for (id, list) in ids.iter().flat_map(|id| (0..shape.lists()).map(move |list| (id, list))) {
+            let (tokens, pages) = before.counts(id.slot(), list);
+            full += usize::from((0..2).any(|t| tokens[t] == pages[t] * shape.tokens[t]));
+        }
+        assert!(full > before.free(), "P6: at most {full} pages can be lacking, of {}", before.free());
+        assert!((1..=full).contains(&out.need), "{} pages for {full} full lists", out.need);
+    }
+}

@@ -1,0 +1,58 @@
+//! What random sequences came by, so that a test of them is known to have tested something.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Seen {
+    Chunk,
+    Step,
+    Fork,
+    ForkOfFork,
+    Low,
+    Pruned,
+    Preemption,
+    Torn,
+    Full,
+    Refusal,
+    NoAdmission,
+    NoChunk,
+    NoStep,
+    NoFork,
+}
+
+impl Seen {
+    pub(super) const ALL: [Seen; 14] = [
+        Seen::Chunk,
+        Seen::Step,
+        Seen::Fork,
+        Seen::ForkOfFork,
+        Seen::Low,
+        Seen::Pruned,
+        Seen::Preemption,
+        Seen::Torn,
+        Seen::Full,
+        Seen::Refusal,
+        Seen::NoAdmission,
+        Seen::NoChunk,
+        Seen::NoStep,
+        Seen::NoFork,
+    ];
+
+    /// How often, in this process.
+    pub(super) fn times(self) -> usize {
+        TIMES[self as usize].load(Relaxed)
+    }
+}
+
+static TIMES: [AtomicUsize; Seen::ALL.len()] = [const { AtomicUsize::new(0) }; Seen::ALL.len()];
+
+pub(super) fn note(what: Seen) {
+    TIMES[what as usize].fetch_add(1, Relaxed);
+}
+
+pub(super) fn note_if(is: bool, what: Seen) {
+    if is {
+        note(what);
+    }
+}
