@@ -8,7 +8,8 @@ mod picture;
 mod seen;
 mod world;
 
-use leankv_runtime::kv::{CacheConfig, KvError, Thresholds};
+use leankv_dsl::format::Tiering;
+use leankv_runtime::kv::{Budget, CacheConfig, KvError, Thresholds};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, FileFailurePersistence};
@@ -18,9 +19,22 @@ use self::seen::{Seen, note};
 use self::world::World;
 use crate::common;
 
-/// Pages of 6 high or 12 low tokens, so that they come and go often.
+/// Pages of 6 high or 12 low tokens, so that they come and go often, and requests of another format among them.
 fn config() -> CacheConfig {
-    CacheConfig { page_bytes: 768, chunk: 8, window_q: 4, max_tokens: 40, ..common::config() }
+    CacheConfig {
+        page_bytes: 768,
+        chunk: 8,
+        window_q: 4,
+        max_tokens: 40,
+        solve_every: 4,
+        more_tierings: vec![other_tiering()],
+        ..common::config()
+    }
+}
+
+/// One tier, of 9 tokens a page.
+fn other_tiering() -> Tiering {
+    "K4V4".parse().expect("this is the name of a format")
 }
 
 /// What is asked of the cache. Whom it concerns is chosen among those that are there when it is done.
@@ -29,6 +43,7 @@ enum Act {
     Admit {
         prompt: usize,
         rule: Rule,
+        other: bool,
     },
     /// Some chunks of a prompt.
     Chunks {
@@ -72,6 +87,8 @@ enum Rule {
     Strict,
     /// By a budget of so many pages.
     Within(usize),
+    /// By a budget that grows with the sequence.
+    Part(f32),
 }
 
 impl Rule {
@@ -82,6 +99,7 @@ impl Rule {
             Rule::Mixed => common::thresholds(),
             Rule::Strict => Thresholds::new(2.0, 1.0),
             Rule::Within(pages) => Thresholds::within(pages * config().page_bytes),
+            Rule::Part(part) => Thresholds::solved(Budget::Part(part)),
         }
     }
 }
@@ -138,11 +156,13 @@ impl ReferenceStateMachine for Script {
             3 => Just(Rule::Mixed),
             1 => Just(Rule::Strict),
             2 => (4..20usize).prop_map(Rule::Within),
+            1 => (1..6u8).prop_map(|part| Rule::Part(f32::from(part))),
         ];
         let prompt = prop_oneof![2 => Just(0), 3 => 1..20usize, 2 => 20..most, 2 => most - 3..=most];
         let index = any::<Index>();
         prop_oneof![
-            4 => (prompt, rule).prop_map(|(prompt, rule)| Act::Admit { prompt, rule }),
+            4 => (prompt, rule, prop::bool::weighted(0.3))
+                .prop_map(|(prompt, rule, other)| Act::Admit { prompt, rule, other }),
             7 => (index.clone(), 1..6usize).prop_map(|(of, times)| Act::Chunks { of, times }),
             7 => (some(), 1..13usize).prop_map(|(of, times)| Act::Steps { of, times }),
             3 => (some(), prop::collection::vec(any::<Index>(), 0..3))
@@ -182,7 +202,10 @@ impl World {
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Admit { prompt, rule } => self.admit(prompt, &rule.thresholds()),
+            Act::Admit { prompt, rule, other } => {
+                let tiering = if other { other_tiering() } else { config().tiering };
+                self.admit(&tiering, prompt, &rule.thresholds());
+            }
             Act::Chunks { of, times } => {
                 let Some(who) = self.one(of, World::prefills) else { return };
                 for _ in 0..times {
@@ -212,7 +235,8 @@ impl World {
                 self.step(&batch, Some(layers), None);
             }
             Act::Fork(of) => {
-                let Some(who) = self.one(of, |world, who| !world.living[who].torn) else { return };
+                let may = |world: &World, who: usize| !world.living[who].torn && !world.living[who].unsure;
+                let Some(who) = self.one(of, may) else { return };
                 self.fork(who);
             }
             Act::Free(of) => {

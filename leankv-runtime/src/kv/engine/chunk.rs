@@ -1,5 +1,6 @@
 //! A chunk of a prompt that is under way.
 
+use super::compact::Room;
 use super::request::Request;
 use super::{Binds, InputElement, KvCache, RequestId};
 use crate::device::{BufferView, DeviceBuffer};
@@ -106,8 +107,7 @@ impl<'a> PromptChunk<'a> {
         let slot = self.id.slot;
         let (tokens, cache) = (self.before + self.tokens, self.cache);
         let request = cache.request(self.id)?.clone();
-        cache.compact(vec![Request { tokens, ..request }])?;
-        cache.ask_free();
+        cache.compact(vec![Request { tokens, ..request }], Room::Held)?;
         cache.mark(&[self.id], false);
         if let Some(request) = &mut cache.slots[slot] {
             request.tokens = tokens;

@@ -5,26 +5,27 @@ use leankv_kernels::budget::Ladder;
 use super::batch::Run;
 use super::kernels::GAP;
 use super::request::Request;
-use super::{Binds, Budget, KvCache, RequestId};
+use super::{Binds, Budget, KvCache, RequestId, short};
 use crate::device::{Device, DeviceBuffer, DeviceError};
-use crate::kv::{CacheShape, KvError, PageManager};
+use crate::kv::{CacheShape, KvError, PageManager, Refused};
 use crate::launch::Launch;
 
 /// Device buffers of what is solved and reclassified, for as many requests as there are slots.
 #[derive(Debug)]
 pub(super) struct CompactScratch {
-    slots: DeviceBuffer<i32>,
-    tokens: DeviceBuffer<i32>,
-    prompts: DeviceBuffer<i32>,
-    ahead: DeviceBuffer<i32>,
-    gaps: DeviceBuffer<i32>,
-    tally: DeviceBuffer<i32>,
-    prices: DeviceBuffer<i64>,
-    groups: DeviceBuffer<i32>,
-    budgets: DeviceBuffer<i64>,
-    pages: DeviceBuffer<i32>,
-    rungs: DeviceBuffer<i32>,
-    targets: DeviceBuffer<i32>,
+    pub(super) slots: DeviceBuffer<i32>,
+    pub(super) moving: DeviceBuffer<i32>,
+    pub(super) tokens: DeviceBuffer<i32>,
+    pub(super) prompts: DeviceBuffer<i32>,
+    pub(super) ahead: DeviceBuffer<i32>,
+    pub(super) gaps: DeviceBuffer<i32>,
+    pub(super) tally: DeviceBuffer<i32>,
+    pub(super) prices: DeviceBuffer<i64>,
+    pub(super) groups: DeviceBuffer<i32>,
+    pub(super) budgets: DeviceBuffer<i64>,
+    pub(super) pages: DeviceBuffer<i32>,
+    pub(super) rungs: DeviceBuffer<i32>,
+    pub(super) targets: DeviceBuffer<i32>,
 }
 
 impl CompactScratch {
@@ -32,6 +33,7 @@ impl CompactScratch {
         let slots = shape.slots;
         Ok(CompactScratch {
             slots: device.zeros(slots)?,
+            moving: device.zeros(slots)?,
             tokens: device.zeros(slots)?,
             prompts: device.zeros(slots)?,
             ahead: device.zeros(slots)?,
@@ -51,6 +53,8 @@ impl CompactScratch {
 #[derive(Debug, Default)]
 struct Rows {
     slots: Vec<i32>,
+    /// The same slots of those that are reclassified now, -1 for those whose thresholds change alone.
+    moving: Vec<i32>,
     tokens: Vec<i32>,
     prompts: Vec<i32>,
     ahead: Vec<i32>,
@@ -59,6 +63,15 @@ struct Rows {
     /// The first of a group, and how many there are.
     groups: Vec<i32>,
     budgets: Vec<i64>,
+}
+
+/// Where demoted tokens find room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// In the pages that there are; the rest stays high.
+    Held,
+    /// In as many pages as they need.
+    Taken,
 }
 
 impl KvCache {
@@ -71,7 +84,8 @@ impl KvCache {
         }
     }
 
-    /// Solves again for those requests of a step whose budget is due, and reclassifies what they hold.
+    /// Solves again for those requests of a step whose budget is due, and reclassifies what they hold. Only this waits for the device in between steps:
+    /// a request that lacks pages to demote to is [`OutOfPages`](crate::kv::OutOfPages), with no token touched.
     pub(super) fn solve_due(&mut self, requests: &[RequestId]) -> Result<(), KvError> {
         let every = self.config.solve_every;
         let due = |request: &Request| {
@@ -79,15 +93,13 @@ impl KvCache {
         };
         let here = requests.iter().filter_map(|id| self.slots[id.slot].as_ref());
         let due: Vec<Request> = here.filter(|request| due(request)).cloned().collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        self.compact(due)
+        if due.is_empty() { Ok(()) } else { self.compact(due, Room::Taken) }
     }
 
-    /// Solves for the thresholds of requests that have a budget, and of all that share it with one of them; reclassifies by them what is
-    /// cached; and fits the pages to it. All of it on the device: nobody waits, and how many pages are free is to be asked afterwards.
-    pub(super) fn compact(&mut self, mut rows: Vec<Request>) -> Result<(), KvError> {
+    /// Solves for the thresholds of requests that have a budget, and of all that share it with one of them; reclassifies by them what the former
+    /// hold, and fits their pages to it.
+    pub(super) fn compact(&mut self, mut rows: Vec<Request>, room: Room) -> Result<(), KvError> {
+        let moving: Vec<usize> = rows.iter().map(|request| request.slot).collect();
         if rows.iter().any(|request| request.budget == Budget::Shared) {
             let shares = self.slots.iter().flatten().filter(|request| request.budget == Budget::Shared);
             let others = shares.filter(|other| rows.iter().all(|request| request.slot != other.slot));
@@ -95,10 +107,28 @@ impl KvCache {
             rows.extend(others);
         }
         rows.sort_by_key(|request| (request.budget == Budget::Shared, request.tiering));
+        let mut told = self.told(&rows);
+        told.moving = told
+            .slots
+            .iter()
+            .map(|&slot| if moving.contains(&(slot as usize)) { slot } else { -1 })
+            .collect();
         self.free_floor = 0;
-        let result = self.launch_compact(&rows);
+        let result = self.launch_solve(&told, room);
         self.remember(result)?;
-        for request in rows {
+        if room == Room::Taken {
+            let answers = self.manager.answers(rows.len())?;
+            self.ask_free();
+            // Those that were granted keep what they took; the step that is tried again needs it.
+            if let Some(short) = short(answers)? {
+                return Err(Refused::OutOfPages(short).into());
+            }
+        }
+        let result = self.launch_recompact(&told);
+        self.remember(result)?;
+        self.manager.queue_fit(self.compact.slots.slice(..rows.len())?, [0, 0])?;
+        self.ask_free();
+        for request in rows.into_iter().filter(|request| moving.contains(&request.slot)) {
             if let Some(here) = &mut self.slots[request.slot] {
                 here.solved = Some(request.tokens);
             }
@@ -114,9 +144,7 @@ impl KvCache {
             told.slots.push(request.slot as i32);
             told.tokens.push(request.tokens as i32);
             told.prompts.push(request.prompt as i32);
-            // Another chunk takes what it needs and solves again.
-            let decodes = request.tokens >= request.prompt;
-            told.ahead.push(if decodes { self.config.solve_every as i32 } else { 0 });
+            told.ahead.push(self.config.solve_every as i32);
             told.gaps.push(if low[request.tiering] { GAP } else { 0 });
             told.tierings.push(request.tiering);
             let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -145,30 +173,19 @@ impl KvCache {
         told
     }
 
-    fn launch_compact(&mut self, rows: &[Request]) -> Result<(), KvError> {
-        let told = self.told(rows);
-        let n = rows.len();
-        let scratch = &mut self.compact;
-        scratch.slots.write_at(0, &told.slots)?;
-        scratch.tokens.write_at(0, &told.tokens)?;
-        scratch.prompts.write_at(0, &told.prompts)?;
-        if told.budgets.iter().any(|&budget| budget >= 0) {
-            self.launch_solve(&told)?;
-            let targets = self.compact.targets.slice(..n * self.config.lists() * 2)?;
-            self.manager.queue(self.compact.slots.slice(..n)?, targets)?;
-        }
-        for run in Run::of(told.tierings.iter().copied()) {
-            self.launch_recompact(&run)?;
-        }
-        self.manager.queue_fit(self.compact.slots.slice(..n)?, [0, 0])
-    }
-
-    /// Four launches, the last of which leaves the pages that demotion needs as targets.
-    fn launch_solve(&mut self, rows: &Rows) -> Result<(), KvError> {
+    /// Sets the thresholds of those that have a budget, and with [`Room::Taken`] asks for the pages that demotion then needs.
+    fn launch_solve(&mut self, rows: &Rows, room: Room) -> Result<(), KvError> {
         let shape = *self.manager.shape();
         let (slots, layers, heads, rungs) = (shape.slots, shape.layers, shape.kv_heads, Ladder::RUNGS);
         let (state, scratch) = (self.manager.state_mut(), &mut self.compact);
         let (n, groups) = (rows.slots.len(), rows.budgets.len());
+        scratch.slots.write_at(0, &rows.slots)?;
+        scratch.moving.write_at(0, &rows.moving)?;
+        scratch.tokens.write_at(0, &rows.tokens)?;
+        scratch.prompts.write_at(0, &rows.prompts)?;
+        if rows.budgets.iter().all(|&budget| budget < 0) {
+            return Ok(());
+        }
         scratch.ahead.write_at(0, &rows.ahead)?;
         scratch.gaps.write_at(0, &rows.gaps)?;
         scratch.groups.write_at(0, &rows.groups)?;
@@ -202,23 +219,32 @@ impl KvCache {
         let solve = solve.view_mut("pages", scratch.pages.slice_mut(..groups)?, &[groups]);
         run(solve.view_mut("rungs", scratch.rungs.slice_mut(..n)?, &[n]))?;
 
+        if room == Room::Held {
+            return Ok(());
+        }
         for Run { tiering, rows: of } in Run::of(rows.tierings.iter().copied()) {
             let n = of.len();
             let part = |each: usize| of.start * each..of.end * each;
             let (each, extents) = (layers * heads * 2, [n, layers, heads, 2]);
             let room = self.kernels.tierings[tiering].room.launch((heads as u32, layers as u32, n as u32));
-            let room = room.view("slots", scratch.slots.slice(part(1))?, &[n]);
+            let room = room.view("slots", scratch.moving.slice(part(1))?, &[n]);
             let room = room.view("rungs", scratch.rungs.slice(part(1))?, &[n]);
             let tally = scratch.tally.slice(part(each * rungs))?;
             let room = room.view("tally", tally, &[n, layers, heads, 2, rungs]);
             let room = room.view("held", &state.held, &[slots, layers, heads, 2]);
             run(room.view_mut("targets", scratch.targets.slice_mut(part(each))?, &extents))?;
         }
-        Ok(())
+        let targets = self.compact.targets.slice(..n * layers * heads * 2)?;
+        self.manager.queue(self.compact.slots.slice(..n)?, targets)
     }
 
-    /// Classifies what some requests hold again, in all layers.
-    fn launch_recompact(&mut self, rows: &Run) -> Result<(), KvError> {
+    /// Classifies again what those hold that are reclassified.
+    fn launch_recompact(&mut self, rows: &Rows) -> Result<(), KvError> {
+        Run::of(rows.tierings.iter().copied()).iter().try_for_each(|run| self.launch_recompact_run(run))
+    }
+
+    /// Those of one tiering, in all layers.
+    fn launch_recompact_run(&mut self, rows: &Run) -> Result<(), KvError> {
         let shape = *self.manager.shape();
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
         let (of, n) = (rows.rows.clone(), rows.rows.len());
@@ -240,7 +266,7 @@ impl KvCache {
             let held = state.held.slice(at * 2..)?;
             let compact = compact.view_strided("held", held, &extents(2), &strides(2));
             let compact = compact.buffer_mut("kv.arena", &mut state.arena);
-            let compact = compact.view("kv.slots", scratch.slots.slice(of.clone())?, &[n]);
+            let compact = compact.view("kv.slots", scratch.moving.slice(of.clone())?, &[n]);
             let (len, rows) = (shape.table_len, state.table.slice(at * shape.table_len..)?);
             let compact = compact.view_strided("kv.table", rows, &extents(len), &strides(len));
             let lists = state.lengths.slice_mut(at * 4..)?;

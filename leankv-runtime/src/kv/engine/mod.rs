@@ -8,7 +8,8 @@
 //! A chunk of a prompt takes pages for its worst case before any token is touched, and gives back what its tokens do not need. A decode
 //! step plans for all layers and KV heads at once and takes the pages it needs. When there are too few, it is [`OutOfPages`](super::OutOfPages): no token
 //! was touched, and requests of the batch that were granted keep their pages for the next try. Then each layer's keys and values are inserted and attended to. What one
-//! request gets depends on its own tokens alone: not on the others of its batch, nor on its slot, nor on which pages it holds.
+//! request gets depends on its own tokens alone: not on the others of its batch, nor on its slot, nor on which pages it holds; only a budget
+//! that it shares depends on those who share it.
 
 mod batch;
 mod bindings;
@@ -500,17 +501,7 @@ impl KvCache {
         let answers = self.manager.answers(requests.len())?;
         self.ask_free();
         // Requests that were granted keep what they took; the step that is tried again needs it.
-        let mut short: Option<OutOfPages> = None;
-        for answer in answers {
-            match answer {
-                Ok(()) => {}
-                Err(Refused::OutOfPages(out)) => {
-                    short.get_or_insert(OutOfPages { need: 0, ..out }).need += out.need
-                }
-                Err(other) => return Err(other.into()),
-            }
-        }
-        match short {
+        match short(answers)? {
             Some(out) => Err(Refused::OutOfPages(out).into()),
             None => Ok(()),
         }
@@ -628,6 +619,21 @@ impl KvCache {
         // SAFETY: as in `launch_plan`.
         Ok(unsafe { merge.run() }?)
     }
+}
+
+/// What all the requests lack together, if any lacks pages.
+fn short(answers: Vec<Result<(), Refused>>) -> Result<Option<OutOfPages>, KvError> {
+    let mut short: Option<OutOfPages> = None;
+    for answer in answers {
+        match answer {
+            Ok(()) => {}
+            Err(Refused::OutOfPages(out)) => {
+                short.get_or_insert(OutOfPages { need: 0, ..out }).need += out.need
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+    Ok(short)
 }
 
 #[cfg(test)]

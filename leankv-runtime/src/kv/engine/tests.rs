@@ -167,17 +167,30 @@ fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
     for buffer in [slots, positions, prompts, plan, target] {
         buffer.write(&vec![word; buffer.len()])?;
     }
-    for buffer in [
-        &mut chunk.slot,
-        &mut chunk.tokens,
-        &mut chunk.prompt,
-        &mut chunk.dest,
-        &mut chunk.tally,
-        &mut chunk.pages,
-    ] {
+    let CompactScratch {
+        slots,
+        moving,
+        tokens,
+        prompts,
+        ahead,
+        gaps,
+        tally,
+        prices,
+        groups,
+        budgets,
+        pages,
+        rungs,
+        targets,
+    } = &mut cache.compact;
+    for buffer in [slots, moving, tokens, prompts, ahead, gaps, tally, groups, pages, rungs, targets] {
         buffer.write(&vec![word; buffer.len()])?;
     }
-    chunk.budget.write(&[i64::from(word)])?;
+    for buffer in [prices, budgets] {
+        buffer.write(&vec![i64::from(word); buffer.len()])?;
+    }
+    for buffer in [&mut chunk.slot, &mut chunk.dest] {
+        buffer.write(&vec![word; buffer.len()])?;
+    }
     for buffer in [max, sum, acc, logits, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.mass] {
         buffer.write(&vec![f32::NAN; buffer.len()])?;
     }
@@ -220,8 +233,11 @@ fn outputs(
         let [q, k, v] = tensors(cache, ids.len())?;
         scribble(cache)?;
         cache.plan(&ids)?;
+        let runs = cache.runs(&ids);
         for layer in 0..layers {
-            cache.layer(ids.len(), layer, &q, &k, &v)?;
+            for run in &runs {
+                cache.layer(run, layer, &q, &k, &v)?;
+            }
             take(cache.scratch.out.slice(..q.len())?)?;
             // The plan, and where it is carried out, live for the step; the rest is each layer's.
             let Scratch { target, max, sum, acc, logits, out, lse, .. } = &mut cache.scratch;

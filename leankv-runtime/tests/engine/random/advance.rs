@@ -6,7 +6,7 @@ use proptest::sample::Index;
 
 use super::config;
 use super::picture::Picture;
-use super::seen::{Seen, note};
+use super::seen::{Seen, note, note_if};
 use super::world::{Living, World, shortage};
 use crate::common::{chunk, of_request, row, step, upload};
 
@@ -19,9 +19,13 @@ impl World {
         let Living { id, family, alone, sequence, .. } = self.living[who];
         let before = Picture::of(&self.cache);
         let shape = *self.cache.manager().shape();
+        let (page_tokens, two) =
+            (self.page_tokens(&self.living[who]), self.living[who].tiering.low.is_some());
         let n = (self.living[who].prompt - self.tokens(who)).min(self.cache.config().chunk);
         // What is reserved: all of the chunk high, or all of it low.
-        let reserved = |tier: usize, tokens: usize| (tokens + n).div_ceil(shape.tokens[tier]);
+        let reserved = |tier: usize, tokens: usize| {
+            if tier == 0 || two { (tokens + n).div_ceil(page_tokens[tier]) } else { 0 }
+        };
         let mut need = 0;
         for list in 0..shape.lists() {
             let (tokens, pages) = before.counts(id.slot(), list);
@@ -55,15 +59,13 @@ impl World {
         let want = chunk(&mut self.alone[family], alone, sequence).unwrap();
         assert_eq!(of_request(&out, 0, 1), of_request(&want, 0, 1), "P3: {id}");
         let after = Picture::of(&self.cache);
-        let mut bytes = 0;
         for list in 0..shape.lists() {
             let (tokens, pages) = after.counts(id.slot(), list);
-            bytes += (pages[0] + pages[1]) * shape.page_bytes;
-            let needed = [0, 1].map(|t| tokens[t].div_ceil(shape.tokens[t]));
+            let needed = [0, 1].map(|t| tokens[t].div_ceil(page_tokens[t]));
             assert_eq!(pages, needed, "{id}, list {list}: what was reserved and is not needed went back");
         }
-        let fits = self.living[who].budget.is_none_or(|budget| bytes <= budget);
-        assert!(fits || after.is_strictest(id.slot()), "{id} takes {bytes} bytes and could take fewer");
+        self.living[who].solved = self.tokens(who);
+        self.check_budget(&self.living[who], &after);
         note(Seen::Chunk);
     }
 
@@ -72,6 +74,8 @@ impl World {
         let before = Picture::of(&self.cache);
         let mut named: Vec<Living> = batch.iter().map(|&who| self.living[who].clone()).collect();
         let ids: Vec<RequestId> = named.iter().map(|request| request.id).collect();
+        let due: Vec<RequestId> =
+            named.iter().filter(|request| self.is_due(request)).map(|request| request.id).collect();
         let mut given_up = Vec::new();
         let begun = match victims {
             None => self.cache.decode_step(&ids),
@@ -112,11 +116,17 @@ impl World {
             Ok(out) => out,
             Err(error) => {
                 let short = shortage(&error).unwrap_or_else(|| panic!("{error}"));
-                self.short_step(&ids, &before, short, given_up.is_empty());
+                self.doubt(&due);
+                self.short_step(&ids, &before, short, given_up.is_empty() && due.is_empty());
                 return false;
             }
         };
+        named.iter().for_each(|request| {
+            let who = self.place(request.id);
+            self.living[who].unsure = false;
+        });
         if let Some(layers) = stop {
+            self.doubt(&due);
             let left: Vec<usize> = named.iter().map(|request| self.place(request.id)).collect();
             self.left(&left, layers);
             return false;
@@ -125,30 +135,46 @@ impl World {
         for (i, &Living { id, family, alone, sequence, .. }) in named.iter().enumerate() {
             let want = step(&mut self.alone[family], &[(alone, sequence)]).unwrap();
             assert_eq!(of_request(&out, i, named.len()), of_request(&want, 0, 1), "P3: {id}");
-            for list in 0..config.lists() {
+            let solved = due.contains(&id);
+            let who = self.place(id);
+            if solved {
+                self.living[who].solved = before.tokens(id);
+            }
+            if self.living[who].solved > 0 {
+                self.check_budget(&self.living[who], &after);
+            }
+            for list in (0..config.lists()).filter(|_| !solved) {
                 let [(_, old), (_, new)] = [&before, &after].map(|p| p.counts(id.slot(), list));
                 let grown = (0..2).map(|t| new[t].saturating_sub(old[t])).sum::<usize>();
                 assert!(grown <= 1, "{id}, list {list}: {old:?} pages became {new:?} in one step");
             }
         }
         note(Seen::Step);
+        note_if(named.iter().any(|request| request.tiering != named[0].tiering), Seen::Mixed);
         true
     }
 
+    /// These might have been reclassified, or not.
+    fn doubt(&mut self, due: &[RequestId]) {
+        self.living.iter_mut().filter(|request| due.contains(&request.id)).for_each(|r| r.unsure = true);
+    }
+
     /// A step that found too few pages: only lists whose pages are full can have lacked one.
-    fn short_step(&self, ids: &[RequestId], before: &Picture, out: OutOfPages, all_here: bool) {
+    fn short_step(&self, ids: &[RequestId], before: &Picture, out: OutOfPages, as_before: bool) {
         let shape = self.cache.manager().shape();
         let after = Picture::of(&self.cache);
         assert_eq!(out.free, after.free(), "what is said to be free is free");
         note(Seen::NoStep);
-        if !all_here {
+        // Where somebody was given up, or a budget was due, pages and tokens have gone.
+        if !as_before {
             return;
         }
         assert!(after.same_tokens(before), "P5: no token was touched");
         let mut full = 0;
         for (id, list) in ids.iter().flat_map(|id| (0..shape.lists()).map(move |list| (id, list))) {
             let (tokens, pages) = before.counts(id.slot(), list);
-            full += usize::from((0..2).any(|t| tokens[t] == pages[t] * shape.tokens[t]));
+            let page_tokens = self.page_tokens(&self.living[self.place(*id)]);
+            full += usize::from((0..2).any(|t| tokens[t] == pages[t] * page_tokens[t]));
         }
         assert!(full > before.free(), "P6: at most {full} pages can be lacking, of {}", before.free());
         assert!((1..=full).contains(&out.need), "{} pages for {full} full lists", out.need);

@@ -111,5 +111,5 @@ impl Picture {
 
 /// Every byte of a request's tokens, as [`Picture::bytes`].
 pub(super) fn bytes(cache: &KvCache, id: RequestId) -> Vec<[Vec<u8>; 2]> {
-    Picture::of(cache).bytes(&formats(cache.config()), id.slot())
+    Picture::of(cache).bytes(&formats(cache, id), id.slot())
 }

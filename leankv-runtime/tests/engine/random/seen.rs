@@ -19,10 +19,14 @@ pub(super) enum Seen {
     NoChunk,
     NoStep,
     NoFork,
+    /// A budget was solved for again, and kept.
+    Budget,
+    /// A step of requests of several tierings.
+    Mixed,
 }
 
 impl Seen {
-    pub(super) const ALL: [Seen; 14] = [
+    pub(super) const ALL: [Seen; 16] = [
         Seen::Chunk,
         Seen::Step,
         Seen::Fork,
@@ -37,6 +41,8 @@ impl Seen {
         Seen::NoChunk,
         Seen::NoStep,
         Seen::NoFork,
+        Seen::Budget,
+        Seen::Mixed,
     ];
 
     /// How often, in this process.

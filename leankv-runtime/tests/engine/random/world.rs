@@ -1,8 +1,9 @@
 //! A small cache, and every family of requests a second time in a cache of its own.
 
+use leankv_dsl::format::Tiering;
 use leankv_runtime::Device;
 use leankv_runtime::kv::{
-    CacheConfig, KvCache, KvError, OutOfPages, PageManager, Refused, RequestId, Side, Thresholds,
+    Budget, CacheConfig, KvCache, KvError, OutOfPages, PageManager, Refused, RequestId, Thresholds,
 };
 
 use super::config;
@@ -21,8 +22,13 @@ pub(super) struct Living {
     /// Names the tokens that the model feeds it from here on.
     pub(super) sequence: u64,
     pub(super) prompt: usize,
-    /// Bytes that its pages may take when a chunk ends.
-    pub(super) budget: Option<usize>,
+    pub(super) tiering: Tiering,
+    pub(super) budget: Budget,
+    /// Tokens when its budget was last solved for.
+    pub(super) solved: usize,
+    /// A step was refused or left when its budget was due, so what the budget drops may have gone already, as it goes with the next step
+    /// where the request is alone.
+    pub(super) unsure: bool,
     /// It was left in the middle of something.
     pub(super) torn: bool,
     forks: usize,
@@ -78,37 +84,76 @@ impl World {
         note(Seen::Refusal);
     }
 
-    pub(super) fn admit(&mut self, prompt: usize, thresholds: &Thresholds) {
+    pub(super) fn admit(&mut self, tiering: &Tiering, prompt: usize, thresholds: &Thresholds) {
         let before = Picture::of(&self.cache);
         let slots = self.cache.config().slots;
-        if before.free() < self.first_pages(prompt) && self.living.len() < slots {
+        if before.free() < self.first_pages(tiering, prompt) && self.living.len() < slots {
             let short = |error: &KvError| shortage(error).is_some();
-            self.refused(|cache| cache.admit(prompt, thresholds), short);
+            self.refused(|cache| cache.admit_as(tiering, prompt, thresholds), short);
             return note(Seen::NoAdmission);
         }
         if self.living.len() == slots {
             let full = |error: &KvError| matches!(error, KvError::NoSlotFree { .. });
-            return self.refused(|cache| cache.admit(prompt, thresholds), full);
+            return self.refused(|cache| cache.admit_as(tiering, prompt, thresholds), full);
         }
-        let id = self.cache.admit(prompt, thresholds).expect("there are a slot and pages enough");
+        let id = self.cache.admit_as(tiering, prompt, thresholds).expect("there are a slot and pages enough");
         let config = self.cache.config();
         let shape = config.shape().unwrap();
         let ample = config.slots * shape.lists() * shape.table_len;
         let mut alone = cache(&Device::host(), &CacheConfig { pages: ample, ..config.clone() });
-        let its = alone.admit(prompt, thresholds).unwrap();
+        let its = alone.admit_as(tiering, prompt, thresholds).unwrap();
         self.alone.push(alone);
         let family = self.alone.len() - 1;
         let sequence = self.next_sequence();
-        let budget = thresholds.budget;
-        self.living.push(Living { id, family, alone: its, sequence, prompt, budget, torn: false, forks: 0 });
+        self.living.push(Living {
+            id,
+            family,
+            alone: its,
+            sequence,
+            prompt,
+            tiering: *tiering,
+            budget: thresholds.budget,
+            solved: 0,
+            unsure: false,
+            torn: false,
+            forks: 0,
+        });
     }
 
     /// Pages without which a request is not taken in.
-    fn first_pages(&self, prompt: usize) -> usize {
-        let (config, shape) = (self.cache.config(), self.cache.manager().shape());
-        let first = prompt.min(config.chunk);
-        let low = if prompt > 0 { shape.pages_for(Side::Low, first) } else { 0 };
-        (shape.pages_for(Side::High, first.max(1)) + low) * shape.lists()
+    fn first_pages(&self, tiering: &Tiering, prompt: usize) -> usize {
+        let config = self.cache.config();
+        let (first, [in_high, in_low]) = (prompt.min(config.chunk), config.page_tokens(tiering).unwrap());
+        let low = if prompt > 0 && tiering.low.is_some() { first.div_ceil(in_low) } else { 0 };
+        (first.max(1).div_ceil(in_high) + low) * config.lists()
+    }
+
+    /// Tokens of a high and of a low page of a request.
+    pub(super) fn page_tokens(&self, request: &Living) -> [usize; 2] {
+        self.cache.config().page_tokens(&request.tiering).unwrap()
+    }
+
+    /// Whether a budget is solved for before the next step.
+    pub(super) fn is_due(&self, request: &Living) -> bool {
+        let tokens = self.cache.tokens(request.id).unwrap();
+        request.budget != Budget::None && tokens >= request.solved + self.cache.config().solve_every
+    }
+
+    /// What was solved for when a request had so many tokens holds: its pages fit its budget, or nothing stricter can be.
+    pub(super) fn check_budget(&self, request: &Living, now: &Picture) {
+        let config = self.cache.config();
+        let most = match request.budget {
+            Budget::None | Budget::Shared => return,
+            Budget::Bytes(bytes) => bytes,
+            Budget::Part(part) => {
+                (config.fp16_bytes(request.solved.max(request.prompt)) as f64 / f64::from(part)) as usize
+            }
+        };
+        let pages = (0..config.lists()).map(|list| now.counts(request.id.slot(), list).1);
+        let bytes = pages.map(|[high, low]| high + low).sum::<usize>() * config.page_bytes;
+        let strictest = now.is_strictest(request.id.slot());
+        assert!(bytes <= most || strictest, "{} takes {bytes} bytes of {most}", request.id);
+        note_if(!strictest, Seen::Budget);
     }
 
     /// Requests were left after some layers: they can only be freed, unless there was none.
@@ -140,11 +185,11 @@ impl World {
             return self.refused(|cache| cache.fork(parent.id), full);
         }
         let before = Picture::of(&self.cache);
-        let shape = *self.cache.manager().shape();
+        let (shape, page_tokens) = (*self.cache.manager().shape(), self.page_tokens(&parent));
         // Pages that are partly filled are copied.
         let partly = |list: usize| {
             let (tokens, _) = before.counts(parent.id.slot(), list);
-            (0..2).filter(|&t| !tokens[t].is_multiple_of(shape.tokens[t])).count()
+            (0..2).filter(|&t| !tokens[t].is_multiple_of(page_tokens[t])).count()
         };
         let need: usize = (0..shape.lists()).map(partly).sum();
         if need > before.free() {
@@ -155,7 +200,7 @@ impl World {
         let id = self.cache.fork(parent.id).expect("there are a slot and pages enough");
         let alone = self.alone[parent.family].fork(parent.alone).unwrap();
         let after = Picture::of(&self.cache);
-        let formats = formats(self.cache.config());
+        let formats = formats(&self.cache, id);
         assert!(after.bytes(&formats, id.slot()) == before.bytes(&formats, parent.id.slot()), "P3: {id}");
         assert!(after.bytes(&formats, parent.id.slot()) == before.bytes(&formats, parent.id.slot()));
         assert_eq!(after.thresholds(id.slot()), before.thresholds(parent.id.slot()), "{id}");
@@ -185,8 +230,8 @@ impl World {
 
     /// Every byte of a request's tokens is that of its life alone.
     fn compare(&self, who: usize) {
-        let Living { id, family, alone, torn, .. } = self.living[who];
-        if torn {
+        let Living { id, family, alone, torn, unsure, .. } = self.living[who];
+        if torn || unsure {
             return;
         }
         assert_eq!(self.cache.tokens(id).unwrap(), self.alone[family].tokens(alone).unwrap());
@@ -203,14 +248,15 @@ impl World {
         assert_eq!(self.cache.poisoned(), None);
         let (now, config) = (Picture::of(&self.cache), self.cache.config());
         assert_eq!(now.free() + now.taken(), config.pages, "P1: every page is free or held");
-        let formats = formats(config);
         for request in self.living.iter().filter(|request| !request.torn) {
+            let formats = formats(&self.cache, request.id);
             let (id, stats) = (request.id, self.cache.stats(request.id).unwrap());
             let tokens = stats.tokens;
             for (list, head) in stats.heads.iter().enumerate() {
                 let what = format!("{id}, list {list}");
                 assert_eq!(now.counts(id.slot(), list).0, [head.high, head.low], "{what}");
                 assert_eq!(head.high + head.low + head.pruned, tokens, "{what}");
+                assert!(request.tiering.low.is_some() || head.low == 0, "{what}");
                 let [high, low] = [0, 1].map(|t| now.positions(&formats[t], id.slot(), list, t));
                 let mut all = [&high[..], &low[..]].concat();
                 all.sort_unstable();
