@@ -186,7 +186,7 @@ impl EngineKernels {
             plan: build(plan_step::<Stock, StockPolicies>::build(&plan))?,
             insert: build(insert_token::<C, E>::build(&InsertSpec { tiering, head_dim, page_bytes }))?,
             attend: build(decode_attention::<C, H, PagedKv, E>::build(&decode))?,
-            merge: build(merge_splits::<Stock, H, PagedKv>::build(&decode))?,
+            merge: build(merge_splits::<H, E>::build(&decode))?,
         })
     }
 

@@ -16,6 +16,7 @@ mod chunk;
 mod config;
 mod input;
 mod kernels;
+mod pending;
 mod request;
 mod stats;
 mod step;
@@ -35,6 +36,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use self::batch::Batch;
 use self::bindings::Bound;
 use self::chunk::ChunkScratch;
+use self::pending::Pending;
 use self::request::Request;
 use super::audit::audit_owners;
 use super::{DeviceManager, Finding, KvError, OutOfPages, PageManager, PageState, Refused, audit};
@@ -56,6 +58,7 @@ pub struct KvCache {
     /// Pages that are surely free.
     free_floor: usize,
     scratch: Scratch,
+    pending: Pending,
     chunk: ChunkScratch,
     poisoned: Option<String>,
 }
@@ -74,7 +77,6 @@ struct Scratch {
     max: DeviceBuffer<f32>,
     sum: DeviceBuffer<f32>,
     acc: DeviceBuffer<f32>,
-    logits: DeviceBuffer<f32>,
     out: DeviceBuffer<f32>,
     lse: DeviceBuffer<f32>,
 }
@@ -130,10 +132,10 @@ impl KvCache {
             max: device.zeros(queries * config.splits)?,
             sum: device.zeros(queries * config.splits)?,
             acc: device.zeros(queries * config.splits * config.head_dim)?,
-            logits: device.zeros(queries * config.max_tokens)?,
             out: device.zeros(queries * config.head_dim)?,
             lse: device.zeros(queries)?,
         };
+        let pending = Pending::new(device, &config, slots)?;
         let (rows, n) = (config.query_heads(), config.chunk);
         let rungs = leankv_kernels::budget::Ladder::RUNGS;
         let chunk = ChunkScratch {
@@ -161,6 +163,7 @@ impl KvCache {
             admitted: 0,
             free_floor,
             scratch,
+            pending,
             chunk,
             poisoned: None,
         })
@@ -202,6 +205,7 @@ impl KvCache {
             return Err(Refused::OutOfPages(OutOfPages { need, free: self.free_floor }).into());
         }
         self.manager.state_mut().thresholds.write_at(slot * numbers.len(), &numbers)?;
+        self.pending.clear(slot)?;
         Ok(self.occupy(slot, 0, prompt, thresholds.budget))
     }
 
@@ -226,6 +230,7 @@ impl KvCache {
         let request = self.whole(parent)?;
         let (from, tokens, prompt, budget) = (request.slot, request.tokens, request.prompt, request.budget);
         let slot = self.free_slot()?;
+        self.pending.copy(from, slot)?;
         self.free_floor = 0;
         let answers = self.manager.fork(&[(from, slot)])?;
         self.ask_free();
@@ -534,7 +539,6 @@ impl KvCache {
         unsafe { insert.run() }?;
 
         let (rows, splits) = (requests * query_heads, self.config.splits);
-        let tokens = self.config.max_tokens;
         let parts = [requests, query_heads, splits];
         let attend = self.kernels.attend.launch((heads as u32, requests as u32, splits as u32));
         let attend = bound.to(attend, layer, Binds::BOTH);
@@ -551,8 +555,10 @@ impl KvCache {
         let attend = attend.view_mut("out.sum", scratch.sum.slice_mut(..rows * splits)?, &parts);
         let acc = scratch.acc.slice_mut(..rows * splits * d)?;
         let attend = attend.view_mut("out.acc", acc, &[requests, query_heads, splits, d]);
-        let logits = scratch.logits.slice_mut(..rows * tokens)?;
-        let attend = attend.view_mut("out.logits", logits, &[requests, query_heads, tokens]);
+        let attend = self.pending.read(attend, layer)?;
+        // Of the plan, the new token's number.
+        let plan = scratch.plan.slice(at * columns..requests * layers * heads * columns)?;
+        let attend = attend.view_strided("pending.newest", plan, &[requests, heads, 1], &strides);
         // SAFETY: as in `launch_plan`.
         unsafe { attend.run() }?;
 
@@ -562,12 +568,9 @@ impl KvCache {
         let merge = merge.view_mut("parts.sum", scratch.sum.slice_mut(..rows * splits)?, &parts);
         let acc = scratch.acc.slice_mut(..rows * splits * d)?;
         let merge = merge.view_mut("parts.acc", acc, &[requests, query_heads, splits, d]);
-        let logits = scratch.logits.slice_mut(..rows * tokens)?;
-        let merge = merge.view_mut("parts.logits", logits, &[requests, query_heads, tokens]);
-        let merge = merge.buffer_mut("kv.arena", &mut state.arena);
-        let merge = merge.view("kv.slots", scratch.slots.slice(..requests)?, &[requests]);
-        let merge = merge.view_strided("kv.table", state.table.slice(at * table_len..)?, &table.0, &table.1);
-        let merge = merge.view_strided("kv.lengths", state.lengths.slice(at * 4..)?, &lengths.0, &lengths.1);
+        let merge = merge.view("q", q, &[requests, query_heads, d]);
+        let merge = merge.view("slots", scratch.slots.slice(..requests)?, &[requests]);
+        let merge = self.pending.write(merge, layer)?;
         let merge = merge.view_mut("out", scratch.out.slice_mut(..rows * d)?, &[requests, query_heads, d]);
         let merge = merge.view_mut("lse", scratch.lse.slice_mut(..rows)?, &[requests, query_heads]);
         // SAFETY: as in `launch_plan`.
