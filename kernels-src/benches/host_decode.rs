@@ -1,14 +1,16 @@
 //! The shipped decode attention kernel on one host thread: K8V4, 32 query heads, 8 KV heads, head dim 128, 4096 tokens.
-//! Prints compile, load and run time and the largest error against plain Rust.
+//! Prints compile, load and run time and the largest error against plain Rust, then the time with the significance of the last step's
+//! queries added, and what that is of the time without.
 //!
-//! `cargo bench -p leankv-kernels --bench host_decode [-- v3 object]` (`v3` compiles for AVX2 alone, `object` writes the
-//! code for a disassembler).
+//! `cargo bench -p leankv-kernels --bench host_decode [-- v3 object]` (`v3` compiles for AVX2 alone, `object` writes
+//! the code of both for a disassembler).
 
 use std::time::Instant;
 
 use half::f16;
 use leankv_dsl::codegen::host::{HostArg, HostKernel, HostOptions, compile};
 use leankv_dsl::format::{Interleave, KvFormat, PageLayout};
+use leankv_dsl::lang::Settings;
 use leankv_dsl::pass::{self, Facts};
 
 const HEADS: usize = 8;
@@ -57,20 +59,27 @@ fn main() {
         let spec = kernel.specialisation(settings).unwrap_or_default();
         spec.starts_with("tiering=K8V4,head_dim=128,group=4") && spec.contains("splits=1")
     });
-    let settings = settings.expect("the specialisation is declared");
+    let mut settings = settings.expect("the specialisation is declared");
     let class = std::env::args().any(|arg| arg == "v3").then(|| "x86-64-v3".to_owned());
     let options = HostOptions { class, ..HostOptions::default() };
     let mut artifact = None;
+    let build = |settings: &Settings| {
+        let mut func = kernel.build(settings).unwrap_or_else(|e| panic!("{e}"));
+        pass::standard().run(&mut func, &mut Facts::new()).unwrap_or_else(|e| panic!("{e}"));
+        compile(&func, &options).unwrap_or_else(|e| panic!("{e}"))
+    };
     for _ in 0..3 {
         let start = Instant::now();
-        let mut func = kernel.build(&settings).unwrap_or_else(|e| panic!("{e}"));
-        pass::standard().run(&mut func, &mut Facts::new()).unwrap_or_else(|e| panic!("{e}"));
-        artifact = Some(compile(&func, &options).unwrap_or_else(|e| panic!("{e}")));
+        artifact = Some(build(&settings));
         println!("spec to object {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     }
     let artifact = artifact.expect("compiled");
+    settings.insert("significance".to_owned(), "true".to_owned());
+    let with_significance = build(&settings);
     if std::env::args().any(|arg| arg == "object") {
-        std::fs::write("decode.o", &artifact.object).expect("writing decode.o");
+        for (file, artifact) in [("decode.o", &artifact), ("decode_significance.o", &with_significance)] {
+            std::fs::write(file, &artifact.object).unwrap_or_else(|e| panic!("writing {file}: {e}"));
+        }
     }
     println!(
         "object {} bytes, scratch {} bytes, {:?}",
@@ -81,6 +90,7 @@ fn main() {
     let start = Instant::now();
     let loaded = HostKernel::load(&artifact).unwrap_or_else(|e| panic!("{e}"));
     println!("load {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+    let adding = HostKernel::load(&with_significance).unwrap_or_else(|e| panic!("{e}"));
 
     let format = KvFormat::affine(8, 4).expect("8 and 4 bits exist");
     let layout = PageLayout::derive(&format, D as u32, PAGE_BYTES as u32, Interleave::TokenMajor)
@@ -125,7 +135,9 @@ fn main() {
     let scale = 1.0 / (D as f32).sqrt();
     let heads = HEADS * GROUP;
     let (mut max, mut sum, mut acc) = (vec![0f32; heads], vec![0f32; heads], vec![0f32; heads * D]);
-    let mut logits = [0f32; 1];
+    // Queries of the step before, whose significance is added.
+    let asked: Vec<f16> = (0..HEADS * GROUP * D).map(|_| f16::from_f32(lcg.unit())).collect();
+    let asked_lse = [8f32; HEADS * GROUP];
     let slots = [0i32];
     for tokens in [TOKENS, TOKENS - 37, 1] {
         let positions = [tokens as i32 - 1];
@@ -141,13 +153,19 @@ fn main() {
         view(&mut args, max.as_mut_ptr().into(), &[1, heads, 1]);
         view(&mut args, sum.as_mut_ptr().into(), &[1, heads, 1]);
         view(&mut args, acc.as_mut_ptr().into(), &[1, heads, 1, D]);
-        view(&mut args, logits.as_mut_ptr().into(), &[0, heads, 0]);
-        let mut best = f64::MAX;
+        view(&mut args, asked.as_ptr().into(), &[1, heads, D]);
+        view(&mut args, asked_lse.as_ptr().into(), &[1, heads]);
+        let newest = [tokens as i32 - 1; HEADS];
+        view(&mut args, newest.as_ptr().into(), &[1, HEADS, 1]);
+        let mut best = [f64::MAX; 2];
+        // In turn, so that both see the same machine.
         for _ in 0..100 {
-            let start = Instant::now();
-            // SAFETY: the arguments are the kernel's parameters in order, the views describe the buffers.
-            unsafe { loaded.launch([HEADS as u32, 1, 1], &args, 1) }.unwrap_or_else(|e| panic!("{e}"));
-            best = best.min(start.elapsed().as_secs_f64() * 1e3);
+            for (kernel, best) in [&loaded, &adding].into_iter().zip(&mut best) {
+                let start = Instant::now();
+                // SAFETY: the arguments are the kernel's parameters in order, the views describe the buffers.
+                unsafe { kernel.launch([HEADS as u32, 1, 1], &args, 1) }.unwrap_or_else(|e| panic!("{e}"));
+                *best = best.min(start.elapsed().as_secs_f64() * 1e3);
+            }
         }
         let mut worst = 0f32;
         for head in 0..HEADS {
@@ -167,7 +185,9 @@ fn main() {
                 }
             }
         }
-        println!("{tokens} tokens: {best:.3} ms, largest error {worst:.2e}");
+        let [plain, adding] = best;
+        println!("{tokens} tokens: {plain:.3} ms, largest error {worst:.2e}");
+        println!("    with significance {adding:.3} ms, {:.2} of that", adding / plain);
         assert!(worst < 2e-3, "the output is wrong");
     }
 }

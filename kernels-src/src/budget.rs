@@ -136,7 +136,7 @@ pub fn tally_tokens<C: Codecs>(
     let at = Work { head, slot: kv.slot(request), split: lit(0), splits: 1 };
     let (tokens, prompt) = (tokens.get([request]), prompts.get([request]));
     let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
-    let now = Progress { prompt, tokens, asked: tokens };
+    let now = Progress::new(prompt, tokens);
     let rungs = iota(Ladder::RUNGS).expand_dims(1);
     let mut counts = vec![Tile::<i32, 1>::zeros([Ladder::RUNGS]); 2];
     for tier in tiers.iter() {

@@ -2,7 +2,12 @@
 //!
 //! One program serves the whole query group of one KV head and one split of its pages, so each key and value is read and decoded
 //! once. A second kernel merges the splits in order. With FP16 as the only format this is the paged baseline.
+//!
+//! A step's significance is added by the step after it: a probability is known only when all logits are, and reading the keys once
+//! more, or keeping the logits, would move more bytes than the significance itself has. So the queries wait, and meet the keys
+//! that the next step reads anyway ([`Pending`]).
 
+use half::f16;
 use leankv_dsl::format::{KvFormat, Tiering};
 use leankv_dsl::lang::attention::{
     AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Site, Tiers, Work,
@@ -10,6 +15,7 @@ use leankv_dsl::lang::attention::{
 use leankv_dsl::lang::*;
 
 use crate::pattern::HeadPattern;
+use crate::pending::{Asked, Pending, PendingMut};
 
 /// Tierings whose kernels are tested at every declared specialisation.
 fn tierings() -> Vec<Tiering> {
@@ -48,8 +54,7 @@ pub struct DecodeSpec {
     /// Which tokens are attended to.
     #[spec(default = HeadPattern::Dense)]
     pub pattern: HeadPattern,
-    /// Whether the step's significance is added to the tokens: by decode attention itself when there is one split, else by
-    /// [`merge_splits`](fn@merge_splits). Logits are kept for that.
+    /// Whether the significance of the pending queries is added to the tokens, and this step's queries become the pending ones.
     #[spec(default = false)]
     pub significance: bool,
     /// Depth of the software pipeline.
@@ -88,8 +93,81 @@ pub struct Partials {
     /// Sums of `exp(logit - max) * value`, `[requests, query_heads, splits, head_dim]`.
     #[arg(align = 16)]
     acc: ViewMut<f32, 4>,
-    /// Scaled and masked logits, `[requests, query_heads, tokens]`: high tier's tokens first; written with `significance` only, else of extent 0.
-    logits: ViewMut<f32, 3>,
+}
+
+/// The queries of a query group as the hooks left them, with those of the group that are pending, if any.
+#[derive(Clone, Copy, Debug)]
+struct Queries {
+    /// `[rows, head_dim]`: the step's, then the pending ones. One product serves both, so keys are decoded once.
+    q: Tile<f16, 2>,
+    /// Of the step's query; the pending ones stand one before it.
+    position: Scalar<i32>,
+    asked: Option<Asked>,
+    request: Scalar<i32>,
+    head: Scalar<i32>,
+}
+
+impl Queries {
+    /// Scaled logits `[group, block]` of the step's queries, minus infinity where a query does not attend, and those of the pending ones.
+    #[track_caller]
+    fn logits(
+        &self,
+        spec: &DecodeSpec,
+        block: &impl KvBlock,
+        scale: Scalar<f32>,
+        hooks: &dyn AttentionHooks,
+    ) -> (Tile<f32, 2>, Option<Tile<f32, 2>>) {
+        let [rows, _] = self.q.extents();
+        let (mut queries, mut members) = (self.position.splat([rows]), iota(rows));
+        if self.asked.is_some() {
+            let group = spec.group as i32;
+            (queries, members) = (queries - members / group, members % group);
+        }
+        let keys = block.positions();
+        let site = Site { request: self.request, head: self.head, queries, members, keys };
+        let valid = block.valid();
+        let seen = |position: Scalar<i32>| {
+            let seen = attends(spec.pattern, position, keys).map_or(valid, |seen| seen & valid);
+            seen.expand_dims(0)
+        };
+        let now = seen(self.position);
+        let mask = hooks.mask(&site);
+        let logits = hooks.key_logits(block.logits(self.q), self.q, &site) * scale;
+        let logits = hooks.logits(logits, &site);
+        let masked = |logits: Tile<f32, 2>, seen: Tile<bool, 2>, mask: Option<Tile<bool, 2>>| {
+            let seen = mask.map_or(seen, |mask| mask & seen);
+            seen.broadcast(logits.extents()).select(logits, f32::NEG_INFINITY)
+        };
+        if self.asked.is_none() {
+            return (masked(logits, now, mask), None);
+        }
+        let (logits, before) = halves(logits);
+        let (mask, mask_before) = match mask {
+            Some(mask) if mask.extents()[0] > 1 => {
+                let (mask, before) = halves(mask);
+                (Some(mask), Some(before))
+            }
+            agreed => (agreed, agreed),
+        };
+        let then = seen(self.position - 1);
+        (masked(logits, now, mask), Some(masked(before, then, mask_before)))
+    }
+}
+
+/// The rows of both, those of `a` first.
+#[track_caller]
+fn stacked(a: Tile<f16, 2>, b: Tile<f16, 2>) -> Tile<f16, 2> {
+    let [rows, columns] = a.extents();
+    let twice = |x: Tile<f16, 2>| x.expand_dims(0).broadcast([2, rows, columns]).reshape([2 * rows, columns]);
+    let first = iota(2 * rows).lt(rows as i32).expand_dims(1).broadcast([2 * rows, columns]);
+    first.select(twice(a), twice(b))
+}
+
+/// The first and the second half of the rows.
+#[track_caller]
+fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
+    let [rows, columns] = x.extents();
+    x.reshape([2, rows / 2, columns]).permute([1, 2, 0]).split()
 }
 
 /// Attention of one query token of each request over the cache, one split of it.
@@ -99,8 +177,9 @@ pub struct Partials {
 /// * Grid: `[kv_heads, requests, splits]`.
 /// * Values: a request without any token gives minus infinity and zeros. Logits and sums are f32; weights are rounded to f16 before they meet
 ///   values, and queries of another type before they meet keys.
-/// * Significance of a token is its probability, maximised over the query group (LeanKV, significance in the decode phase). With one
-///   split and `significance` it is added here, except to frozen tokens.
+/// * Significance of a token is its probability, maximised over the query group (LeanKV, significance in the decode phase). With
+///   `significance`, that of the queries in `pending` is added here, by every split to its own pages, as the tokens are stored now; not to
+///   frozen tokens, nor to the one that this step inserted. Without it `pending` is not looked at.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
 #[kernel]
@@ -111,6 +190,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
     scale: Scalar<f32>,
     kv: K,
     out: Partials,
+    pending: Pending,
     codecs: C,
     hooks: H,
 ) {
@@ -120,34 +200,26 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
     let position = query_positions.get([request]);
     let q = q.tile((request, head, 0), [1, spec.group, spec.head_dim]).load().squeeze(0);
     let q = hooks.query(q.cast());
+    let asked = spec.significance.then(|| pending.load(at.slot, request, head, spec.group, spec.head_dim));
+    let both = asked.map_or(q, |asked| stacked(q, asked.q));
+    let queries = Queries { q: both, position, asked, request, head };
 
     let mut online = OnlineSoftmax::new(spec.group, spec.head_dim);
     for tier in tiers.iter() {
-        let first = if comptime(tier.is_low()) { kv.length(at, false) } else { lit(0) };
+        let frozen = asked.map(|_| kv.frozen(at, tier.is_low()));
         for block in kv.blocks(at, tier, spec.stages) {
-            let (queries, members) = (position.splat([spec.group]), iota(spec.group));
-            let site = Site { request, head, queries, members, keys: block.positions() };
-            let valid = block.valid();
-            let seen = attends(spec.pattern, position, site.keys).map_or(valid, |seen| seen & valid);
-            let seen = seen.expand_dims(0);
-            let seen = hooks.mask(&site).map_or(seen, |mask| mask & seen);
-            let logits = hooks.key_logits(block.logits(q), q, &site) * scale;
-            let logits = hooks.logits(logits, &site);
-            let logits = seen.broadcast(logits.extents()).select(logits, f32::NEG_INFINITY);
-            if spec.significance {
-                let token = element(first + block.first_token());
-                let place = out.logits.tile((request, head, token), [1, spec.group, spec.block]);
-                let mask = block.valid().expand_dims(0).expand_dims(0).broadcast([1, spec.group, spec.block]);
-                place.store_masked(logits.expand_dims(0), mask);
+            let (logits, before) = queries.logits(&spec, &block, scale, &hooks);
+            if let (Some(asked), Some(before), Some(frozen)) = (asked, before, frozen) {
+                let step = asked.received(before);
+                let numbers = block.first_token() + iota(spec.block);
+                let step = if tier.is_low() { step } else { numbers.eq(asked.newest).select(0.0, step) };
+                block.add_significance(step, frozen);
             }
             let weights = online.step(logits, &hooks);
             online.acc = block.accumulate(weights, online.acc);
         }
     }
 
-    if spec.significance && spec.splits == 1 {
-        add_significance(&spec, &tiers, &kv, at, request, out.logits, online.lse());
-    }
     let place = (request, head, at.split);
     out.max.tile(place, [1, spec.group, 1]).store(online.max.reshape([1, spec.group, 1]));
     out.sum.tile(place, [1, spec.group, 1]).store(online.sum.reshape([1, spec.group, 1]));
@@ -156,51 +228,27 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
     out.acc.tile(place, extents).store(online.acc.reshape(extents));
 }
 
-/// Adds the significance of a step to every token of a (request, KV head), from the logits kept in `logits: [requests, query_heads,
-/// tokens]` and the logarithm `lse: [group]` of their sums of exponentials.
-#[device]
-fn add_significance<K: KvOperand>(
-    spec: &DecodeSpec,
-    tiers: &Tiers,
-    kv: &K,
-    at: Work,
-    request: Scalar<i32>,
-    logits: ViewMut<f32, 3>,
-    lse: Tile<f32, 1>,
-) {
-    // Where nothing was attended to, every logit is minus infinity and gives 0.
-    let base = lse.gt(f32::NEG_INFINITY).select(lse, 0.0).expand_dims(1);
-    for tier in tiers.iter() {
-        let first = if comptime(tier.is_low()) { kv.length(at, false) } else { lit(0) };
-        let frozen = kv.frozen(at, tier.is_low());
-        for block in kv.blocks(at, tier, 1) {
-            let token = element(first + block.first_token());
-            let logits = logits.tile((request, at.head, token), [1, spec.group, spec.block]);
-            let logits = logits.load_or(f32::NEG_INFINITY).squeeze(0);
-            block.add_significance((logits - base).exp().reduce_max(0), frozen);
-        }
-    }
-}
-
-/// Merges the splits of [`decode_attention`](fn@decode_attention) in split order, and with more than one adds the step's significance to
-/// the pages.
+/// Merges the splits of [`decode_attention`](fn@decode_attention) in split order, and with `significance` makes this step's queries the
+/// pending ones.
 ///
-/// * Shapes: `parts` as decode attention left it, `out` is `[requests, query_heads, head_dim]`, `lse` is `[requests, query_heads]`.
+/// * Shapes: `parts` as decode attention left it, `q` as it took it, `out` is `[requests, query_heads, head_dim]`, `lse` is
+///   `[requests, query_heads]`, `slots` is `[requests]`.
 /// * Grid: `[kv_heads, requests]`.
 /// * Values: zeros and minus infinity where no token was attended to. The result does not depend on the order in which programs run, and on
 ///   the number of splits only by rounding.
-/// * Significance as in [`decode_attention`](fn@decode_attention).
+/// * Significance: it is a launch of its own that overwrites `pending`, since every split of decode attention reads it. A request with a
+///   negative slot leaves nothing there. Without `significance`, `q`, `slots` and `pending` are not looked at.
 #[kernel]
-pub fn merge_splits<C: Codecs, H: AttentionHooks, K: KvOperand>(
+pub fn merge_splits<H: AttentionHooks, E: Float>(
     #[comptime] spec: DecodeSpec,
     parts: Partials,
-    kv: K,
+    #[arg(align = 16)] q: View<E, 3>,
+    slots: View<i32, 1>,
+    pending: PendingMut,
     #[arg(align = 16)] out: ViewMut<f32, 3>,
     lse: ViewMut<f32, 2>,
-    codecs: C,
     hooks: H,
 ) {
-    let Some(tiers) = spec.tiers(&codecs) else { return };
     let (head, request) = (program_id(0), program_id(1));
     let mut merged = OnlineSoftmax::new(spec.group, spec.head_dim);
     for split in range(0, spec.splits as i32) {
@@ -215,8 +263,11 @@ pub fn merge_splits<C: Codecs, H: AttentionHooks, K: KvOperand>(
         .store(hooks.output(merged.output()).expand_dims(0));
     lse.tile((request, head), [1, spec.group]).store(total.expand_dims(0));
 
-    if spec.significance && spec.splits > 1 {
-        let at = Work { head, slot: kv.slot(request), split: lit(0), splits: 1 };
-        add_significance(&spec, &tiers, &kv, at, request, parts.logits, total);
+    if spec.significance {
+        let slot = slots.get([request]);
+        if slot.ge(0) {
+            let q = q.tile((request, head, 0), [1, spec.group, spec.head_dim]).load().squeeze(0);
+            pending.store(slot, head, hooks.query(q.cast()), total);
+        }
     }
 }

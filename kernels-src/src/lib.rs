@@ -11,6 +11,7 @@ pub mod manager;
 pub mod matmul;
 pub mod page_writer;
 pub mod pattern;
+pub mod pending;
 pub mod policy;
 pub mod prefill;
 pub mod quantize;
@@ -47,7 +48,7 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &step::insert_token::<Stock, f32>::named("insert_token_f32"),
     &budget::make_room::<Stock>::KERNEL,
     &matmul::matmul::KERNEL,
-    &decode::merge_splits::<Stock, Plain, PagedKv>::KERNEL,
+    &decode::merge_splits::<Plain, f16>::KERNEL,
     &manager::plan_fork::KERNEL,
     &step::plan_step::<Stock, StockPolicies>::KERNEL,
     &prefill::prefill_attention::KERNEL,

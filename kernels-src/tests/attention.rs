@@ -5,7 +5,8 @@ mod common;
 use common::paged::{D, PAGE, cache};
 use common::{Run, close, halves, random};
 use leankv_kernels::reference::{
-    DecodeArgs, DecodeOutput, PagedKv, PrefillArgs, add_significance, decode_attention, prefill_attention,
+    DecodeArgs, DecodeOutput, PagedKv, PendingQueries, PrefillArgs, add_pending, decode_attention,
+    prefill_attention,
 };
 use leankv_kernels::{find, pattern::HeadPattern};
 
@@ -50,60 +51,70 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
         ("pattern", &pattern),
         ("significance", "true"),
     ];
-    let most = lengths.iter().map(|l| l[0] + l[1]).max().unwrap_or(0);
-    let parts = |run: &mut Run, prefix: &str, from: Option<&Run>| {
-        let get = |name: &str, len: usize| match from {
-            Some(run) => run.read::<f32>(&format!("out.{name}")),
-            None => vec![f32::NAN; len],
-        };
-        let n = requests * heads;
-        run.view(&format!("{prefix}.max"), &get("max", n * splits), &[requests, heads, splits]);
-        run.view(&format!("{prefix}.sum"), &get("sum", n * splits), &[requests, heads, splits]);
-        run.view(&format!("{prefix}.acc"), &get("acc", n * splits * D), &[requests, heads, splits, D]);
-        run.view(&format!("{prefix}.logits"), &get("logits", n * most), &[requests, heads, most]);
-        run.buffer("kv.arena", &cache.arena);
-        run.view("kv.table", &cache.table, &[slots, kv_heads, cache.table_len]);
-        run.view("kv.lengths", &cache.lengths, &[slots, kv_heads, 4]);
-        run.view("kv.slots", &cache.slots, &[requests]);
-    };
+    // Pending queries of every slot; in the last one they have added what they had to.
+    let (old, old32) = halves(&random(8, slots * heads * D));
+    let own: Vec<i32> = (0..slots as i32).collect();
+    let before = DecodeArgs { q: &old32, query_positions: &[58, 25, 33], ..args };
+    let mut old_lse = decode_attention(&before, &PagedKv { slots: &own, ..kv }).unwrap().lse;
+    old_lse[(slots - 1) * heads..].fill(f32::INFINITY);
+    old_lse.iter_mut().filter(|lse| !lse.is_finite()).for_each(|lse| *lse = f32::INFINITY);
+    let newest: Vec<i32> = (0..requests * kv_heads)
+        .map(|row| match usize::try_from(cache.slots[row / kv_heads]) {
+            Ok(slot) => cache.lengths[(slot * kv_heads + row % kv_heads) * 4] * 2 / 3 - 1,
+            Err(_) => -1,
+        })
+        .collect();
+    // What is left where nothing is pending is not looked at.
+    let mut stale = old.clone();
+    stale[(slots - 1) * heads * D..].fill(half::f16::NAN);
+
+    let n = requests * heads;
     let mut decode = Run::new(find("decode_attention").unwrap(), &settings);
     decode.view("q", &q, &[requests, heads, D]).view("query_positions", &positions, &[requests]);
     decode.scalar("scale", 0.125f32);
-    parts(&mut decode, "out", None);
+    decode.view("out.max", &vec![f32::NAN; n * splits], &[requests, heads, splits]);
+    decode.view("out.sum", &vec![f32::NAN; n * splits], &[requests, heads, splits]);
+    decode.view("out.acc", &vec![f32::NAN; n * splits * D], &[requests, heads, splits, D]);
+    decode.buffer("kv.arena", &cache.arena).view("kv.slots", &cache.slots, &[requests]);
+    decode.view("kv.table", &cache.table, &[slots, kv_heads, cache.table_len]);
+    decode.view("kv.lengths", &cache.lengths, &[slots, kv_heads, 4]);
+    decode.view("pending.q", &stale, &[slots, heads, D]).view("pending.lse", &old_lse, &[slots, heads]);
+    decode.view("pending.newest", &newest, &[requests, kv_heads, 1]);
     decode.launch([kv_heads, requests, splits]);
 
     let mut merge = Run::new(find("merge_splits").unwrap(), &settings);
-    parts(&mut merge, "parts", Some(&decode));
-    let n = requests * heads;
+    merge.view("parts.max", &decode.read::<f32>("out.max"), &[requests, heads, splits]);
+    merge.view("parts.sum", &decode.read::<f32>("out.sum"), &[requests, heads, splits]);
+    merge.view("parts.acc", &decode.read::<f32>("out.acc"), &[requests, heads, splits, D]);
+    merge.view("q", &q, &[requests, heads, D]).view("slots", &cache.slots, &[requests]);
+    merge.view("pending.q", &stale, &[slots, heads, D]).view("pending.lse", &old_lse, &[slots, heads]);
     merge.view("out", &vec![f32::NAN; n * D], &[requests, heads, D]);
     merge.view("lse", &vec![f32::NAN; n], &[requests, heads]);
     merge.launch([kv_heads, requests, 1]);
 
     let what = format!("{tiering}, group {group}, {splits} splits, {pattern}");
     close(&format!("output of {what}"), &merge.read::<f32>("out"), &expected.out, 2e-3);
-    close(&format!("lse of {what}"), &merge.read::<f32>("lse"), &expected.lse, 1e-3);
+    let lse = merge.read::<f32>("lse");
+    close(&format!("lse of {what}"), &lse, &expected.lse, 1e-3);
 
-    // The step's significance was added to every token that is not frozen, and nothing else changed.
-    let mut arena = cache.arena.clone();
-    for (row, step) in expected.significance.into_iter().enumerate() {
-        let Ok(slot) = usize::try_from(cache.slots[row / kv_heads]) else { continue };
-        let list = slot * kv_heads + row % kv_heads;
-        let table = &cache.table[list * cache.table_len..][..cache.table_len];
-        let (mut high, mut low) = (step[..lengths[list][0]].to_vec(), step[lengths[list][0]..].to_vec());
-        high[..lengths[list][0] / 4].fill(0.0);
-        low[..lengths[list][1] / 4].fill(0.0);
-        add_significance(&cache.high, &mut arena, table, &high).unwrap();
-        let reversed: Vec<i32> = table.iter().rev().copied().collect();
-        if let Some(paged) = &cache.low {
-            add_significance(paged, &mut arena, &reversed, &low).unwrap();
+    // This step's queries are the pending ones of their slots, with the final logarithms.
+    let (next, next_lse) = (merge.read::<half::f16>("pending.q"), merge.read::<f32>("pending.lse"));
+    for (request, &slot) in cache.slots.iter().enumerate().filter(|(_, slot)| **slot >= 0) {
+        let slot = slot as usize;
+        assert!(next[slot * heads * D..][..heads * D] == q[request * heads * D..][..heads * D], "{what}");
+        for (next, lse) in next_lse[slot * heads..][..heads].iter().zip(&lse[request * heads..]) {
+            assert_eq!(*next, if lse.is_finite() { *lse } else { f32::INFINITY }, "{what}");
         }
     }
-    let (adds, other) = if splits == 1 { (&decode, &merge) } else { (&merge, &decode) };
-    assert!(other.read::<u8>("kv.arena") == cache.arena, "{what}: significance is added once");
+
+    // The pending significance was added to every token that is neither frozen nor new, and nothing else changed.
+    let mut arena = cache.arena.clone();
+    let pending = PendingQueries { q: &old32, lse: &old_lse, newest: &newest };
+    add_pending(&args, &pending, &kv, &mut arena).unwrap();
     let words = |bytes: &[u8]| -> Vec<u32> {
         bytes.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect()
     };
-    let (before, got, expected) = (words(&cache.arena), words(&adds.read::<u8>("kv.arena")), words(&arena));
+    let (before, got, expected) = (words(&cache.arena), words(&decode.read::<u8>("kv.arena")), words(&arena));
     for (i, ((before, got), expected)) in before.iter().zip(&got).zip(&expected).enumerate() {
         if before == expected {
             let change = f32::from_bits(*got) - f32::from_bits(*before);

@@ -109,22 +109,27 @@ where
         .scalar("scale", 0.125f32);
     cache(&mut decode, &arena);
     let parts = |run: &mut Run, prefix: &str, from: Option<&Run>| {
-        for (name, extents) in [
-            ("max", vec![1, GROUP, 1]),
-            ("sum", vec![1, GROUP, 1]),
-            ("acc", vec![1, GROUP, 1, D]),
-            ("logits", vec![1, GROUP, 1]),
-        ] {
+        for (name, extents) in
+            [("max", vec![1, GROUP, 1]), ("sum", vec![1, GROUP, 1]), ("acc", vec![1, GROUP, 1, D])]
+        {
             let len = extents.iter().product();
             let data = from.map_or(vec![0f32; len], |run| run.read(&format!("out.{name}")));
             run.view(&format!("{prefix}.{name}"), &data, &extents);
         }
     };
     parts(&mut decode, "out", None);
+    // Without significance nobody looks at pending queries.
+    let pending = |run: &mut Run| {
+        run.view::<f16>("pending.q", &[], &[0, GROUP, D]).view::<f32>("pending.lse", &[], &[0, GROUP]);
+    };
+    pending(&mut decode);
+    decode.view::<i32>("pending.newest", &[], &[0, 1, 1]);
     decode.launch([1, 1, 1]);
-    let mut merge = Run::new(&merge_splits::<C, H, PagedKv>::named(names[2]), &settings);
+    let mut merge = Run::new(&merge_splits::<H, f16>::named(names[2]), &settings);
     parts(&mut merge, "parts", Some(&decode));
-    cache(&mut merge, &arena);
+    pending(&mut merge);
+    merge.view("q", q, &[1, GROUP, D]).view::<i32>("slots", &[], &[0]);
+    extra(&mut merge);
     merge.view("out", &[0f32; GROUP * D], &[1, GROUP, D]).view("lse", &[0f32; GROUP], &[1, GROUP]);
     merge.launch([1, 1, 1]);
     merge.read("out")

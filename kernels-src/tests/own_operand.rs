@@ -52,6 +52,11 @@ fn pass(run: &mut Run, keys: &Side, values: &Side) {
     run.scalar("kv.kv_heads", KV_HEADS as i32).scalar("kv.capacity", CAPACITY as i32);
 }
 
+/// No pending queries: without significance nobody looks at them.
+fn pending(run: &mut Run, heads: usize) {
+    run.view::<f16>("pending.q", &[], &[0, heads, D]).view::<f32>("pending.lse", &[], &[0, heads]);
+}
+
 /// Attention in f32 of a query to `tokens`, pairs of key and value.
 fn attend<'a>(q: &[f32], tokens: impl Iterator<Item = (&'a [f32], &'a [f32])>) -> Vec<f32> {
     let tokens: Vec<_> = tokens.collect();
@@ -94,6 +99,8 @@ fn decode_attention_reads_a_cache_without_pages() {
     decode.view("q", &q, &[requests, heads, D]).scalar("scale", 0.125f32);
     decode.view("query_positions", &LENGTHS, &[requests]);
     pass(&mut decode, &keys, &values);
+    pending(&mut decode, heads);
+    decode.view::<i32>("pending.newest", &[], &[0, KV_HEADS, 1]);
     let parts = |run: &mut Run, prefix: &str, from: Option<&Run>| {
         let part = |name: &str, extents: &[usize]| match from {
             Some(run) => run.read::<f32>(&format!("out.{name}")),
@@ -103,16 +110,16 @@ fn decode_attention_reads_a_cache_without_pages() {
             ("max", vec![requests, heads, SPLITS]),
             ("sum", vec![requests, heads, SPLITS]),
             ("acc", vec![requests, heads, SPLITS, D]),
-            ("logits", vec![requests, heads, 0]),
         ] {
             run.view(&format!("{prefix}.{name}"), &part(name, &extents), &extents);
         }
     };
     parts(&mut decode, "out", None);
     decode.launch([KV_HEADS, requests, SPLITS]);
-    let mut merge = Run::new(&merge_splits::<Stock, Plain, Contiguous>::named("merge_contiguous"), &settings);
+    let mut merge = Run::new(&merge_splits::<Plain, f16>::named("merge_contiguous"), &settings);
     parts(&mut merge, "parts", Some(&decode));
-    pass(&mut merge, &keys, &values);
+    merge.view("q", &q, &[requests, heads, D]).view::<i32>("slots", &[], &[0]);
+    pending(&mut merge, heads);
     merge.view("out", &vec![f32::NAN; q.len()], &[requests, heads, D]);
     merge.view("lse", &vec![f32::NAN; requests * heads], &[requests, heads]);
     merge.launch([KV_HEADS, requests, 1]);

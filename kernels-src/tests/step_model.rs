@@ -58,12 +58,14 @@ fn step(
     position: i32,
     has_low: bool,
 ) {
-    let sig = |t: &Kept| t.mass / counted(rules, prompt, t.position, position) as f32;
+    // The last step's query has not been added yet.
+    let asked = if position > prompt { position - 1 } else { position };
+    let sig = |t: &Kept| t.mass / counted(rules, prompt, t.position, asked) as f32;
     let may = |t: &Kept| {
         !t.frozen
             && t.position <= position - rules.window
             && t.position >= rules.sinks
-            && counted(rules, prompt, t.position, position) > 0
+            && counted(rules, prompt, t.position, asked) > 0
     };
     let least = |tier: i32| {
         let of_tier = set.iter().filter(|t| t.tier == tier && may(t));

@@ -68,7 +68,7 @@ pub fn classify_chunk<P: Policies>(
     let slot = slots.get([lit(0)]);
     let row = slot.max(0);
     let n = mass.extent(1).cast::<i32>();
-    let now = Progress { prompt, tokens: before + n, asked: before + n };
+    let now = Progress::new(prompt, before + n);
     let threshold = |column: i32| thresholds.get([row, head, lit(column)]);
     let facts =
         HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens: now.tokens, has_low: spec.two_tiers };

@@ -108,7 +108,7 @@ pub fn recompact<C: Codecs, P: Policies>(
     let slot = kv.slot(request);
     if slot.ge(0) {
         let (tokens, prompt) = (tokens.get([request]), prompts.get([request]));
-        let now = Progress { prompt, tokens, asked: tokens };
+        let now = Progress::new(prompt, tokens);
         let threshold = |column: i32| thresholds.get([slot, layer, head, lit(column)]);
         let has_low = tiers.low().is_some();
         let facts = HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens, has_low };

@@ -5,7 +5,8 @@ use leankv_dsl::lang::*;
 /// Which queries of a sequence count: in every chunk of the prompt the last `window_q`, then every decode query.
 ///
 /// A prompt comes in chunks of `chunk` tokens, the last one may be shorter. A token's significance is the sum over counted queries
-/// at or after it, divided by their number: `before(now) - before(position)`.
+/// at or after it, divided by their number: `before(asked) - before(position)`, where queries at positions below [`asked`](Counting::asked)
+/// have been added to the sum. A chunk's queries are added with the chunk, a decode query by the step after its own.
 ///
 /// [`before`](Counting::before) and [`before_tile`](Counting::before_tile) are one function in two forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,19 @@ impl Counting {
         let first = chunks * self.chunk;
         let uncounted = ((prompt - first).min(self.chunk) - self.window_q).max(0);
         chunks * self.window_q + (in_prompt - first - uncounted).max(0) + (x - in_prompt)
+    }
+
+    /// Below which position the queries of a sequence of `tokens` tokens have been added to significance: all of them, but for that of
+    /// the last decode step, which the next step adds.
+    #[must_use]
+    pub fn asked(tokens: i32, prompt: i32) -> i32 {
+        tokens.min(prompt.max(tokens - 1))
+    }
+
+    /// As [`asked`](Counting::asked), in a kernel.
+    #[track_caller]
+    pub fn asked_scalar(tokens: Scalar<i32>, prompt: Scalar<i32>) -> Scalar<i32> {
+        tokens.min(prompt.max(tokens - 1))
     }
 
     /// As [`before`](Counting::before), in a kernel.
@@ -70,6 +84,13 @@ mod tests {
                 sum += i32::from(counts(x, prompt, chunk, window_q));
             }
         }
+    }
+
+    #[test]
+    fn the_last_decode_query_waits_for_the_next_step() {
+        let asked = [0, 1, 5, 6, 7, 8].map(|tokens| Counting::asked(tokens, 6));
+        assert_eq!(asked, [0, 1, 5, 6, 6, 7]);
+        assert_eq!([0, 1, 2].map(|tokens| Counting::asked(tokens, 0)), [0, 0, 1]);
     }
 
     #[test]

@@ -20,8 +20,22 @@ pub(crate) struct Progress {
     pub(crate) prompt: Scalar<i32>,
     /// Tokens of the sequence: the recent window ends here.
     pub(crate) tokens: Scalar<i32>,
-    /// Positions below this one have asked their queries: `tokens`, or one less while the last token's query is still to come.
-    pub(crate) asked: Scalar<i32>,
+    /// Queries at positions below this one have been added to significance.
+    asked: Scalar<i32>,
+}
+
+impl Progress {
+    /// A sequence of `tokens` tokens so far, whose prompt has `prompt`.
+    #[track_caller]
+    pub(crate) fn new(prompt: Scalar<i32>, tokens: Scalar<i32>) -> Self {
+        Self { prompt, tokens, asked: Counting::asked_scalar(tokens, prompt) }
+    }
+
+    /// The same, for what a decode step decides: the token that it adds is of the recent window.
+    #[track_caller]
+    pub(crate) fn one_more(self) -> Self {
+        Self { tokens: self.tokens + 1, ..self }
+    }
 }
 
 /// Tokens, judged.

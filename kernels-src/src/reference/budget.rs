@@ -32,7 +32,8 @@ impl BudgetList {
     /// For every edge, the tokens at or above it: what [`tally_tokens`](fn@crate::budget::tally_tokens) counts.
     #[must_use]
     pub fn tally(&self, rules: &BudgetRules) -> Vec<i32> {
-        let queries = rules.counting.before(rules.tokens, rules.prompt);
+        let asked = Counting::asked(rules.tokens, rules.prompt);
+        let queries = rules.counting.before(asked, rules.prompt);
         let reaches = |index: usize, token: &Token, edge: f32| {
             let counted = queries - rules.counting.before(token.position, rules.prompt);
             let asked = index >= self.frozen

@@ -8,7 +8,8 @@
 //! split order. The result does not depend on the number of splits, up to rounding.
 //!
 //! Significance of a token in one decode step is its probability, maximised over the query group (LeanKV,
-//! significance in the decode phase); [`add_significance`] accumulates it into the pages.
+//! significance in the decode phase): [`received`] by the logarithm of the sum of exponentials that the queries had when
+//! they were asked; [`add_significance`] accumulates it into the pages.
 
 use super::error::{ReferenceError, check_len, group_size};
 use super::pages::{PagedFormat, four, page_mut, place, read_tokens, row_mut};
@@ -61,9 +62,6 @@ pub struct DecodeOutput {
     /// `[requests, query_heads]` natural log of the sum of exponentials of the logits; negative infinity
     /// where no token is attended to.
     pub lse: Vec<f32>,
-    /// Per `[requests, kv_heads]`: for each token, high tier then low, the probability maximised over the
-    /// query group. Tokens outside the pattern have 0.
-    pub significance: Vec<Vec<f32>>,
 }
 
 /// Attention of one query head over one split: an online softmax that is not yet normalised.
@@ -75,13 +73,11 @@ pub struct Partial {
     pub sum: f32,
     /// `[head_dim]` sum of `exp(logit - max) * value`.
     pub acc: Vec<f32>,
-    /// `exp(logit - max)` of each token of the split; 0 outside the pattern.
-    pub weights: Vec<f32>,
 }
 
 impl Partial {
     fn empty(head_dim: usize) -> Self {
-        Self { max: f32::NEG_INFINITY, sum: 0.0, acc: vec![0.0; head_dim], weights: Vec::new() }
+        Self { max: f32::NEG_INFINITY, sum: 0.0, acc: vec![0.0; head_dim] }
     }
 
     /// Takes in one token: the running maximum, sum and output of flash attention.
@@ -92,8 +88,6 @@ impl Partial {
         for (acc, v) in self.acc.iter_mut().zip(value) {
             *acc = *acc * old + new * v;
         }
-        self.weights.iter_mut().for_each(|w| *w *= old);
-        self.weights.push(new);
         self.max = max;
     }
 }
@@ -116,6 +110,66 @@ pub fn decode_partials(
     splits: usize,
 ) -> Result<Vec<Partial>, ReferenceError> {
     let splits = splits.max(1);
+    let d = kv.high.head_dim();
+    let mut out = Vec::with_capacity(args.query_positions.len() * args.query_heads * splits);
+    for_groups(args, kv, splits, |rows, parts| {
+        for row in rows {
+            for tokens in parts {
+                let mut partial = Partial::empty(d);
+                for token in tokens {
+                    if let Some(logit) = args.logit(row, token) {
+                        partial.push(logit, &token.value);
+                    }
+                }
+                out.push(partial);
+            }
+        }
+    })?;
+    Ok(out)
+}
+
+/// What every token of each (request, KV head), high tier then low, receives from queries whose logarithms of the sum of exponentials
+/// are `lse: [requests, query_heads]`: `exp(logit - lse)`, maximised over the query group. Tokens outside the pattern have 0, and an infinite
+/// `lse` gives nothing.
+///
+/// # Errors
+/// As [`decode_attention`].
+pub fn received(
+    args: &DecodeArgs<'_>,
+    kv: &PagedKv<'_>,
+    lse: &[f32],
+) -> Result<Vec<Vec<f32>>, ReferenceError> {
+    check_len("lse [requests, query_heads]", args.query_positions.len() * args.query_heads, lse.len())?;
+    let mut out = Vec::new();
+    for_groups(args, kv, 1, |rows, parts| {
+        let share = |token: &super::Token, row: usize| match args.logit(row, token) {
+            Some(logit) if lse[row].is_finite() => (logit - lse[row]).exp(),
+            _ => 0.0,
+        };
+        let most = |token: &super::Token| rows.clone().map(|row| share(token, row)).fold(0.0, f32::max);
+        out.push(parts[0].iter().map(most).collect());
+    })?;
+    Ok(out)
+}
+
+impl DecodeArgs<'_> {
+    /// The scaled logit of a query, by its row of `[requests, query_heads]`; none where it does not attend to the token.
+    fn logit(&self, row: usize, token: &super::Token) -> Option<f32> {
+        let (d, position) = (token.key.len(), self.query_positions[row / self.query_heads]);
+        let attends = self.pattern.attends(position, token.position);
+        let dot = || self.q[row * d..][..d].iter().zip(&token.key).map(|(q, k)| q * k).sum::<f32>();
+        attends.then(|| dot() * self.scale)
+    }
+}
+
+/// Calls `visit` for every (request, KV head) with the rows of `[requests, query_heads]` that are its query group, and its tokens in
+/// `splits` parts.
+fn for_groups(
+    args: &DecodeArgs<'_>,
+    kv: &PagedKv<'_>,
+    splits: usize,
+    mut visit: impl FnMut(std::ops::Range<usize>, &[Vec<super::Token>]),
+) -> Result<(), ReferenceError> {
     let d = kv.high.head_dim();
     let group = group_size(args.query_heads, args.kv_heads)?;
     let requests = args.query_positions.len();
@@ -141,45 +195,29 @@ pub fn decode_partials(
         let bytes = |paged: &PagedFormat| paged.layout().page_bytes() as usize;
         check_len("page bytes of the low tier", bytes(kv.high), bytes(low))?;
     }
-    let mut out = Vec::with_capacity(requests * args.query_heads * splits);
     for request in 0..requests {
         for kv_head in 0..args.kv_heads {
             let parts = match place(request)? {
                 Some(slot) => split_tokens(kv, slot * args.kv_heads + kv_head, splits)?,
                 None => vec![Vec::new(); splits],
             };
-            for member in 0..group {
-                let q_row = request * args.query_heads + kv_head * group + member;
-                let q = &args.q[q_row * d..][..d];
-                for tokens in &parts {
-                    let mut partial = Partial::empty(d);
-                    for token in tokens {
-                        if args.pattern.attends(args.query_positions[request], token.position) {
-                            let dot: f32 = q.iter().zip(&token.key).map(|(q, k)| q * k).sum();
-                            partial.push(dot * args.scale, &token.value);
-                        } else {
-                            partial.weights.push(0.0);
-                        }
-                    }
-                    out.push(partial);
-                }
-            }
+            let first = request * args.query_heads + kv_head * group;
+            visit(first..first + group, &parts);
         }
     }
-    Ok(out)
+    Ok(())
 }
 
-/// Merges partials `[requests, query_heads, splits]` in split order and derives significance.
+/// Merges partials `[requests, query_heads, splits]` in split order.
 ///
 /// # Errors
 /// [`ReferenceError::Shape`] where the partials are not a whole number of splits per query head.
 pub fn merge_partials(args: &DecodeArgs<'_>, partials: &[Partial]) -> Result<DecodeOutput, ReferenceError> {
-    let group = group_size(args.query_heads, args.kv_heads)?;
     let rows = args.query_positions.len() * args.query_heads;
     let splits = partials.len().checked_div(rows).unwrap_or(1);
     check_len("partials [requests, query_heads, splits]", rows * splits.max(1), partials.len())?;
-    let mut result = DecodeOutput { out: Vec::new(), lse: Vec::new(), significance: Vec::new() };
-    for (row, parts) in partials.chunks_exact(splits.max(1)).enumerate() {
+    let mut result = DecodeOutput { out: Vec::new(), lse: Vec::new() };
+    for parts in partials.chunks_exact(splits.max(1)) {
         let max = parts.iter().map(|p| p.max).fold(f32::NEG_INFINITY, f32::max);
         let sum: f32 = parts.iter().map(|p| p.sum * rescale(p.max, max)).sum();
         let factor = |p: &Partial| if sum == 0.0 { 0.0 } else { rescale(p.max, max) / sum };
@@ -189,14 +227,62 @@ pub fn merge_partials(args: &DecodeArgs<'_>, partials: &[Partial]) -> Result<Dec
         }
         result.out.extend(out);
         result.lse.push(if sum == 0.0 { f32::NEG_INFINITY } else { max + sum.ln() });
-        let probabilities = parts.iter().flat_map(|p| p.weights.iter().map(move |w| w * factor(p)));
-        if row % group == 0 {
-            result.significance.push(probabilities.collect());
-        } else if let Some(best) = result.significance.last_mut() {
-            best.iter_mut().zip(probabilities).for_each(|(best, p)| *best = best.max(p));
-        }
     }
     Ok(result)
+}
+
+/// Queries of the step before, whose significance is still to be added.
+#[derive(Debug, Clone, Copy)]
+pub struct PendingQueries<'a> {
+    /// `[slots, query_heads, head_dim]`.
+    pub q: &'a [f32],
+    /// `[slots, query_heads]` logs of their sums of exponentials; infinity for a query that adds nothing.
+    pub lse: &'a [f32],
+    /// `[requests, kv_heads]` numbers, in the lists of the high tier, of the tokens that came after them; negative for none.
+    pub newest: &'a [i32],
+}
+
+/// Adds to `arena`, a copy of that of `kv`, what decode attention with these arguments adds: the significance of the pending queries,
+/// whose positions are one below those of the step's. Frozen and newest tokens get nothing.
+///
+/// # Errors
+/// As [`decode_attention`].
+pub fn add_pending(
+    args: &DecodeArgs<'_>,
+    pending: &PendingQueries<'_>,
+    kv: &PagedKv<'_>,
+    arena: &mut [u8],
+) -> Result<(), ReferenceError> {
+    let (slots, heads) = (kv.lengths.len() / (4 * args.kv_heads), args.query_heads);
+    let d = kv.high.head_dim();
+    check_len("pending queries [slots, query_heads, head_dim]", slots * heads * d, pending.q.len())?;
+    check_len("their lse [slots, query_heads]", slots * heads, pending.lse.len())?;
+    check_len("newest [requests, kv_heads]", kv.slots.len() * args.kv_heads, pending.newest.len())?;
+    let positions: Vec<i32> = args.query_positions.iter().map(|position| position - 1).collect();
+    let mut gathered = (Vec::new(), Vec::new());
+    for &slot in kv.slots {
+        // A request that is left out has no tokens.
+        let row = usize::try_from(slot).unwrap_or(0).min(slots.saturating_sub(1)) * heads;
+        gathered.0.extend_from_slice(&pending.q[row * d..][..heads * d]);
+        gathered.1.extend_from_slice(&pending.lse[row..][..heads]);
+    }
+    let asked = DecodeArgs { q: &gathered.0, query_positions: &positions, ..*args };
+    for (row, step) in received(&asked, kv, &gathered.1)?.into_iter().enumerate() {
+        let Ok(slot) = usize::try_from(kv.slots[row / args.kv_heads]) else { continue };
+        let list = slot * args.kv_heads + row % args.kv_heads;
+        let lengths = &kv.lengths[list * 4..][..4];
+        let (high, low) = step.split_at(lengths[0] as usize);
+        for (tier, (paged, step)) in [(Some(kv.high), high), (kv.low, low)].into_iter().enumerate() {
+            let Some(paged) = paged else { continue };
+            let mut step = step.to_vec();
+            step[..lengths[2 + tier] as usize].fill(0.0);
+            if let (0, Ok(newest)) = (tier, usize::try_from(pending.newest[row])) {
+                step[newest] = 0.0;
+            }
+            add_significance(paged, arena, &tier_ids(kv, list, tier == 1), &step)?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds the significance of one decode step to the pages of one KV head.

@@ -78,7 +78,9 @@ fn check(cache: &Cache, args: &DecodeArgs<'_>, splits: usize) {
     let group = args.query_heads / args.kv_heads;
     let partials = decode_partials(args, &cache.view(), splits).unwrap();
     let got = merge_partials(args, &partials).unwrap();
-    for head in 0..cache.lengths.len() / 4 {
+    let significance = received(args, &cache.view(), &got.lse).unwrap();
+    assert_eq!(significance.len(), cache.lengths.len() / 4);
+    for (head, significance) in significance.iter().enumerate() {
         let tokens = cache.tokens(head);
         let query = args.query_positions[head / args.kv_heads];
         let kept: Vec<usize> =
@@ -94,8 +96,8 @@ fn check(cache: &Cache, args: &DecodeArgs<'_>, splits: usize) {
             }
             kept.iter().zip(p).for_each(|(&t, p)| best[t] = best[t].max(p));
         }
-        assert_eq!(got.significance[head].len(), tokens.len());
-        for (exact, got) in best.iter().zip(&got.significance[head]) {
+        assert_eq!(significance.len(), tokens.len());
+        for (exact, got) in best.iter().zip(significance) {
             close(*exact, *got, 1e-5);
         }
     }
@@ -129,33 +131,38 @@ fn patterns_mask_by_true_position_in_both_tiers() {
 fn nothing_to_attend_to_gives_zeros() {
     let cache = Cache::new(("K8V4", "K4V2"), 64, 1, &[[0, 0]]);
     let q = random(1, 2 * 64);
-    let got = decode_attention(&cache.args(&q, &[0], 2), &cache.view()).unwrap();
+    let args = cache.args(&q, &[0], 2);
+    let got = decode_attention(&args, &cache.view()).unwrap();
     assert_eq!(got.out, [0.0; 128]);
     assert_eq!(got.lse, [f32::NEG_INFINITY; 2]);
-    assert_eq!(got.significance, [Vec::<f32>::new()]);
+    assert_eq!(received(&args, &cache.view(), &got.lse).unwrap(), [Vec::<f32>::new()]);
 
     // Tokens exist, but all lie after the query.
     let cache = Cache::new(("K8V4", "K4V2"), 64, 1, &[[5, 5]]);
     let args = DecodeArgs { pattern: HeadPattern::Causal, ..cache.args(&q, &[-1], 2) };
     let got = decode_attention(&args, &cache.view()).unwrap();
     assert_eq!(got.out, [0.0; 128]);
-    assert_eq!(got.significance, [[0.0; 10]]);
+    assert_eq!(received(&args, &cache.view(), &got.lse).unwrap(), [[0.0; 10]]);
 }
 
 #[test]
 fn one_token_gives_its_value() {
     let cache = Cache::new(("K8V8", "K4V2"), 64, 1, &[[1, 0]]);
     let q = random(1, 64);
-    let got = decode_attention(&cache.args(&q, &[0], 1), &cache.view()).unwrap();
+    let args = cache.args(&q, &[0], 1);
+    let got = decode_attention(&args, &cache.view()).unwrap();
     assert_eq!(got.out, cache.tokens(0)[0].value);
-    assert_eq!(got.significance, [[1.0]]);
+    assert_eq!(received(&args, &cache.view(), &got.lse).unwrap(), [[1.0]]);
+    assert_eq!(received(&args, &cache.view(), &[f32::INFINITY]).unwrap(), [[0.0]]);
 }
 
 #[test]
 fn significance_accumulates_in_the_pages() {
     let mut cache = Cache::new(("K8V4", "K4V2"), 64, 1, &[[70, 20]]);
     let q = random(1, 64);
-    let step = decode_attention(&cache.args(&q, &[0], 1), &cache.view()).unwrap().significance.remove(0);
+    let args = cache.args(&q, &[0], 1);
+    let lse = decode_attention(&args, &cache.view()).unwrap().lse;
+    let step = received(&args, &cache.view(), &lse).unwrap().remove(0);
     let ids = cache.table.clone();
     for _ in 0..2 {
         add_significance(&cache.high, &mut cache.arena, &ids, &step[..70]).unwrap();
@@ -165,6 +172,29 @@ fn significance_accumulates_in_the_pages() {
         assert_eq!(token.significance, 2.0 * step);
     }
     assert!(tokens[70..].iter().all(|t| t.significance == 0.0));
+}
+
+#[test]
+fn pending_queries_add_to_what_is_neither_frozen_nor_newer() {
+    let mut cache = Cache::new(("K8V4", "K4V2"), 64, 1, &[[70, 20], [5, 5]]);
+    cache.lengths[2..4].copy_from_slice(&[3, 2]);
+    // The second request is left out.
+    cache.slots = vec![0, -1];
+    let (q, old) = (random(1, 2 * 64), random(2, 2 * 64));
+    let args = DecodeArgs { pattern: HeadPattern::Causal, ..cache.args(&q, &[90, 3], 1) };
+    let before = DecodeArgs { q: &old, query_positions: &[89, 2], ..args };
+    let lse = decode_attention(&before, &cache.view()).unwrap().lse;
+    let step = received(&before, &cache.view(), &lse).unwrap().remove(0);
+    let pending = PendingQueries { q: &old, lse: &lse, newest: &[69, -1] };
+    let mut arena = cache.arena.clone();
+    add_pending(&args, &pending, &cache.view(), &mut arena).unwrap();
+    let after = Cache { arena, ..cache };
+    for (t, (token, step)) in after.tokens(0).iter().zip(step).enumerate() {
+        let none = t < 3 || t == 69 || (70..72).contains(&t);
+        assert_eq!(token.significance, if none { 0.0 } else { step }, "token {t}");
+        assert!(none || step > 0.0);
+    }
+    assert!(after.tokens(1).iter().all(|t| t.significance == 0.0));
 }
 
 #[test]

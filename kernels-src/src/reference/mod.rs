@@ -14,6 +14,7 @@
 //! | quantize, dequantize | [`quantize`], [`dequantize`] |
 //! | page writer, append, reader | [`write_prompt`], [`append_token`], [`read_tokens`] |
 //! | decode attention, merge of splits | [`decode_attention`], [`decode_partials`], [`merge_partials`] |
+//! | significance in decode attention | [`received`], [`add_pending`] |
 //! | chunk attention, cached significance, chunk writer | [`attend_chunk`], [`write_chunk`] |
 //! | classification of a chunk, compaction of what is cached | [`classify_chunk`], [`recompact()`] |
 //! | prepare, scan, commit; fork, copy of tails | [`PageState::rebalance`], [`PageState::fork`] |
@@ -38,8 +39,8 @@ pub use basic::{add, matmul, softmax};
 pub use budget::{BudgetList, BudgetRules, price_tally, solve_budget};
 pub use chunk::{ChunkArgs, ChunkOutput, attend_chunk, write_chunk};
 pub use decode::{
-    DecodeArgs, DecodeOutput, PagedKv, Partial, add_significance, decode_attention, decode_partials,
-    merge_partials,
+    DecodeArgs, DecodeOutput, PagedKv, Partial, PendingQueries, add_pending, add_significance,
+    decode_attention, decode_partials, merge_partials, received,
 };
 pub use error::ReferenceError;
 pub use manager::{Answer, PageShape, PageState};

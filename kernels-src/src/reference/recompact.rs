@@ -41,7 +41,7 @@ impl TierRule<'_> {
     /// The tier of one token: [`PRUNED`], [`LOW`] or [`HIGH`]. `mass` is its significance summed so far, `thresholds` are high and low.
     #[must_use]
     pub fn tier(&self, thresholds: [f32; 2], mass: f32, position: i32) -> i32 {
-        let queries = self.counting.before(self.tokens, self.prompt);
+        let queries = self.counting.before(Counting::asked(self.tokens, self.prompt), self.prompt);
         let counted = queries - self.counting.before(position, self.prompt);
         if position >= self.tokens - self.window || position < self.sinks || counted <= 0 {
             return HIGH;

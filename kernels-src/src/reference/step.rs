@@ -87,7 +87,7 @@ fn plan_head(
         slots: kv.lengths.len() / (4 * args.heads),
     })?;
     let (position, prompt) = (args.positions[request], args.prompts[request]);
-    let queries = args.counting.before(position, prompt);
+    let queries = args.counting.before(Counting::asked(position, prompt), prompt);
     let candidates = |low: bool| -> Result<Vec<Found>, ReferenceError> {
         let (Some(paged), tier) = (if low { kv.low } else { Some(kv.high) }, usize::from(low)) else {
             return Ok(Vec::new());

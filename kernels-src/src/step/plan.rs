@@ -120,7 +120,7 @@ fn search(
 ) -> (Found, Found) {
     let lanes = spec.block;
     let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
-    let last = now.asked - spec.window;
+    let last = now.tokens - 1 - spec.window;
     let frozen = kv.frozen(at, tier.is_low());
     let mut least = Least::new(lanes);
     let mut leaving = Leaving { sig: Tile::full([lanes], f32::NEG_INFINITY), index: Tile::full([lanes], -1) };
@@ -176,8 +176,7 @@ pub fn plan_step<C: Codecs, P: Policies>(
     let slot = kv.slot(request);
     let at = Work { head, slot, split: lit(0), splits: 1 };
     let position = positions.get([request]);
-    // The new token's own query is still to come.
-    let now = Progress { prompt: prompts.get([request]), tokens: position + 1, asked: position };
+    let now = Progress::new(prompts.get([request]), position).one_more();
 
     let (mut least_high, mut leaving) = (Found::none(), Found::none());
     if needs.least_high || needs.leaving {

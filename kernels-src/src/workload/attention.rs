@@ -1,5 +1,6 @@
 //! Attention: decode over pages, the merge of its splits, prefill and its significance.
 
+use half::f16;
 use leankv_dsl::workload::{Check, Generator, Workload};
 
 use super::cache::Cache;
@@ -8,7 +9,8 @@ use crate::decode::DecodeSpec;
 use crate::pattern::HeadPattern;
 use crate::prefill::PrefillSpec;
 use crate::reference::{
-    DecodeArgs, Partial, PrefillArgs, PrefillOutput, decode_partials, merge_partials, prefill_attention,
+    DecodeArgs, PagedKv, Partial, PendingQueries, PrefillArgs, PrefillOutput, add_pending, decode_attention,
+    decode_partials, merge_partials, prefill_attention,
 };
 
 /// Sums of `n` weights that are rounded to f16 before they meet values: two executors differ where a rounding falls the other way.
@@ -58,7 +60,6 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
     let max: Vec<f32> = parts.iter().map(|p| p.max).collect();
     let sum: Vec<f32> = parts.iter().map(|p| p.sum).collect();
     let acc: Vec<f32> = parts.iter().flat_map(|p| p.acc.iter().copied()).collect();
-    let logits = if spec.significance { cache.longest } else { 0 };
     let splits = [requests, heads, spec.splits];
     let workload = Workload::new([cache.kv_heads, requests, spec.splits])
         .view("q", &q, &[requests, heads, spec.head_dim])
@@ -67,28 +68,63 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
         .view("out.max", &vec![f32::NAN; max.len()], &splits)
         .view("out.sum", &vec![f32::NAN; sum.len()], &splits)
         .view("out.acc", &vec![f32::NAN; acc.len()], &[requests, heads, spec.splits, spec.head_dim])
-        .view("out.logits", &vec![f32::NAN; requests * heads * logits], &[requests, heads, logits])
         .output("out.max", PRECISE)
         .output("out.sum", PRECISE)
         .output("out.acc", sums(cache.longest))
-        .output("out.logits", PRECISE)
         .expect("out.max", &max, PRECISE)
         .expect("out.sum", &sum, Check::close(1e-3, 1e-3))
         .expect("out.acc", &acc, exact_sums(cache.longest));
     let positions_read = spec.pattern != HeadPattern::Dense;
     let least = cache.least_read_bytes(positions_read);
     let workload = cache.arguments(workload);
-    Ok(match spec.significance {
-        // Logits and significance are read back as well.
-        true if spec.splits == 1 => workload.output("kv.arena", SIGNIFICANCE),
-        _ => workload.least_read("kv.arena", least),
-    })
+    if !spec.significance {
+        let workload = workload.least_read("kv.arena", least);
+        return Ok(pending_arguments(workload, [0, heads, spec.head_dim], (&[], &[]), &[], [0, 0]));
+    }
+    let (old, old32) = random.f16s(requests * heads * spec.head_dim, -1.0, 1.0);
+    // Their logarithms are those of requests in slots of the same number; the last slot's have added theirs.
+    let slots: Vec<i32> = (0..requests as i32).collect();
+    let kv = PagedKv { slots: &slots, ..cache.paged() };
+    let mut lse = decode_attention(&DecodeArgs { q: &old32, ..args }, &kv)?.lse;
+    let adding = heads * requests.saturating_sub(1);
+    lse.iter_mut()
+        .enumerate()
+        .filter(|(row, lse)| *row >= adding || !lse.is_finite())
+        .for_each(|(_, lse)| *lse = f32::INFINITY);
+    // The last token of every list is new; -1 where there is none.
+    let newest: Vec<i32> = (0..requests * cache.kv_heads)
+        .map(|row| {
+            let list = cache.slots[row / cache.kv_heads] as usize * cache.kv_heads + row % cache.kv_heads;
+            cache.lengths[list * 4] - 1
+        })
+        .collect();
+    let mut arena = cache.arena.clone();
+    let pending = PendingQueries { q: &old32, lse: &lse, newest: &newest };
+    add_pending(&args, &pending, &cache.paged(), &mut arena)?;
+    let workload = workload.output("kv.arena", SIGNIFICANCE).expect("kv.arena", &arena, SIGNIFICANCE);
+    let extents = [requests, heads, spec.head_dim];
+    Ok(pending_arguments(workload, extents, (&old, &lse), &newest, [requests, cache.kv_heads]))
+}
+
+/// Decode attention's `pending`.
+fn pending_arguments(
+    workload: Workload,
+    extents: [usize; 3],
+    (q, lse): (&[f16], &[f32]),
+    newest: &[i32],
+    [requests, kv_heads]: [usize; 2],
+) -> Workload {
+    workload.view("pending.q", q, &extents).view("pending.lse", lse, &extents[..2]).view(
+        "pending.newest",
+        newest,
+        &[requests, kv_heads, 1],
+    )
 }
 
 pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let mut random = Generator::new(seed);
-    let cache = cache(spec, shapes, &mut random)?;
-    let (requests, heads, d) = (cache.requests, cache.kv_heads * spec.group, spec.head_dim);
+    let (requests, kv_heads, d) = (shapes.get("requests"), shapes.get("kv_heads"), spec.head_dim);
+    let heads = kv_heads * spec.group;
     let n = requests * heads * spec.splits;
     let (mut max, mut sum) = (random.f32s(n, -2.0, 2.0), random.f32s(n, 1.0, 20.0));
     let mut acc = random.f32s(n * d, -4.0, 4.0);
@@ -98,44 +134,50 @@ pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         (max[i], sum[i]) = (f32::NEG_INFINITY, 0.0);
         acc[i * d..][..d].fill(0.0);
     }
-    let parts: Vec<Partial> = (0..n)
-        .map(|i| Partial { max: max[i], sum: sum[i], acc: acc[i * d..][..d].to_vec(), weights: Vec::new() })
-        .collect();
-    let positions = query_positions(&cache);
+    let parts: Vec<Partial> =
+        (0..n).map(|i| Partial { max: max[i], sum: sum[i], acc: acc[i * d..][..d].to_vec() }).collect();
     let args = DecodeArgs {
         q: &[],
-        query_positions: &positions,
+        query_positions: &vec![0; requests],
         query_heads: heads,
-        kv_heads: cache.kv_heads,
+        kv_heads,
         scale: scale(d),
         pattern: spec.pattern,
     };
     let merged = merge_partials(&args, &parts)?;
-    let logits = if spec.significance { cache.longest } else { 0 };
-    let mut seen = random.f32s(requests * heads * logits, -6.0, -3.0);
-    // Where a row saw nothing, every logit is minus infinity.
-    for (row, seen) in seen.chunks_mut(logits.max(1)).enumerate() {
-        if parts[row * spec.splits..][..spec.splits].iter().all(|p| p.sum == 0.0) {
-            seen.fill(f32::NEG_INFINITY);
+    let slots: Vec<i32> = random.permutation(requests).into_iter().map(|slot| slot as i32 - 1).collect();
+    let (q, _) = random.f16s(requests * heads * d, -1.0, 1.0);
+    // A request in slot 0 and up leaves its queries there; the one whose slot is negative leaves nothing.
+    let kept = if spec.significance { requests } else { 0 };
+    let (mut old, mut old_lse) =
+        (random.f16s(kept * heads * d, -1.0, 1.0).0, random.f32s(kept * heads, 0.0, 9.0));
+    let before = (old.clone(), old_lse.clone());
+    for (request, &slot) in slots.iter().enumerate().filter(|(_, slot)| spec.significance && **slot >= 0) {
+        let slot = slot as usize;
+        old[slot * heads * d..][..heads * d].copy_from_slice(&q[request * heads * d..][..heads * d]);
+        for (old, lse) in old_lse[slot * heads..].iter_mut().zip(&merged.lse[request * heads..][..heads]) {
+            *old = if lse.is_finite() { *lse } else { f32::INFINITY };
         }
     }
     let splits = [requests, heads, spec.splits];
-    let workload = Workload::new([cache.kv_heads, requests, 1])
+    Ok(Workload::new([kv_heads, requests, 1])
         .view("parts.max", &max, &splits)
         .view("parts.sum", &sum, &splits)
         .view("parts.acc", &acc, &[requests, heads, spec.splits, d])
-        .view("parts.logits", &seen, &[requests, heads, logits])
+        .view("q", &q, &[requests, heads, d])
+        .view("slots", &slots, &[requests])
+        .view("pending.q", &before.0, &[kept, heads, d])
+        .view("pending.lse", &before.1, &[kept, heads])
         .view("out", &vec![f32::NAN; requests * heads * d], &[requests, heads, d])
         .view("lse", &vec![f32::NAN; requests * heads], &[requests, heads])
+        .output("pending.q", Check::Bits)
+        .output("pending.lse", PRECISE)
         .output("out", PRECISE)
         .output("lse", PRECISE)
+        .expect("pending.q", &old, Check::Bits)
+        .expect("pending.lse", &old_lse, PRECISE)
         .expect("out", &merged.out, PRECISE)
-        .expect("lse", &merged.lse, PRECISE);
-    let workload = cache.arguments(workload);
-    Ok(match spec.significance && spec.splits > 1 {
-        true => workload.output("kv.arena", SIGNIFICANCE),
-        false => workload,
-    })
+        .expect("lse", &merged.lse, PRECISE))
 }
 
 /// Inputs of the prefill kernels, and what comes out.
@@ -145,7 +187,7 @@ struct Prompt {
     heads: usize,
     kv_heads: usize,
     workload: Workload,
-    v: Vec<half::f16>,
+    v: Vec<f16>,
     expected: PrefillOutput,
 }
 

@@ -250,7 +250,7 @@ pub static RECIPES: &[Recipe] = &[
         basic::matmul as MatmulSpec,
         [shape("m", "rows", 70, 256), shape("n", "columns", 40, 256), shape("k", "contraction", 48, 256)]
     ),
-    recipe!("merge_splits", attention::merge as DecodeSpec, [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
+    recipe!("merge_splits", attention::merge as DecodeSpec, [REQUESTS, KV_HEADS]),
     recipe!(
         "plan_fork",
         fork::plan as PlanForkSpec,

@@ -152,7 +152,7 @@ impl Run {
             let want = self.memory.bytes(self.buffers[&slot.name].0);
             let check = slot.output.as_ref().map_or(Check::Bits, |output| output.check);
             // Only these add floats to an arena of bytes; its words are either untouched or sums of probabilities.
-            let adding = ["cached_significance", "decode_attention", "merge_splits"];
+            let adding = ["cached_significance", "decode_attention"];
             let adds = adding.contains(&self.func.name.as_str());
             let found = if slot.dtype == Dtype::U8 && adds {
                 let (mut got, mut want) = (got.clone(), want.to_vec());

@@ -131,7 +131,9 @@ impl Kernels {
             max: device.zeros(queries * query_heads).map_err(Failure::machine)?,
             sum: device.zeros(queries * query_heads).map_err(Failure::machine)?,
             acc: device.zeros(queries * query_heads * head_dim).map_err(Failure::machine)?,
-            logits: device.zeros(0).map_err(Failure::machine)?,
+            no_queries: device.zeros(0).map_err(Failure::machine)?,
+            no_lse: device.zeros(0).map_err(Failure::machine)?,
+            no_tokens: device.zeros(0).map_err(Failure::machine)?,
             out: device.zeros(queries * query_heads * head_dim).map_err(Failure::machine)?,
             lse: device.zeros(queries * query_heads).map_err(Failure::machine)?,
         };
@@ -163,7 +165,10 @@ impl Kernels {
             .view_mut("out.max", &mut step.max, &partial)
             .view_mut("out.sum", &mut step.sum, &partial)
             .view_mut("out.acc", &mut step.acc, &[queries, query_heads, 1, head_dim])
-            .view_mut("out.logits", &mut step.logits, &[queries, query_heads, 0]);
+            // Without significance no queries are pending.
+            .view("pending.q", &step.no_queries, &[0, query_heads, head_dim])
+            .view("pending.lse", &step.no_lse, &[0, query_heads])
+            .view("pending.newest", &step.no_tokens, &[0, kv_heads, 1]);
         // SAFETY: lengths and page numbers are those the pages were written with.
         unsafe { launch.run() }.map_err(Failure::kernel)?;
         let launch = self
@@ -172,11 +177,10 @@ impl Kernels {
             .view_mut("parts.max", &mut step.max, &partial)
             .view_mut("parts.sum", &mut step.sum, &partial)
             .view_mut("parts.acc", &mut step.acc, &[queries, query_heads, 1, head_dim])
-            .view_mut("parts.logits", &mut step.logits, &[queries, query_heads, 0])
-            .buffer_mut("kv.arena", &mut step.arena)
-            .view("kv.slots", &step.slots, &[queries])
-            .view("kv.table", &step.table, &[queries, kv_heads, pages])
-            .view("kv.lengths", &step.lengths, &[queries, kv_heads, 4])
+            .view("q", &step.q, &[queries, query_heads, head_dim])
+            .view("slots", &step.slots, &[queries])
+            .view_mut("pending.q", &mut step.no_queries, &[0, query_heads, head_dim])
+            .view_mut("pending.lse", &mut step.no_lse, &[0, query_heads])
             .view_mut("out", &mut step.out, &[queries, query_heads, head_dim])
             .view_mut("lse", &mut step.lse, &[queries, query_heads]);
         // SAFETY: as above.
@@ -195,7 +199,9 @@ struct Step {
     max: DeviceBuffer<f32>,
     sum: DeviceBuffer<f32>,
     acc: DeviceBuffer<f32>,
-    logits: DeviceBuffer<f32>,
+    no_queries: DeviceBuffer<f16>,
+    no_lse: DeviceBuffer<f32>,
+    no_tokens: DeviceBuffer<i32>,
     out: DeviceBuffer<f32>,
     lse: DeviceBuffer<f32>,
 }

@@ -131,6 +131,8 @@ fn buffers() {
     let mut part = [0; 2];
     buffer.slice(1..=2).unwrap().read_into(&mut part).unwrap();
     assert_eq!(part, [2, 30]);
+    buffer.copy_within(2..4, 0).unwrap();
+    assert_eq!(buffer.to_vec().unwrap(), [30, 40, 30, 40]);
     assert!(device.upload::<u8>(&[]).unwrap().to_vec().unwrap().is_empty());
     assert!(matches!(device.zeros::<u8>(1 << 45), Err(DeviceError::OutOfMemory { .. })));
 }

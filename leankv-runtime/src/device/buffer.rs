@@ -82,6 +82,24 @@ impl<T: Element> DeviceBuffer<T> {
         self.memory.write(range.start * size_of::<T>(), bytemuck::cast_slice(data), &stream)
     }
 
+    /// Copies a range of elements to those from element `to` on, on the device: in order with the work queued on the default stream, and
+    /// without a wait.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`], [`DeviceError::Overlap`] for parts that have elements in common, and what the driver says.
+    pub fn copy_within(&mut self, from: impl RangeBounds<usize>, to: usize) -> Result<(), DeviceError> {
+        let from = checked(from, self.len)?;
+        let into = checked(to..to.saturating_add(from.len()), self.len)?;
+        if from.start < into.end && into.start < from.end {
+            return Err(DeviceError::Overlap { from: from.start, to, count: from.len() });
+        }
+        #[cfg(test)]
+        crate::faults::hit("copying on the device")?;
+        let stream = self.device.default_stream();
+        let (at, bytes) = (from.start * size_of::<T>(), from.len() * size_of::<T>());
+        self.memory.copy_within(at, to * size_of::<T>(), bytes, &stream)
+    }
+
     /// All elements, after the work queued on the default stream.
     ///
     /// # Errors
@@ -278,6 +296,9 @@ mod tests {
         let mut buffer = device.upload(&[1i32, 2, 3, 4]).unwrap();
         buffer.write_at(2, &[30, 40]).unwrap();
         assert_eq!(buffer.to_vec().unwrap(), [1, 2, 30, 40]);
+        buffer.copy_within(2..4, 0).unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [30, 40, 30, 40]);
+        buffer.write(&[1, 2]).unwrap();
         let mut part = [0; 2];
         buffer.slice(1..=2).unwrap().read_into(&mut part).unwrap();
         assert_eq!(part, [2, 30]);
@@ -291,6 +312,13 @@ mod tests {
         let error = buffer.write_at(2, &[0, 0]).unwrap_err();
         assert_eq!(error.to_string(), "elements 2..4 are out of range for a buffer of 3");
         assert!(buffer.slice(4..).is_err());
+        assert!(buffer.copy_within(1..3, 2).is_err());
+        let error = buffer.copy_within(0..2, 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "2 elements from 0 and from 1 on overlap; a copy on the device wants parts that do not"
+        );
+        buffer.copy_within(1..1, 1).unwrap();
         #[expect(clippy::reversed_empty_ranges)]
         let reversed = buffer.slice(2..1);
         assert!(reversed.is_err());

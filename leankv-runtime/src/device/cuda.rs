@@ -36,6 +36,7 @@ const FUNCTIONS: &[&str] = &[
     "cuLaunchKernel",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
+    "cuMemcpyDtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyHtoDAsync_v2",
     "cuMemsetD8Async",
@@ -345,6 +346,27 @@ impl CudaMemory {
             // SAFETY: the buffer checked the range. The copy is waited for, so `data` outlives it.
             unsafe { cudarc::driver::result::memcpy_htod_async(address, data, queue.0.cu_stream())? };
             queue.0.synchronize()
+        })
+    }
+
+    /// The parts do not overlap.
+    pub(super) fn copy_within(
+        &mut self,
+        from: usize,
+        to: usize,
+        bytes: usize,
+        queue: &CudaQueue,
+    ) -> Result<(), DeviceError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let [from, to] = [from, to].map(|at| self.address() + at as u64);
+        let mut guard = self.lock();
+        let _mark = guard.as_mut().map(|slice| slice.device_ptr_mut(&queue.0).1);
+        driver("copying on the device", || {
+            queue.0.context().bind_to_thread()?;
+            // SAFETY: the buffer checked both ranges, which do not overlap. Memory is freed after the work queued before.
+            unsafe { cudarc::driver::result::memcpy_dtod_async(to, from, bytes, queue.0.cu_stream()) }
         })
     }
 

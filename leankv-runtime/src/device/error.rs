@@ -54,6 +54,18 @@ pub enum DeviceError {
         /// Elements in the buffer.
         len: usize,
     },
+    /// A copy within a buffer reads what it writes.
+    #[error(
+        "{count} elements from {from} and from {to} on overlap; a copy on the device wants parts that do not"
+    )]
+    Overlap {
+        /// First element that is read.
+        from: usize,
+        /// First element that is written.
+        to: usize,
+        /// How many.
+        count: usize,
+    },
     /// An address does not fit the element type.
     #[error("address {address:#x} is not aligned to {alignment} bytes")]
     Misaligned {

@@ -64,6 +64,14 @@ impl HostMemory {
         unsafe { data.as_mut_ptr().copy_from_nonoverlapping(self.start.as_ptr().add(at), data.len()) }
     }
 
+    /// Copies `bytes` bytes from byte `from` on to byte `to`.
+    pub(super) fn copy_within(&mut self, from: usize, to: usize, bytes: usize) {
+        self.check(from, bytes);
+        self.check(to, bytes);
+        // SAFETY: both ranges were checked; the block is initialised from its allocation on.
+        unsafe { self.start.as_ptr().add(to).copy_from(self.start.as_ptr().add(from), bytes) }
+    }
+
     /// Buffers check ranges and report them; this holds the line for `unsafe` below.
     fn check(&self, at: usize, bytes: usize) {
         assert!(at <= self.bytes && bytes <= self.bytes - at, "internal error: host copy out of range");

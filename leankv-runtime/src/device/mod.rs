@@ -295,6 +295,21 @@ impl Memory {
         Ok(())
     }
 
+    /// The parts do not overlap.
+    fn copy_within(
+        &mut self,
+        from: usize,
+        to: usize,
+        bytes: usize,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        match self {
+            Memory::Host(memory) => memory.copy_within(from, to, bytes),
+            Memory::Cuda(memory) => memory.copy_within(from, to, bytes, stream.cuda()?)?,
+        }
+        Ok(())
+    }
+
     fn read(&self, at: usize, data: &mut [u8], stream: &Stream) -> Result<(), DeviceError> {
         match self {
             Memory::Host(memory) => memory.read(at, data),

@@ -95,15 +95,17 @@ fn requests_of_several_formats_share_a_budget_and_have_one_high_threshold() {
         cache.dump().unwrap().thresholds[id.slot() * config.lists() * 2..][..config.lists() * 2].to_vec()
     };
     // The first ones were solved for when the others were not there yet; they come down as they go.
+    let mut strict = 0;
     for turn in 0..150 {
         step(&mut cache, &batch).unwrap();
+        strict += usize::from(high(&cache, ids[0])[0] > 0.0);
         assert!(turn < 40 || together(&cache) <= 44, "{} pages at {turn}", together(&cache));
     }
     sound(&cache);
     assert!(together(&cache) > 30, "what may be used is used");
     let [first, second, fixed, third] = [0, 1, 2, 3].map(|i| high(&cache, ids[i]));
     assert_eq!(first, third);
-    assert!(first[0] > 0.0 && first[1] < first[0], "{first:?}");
+    assert!(strict > 50, "thresholds were needed in {strict} steps");
     assert_eq!([second[0], second[1]], [first[0]; 2], "without a low tier the two are one");
     assert_eq!(fixed, vec![0.0; config.lists() * 2], "who has thresholds keeps them");
 
@@ -113,7 +115,6 @@ fn requests_of_several_formats_share_a_budget_and_have_one_high_threshold() {
         step(&mut cache, &batch).unwrap();
     }
     assert!(together(&cache) <= 32, "{}", together(&cache));
-    assert!(high(&cache, ids[0])[0] > first[0]);
     sound(&cache);
 }
 

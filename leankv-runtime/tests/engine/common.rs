@@ -224,6 +224,12 @@ pub(crate) fn held(cache: &KvCache, id: RequestId, list: usize) -> [Vec<Token>; 
     })
 }
 
+/// How many tokens of a list are frozen: high ones, low ones.
+pub(crate) fn frozen(cache: &KvCache, id: RequestId, list: usize) -> [usize; 2] {
+    let state = cache.dump().unwrap();
+    [2, 3].map(|column| state.lengths[(id.slot() * state.shape.lists + list) * 4 + column] as usize)
+}
+
 /// The pages of a list.
 pub(crate) fn pages(state: &PageState, slot: usize, list: usize, tier: usize) -> Vec<i32> {
     let held = state.held[(slot * state.shape.lists + list) * 2 + tier] as usize;

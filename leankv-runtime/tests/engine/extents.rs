@@ -17,7 +17,7 @@ fn check(device: &Device, config: &CacheConfig, thresholds: &Thresholds, prompt:
         checked_chunk_of(&mut cache, config, id, 6, &PLAIN);
     }
     for _ in 0..6 {
-        checked_step_of(&mut cache, config, id, 6, &PLAIN);
+        checked_step_of(&mut cache, config, id, prompt, 6, &PLAIN);
     }
     let heads = cache.stats(id).unwrap().heads;
     let sum = |of: fn(&leankv_runtime::kv::HeadStats) -> usize| heads.iter().map(of).sum::<usize>();

@@ -6,7 +6,7 @@ use leankv_kernels::reference::Token;
 use leankv_runtime::Device;
 use leankv_runtime::kv::{CacheConfig, KvCache, RequestId, Thresholds};
 
-use crate::common::{D, PLAIN, Variant, cache, checking_devices, config, sound, step_of, thresholds};
+use crate::common::{D, PLAIN, Variant, cache, checking_devices, config, frozen, sound, step_of, thresholds};
 
 /// Attention of the query group over the tokens it sees in f64: outputs `[group, d]`, and each token's probability, maximised over the group.
 pub(crate) fn attend(
@@ -15,9 +15,27 @@ pub(crate) fn attend(
     tokens: &[&Token],
     sees: impl Fn(&Token) -> bool,
 ) -> (Vec<f64>, Vec<f64>) {
+    let (logits, lse) = logits(d, q, tokens, &sees);
+    let mut out = Vec::new();
+    for (logits, lse) in logits.iter().zip(&lse) {
+        let element = |i: usize| {
+            let parts = logits.iter().zip(tokens).map(|(l, t)| (l - lse).exp() * f64::from(t.value[i]));
+            parts.sum::<f64>()
+        };
+        out.extend((0..d).map(element));
+    }
+    (out, received(&logits, &lse))
+}
+
+/// Of each query of a group: its logits, minus infinity for tokens that it does not see, and the logarithm of their sum of exponentials.
+fn logits(
+    d: usize,
+    q: &[f16],
+    tokens: &[&Token],
+    sees: &impl Fn(&Token) -> bool,
+) -> (Vec<Vec<f64>>, Vec<f64>) {
     let scale = 1.0 / (d as f64).sqrt();
-    let (mut out, mut best) = (Vec::new(), vec![0.0f64; tokens.len()]);
-    for q in q.chunks_exact(d) {
+    let of_query = |q: &[f16]| -> Vec<f64> {
         let dot = |t: &&Token| {
             if !sees(t) {
                 return f64::NEG_INFINITY;
@@ -25,20 +43,22 @@ pub(crate) fn attend(
             let products = q.iter().zip(&t.key).map(|(a, b)| a.to_f64() * f64::from(*b));
             products.sum::<f64>() * scale
         };
-        let logits: Vec<f64> = tokens.iter().map(dot).collect();
+        tokens.iter().map(dot).collect()
+    };
+    let logits: Vec<Vec<f64>> = q.chunks_exact(d).map(of_query).collect();
+    let lse = |logits: &Vec<f64>| {
         let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let powers: Vec<f64> = logits.iter().map(|l| (l - top).exp()).collect();
-        let sum: f64 = powers.iter().sum();
-        for (best, power) in best.iter_mut().zip(&powers) {
-            *best = best.max(power / sum);
-        }
-        let element = |i: usize| {
-            let parts = powers.iter().zip(tokens).map(|(p, t)| p / sum * f64::from(t.value[i]));
-            parts.sum::<f64>()
-        };
-        out.extend((0..d).map(element));
-    }
-    (out, best)
+        top + logits.iter().map(|l| (l - top).exp()).sum::<f64>().ln()
+    };
+    let sums = logits.iter().map(lse).collect();
+    (logits, sums)
+}
+
+/// `exp(logit - lse)` of every token, maximised over the query group.
+fn received(logits: &[Vec<f64>], lse: &[f64]) -> Vec<f64> {
+    let tokens = logits.first().map_or(0, Vec::len);
+    let share = |token: usize| logits.iter().zip(lse).map(move |(l, lse)| (l[token] - lse).exp());
+    (0..tokens).map(|token| share(token).fold(0.0, f64::max)).collect()
 }
 
 /// How far a key within `-1.1..1.1` may be from what was given: half a step for each time it was coded, with its rounded constants.
@@ -60,9 +80,15 @@ pub(crate) fn weights(config: &CacheConfig) -> f64 {
     if coarse { 8e-3 } else { 2e-3 }
 }
 
-/// One step of one request, checked in every (layer, KV head).
-pub(crate) fn checked_step(cache: &mut KvCache, config: &CacheConfig, id: RequestId, sequence: u64) {
-    checked_step_of(cache, config, id, sequence, &PLAIN);
+/// One step of one request whose prompt has `prompt` tokens, checked in every (layer, KV head).
+pub(crate) fn checked_step(
+    cache: &mut KvCache,
+    config: &CacheConfig,
+    id: RequestId,
+    prompt: usize,
+    sequence: u64,
+) {
+    checked_step_of(cache, config, id, prompt, sequence, &PLAIN);
 }
 
 /// As [`checked_step`], of a variant.
@@ -70,6 +96,7 @@ pub(crate) fn checked_step_of(
     cache: &mut KvCache,
     config: &CacheConfig,
     id: RequestId,
+    prompt: usize,
     sequence: u64,
     variant: &Variant,
 ) {
@@ -101,19 +128,33 @@ pub(crate) fn checked_step_of(
         // Attention over what is stored.
         let q = variant.row(config, sequence, position, layer).q;
         let sees = |t: &Token| (variant.sees)(layer, position as i32, t.position);
-        let (want, best) = attend(d, &q[head * group * d..][..group * d], &all, sees);
+        let (want, _) = attend(d, &q[head * group * d..][..group * d], &all, sees);
         let got = &out[layer][head * group * d..][..group * d];
         for (got, want) in got.iter().zip(&want) {
             assert!((f64::from(*got) - want).abs() < weights(config), "{what}: {got}, expected {want}");
         }
-        // Significance: what was there, and this step's share. Keys are what was given, within the format's precision.
-        for (token, best) in all.iter().zip(&best) {
-            let mass = old(token.position).map_or(0.0, |t| f64::from(t.significance)) + best;
+        // Significance: what was there, and the share of the last step's queries among the tokens that they attended to, by the keys as they
+        // are stored now. Frozen tokens and the new one get none of it. Keys are what was given, within the format's precision.
+        let shares = (position > prompt).then(|| {
+            let q = variant.row(config, sequence, position - 1, layer).q;
+            let q = &q[head * group * d..][..group * d];
+            let sees = |t: &Token| (variant.sees)(layer, position as i32 - 1, t.position);
+            let then: Vec<&Token> = before.iter().flatten().collect();
+            received(&logits(d, q, &all, &sees).0, &logits(d, q, &then, &sees).1)
+        });
+        let frozen = frozen(cache, id, list);
+        for (number, token) in all.iter().enumerate() {
+            let old = old(token.position).map(|t| f64::from(t.significance));
+            let (low, index) = match number.checked_sub(after[0].len()) {
+                Some(index) => (true, index),
+                None => (false, number),
+            };
+            let share = shares.as_ref().filter(|_| index >= frozen[usize::from(low)]);
+            let mass = old.map_or(0.0, |mass| mass + share.map_or(0.0, |shares| shares[number]));
             let got = f64::from(token.significance);
             assert!((got - mass).abs() < 1e-3, "{what}, token {}: {got}, expected {mass}", token.position);
             let given = variant.row(config, sequence, token.position as usize, layer);
             let given = &given.k[head * d..][..d];
-            let low = after[1].iter().any(|t| t.position == token.position);
             let most = precision(config, low);
             for (got, given) in token.key.iter().zip(given) {
                 assert!((got - given.to_f32()).abs() < most, "{what}, token {}", token.position);
@@ -128,7 +169,7 @@ fn every_step_attends_to_what_is_kept_and_adds_its_significance() {
     let mut cache = cache(&Device::host(), &config);
     let id = cache.admit(0, &thresholds()).unwrap();
     for _ in 0..60 {
-        checked_step(&mut cache, &config, id, 3);
+        checked_step(&mut cache, &config, id, 0, 3);
     }
     let stats = cache.stats(id).unwrap();
     let count = |of: fn(&leankv_runtime::kv::HeadStats) -> usize| stats.heads.iter().map(of).sum::<usize>();
@@ -149,7 +190,7 @@ fn steps_hold_on_devices_that_check_every_access() {
         let mut cache = cache(&device, &small);
         let id = cache.admit(0, &Thresholds::new(50.0, 0.0)).unwrap();
         for _ in 0..8 {
-            checked_step(&mut cache, &small, id, 9);
+            checked_step(&mut cache, &small, id, 0, 9);
         }
         let stats = cache.stats(id).unwrap();
         assert_eq!((stats.heads[0].high, stats.heads[0].low), (3, 5), "{stats:?}");

@@ -156,7 +156,7 @@ fn a_key_offset_of_each_layer_works_through_prompts_steps_and_demotion() {
         checked_chunk_of(&mut cache, &config, id, 3, &OFFSET);
     }
     for _ in 0..12 {
-        checked_step_of(&mut cache, &config, id, 3, &OFFSET);
+        checked_step_of(&mut cache, &config, id, 58, 3, &OFFSET);
     }
     let (low, pruned) = low_and_pruned(&cache, id);
     assert!(low > 0 && pruned > 0, "{low} low, {pruned} dropped");
@@ -210,7 +210,7 @@ fn a_key_offset_holds_on_devices_that_check_every_access() {
             checked_chunk_of(&mut cache, &small, id, 9, &OFFSET);
         }
         for _ in 0..3 {
-            checked_step_of(&mut cache, &small, id, 9, &OFFSET);
+            checked_step_of(&mut cache, &small, id, 20, 9, &OFFSET);
         }
         assert!(low_and_pruned(&cache, id).0 > 0);
     }
@@ -252,7 +252,7 @@ fn windowed_cache(device: &Device, config: &CacheConfig) -> KvCache {
 
 #[test]
 fn a_sliding_window_of_each_layer_works_through_prompts_and_steps() {
-    // With splits the merge adds significance.
+    // Each split adds the significance of its own pages.
     for splits in [1, 2] {
         let config = CacheConfig { splits, ..config() };
         let mut cache = windowed_cache(&Device::host(), &config);
@@ -261,7 +261,7 @@ fn a_sliding_window_of_each_layer_works_through_prompts_and_steps() {
             checked_chunk_of(&mut cache, &config, id, 4, &WINDOWED);
         }
         for _ in 0..10 {
-            checked_step_of(&mut cache, &config, id, 4, &WINDOWED);
+            checked_step_of(&mut cache, &config, id, 50, 4, &WINDOWED);
         }
     }
 }
@@ -276,7 +276,7 @@ fn a_sliding_window_holds_on_devices_that_check_every_access() {
             checked_chunk_of(&mut cache, &small, id, 9, &WINDOWED);
         }
         for _ in 0..3 {
-            checked_step_of(&mut cache, &small, id, 9, &WINDOWED);
+            checked_step_of(&mut cache, &small, id, 20, 9, &WINDOWED);
         }
     }
 }

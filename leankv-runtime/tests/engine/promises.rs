@@ -3,7 +3,8 @@
 use leankv_runtime::Device;
 use leankv_runtime::kv::{KvCache, KvError, RequestId, Thresholds};
 
-use crate::common::{cache, config, formats, held, of_request, pages, sound, step, thresholds};
+use crate::common::{cache, chunk, config, formats, held, of_request, pages, sound, step, thresholds};
+use crate::model::checked_step;
 
 /// Fills every byte of the arena that no token owns with what reads as NaN in every float type.
 pub(crate) fn poison(cache: &mut KvCache) {
@@ -131,6 +132,32 @@ fn p3_a_fork_goes_on_from_the_same_tokens_and_neither_sees_what_the_other_does_l
         let [taken, _] = cache.dump().unwrap().cursors;
         [taken, taken + config.pages as i64]
     });
+}
+
+#[test]
+fn p3_queries_that_wait_to_be_counted_go_with_a_fork_and_end_with_their_request() {
+    let (config, device) = (config(), Device::host());
+    let mut cache = cache(&device, &config);
+    let parent = cache.admit(0, &thresholds()).unwrap();
+    for _ in 0..50 {
+        step(&mut cache, &[(parent, 5)]).unwrap();
+    }
+    let child = cache.fork(parent).unwrap();
+    for id in [child, parent, child] {
+        for _ in 0..3 {
+            checked_step(&mut cache, &config, id, 0, 5);
+        }
+    }
+    // Another request in the same slot: the queries that its steps add are its own.
+    cache.free(&[child]).unwrap();
+    let next = cache.admit(20, &thresholds()).unwrap();
+    assert_eq!(next.slot(), child.slot());
+    while cache.tokens(next).unwrap() < 20 {
+        chunk(&mut cache, next, 7).unwrap();
+    }
+    for _ in 0..3 {
+        checked_step(&mut cache, &config, next, 20, 7);
+    }
 }
 
 #[test]

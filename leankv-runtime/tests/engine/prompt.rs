@@ -89,7 +89,7 @@ fn significance_equals_f64_for_prompts_shorter_and_longer_than_a_chunk_and_decod
         }
         assert!(matches!(cache.prefill_chunk(id), Err(KvError::PromptDone { .. })));
         for _ in 0..12 {
-            checked_step(&mut cache, &config, id, 3);
+            checked_step(&mut cache, &config, id, prompt, 3);
         }
         let stats = cache.stats(id).unwrap();
         assert_eq!(stats.tokens, prompt + 12);
@@ -111,7 +111,9 @@ fn prompts_hold_on_devices_that_check_every_access() {
         let id = cache.admit(20, &Thresholds::new(1.2, 0.5)).unwrap();
         checked_chunk(&mut cache, &small, id, 9);
         checked_chunk(&mut cache, &small, id, 9);
-        checked_step(&mut cache, &small, id, 9);
+        for _ in 0..3 {
+            checked_step(&mut cache, &small, id, 20, 9);
+        }
     }
 }
 

@@ -11,7 +11,8 @@ pub struct Site {
     pub request: Scalar<i32>,
     /// The KV head.
     pub head: Scalar<i32>,
-    /// The queries' positions in their sequence, `[queries]`: in decode attention all of them are one token's.
+    /// The queries' positions in their sequence, `[queries]`. In decode attention they are one token's, or with significance that token's and
+    /// those of the token before it.
     pub queries: Tile<i32, 1>,
     /// Which query head of the KV head's group each query is, `[queries]`.
     pub members: Tile<i32, 1>,

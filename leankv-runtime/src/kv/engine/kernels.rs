@@ -33,6 +33,7 @@ pub struct EngineKernels {
     pub(super) chunk_significance: Kernel,
     pub(super) solve: Kernel,
     pub(super) advance: Kernel,
+    pub(super) merge: Kernel,
     /// In the order of [`CacheConfig::tierings`].
     pub(super) tierings: Vec<TieringKernels>,
 }
@@ -43,7 +44,6 @@ pub(super) struct TieringKernels {
     pub(super) plan: Kernel,
     pub(super) insert: Kernel,
     pub(super) attend: Kernel,
-    pub(super) merge: Kernel,
     pub(super) chunk_attend: Kernel,
     pub(super) cached_significance: Kernel,
     pub(super) classify: Kernel,
@@ -119,9 +119,10 @@ impl EngineKernels {
         let solve = SolveBudgetSpec { page_bytes: config.page_bytes };
         Ok(EngineKernels {
             manager: ManagerKernels::new(compiler, device, &shape)?,
-            // It reads the chunk alone, so that one is for all tierings.
+            // These two read no page, so that one is for all tierings.
             chunk_significance: build
                 .kernel(chunk_significance::<H, E>::build(&build.chunk(config.tiering)))?,
+            merge: build.kernel(merge_splits::<H, E>::build(&build.decode(config.tiering)))?,
             solve: build.kernel(solve_budget::build(&solve))?,
             advance: build.kernel(advance_positions::build(&advance))?,
             tierings: config
@@ -133,12 +134,11 @@ impl EngineKernels {
 
     /// The kernels that take parameters of a user's codecs or hooks, and which.
     pub(super) fn of_users(&self) -> Vec<(&Kernel, Binds)> {
-        let mut all = vec![(&self.chunk_significance, Binds::HOOKS)];
+        let mut all = vec![(&self.chunk_significance, Binds::HOOKS), (&self.merge, Binds::HOOKS)];
         for kernels in &self.tierings {
             all.extend([
                 (&kernels.insert, Binds::CODECS),
                 (&kernels.attend, Binds::BOTH),
-                (&kernels.merge, Binds::HOOKS),
                 (&kernels.chunk_attend, Binds::BOTH),
                 (&kernels.cached_significance, Binds::BOTH),
                 (&kernels.write, Binds::CODECS),
@@ -176,18 +176,9 @@ impl Build<'_> {
         }
     }
 
-    fn tiering<C, H, E>(&self, tiering: Tiering) -> Result<TieringKernels, KvError>
-    where
-        C: Codecs + KernelArg + 'static,
-        H: AttentionHooks + KernelArg + 'static,
-        E: Float,
-    {
-        let CacheConfig { head_dim, group, page_bytes, policy, chunk, window_q, splits, .. } = *self.config;
-        // Checked with the shape: positions have 31 bits.
-        let (window, sinks) = (self.config.window as i32, self.config.sinks as i32);
-        let plan =
-            PlanSpec { tiering, head_dim, page_bytes, block: BLOCK, policy, window, sinks, chunk, window_q };
-        let decode = DecodeSpec {
+    fn decode(&self, tiering: Tiering) -> DecodeSpec {
+        let CacheConfig { head_dim, group, page_bytes, splits, .. } = *self.config;
+        DecodeSpec {
             tiering,
             head_dim,
             group,
@@ -197,7 +188,20 @@ impl Build<'_> {
             pattern: HeadPattern::Dense,
             significance: true,
             stages: 1,
-        };
+        }
+    }
+
+    fn tiering<C, H, E>(&self, tiering: Tiering) -> Result<TieringKernels, KvError>
+    where
+        C: Codecs + KernelArg + 'static,
+        H: AttentionHooks + KernelArg + 'static,
+        E: Float,
+    {
+        let CacheConfig { head_dim, page_bytes, policy, chunk, window_q, .. } = *self.config;
+        // Checked with the shape: positions have 31 bits.
+        let (window, sinks) = (self.config.window as i32, self.config.sinks as i32);
+        let plan =
+            PlanSpec { tiering, head_dim, page_bytes, block: BLOCK, policy, window, sinks, chunk, window_q };
         let two_tiers = tiering.low.is_some();
         let classify = ClassifySpec { two_tiers, policy, window, sinks, chunk, window_q, block: 128 };
         let compact = RecompactSpec {
@@ -231,8 +235,7 @@ impl Build<'_> {
                 head_dim,
                 page_bytes,
             }))?,
-            attend: self.kernel(decode_attention::<C, H, PagedKv, E>::build(&decode))?,
-            merge: self.kernel(merge_splits::<Stock, H, PagedKv>::build(&decode))?,
+            attend: self.kernel(decode_attention::<C, H, PagedKv, E>::build(&self.decode(tiering)))?,
             chunk_attend: self.kernel(chunk_attention::<C, H, PagedKv, E>::build(&prompt))?,
             cached_significance: self.kernel(cached_significance::<C, H, PagedKv, E>::build(&prompt))?,
             classify: self.kernel(classify_chunk::<StockPolicies>::build(&classify))?,

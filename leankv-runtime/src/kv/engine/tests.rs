@@ -159,7 +159,7 @@ fn a_shortage_is_seen_also_after_an_answer_that_did_not_come() {
 
 /// Overwrites what chunks and steps leave in their buffers: floats with what is no number, integers with `word`.
 fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
-    let Scratch { slots, positions, prompts, batch, plan, target, max, sum, acc, logits, out, lse } =
+    let Scratch { slots, positions, prompts, batch, plan, target, max, sum, acc, out, lse } =
         &mut cache.scratch;
     // These three are inputs; what they hold is not known any more.
     *batch = None;
@@ -191,7 +191,7 @@ fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
     for buffer in [&mut chunk.slot, &mut chunk.dest] {
         buffer.write(&vec![word; buffer.len()])?;
     }
-    for buffer in [max, sum, acc, logits, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.mass] {
+    for buffer in [max, sum, acc, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.mass] {
         buffer.write(&vec![f32::NAN; buffer.len()])?;
     }
     cache.manager.scribble(word)
@@ -240,8 +240,8 @@ fn outputs(
             }
             take(cache.scratch.out.slice(..q.len())?)?;
             // The plan, and where it is carried out, live for the step; the rest is each layer's.
-            let Scratch { target, max, sum, acc, logits, out, lse, .. } = &mut cache.scratch;
-            for buffer in [max, sum, acc, logits, out, lse] {
+            let Scratch { target, max, sum, acc, out, lse, .. } = &mut cache.scratch;
+            for buffer in [max, sum, acc, out, lse] {
                 buffer.write(&vec![f32::NAN; buffer.len()])?;
             }
             target.write(&vec![-1; target.len()])?;

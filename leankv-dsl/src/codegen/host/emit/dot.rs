@@ -378,15 +378,28 @@ impl Emit<'_, '_> {
                 at += lanes;
             }
         }
-        for row in 0..rows {
-            let from = (row * columns) as usize;
-            let v = self.lane_sums(p, &sums[from..from + columns as usize], width);
-            let at: Point =
-                [self.shifted(m, row, 1), self.shifted_lanes(n, 0, columns)].into_iter().collect();
-            let acc = self.eval(p.acc, &at, columns)?;
-            let acc = self.widen(acc, columns);
-            let v = self.plus(p, acc, v);
-            self.write(&p.out, &at, columns, Val { v, lanes: columns });
+        // Sums of several rows are taken together, as many as a vector has lanes for: the fewer lanes stay empty, the fewer steps.
+        let (mut first, most) = (0, (width / columns).max(1));
+        while first < rows {
+            let count = 1 << (rows - first).min(most).ilog2();
+            let from = (first * columns) as usize;
+            let together = self.lane_sums(p, &sums[from..from + (count * columns) as usize], width);
+            for row in first..first + count {
+                let v = match count {
+                    1 => together,
+                    _ => {
+                        let picks: Vec<u32> = (0..columns).map(|i| (row - first) * columns + i).collect();
+                        self.b.shuffle(together, together, &picks)
+                    }
+                };
+                let at: Point =
+                    [self.shifted(m, row, 1), self.shifted_lanes(n, 0, columns)].into_iter().collect();
+                let acc = self.eval(p.acc, &at, columns)?;
+                let acc = self.widen(acc, columns);
+                let v = self.plus(p, acc, v);
+                self.write(&p.out, &at, columns, Val { v, lanes: columns });
+            }
+            first += count;
         }
         Ok(())
     }
