@@ -245,6 +245,7 @@ pub static RECIPES: &[Recipe] = &[
         step::insert_f32 as InsertSpec,
         [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
     ),
+    recipe!("make_room", budget::room as BudgetSpec, [BUDGETS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
     recipe!(
         "matmul",
         basic::matmul as MatmulSpec,
@@ -276,7 +277,6 @@ pub static RECIPES: &[Recipe] = &[
             shape("window", "queries that count", 20, 64)
         ]
     ),
-    recipe!("make_room", budget::room as BudgetSpec, [BUDGETS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
     recipe!("prepare_pages", manager::prepare as PreparePagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "price_tally",
