@@ -127,12 +127,16 @@ fn smollm2_gives_the_logits_that_transformers_gives() {
 
 #[test]
 fn other_models_do_where_they_were_fetched() {
-    for name in ["qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b", "gemma3-270m"] {
+    // Activations of quantised products are rounded to 8 bits, which moves two of them on average by more than a hundredth: Gemma at all positions
+    // alike; the 1.5B at one position by 4.5 nats, which alone is 0.012.
+    for (name, nll) in [
+        ("qwen2.5-coder-0.5b", [0.01; 2]),
+        ("qwen2.5-coder-1.5b", [0.021, 0.01]),
+        ("gemma3-270m", [0.013; 2]),
+    ] {
         match fetch::path(name) {
             Some(file) => {
-                // Activations of quantised products are rounded to 8 bits. One position of the 1.5B model moves by 4.5 nats with that, which
-                // alone is 0.012 of its mean.
-                holds(&compare(name, &file, WeightForm::Quantised), 0.95, 1e-2, [0.03, 0.015]);
+                holds(&compare(name, &file, WeightForm::Quantised), 0.95, 1e-2, nll);
                 // In f32 the largest is 6 GB.
                 if KnownModel::named(name).unwrap().bytes < 1 << 30 {
                     holds(&compare(name, &file, WeightForm::Dense), 0.99, 5e-4, [1e-3; 2]);

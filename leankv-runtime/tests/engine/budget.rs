@@ -42,16 +42,23 @@ fn a_budget_of_bytes_is_kept_while_the_sequence_grows() {
 }
 
 #[test]
-fn without_solving_again_it_would_be_exceeded() {
-    let config = CacheConfig { solve_every: 1000, ..long() };
+fn thresholds_that_were_solved_for_once_would_exceed_it() {
+    let config = long();
     let mut cache = cache(&Device::host(), &config);
-    // Solved once, with no room ahead.
-    let id = cache.admit(48, &Thresholds::new(0.5, 0.25)).unwrap();
-    prompt(&mut cache, id, 48, 3);
-    while cache.tokens(id).unwrap() < 400 {
-        step(&mut cache, &[(id, 3)]).unwrap();
+    let most = 12;
+    let solved = cache.admit(48, &Thresholds::within(most * config.page_bytes)).unwrap();
+    prompt(&mut cache, solved, 48, 3);
+    let all = cache.dump().unwrap().thresholds;
+    let [high, low] = [0, 1].map(|i| all[solved.slot() * config.lists() * 2 + i]);
+    assert!(pages(&cache, solved) <= most);
+    cache.free(&[solved]).unwrap();
+
+    let fixed = cache.admit(48, &Thresholds::new(high, low)).unwrap();
+    prompt(&mut cache, fixed, 48, 3);
+    while cache.tokens(fixed).unwrap() < 400 {
+        step(&mut cache, &[(fixed, 3)]).unwrap();
     }
-    assert!(pages(&cache, id) > 12);
+    assert!(pages(&cache, fixed) > most, "{} pages by {high} and {low}", pages(&cache, fixed));
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! A chunk of a prompt that is under way.
 
 use super::compact::Room;
+use super::launch::run;
 use super::request::Request;
 use super::{Binds, InputElement, KvCache, RequestId};
 use crate::device::{BufferView, DeviceBuffer};
 use crate::kv::{KvError, PageManager};
-use crate::launch::Launch;
 
 /// A chunk of one request's prompt: pages for the worst case are there, and its layers are done one after another. Dropped before its end
 /// it leaves a request that can only be freed, unless no layer was done.
@@ -228,9 +228,4 @@ impl KvCache {
         let write = write.view_strided("kv.table", state.table.slice(tables..)?, &table, &table_strides);
         run(write.view_strided("kv.lengths", state.lengths.slice(of.at * 4..)?, &lengths, &strides))
     }
-}
-
-fn run(launch: Launch<'_>) -> Result<(), KvError> {
-    // SAFETY: kernels find pages by tables and lengths that the page manager and these kernels keep; a chunk's pages are taken before it.
-    Ok(unsafe { launch.run() }?)
 }

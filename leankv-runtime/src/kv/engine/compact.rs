@@ -4,11 +4,11 @@ use leankv_kernels::budget::Ladder;
 
 use super::batch::Run;
 use super::kernels::GAP;
+use super::launch::run;
 use super::request::Request;
 use super::{Binds, Budget, KvCache, RequestId, short};
 use crate::device::{Device, DeviceBuffer, DeviceError};
 use crate::kv::{CacheShape, KvError, PageManager, Refused};
-use crate::launch::Launch;
 
 /// Device buffers of what is solved and reclassified, for as many requests as there are slots.
 #[derive(Debug)]
@@ -274,9 +274,4 @@ impl KvCache {
         }
         Ok(())
     }
-}
-
-fn run(launch: Launch<'_>) -> Result<(), KvError> {
-    // SAFETY: kernels find pages by tables and lengths that the page manager and the step and chunk kernels keep.
-    Ok(unsafe { launch.run() }?)
 }

@@ -4,6 +4,7 @@ use super::batch::Run;
 use super::{Binds, InputElement, KvCache};
 use crate::device::DeviceBuffer;
 use crate::kv::{KvError, PageManager};
+use crate::launch::Launch;
 
 impl KvCache {
     /// Plans a step of requests, tiering by tiering, and queues the pages that it needs.
@@ -28,8 +29,7 @@ impl KvCache {
             let plan =
                 plan.view_mut("plan", scratch.plan.slice_mut(part(columns))?, &[n, layers, heads, columns]);
             let plan = plan.view_mut("target", scratch.target.slice_mut(part(2))?, &[n, layers, heads, 2]);
-            // SAFETY: the kernel finds pages by tables and lengths that the page manager and the step kernels keep.
-            unsafe { plan.run() }?;
+            run(plan)?;
         }
         self.manager
             .queue(scratch.slots.slice(..requests)?, scratch.target.slice(..requests * per_request * 2)?)
@@ -38,7 +38,7 @@ impl KvCache {
     /// Inserts one layer's new tokens of requests of one tiering, and attends; the output is in `scratch.out`.
     pub(super) fn layer<E: InputElement>(
         &mut self,
-        run: &Run,
+        these: &Run,
         layer: usize,
         q: &DeviceBuffer<E>,
         k: &DeviceBuffer<E>,
@@ -50,8 +50,8 @@ impl KvCache {
         let table_len = shape.table_len;
         let (state, scratch, bound) = (self.manager.state_mut(), &mut self.scratch, &self.bound);
         let at = layer * heads;
-        let kernels = &self.kernels.tierings[run.tiering];
-        let (of, requests) = (run.rows.clone(), run.rows.len());
+        let kernels = &self.kernels.tierings[these.tiering];
+        let (of, requests) = (these.rows.clone(), these.rows.len());
         // Rows of tensors that have so many numbers a request.
         let part = |each: usize| of.start * each..of.end * each;
         let (q, k, v) =
@@ -74,8 +74,7 @@ impl KvCache {
             insert.view_strided("kv.table", state.table.slice(at * table_len..)?, &table.0, &table.1);
         let lists = state.lengths.slice_mut(at * 4..)?;
         let insert = insert.view_mut_strided("kv.lengths", lists, &lengths.0, &lengths.1);
-        // SAFETY: as in `launch_plan`; the plan's places lie in pages that the rebalance granted.
-        unsafe { insert.run() }?;
+        run(insert)?;
 
         let splits = self.config.splits;
         let parts = [requests, query_heads, splits];
@@ -98,8 +97,7 @@ impl KvCache {
         // Of the plan, the new token's number.
         let plan = scratch.plan.slice(of.start * each + at * columns..of.end * each)?;
         let attend = attend.view_strided("pending.newest", plan, &[requests, heads, 1], &strides);
-        // SAFETY: as in `launch_plan`.
-        unsafe { attend.run() }?;
+        run(attend)?;
 
         let merge = self.kernels.merge.launch((heads as u32, requests as u32));
         let merge = bound.to(merge, layer, Binds::HOOKS);
@@ -114,7 +112,13 @@ impl KvCache {
             merge.view_mut("out", scratch.out.slice_mut(part(query_heads * d))?, &[requests, query_heads, d]);
         let merge =
             merge.view_mut("lse", scratch.lse.slice_mut(part(query_heads))?, &[requests, query_heads]);
-        // SAFETY: as in `launch_plan`.
-        Ok(unsafe { merge.run() }?)
+        run(merge)
     }
+}
+
+/// Runs one of the engine's kernels.
+pub(super) fn run(launch: Launch<'_>) -> Result<(), KvError> {
+    // SAFETY: kernels find pages by tables and lengths that the page manager and these kernels keep, and what they write lies in pages
+    // that a rebalance granted before.
+    Ok(unsafe { launch.run() }?)
 }

@@ -308,8 +308,8 @@ impl KvCache {
     /// Starts a decode step of one token for each request: plans it for all layers and KV heads, and takes the pages that it needs.
     ///
     /// # Errors
-    /// [`Refused::OutOfPages`] when there are too few pages: no token was touched, requests that were granted keep their pages, and the
-    /// step can be tried again when others were freed. [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::PromptPending`], [`KvError::SlotTwice`] for a request named twice, [`KvError::Full`] for a sequence that
+    /// [`Refused::OutOfPages`] when there are too few pages: no token was added, requests that were granted keep their pages, and the
+    /// step can be tried again when others were freed. What a budget that was due has demoted or dropped by then stays so. [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::PromptPending`], [`KvError::SlotTwice`] for a request named twice, [`KvError::Full`] for a sequence that
     /// has all the tokens it can have, [`KvError::Poisoned`], and what the device says.
     pub fn decode_step(&mut self, requests: &[RequestId]) -> Result<DecodeStep<'_>, KvError> {
         self.plan(requests)?;

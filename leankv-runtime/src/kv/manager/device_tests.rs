@@ -54,6 +54,19 @@ fn p7_a_launch_that_fails_poisons_the_manager_and_nothing_is_touched_after_it() 
 }
 
 #[test]
+fn a_rebalance_is_three_launches_for_any_number_of_requests() {
+    for slots in [&[0][..], &[2, 0], &[0, 1, 2]] {
+        let mut manager = manager();
+        manager.launches_left = Some(6);
+        let targets = [1, 2, 0, 1].repeat(slots.len());
+        assert!(manager.rebalance(slots, &targets).unwrap().iter().all(Result::is_ok));
+        assert_eq!(manager.launches_left, Some(3), "{slots:?}");
+        manager.free(slots).unwrap();
+        assert_eq!(manager.launches_left, Some(0), "{slots:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused_before_anything_runs() {
     let mut manager = manager();
     manager.rebalance(&[0], &[1; 4]).unwrap();
