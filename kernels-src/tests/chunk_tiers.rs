@@ -179,7 +179,7 @@ fn check_compaction(case: &Case) {
         ("block", "8".to_owned()),
     ]);
     let mut run = run("recompact", &settings);
-    run.view("tokens", &[tokens], &[1]).view("prompts", &[prompt], &[1]);
+    run.scalar("tokens", tokens).scalar("prompt", prompt);
     run.view("thresholds", &thresholds(lists, case.pair), &[SLOTS, layers, kv_heads, 2]);
     run.view("held", &helds, &[SLOTS, layers, kv_heads, 2]);
     run.buffer("kv.arena", &cache.arena).view("kv.slots", &[SLOT as i32], &[1]);
@@ -362,7 +362,7 @@ fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair:
             })
             .collect();
         let mut compact = run("recompact", &[with(&[]), knobs.settings()].concat());
-        compact.view("tokens", &[(before + n) as i32], &[1]).view("prompts", &[prompt as i32], &[1]);
+        compact.scalar("tokens", (before + n) as i32).scalar("prompt", prompt as i32);
         compact.view("thresholds", &thresholds(kv_heads, pair), &[SLOTS, 1, kv_heads, 2]);
         compact.view("held", &held, &[SLOTS, 1, kv_heads, 2]);
         compact.buffer("kv.arena", &cache.arena).view("kv.slots", &[SLOT as i32], &[1]);

@@ -81,7 +81,7 @@ fn tiers_and_budgets_agree_away_from_their_declared_spaces() {
         ("recompact", "sinks=14,window=8,chunk=32,window_q=8,policy=leankv-paper,block=8", "tokens=90"),
         ("recompact", "tiering=K8V4g1.2/K4V2g2.4,head_dim=64,page_bytes=2048", "low_tokens=37"),
         ("recompact", "tiering=bf16,policy=heavy-hitter,window=0", "ragged=0"),
-        ("recompact", "", "requests=9"),
+        ("recompact", "", "left_out=1"),
         ("make_room", "sinks=12,window=8,chunk=32,window_q=8,gap=4", "requests=8"),
         ("tally_tokens", "sinks=12,window=8,chunk=32,window_q=8,block=16", ""),
         ("price_tally", "sinks=12,window=8,chunk=32,window_q=8,gap=0", "requests=8"),

@@ -75,12 +75,13 @@ impl<'t> Looked<'t> {
     }
 }
 
-/// Reclassifies every token that is not frozen, after a chunk of a prompt or where a budget is solved for again: high ones stay, are demoted or
-/// dropped, low ones stay or are dropped, and both lists close up.
+/// Reclassifies every token of one request that is not frozen, after a chunk of its prompt or where its budget is solved for again: high ones
+/// stay, are demoted or dropped, low ones stay or are dropped, and both lists close up.
 ///
-/// * Shapes: `tokens` is `[requests]`, the lengths of the sequences so far, `prompts` is `[requests]`, those of the prompts; `thresholds` is
-///   `[slots, layers, kv_heads, 2]`, high and low; `held` is `[slots, layers, kv_heads, 2]`, the pages of each list; `kv` holds all layers.
-/// * Grid: `[kv_heads, layers, requests]`.
+/// * Shapes: `tokens` is the number of tokens of the sequence so far, `prompt` the length of the prompt; `thresholds` is
+///   `[slots, layers, kv_heads, 2]`, high and low; `held` is `[slots, layers, kv_heads, 2]`, the pages of each list; `kv` holds all layers, `kv.slots`
+///   is `[1]`.
+/// * Grid: `[kv_heads, layers]`.
 /// * Values: tokens keep their order, their significance and their positions; who stays high or low keeps every byte. A demoted token is decoded
 ///   and encoded again. Where the low list's pages are full, the rest of the demoted tokens stay high until there is room. Tokens of the
 ///   recent window, sinks, and those for which no query has counted stay; frozen ones are neither read nor written. Lengths become the
@@ -90,8 +91,8 @@ impl<'t> Looked<'t> {
 #[kernel]
 pub fn recompact<C: Codecs, P: Policies>(
     #[comptime] spec: RecompactSpec,
-    tokens: View<i32, 1>,
-    prompts: View<i32, 1>,
+    tokens: Scalar<i32>,
+    prompt: Scalar<i32>,
     thresholds: View<f32, 4>,
     held: View<i32, 4>,
     kv: LayeredKvMut,
@@ -102,12 +103,10 @@ pub fn recompact<C: Codecs, P: Policies>(
     let Some(tiers) = tiers else { return };
     let policy = policies.policy(&spec.policy);
     let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
-    let (head, layer, request) = (program_id(0), program_id(1), program_id(2));
-    let block = spec.block as i32;
+    let (head, layer, block) = (program_id(0), program_id(1), spec.block as i32);
     let kv = kv.layer(layer);
-    let slot = kv.slot(request);
+    let slot = kv.slot(lit(0));
     if slot.ge(0) {
-        let (tokens, prompt) = (tokens.get([request]), prompts.get([request]));
         let now = Progress::new(prompt, tokens);
         let threshold = |column: i32| thresholds.get([slot, layer, head, lit(column)]);
         let has_low = tiers.low().is_some();

@@ -288,12 +288,13 @@ pub static RECIPES: &[Recipe] = &[
         "recompact",
         tiers::recompact as RecompactSpec,
         [
-            BUDGETS,
+            ONE_OF,
             LAYERS,
             KV_HEADS,
             TOKENS,
             shape("low_tokens", "tokens of the longest list in the low tier, if there is one", 54, 200),
-            RAGGED
+            RAGGED,
+            LEFT_OUT
         ]
     ),
     recipe!("scan_pages", manager::scan as ScanPagesSpec, [REQUESTS, LISTS]),

@@ -129,29 +129,25 @@ pub(super) fn recompact(spec: &RecompactSpec, shapes: &Shapes, seed: u64) -> Res
     let (layers, kv_heads) = (shapes.get("layers"), shapes.get("kv_heads"));
     let lists = layers * kv_heads;
     let mut random = Generator::new(seed);
-    let mut cache =
-        Cache::with(&spec.tiering, spec.head_dim, spec.page_bytes, shapes, lists, 0, &mut random)?;
-    // A quarter of the window has been written. One prompt has just ended, another one before.
-    let longest = (cache.longest as i32).saturating_add(spec.window / 4 * 3);
-    let tokens: Vec<i32> =
-        (0..cache.requests as i32).map(|request| longest.saturating_add(request)).collect();
-    let prompts: Vec<i32> = tokens.iter().zip(0..).map(|(&n, request)| n / (request % 2 + 1)).collect();
+    let cache = Cache::with(&spec.tiering, spec.head_dim, spec.page_bytes, shapes, lists, 0, &mut random)?;
+    let (mut cache, slot) = cache.of_first()?;
+    // A quarter of the window has been written.
+    let tokens = (cache.longest as i32).saturating_add(spec.window / 4 * 3);
     let thresholds = thresholds(cache.requests * lists, [1.0, 4.0], [0.2, 1.0], &mut random);
-    // Of every five requests, the fourth is left out.
-    cache.slots.iter_mut().skip(3).step_by(5).for_each(|slot| *slot = -1);
     let policy = spec.policy.math();
+    let rule = TierRule {
+        policy: &*policy,
+        window: spec.window,
+        sinks: spec.sinks,
+        counting: Counting::new(spec.chunk, spec.window_q),
+        prompt: tokens,
+        tokens,
+        has_low: cache.low.is_some(),
+    };
     let (mut arena, mut lengths) = (cache.arena.clone(), cache.lengths.clone());
-    for (request, &slot) in cache.slots.iter().enumerate() {
-        let Ok(slot) = usize::try_from(slot) else { continue };
-        let rule = TierRule {
-            policy: &*policy,
-            window: spec.window,
-            sinks: spec.sinks,
-            counting: Counting::new(spec.chunk, spec.window_q),
-            prompt: prompts[request],
-            tokens: tokens[request],
-            has_low: cache.low.is_some(),
-        };
+    if shapes.get("left_out") != 0 {
+        cache.slots = vec![-1];
+    } else {
         for list in slot * lists..(slot + 1) * lists {
             let ids = cache.ids(list);
             let (pair, held) = ([thresholds[list * 2], thresholds[list * 2 + 1]], cache.held[list * 2 + 1]);
@@ -161,9 +157,9 @@ pub(super) fn recompact(spec: &RecompactSpec, shapes: &Shapes, seed: u64) -> Res
             lengths[list * 4..][..2].copy_from_slice(&now);
         }
     }
-    let workload = Workload::new([kv_heads, layers, cache.requests])
-        .view("tokens", &tokens, &[cache.requests])
-        .view("prompts", &prompts, &[cache.requests])
+    let workload = Workload::new([kv_heads, layers, 1])
+        .scalar("tokens", tokens)
+        .scalar("prompt", tokens)
         .view("thresholds", &thresholds, &[cache.requests, layers, kv_heads, 2])
         .view("held", &cache.held, &[cache.requests, layers, kv_heads, 2]);
     Ok(cache

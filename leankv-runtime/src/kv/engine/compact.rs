@@ -240,15 +240,16 @@ impl KvCache {
 
     /// Classifies again what those hold that are reclassified.
     fn launch_recompact(&mut self, rows: &Rows) -> Result<(), KvError> {
-        Run::of(rows.tierings.iter().copied()).iter().try_for_each(|run| self.launch_recompact_run(run))
+        (0..rows.slots.len())
+            .filter(|&row| rows.moving[row] >= 0)
+            .try_for_each(|row| self.launch_recompact_row(rows, row))
     }
 
-    /// Those of one tiering, in all layers.
-    fn launch_recompact_run(&mut self, rows: &Run) -> Result<(), KvError> {
+    /// One of them, in all layers.
+    fn launch_recompact_row(&mut self, rows: &Rows, row: usize) -> Result<(), KvError> {
         let shape = *self.manager.shape();
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
-        let (of, n) = (rows.rows.clone(), rows.rows.len());
-        let kernels = &self.kernels.tierings[rows.tiering];
+        let kernels = &self.kernels.tierings[rows.tierings[row]];
         let (state, scratch, bound) = (self.manager.state_mut(), &self.compact, &self.bound);
         // A launch takes the codecs' parameters of one layer.
         let count = bound.layers_at_once(layers);
@@ -257,16 +258,15 @@ impl KvCache {
             // `[slots, count, kv_heads, columns]` within that of all layers.
             let extents = |columns: usize| [slots, count, heads, columns];
             let strides = |columns: usize| [layers * heads * columns, heads * columns, columns, 1];
-            let compact = kernels.recompact.launch((heads as u32, count as u32, n as u32));
+            let compact = kernels.recompact.launch((heads as u32, count as u32));
             let compact = bound.to(compact, layer, Binds::CODECS);
-            let compact = compact.view("tokens", scratch.tokens.slice(of.clone())?, &[n]);
-            let compact = compact.view("prompts", scratch.prompts.slice(of.clone())?, &[n]);
+            let compact = compact.scalar("tokens", rows.tokens[row]).scalar("prompt", rows.prompts[row]);
             let thresholds = state.thresholds.slice(at * 2..)?;
             let compact = compact.view_strided("thresholds", thresholds, &extents(2), &strides(2));
             let held = state.held.slice(at * 2..)?;
             let compact = compact.view_strided("held", held, &extents(2), &strides(2));
             let compact = compact.buffer_mut("kv.arena", &mut state.arena);
-            let compact = compact.view("kv.slots", scratch.moving.slice(of.clone())?, &[n]);
+            let compact = compact.view("kv.slots", scratch.slots.slice(row..row + 1)?, &[1]);
             let (len, rows) = (shape.table_len, state.table.slice(at * shape.table_len..)?);
             let compact = compact.view_strided("kv.table", rows, &extents(len), &strides(len));
             let lists = state.lengths.slice_mut(at * 4..)?;
