@@ -1,6 +1,8 @@
 # Entry points. Each one first runs scripts/setup.sh, which installs what is missing and is quick when nothing is.
 
 CARGO ?= cargo
+# One verdict for one commit: what tests draw at random is the same in each run of `make`. By hand, cargo test draws anew, and so does soak.
+export PROPTEST_RNG_SEED ?= 241203131
 
 .PHONY: help setup demo softcuda test soak lint doc spills bench bars bench-peers model results
 
@@ -40,9 +42,16 @@ test: lint doc model ## lint, documentation, then every test
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --locked --manifest-path examples/own-kernels/Cargo.toml --target-dir target
 
-soak: setup ## 100,000 random sequences of operations on the page manager, and as many on the whole cache (SEQUENCES=n)
-	LEANKV_SOAK=$${SEQUENCES:-100000} $(CARGO) test --release --locked -p leankv-runtime --test manager p1_p2_pages
-	LEANKV_SOAK=$${SEQUENCES:-100000} $(CARGO) test --release --locked -p leankv-runtime --test engine in_random_sequences
+ifndef SOAK_SEED
+SOAK_SEED := $(shell date +%s)
+endif
+SOAK = PROPTEST_RNG_SEED=$(SOAK_SEED) LEANKV_SOAK=$${SEQUENCES:-100000} $(CARGO) test --release --locked
+
+soak: setup ## 100,000 random sequences of operations on the page manager, on the whole cache, and random texts (SEQUENCES=n)
+	@echo "SOAK_SEED=$(SOAK_SEED) repeats this"
+	$(SOAK) -p leankv-runtime --test manager p1_p2_pages
+	$(SOAK) -p leankv-runtime --test engine in_random_sequences
+	$(SOAK) -p leankv-tests --test fuzz
 
 spills: setup ## assemble every specialisation of every kernel for every GPU; spills are errors
 	$(CARGO) run --release --locked -p leankv-tests --bin spills

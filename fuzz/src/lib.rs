@@ -10,7 +10,7 @@ pub fn ptx_parser(data: &[u8]) {
     let printed = ast.print();
     let again =
         Ast::parse(&printed).unwrap_or_else(|e| panic!("printed text does not parse: {e}\n{printed}"));
-    assert!(again.same(&ast), "printing changed the tree");
+    assert!(again.same(&ast), "printing changed the tree:\n{text}\n{printed}");
 }
 
 /// Loads PTX and runs every kernel shortly, with arguments that may not fit. Gives the number of launches that executed

@@ -3,8 +3,8 @@
 #![allow(unreachable_pub, clippy::needless_range_loop)] // A test crate; lanes index several arrays.
 
 use leankv_ptx::{
-    Arg, Config, Divergence, Error, FaultKind, Finding, FindingKind, LaunchConfig, LaunchReport, Machine,
-    Module, Severity,
+    Arg, Ast, Config, Divergence, Error, FaultKind, Finding, FindingKind, LaunchConfig, LaunchReport,
+    Machine, Module, Severity,
 };
 
 const HEAD: &str = ".version 8.0\n.target sm_80\n.address_size 64\n.file 1 \"kernel.rs\"\n.shared .align 16 .b8 s[1024];\n.visible .entry k(.param .u64 po, .param .u64 pi) {\n\
@@ -589,4 +589,53 @@ fn refused_forms_say_what_to_write_instead() {
     let module = Module::parse(text).unwrap_or_else(|e| panic!("{e}"));
     let e = Machine::new(Config::default()).launch(&module, "k", shape, &[]).unwrap_err();
     assert!(e.to_string().contains("predicate"), "{e}");
+}
+
+/// What ptxas refuses as well. Taken, it would mean something else once printed, or nothing at all.
+#[test]
+fn what_is_no_ptx_is_refused() {
+    let error = |text: &str| match Ast::parse(text) {
+        Ok(_) => panic!("taken:\n{text}"),
+        Err(e) => e,
+    };
+    for operands in [
+        "mov.u32 %r1, (%r2);",
+        "mov.u64 %rd1, (s);",
+        "mov.u64 %rd1, (s) + 4;",
+        "mov.u64 %rd1, (s | 4);",
+        "mov.u64 %rd1, s | 4 + s;",
+        "mov.u64 %rd1, 4 + s;",
+        "mov.u64 %rd1, s + s;",
+        "mov.u64 %rd1, s - 4;",
+        "mov.u64 %rd1, s * 2;",
+        "mov.u64 %rd1, generic(s);",
+        "mov.u64 %rd1, 0xFF(5);",
+        "mov.u32 %r1, (_);",
+        "setp.eq.u32 %p1|(%p2), %r1, %r2;",
+        "mov.pred %p1, !(%p2);",
+        "ld.shared.u32 %r1, [s,];",
+        "ld.shared.v2.u32 {%r1, %r2,}, [s];",
+    ] {
+        let e = error(&format!("{HEAD}{operands}\nret;\n}}\n"));
+        assert!(e.line > 1 && e.col > 0, "{operands}: {e}");
+    }
+    let e = error(&format!("{HEAD}mov.u32 %r1, (%r2);\nret;\n}}\n"));
+    assert!(e.message.contains("name + constant"), "{e}");
+    for (version, text) in [
+        ("8.97", ""),
+        ("8.05", ""),
+        ("8.0", ".global .u32 g[4] = {1, 2,};"),
+        ("8.0", ".entry k() .maxntid 1, { ret; }"),
+    ] {
+        error(&format!(".version {version}\n.target sm_80\n.address_size 64\n{text}\n"));
+    }
+    // These are PTX.
+    for operands in
+        ["mov.u64 %rd1, s+4*2+1;", "mov.u64 %rd1, s+-4;", "mov.u32 %r1, (5&4)|3;", "mov.u32 %r1, !(5);"]
+    {
+        let text = format!("{HEAD}{operands}\nret;\n}}\n");
+        let module = Module::parse(&text).unwrap_or_else(|e| panic!("{operands}: {e}"));
+        let printed = module.ast().print();
+        assert!(Module::parse(&printed).is_ok_and(|m| m.ast().same(module.ast())), "{operands}:\n{printed}");
+    }
 }

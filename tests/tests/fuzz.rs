@@ -1,4 +1,6 @@
 //! The functions of the fuzz targets, on the stable toolchain: arbitrary bytes, damaged kernels, hostile texts.
+//!
+//! `LEANKV_SOAK=100000 cargo test --release -p leankv-tests --test fuzz` (`make soak`) draws as many of each.
 
 #![allow(unreachable_pub, missing_docs)] // A test crate.
 
@@ -37,6 +39,36 @@ const TOKENS: [&str; 40] = [
     "add", ".u32", "%r1", ",", ";", "{", "}", "[", "]", "(", ")", "@", "%p1", "!", "mov", ".b32", "0x7f",
     "-", "+", "L:", "bra", "L", "ret", ".reg", ".shared", ".align", "4", ".b8", "s", "[8]", "ld", ".global",
     "st", "call", "|", "_", "<", ">", "1.5", "\"x\"",
+];
+
+/// What operands are made of.
+const OPERAND: [&str; 26] = [
+    "%r1",
+    "%p1",
+    "s",
+    "_",
+    "5",
+    "0x7f",
+    "3U",
+    "0f3F800000",
+    "2.5",
+    "+",
+    "-",
+    "*",
+    "%",
+    "!",
+    "~",
+    "|",
+    "&",
+    "<<",
+    "?",
+    ":",
+    "(",
+    ")",
+    "{",
+    "}",
+    ",",
+    "generic",
 ];
 
 const TILE: [&str; 3] = [
@@ -82,8 +114,16 @@ fn damage(text: &str, edits: &[(u8, Index, Index, u8)]) -> Vec<u8> {
     lines.join(&b'\n')
 }
 
+fn config() -> ProptestConfig {
+    let cases = match std::env::var("LEANKV_SOAK") {
+        Ok(cases) => cases.parse().expect("LEANKV_SOAK is a number of texts"),
+        Err(_) => 256,
+    };
+    ProptestConfig { failure_persistence: None, cases, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
@@ -99,6 +139,21 @@ proptest! {
     fn arbitrary_token_soup(tokens in prop::collection::vec(prop::sample::select(&TOKENS), 0..60)) {
         let body = tokens.join(" ");
         ptx(format!("{HEAD}.entry k() {{\n.reg .b32 %r<9>;\n.reg .pred %p<3>;\n{body}\n}}").as_bytes());
+    }
+
+    /// Thirty instructions each, since most are refused.
+    #[test]
+    fn arbitrary_operands(
+        soups in prop::collection::vec(prop::collection::vec(prop::sample::select(&OPERAND), 1..7), 30),
+        opcode in prop::sample::select(&["mov.b32 %r1,", "ld.shared.b32 %r1, [s", "call", "setp.eq.b32", "mov.b32 {"]),
+        init in prop::collection::vec(prop::sample::select(&OPERAND), 1..7),
+    ) {
+        for operands in soups {
+            let close = match opcode { "mov.b32 {" => "}", o if o.contains('[') => "]", _ => "" };
+            let instruction = format!("{opcode} {}{close};", operands.join(" "));
+            entries::ptx_parser(format!("{HEAD}.entry k() {{\n{instruction}\n}}").as_bytes());
+        }
+        entries::ptx_parser(format!("{HEAD}.global .b32 g[4] = {{{}}};", init.join(" ")).as_bytes());
     }
 
     #[test]

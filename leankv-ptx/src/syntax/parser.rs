@@ -141,16 +141,38 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
+    /// `a, b` up to `close`, which is consumed; may be empty.
+    pub(super) fn list<T>(&mut self, close: char, item: impl FnMut(&mut Self) -> Res<T>) -> Res<Vec<T>> {
+        if self.eat(close) { Ok(Vec::new()) } else { self.list_items(close, item) }
+    }
+
+    /// `a, b` up to `close`, which is consumed; at least one.
+    pub(super) fn list_items<T>(
+        &mut self,
+        close: char,
+        mut item: impl FnMut(&mut Self) -> Res<T>,
+    ) -> Res<Vec<T>> {
+        let mut out = Vec::new();
+        loop {
+            out.push(item(self)?);
+            if !self.eat(',') {
+                self.expect(close)?;
+                return Ok(out);
+            }
+        }
+    }
+
     fn version(&mut self) -> Res<(u32, u32)> {
         let pos = self.pos();
         match self.bump() {
             Tok::F64(bits) => {
                 let v = f64::from_bits(bits);
-                if !(1.0..100.0).contains(&v) {
-                    return Err(pos.err("not a PTX version"));
+                let tenths = (v * 10.0).round();
+                // One digit behind the point: the literal is the number nearest to that.
+                if !(1.0..100.0).contains(&v) || tenths / 10.0 != v {
+                    return Err(pos.err("not a PTX version; one is such as 8.0"));
                 }
-                let major = v.trunc();
-                Ok((major as u32, ((v - major) * 10.0).round() as u32))
+                Ok((tenths as u32 / 10, tenths as u32 % 10))
             }
             Tok::Int(v, _) if v < 100 => Ok((v as u32, 0)),
             other => Err(pos.err(format!("expected a version such as 8.0, found {}", other.describe()))),
@@ -301,10 +323,11 @@ impl<'a> Parser<'a> {
             let mut text = String::new();
             let mut depth = 1;
             loop {
-                match self.bump() {
+                let word = match self.bump() {
                     Tok::Punct('(') => {
                         depth += 1;
                         text.push('(');
+                        continue;
                     }
                     Tok::Punct(')') => {
                         depth -= 1;
@@ -312,13 +335,22 @@ impl<'a> Parser<'a> {
                             break;
                         }
                         text.push(')');
+                        continue;
                     }
-                    Tok::Dot(s) => text.push_str(&format!(".{s}")),
-                    Tok::Ident(s) => text.push_str(s),
-                    Tok::Int(v, _) => text.push_str(&v.to_string()),
-                    Tok::Punct(',') => text.push_str(", "),
+                    Tok::Punct(',') => {
+                        text.push_str(", ");
+                        continue;
+                    }
+                    Tok::Dot(s) => format!(".{s}"),
+                    Tok::Ident(s) => s.to_string(),
+                    Tok::Int(v, _) => v.to_string(),
                     _ => return Err(self.unexpected("`)`")),
+                };
+                // Two words stay two.
+                if !text.is_empty() && !text.ends_with(['(', ' ']) {
+                    text.push(' ');
                 }
+                text.push_str(&word);
             }
             out.push(text);
         }
@@ -395,14 +427,7 @@ impl<'a> Parser<'a> {
             return Ok(Init::Value(self.expr()?));
         }
         self.deeper()?;
-        let mut list = Vec::new();
-        while !self.eat('}') {
-            list.push(self.init()?);
-            if !self.eat(',') {
-                self.expect('}')?;
-                break;
-            }
-        }
+        let list = self.list('}', Self::init)?;
         self.depth -= 1;
         Ok(Init::List(list))
     }
@@ -417,18 +442,7 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn params(&mut self) -> Res<Vec<Var>> {
-        let mut out = Vec::new();
-        if !self.eat('(') {
-            return Ok(out);
-        }
-        while !self.eat(')') {
-            out.push(self.param()?);
-            if !self.eat(',') {
-                self.expect(')')?;
-                break;
-            }
-        }
-        Ok(out)
+        if self.eat('(') { self.list(')', Self::param) } else { Ok(Vec::new()) }
     }
 
     fn param(&mut self) -> Res<Var> {
@@ -526,11 +540,10 @@ impl<'a> Parser<'a> {
                 ) => {
                     self.bump();
                     let mut args = Vec::new();
-                    while let Tok::Int(v, _) = *self.peek() {
-                        self.bump();
-                        args.push(v);
-                        if !self.eat(',') {
-                            break;
+                    if matches!(self.peek(), Tok::Int(..)) {
+                        args.push(self.int("a number")?);
+                        while self.eat(',') {
+                            args.push(self.int("a number")?);
                         }
                     }
                     directives.push(FuncDirective { name: name.into(), args, strings: Vec::new() });

@@ -175,12 +175,17 @@ impl Parser<'_> {
         if !self.eat(';') {
             loop {
                 // Only calls have lists in parentheses; elsewhere a parenthesis starts an expression.
-                operands.push(if base == "call" && *self.peek() == Tok::Punct('(') {
-                    self.bump();
-                    Operand::List(self.operand_list(')')?)
+                let at = self.pos();
+                operands.push(if base == "call" && self.eat('(') {
+                    Operand::List(self.operands(')')?)
                 } else {
                     self.operand()?
                 });
+                if base == "call" && matches!(operands.last(), Some(Operand::Imm(_))) {
+                    return Err(
+                        at.err("a call takes names and lists in parentheses; put the constant into the list")
+                    );
+                }
                 if !self.eat(',') {
                     break;
                 }
@@ -199,16 +204,9 @@ impl Parser<'_> {
         Ok(first)
     }
 
-    fn operand_list(&mut self, close: char) -> Res<Vec<Operand>> {
+    fn operands(&mut self, close: char) -> Res<Vec<Operand>> {
         self.deeper()?;
-        let mut out = Vec::new();
-        while !self.eat(close) {
-            out.push(self.operand()?);
-            if !self.eat(',') {
-                self.expect(close)?;
-                break;
-            }
-        }
+        let out = self.list(close, Self::operand)?;
         self.depth -= 1;
         Ok(out)
     }
@@ -217,7 +215,7 @@ impl Parser<'_> {
         match self.peek().clone() {
             Tok::Punct('{') => {
                 self.bump();
-                Ok(Operand::Vector(self.operand_list('}')?))
+                Ok(Operand::Vector(self.operands('}')?))
             }
             Tok::Punct('[') => {
                 self.bump();
@@ -232,11 +230,8 @@ impl Parser<'_> {
                 self.bump();
                 Ok(Operand::Sink)
             }
-            // A name followed by an arithmetic operator starts a constant expression.
-            Tok::Ident(name)
-                if !matches!(self.peek_at(1), Tok::Punct('+' | '-' | '*'))
-                    && *self.peek_at(1) != Tok::Punct('(') =>
-            {
+            // A name with a constant added is its address moved on.
+            Tok::Ident(name) if *self.peek_at(1) != Tok::Punct('+') => {
                 self.bump();
                 if let Tok::Dot(field) = *self.peek() {
                     self.bump();
@@ -244,7 +239,18 @@ impl Parser<'_> {
                 }
                 Ok(Operand::Name(name.to_string()))
             }
-            _ => Ok(Operand::Imm(self.expr()?)),
+            first => {
+                let pos = self.pos();
+                let e = self.expr()?;
+                // As ptxas has it: else `(a) | b` would be read as a constant, and its text as a pair of registers.
+                let ok = if matches!(first, Tok::Ident(_)) { is_name_plus(&e) } else { is_literal(&e) };
+                if !ok {
+                    return Err(pos.err(
+                        "the constants of an instruction have no names in them, but for `name + constant`",
+                    ));
+                }
+                Ok(Operand::Imm(e))
+            }
         }
     }
 
@@ -264,8 +270,10 @@ impl Parser<'_> {
         }
         let address = Operand::Address(Address { base, offset });
         if self.eat(',') {
+            self.deeper()?;
             let mut list = vec![address];
-            list.extend(self.operand_list(']')?);
+            list.extend(self.list_items(']', Self::operand)?);
+            self.depth -= 1;
             return Ok(Operand::AddressList(list));
         }
         self.expect(']')?;
@@ -420,6 +428,26 @@ fn precedence(op: &str) -> u8 {
         "<<" | ">>" => 8,
         "+" | "-" => 9,
         _ => 10,
+    }
+}
+
+/// Whether `e` is made of numbers alone.
+fn is_literal(e: &Expr) -> bool {
+    match e {
+        Expr::Int(..) | Expr::F32(_) | Expr::F64(_) => true,
+        Expr::Sym(_) | Expr::Generic(_) | Expr::Mask(..) => false,
+        Expr::Unary(_, a) => is_literal(a),
+        Expr::Binary(_, a, b) => is_literal(a) && is_literal(b),
+        Expr::Select(c, a, b) => is_literal(c) && is_literal(a) && is_literal(b),
+    }
+}
+
+/// Whether `e` is a name to which constants are added.
+fn is_name_plus(e: &Expr) -> bool {
+    match e {
+        Expr::Sym(_) => true,
+        Expr::Binary(op, a, b) => op == "+" && is_name_plus(a) && is_literal(b),
+        _ => false,
     }
 }
 

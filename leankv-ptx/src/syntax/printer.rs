@@ -162,7 +162,11 @@ impl Printer {
                 self.operand_expr(e);
             }
             Expr::Binary(op, a, b) => {
-                self.operand_expr(a);
+                match &**a {
+                    // `name + 4 + 4` may not be written with parentheses, and needs none.
+                    Expr::Binary(first, ..) if op == "+" && first == "+" => self.expr(a),
+                    a => self.operand_expr(a),
+                }
                 put!(self, " {op} ");
                 self.operand_expr(b);
             }
