@@ -179,4 +179,20 @@ mod tests {
         assert_eq!(check(&all, &one), Route::Registers);
         assert_eq!(check(&one, &all), Route::Shuffle);
     }
+
+    /// Sums over the rows of a product lie twice in a thread and eight times in a warp: eight lanes then hold one each.
+    #[test]
+    fn copies_share_what_lies_next_to_each_other_without_a_shuffle() {
+        let plan = mma_plan(MmaShape::for_bits(16), 4, 5, 6, 0, 2, 0);
+        let sums = mma_accumulator(&plan, [4, 5]).slice(0);
+        assert_eq!((sums.register_count(), sums.copies()), (2, 8));
+        let shared = sums.shared_by_copies(0, 0);
+        assert_eq!((shared.register_count(), shared.copies()), (1, 4));
+        assert!(shared.is_surjective());
+        assert_eq!(check(&sums, &shared), Route::Registers);
+        // Pairs that one access takes stay pairs, and what no lane has twice stays where it is.
+        assert_eq!(sums.shared_by_copies(0, 1), sums);
+        let alone = blocked(&[6], &[1], &[5], &[0], &[0], 0);
+        assert_eq!(alone.shared_by_copies(0, 0), alone);
+    }
 }

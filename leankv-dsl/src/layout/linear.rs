@@ -213,6 +213,20 @@ impl LinearLayout {
         out
     }
 
+    /// This layout where lanes that hold copies share them: of elements next to each other along `axis`, runs of `2^keep` stay in one thread, and
+    /// the runs go to as many lanes as hold them all. No thread gets an element that it did not hold.
+    pub fn shared_by_copies(&self, axis: usize, keep: u32) -> LinearLayout {
+        let mut out = self.clone();
+        for bit in keep..u32::from(self.dims[axis]) {
+            let next = 1 << (self.shift(axis) + bit);
+            let register = out.registers.iter().position(|&v| v == next);
+            let (Some(register), Some(lane)) = (register, out.lanes.iter().position(|&v| v == 0)) else { break };
+            out.registers.remove(register);
+            out.lanes[lane] = next;
+        }
+        out
+    }
+
     /// How many elements next to each other along `axis` one thread holds in registers that differ only
     /// in their lowest bits, counted in bits.
     pub fn contiguous_register_bits(&self, axis: usize) -> u32 {

@@ -209,9 +209,13 @@ impl Pass {
         let State::Fixed(own) = &self.states[data.operands[2]] else { return best };
         let access = self.access(func, inst);
         let bytes = func.ty(data.operands[2]).dtype().bytes().unwrap_or(1);
-        let width = bytes << memory::vector_bits(own, &access);
+        let vector = memory::vector_bits(own, &access);
         let widest = bytes << memory::vector_bits(&best, &access);
-        if width >= widest.min(4) { own.clone() } else { best }
+        if bytes << vector < widest.min(4) {
+            return best;
+        }
+        // What one access cannot take, lanes that hold it too can: one store of a whole sector instead of several of parts.
+        own.shared_by_copies(access.order[0], vector)
     }
 
     fn loop_layout(&self, func: &Func, param: Value) -> Option<LinearLayout> {
