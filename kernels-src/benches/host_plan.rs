@@ -26,9 +26,10 @@ fn view(args: &mut Vec<HostArg>, at: HostArg, shape: &[usize]) {
     }
 }
 
-fn plan_kernel(policy: &str) -> HostKernel {
+fn plan_kernel(policy: &str, splits: usize) -> HostKernel {
     let kernel = leankv_kernels::find("plan_step").expect("the kernel is shipped");
-    let settings: Settings = [("policy".to_owned(), policy.to_owned())].into();
+    let settings: Settings =
+        [("policy".to_owned(), policy.to_owned()), ("splits".to_owned(), splits.to_string())].into();
     let mut func = kernel.build(&settings).unwrap_or_else(|e| panic!("{e}"));
     pass::standard().run(&mut func, &mut Facts::new()).unwrap_or_else(|e| panic!("{e}"));
     let artifact = compile(&func, &HostOptions::default()).unwrap_or_else(|e| panic!("{e}"));
@@ -66,9 +67,11 @@ fn main() {
     let (positions, prompts) = (vec![4200i32; REQUESTS], vec![4000i32; REQUESTS]);
     let thresholds: Vec<f32> = [1.0, 0.02].repeat(lists);
     let (mut plan, mut target) = (vec![0i32; lists * 8], vec![0i32; lists * 2]);
-    for policy in ["leankv", "leankv-paper", "uniform"] {
-        let kernel = plan_kernel(policy);
+    let (sig, at) = (vec![0.5f32; lists * 12], vec![1i32; lists * 24]);
+    for (policy, splits) in [("leankv", 0), ("leankv", 4), ("leankv-paper", 0), ("uniform", 0)] {
+        let kernel = plan_kernel(policy, splits);
         for (high, low) in [(64, 0), (256, 256), (448, 576)] {
+            let state: Vec<i32> = [4200, high, low, 0, 0].repeat(lists);
             let lengths: Vec<i32> = [high, low, 0, 0].repeat(lists);
             let mut args = Vec::new();
             view(&mut args, positions.as_ptr().into(), &[REQUESTS]);
@@ -78,6 +81,9 @@ fn main() {
             view(&mut args, slots.as_ptr().into(), &[REQUESTS]);
             view(&mut args, table.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, TABLE]);
             view(&mut args, lengths.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, 4]);
+            view(&mut args, sig.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, 12]);
+            view(&mut args, at.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, 24]);
+            view(&mut args, state.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, 5]);
             view(&mut args, plan.as_mut_ptr().into(), &[REQUESTS, LAYERS, HEADS, 8]);
             view(&mut args, target.as_mut_ptr().into(), &[REQUESTS, LAYERS, HEADS, 2]);
             let mut best = f64::MAX;
@@ -90,7 +96,8 @@ fn main() {
             }
             let tokens = lists * (high + low) as usize;
             println!(
-                "{policy}, {high} + {low} tokens a head: {:.2} ms on one thread, {:.2} ns a token, {:.0} ns a head",
+                "{policy}{}, {high} + {low} tokens a head: {:.2} ms on one thread, {:.2} ns a token, {:.0} ns a head",
+                if splits > 0 { " from attention's shortlist" } else { "" },
                 best * 1e3,
                 best * 1e9 / tokens as f64,
                 best * 1e9 / lists as f64

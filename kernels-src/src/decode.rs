@@ -14,8 +14,10 @@ use leankv_dsl::lang::attention::{
 };
 use leankv_dsl::lang::*;
 
+use crate::candidates::{Best, Kind, Search, ShortlistMut, lengths_of};
 use crate::pattern::HeadPattern;
 use crate::pending::{Asked, Pending, PendingMut};
+use crate::policy::Rule;
 
 /// Tierings whose kernels are tested at every declared specialisation.
 fn tierings() -> Vec<Tiering> {
@@ -31,7 +33,7 @@ fn tierings() -> Vec<Tiering> {
 
 /// Specialisation of [`decode_attention`](fn@decode_attention).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
-#[spec(valid = |s| s.group >= 1 && s.group <= 16 && s.splits >= 1)]
+#[spec(valid = DecodeSpec::makes_sense)]
 pub struct DecodeSpec {
     /// Formats of the tiers, such as `K8V4/K4V2`.
     #[spec(default = tierings()[8], values = tierings())]
@@ -57,12 +59,36 @@ pub struct DecodeSpec {
     /// Whether the significance of the pending queries is added to the tokens, and this step's queries become the pending ones.
     #[spec(default = false)]
     pub significance: bool,
+    /// Whether the tokens that the next step may change are looked for on the way, as [`PlanSpec`](crate::step::PlanSpec) has them.
+    #[spec(default = false)]
+    pub candidates: bool,
+    /// Of candidates: tokens of the recent window.
+    #[spec(default = 64)]
+    pub window: i32,
+    /// Of candidates: attention sinks.
+    #[spec(default = 0)]
+    pub sinks: i32,
+    /// Of candidates: tokens of a chunk of a prompt.
+    #[spec(default = 512)]
+    pub chunk: usize,
+    /// Of candidates: how many of a chunk's last queries count towards significance.
+    #[spec(default = 64)]
+    pub window_q: usize,
     /// Depth of the software pipeline.
     #[spec(default = 2)]
     pub stages: usize,
 }
 
 impl DecodeSpec {
+    fn makes_sense(&self) -> bool {
+        (1..=16).contains(&self.group)
+            && self.splits >= 1
+            && (self.significance || !self.candidates)
+            && self.chunk >= 1
+            && self.window >= 1
+            && self.sinks >= 0
+    }
+
     #[track_caller]
     fn tiers(&self, codecs: &dyn Codecs) -> Option<Tiers> {
         Tiers::new(codecs, &self.tiering, self.head_dim, self.page_bytes, self.block)
@@ -180,6 +206,8 @@ fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
 /// * Significance of a token is its probability, maximised over the query group (LeanKV, significance in the decode phase). With
 ///   `significance`, that of the queries in `pending` is added here, by every split to its own pages, as the tokens are stored now; not to
 ///   frozen tokens, nor to the one that this step inserted. Without it `pending` is not looked at.
+/// * With `candidates` each split leaves in `shortlist` what the step after this one may change in its pages, with the significance as
+///   added here. Without it `shortlist` is not looked at.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
 #[kernel]
@@ -191,6 +219,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
     kv: K,
     out: Partials,
     pending: Pending,
+    shortlist: ShortlistMut,
     codecs: C,
     hooks: H,
 ) {
@@ -204,20 +233,41 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
     let both = asked.map_or(q, |asked| stacked(q, asked.q));
     let queries = Queries { q: both, position, asked, request, head };
 
+    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
+    let search = spec.candidates.then(|| Search::new(rule, shortlist.prompt(request), position + 1));
+
     let mut online = OnlineSoftmax::new(spec.group, spec.head_dim);
     for tier in tiers.iter() {
         let frozen = asked.map(|_| kv.frozen(at, tier.is_low()));
+        let (mut least, mut leaving) = (Best::none(spec.block), Best::none(spec.block));
         for block in kv.blocks(at, tier, spec.stages) {
             let (logits, before) = queries.logits(&spec, &block, scale, &hooks);
             if let (Some(asked), Some(before), Some(frozen)) = (asked, before, frozen) {
                 let step = asked.received(before);
                 let numbers = block.first_token() + iota(spec.block);
                 let step = if tier.is_low() { step } else { numbers.eq(asked.newest).select(0.0, step) };
-                block.add_significance(step, frozen);
+                let mass = block.add_significance(step, frozen);
+                if let Some(search) = search {
+                    let own = block.valid() & numbers.ge(frozen);
+                    let seen = search.look(mass, block.positions(), numbers, own);
+                    least = search.least(least, &seen);
+                    if !tier.is_low() {
+                        leaving = search.leaving(leaving, &seen);
+                    }
+                }
             }
             let weights = online.step(logits, &hooks);
             online.acc = block.accumulate(weights, online.acc);
         }
+        if spec.candidates {
+            shortlist.store(at, Kind::least_of(tier.is_low()), least);
+            if !tier.is_low() {
+                shortlist.store(at, Kind::Leaving, leaving);
+            }
+        }
+    }
+    if spec.candidates {
+        shortlist.mark(at, position + 1, lengths_of(&kv, at));
     }
 
     let place = (request, head, at.split);

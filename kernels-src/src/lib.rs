@@ -5,6 +5,7 @@
 //! kernel must compute, in plain Rust.
 
 pub mod budget;
+pub mod candidates;
 pub mod chunk;
 pub mod decode;
 pub mod manager;

@@ -79,7 +79,7 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
     decode.view("kv.table", &cache.table, &[slots, kv_heads, cache.table_len]);
     decode.view("kv.lengths", &cache.lengths, &[slots, kv_heads, 4]);
     decode.view("pending.q", &stale, &[slots, heads, D]).view("pending.lse", &old_lse, &[slots, heads]);
-    decode.view("pending.newest", &newest, &[requests, kv_heads, 1]);
+    decode.view("pending.newest", &newest, &[requests, kv_heads, 1]).no_shortlist(kv_heads);
     decode.launch([kv_heads, requests, splits]);
 
     let mut merge = Run::new(find("merge_splits").unwrap(), &settings);

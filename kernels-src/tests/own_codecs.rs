@@ -123,7 +123,7 @@ where
         run.view::<f16>("pending.q", &[], &[0, GROUP, D]).view::<f32>("pending.lse", &[], &[0, GROUP]);
     };
     pending(&mut decode);
-    decode.view::<i32>("pending.newest", &[], &[0, 1, 1]);
+    decode.view::<i32>("pending.newest", &[], &[0, 1, 1]).no_shortlist(1);
     decode.launch([1, 1, 1]);
     let mut merge = Run::new(&merge_splits::<H, f16>::named(names[2]), &settings);
     parts(&mut merge, "parts", Some(&decode));

@@ -115,6 +115,10 @@ fn subjects() -> Vec<Subject> {
         ("page_bytes", "2048"),
         ("pattern", "causal"),
         ("significance", "true"),
+        ("candidates", "true"),
+        ("window", "6"),
+        ("chunk", "24"),
+        ("window_q", "10"),
     ];
     let n = heads * group;
     let parts = |run: &mut Run, prefix: &str, from: Option<&Run>| {
@@ -134,6 +138,10 @@ fn subjects() -> Vec<Subject> {
     decode.buffer("kv.arena", &cache.arena).view("kv.table", &cache.table, &[1, heads, cache.table_len]);
     decode.view("kv.lengths", &cache.lengths, &[1, heads, 4]).view("kv.slots", &cache.slots[..1], &[1]);
     decode.view("pending.newest", &[36, 20], &[1, heads, 1]);
+    decode.view("shortlist.prompts", &[40], &[1]);
+    decode.view("shortlist.sig", &vec![7.0f32; heads * 3 * splits], &[1, heads, 3 * splits]);
+    decode.view("shortlist.at", &vec![7i32; heads * 6 * splits], &[1, heads, 6 * splits]);
+    decode.view("shortlist.state", &vec![7i32; heads * 5], &[1, heads, 5]);
     parts(&mut decode, "out", None);
     let grid = [heads as u32, 1, splits as u32];
     all.push(subject("decode attention, two tiers", &decode, grid));

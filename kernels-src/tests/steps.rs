@@ -6,9 +6,10 @@ mod lists;
 
 use common::{Item, Run};
 use half::{bf16, f16};
+use leankv_kernels::candidates::shortlist_columns;
 use leankv_kernels::find;
 use leankv_kernels::policy::PolicySpec;
-use leankv_kernels::reference::plan_step;
+use leankv_kernels::reference::{plan_step, shortlist};
 use leankv_kernels::step::{PLAN_COLUMNS, StepPlan};
 use lists::{D, Lists, PAGE, Rules, TABLE, key, step_args, value};
 
@@ -69,25 +70,61 @@ fn check<E: Item>(
         let texts = [D, PAGE, RULES.window as usize, RULES.sinks as usize, RULES.chunk, RULES.window_q]
             .map(|n| n.to_string());
         let name = policy.to_string();
-        let mut settings = vec![("tiering", tiering), ("policy", &*name), ("block", "16")];
-        let names = ["head_dim", "page_bytes", "window", "sinks", "chunk", "window_q"];
-        settings.extend(names.into_iter().zip(texts.iter().map(String::as_str)));
-        let mut run = Run::new(find("plan_step").unwrap(), &settings);
-        run.view("positions", &positions, &[3]).view("prompts", &prompt_of, &[3]);
-        run.view("thresholds", &lists.thresholds, &[SLOTS, LAYERS, HEADS, 2]);
-        run.buffer("kv.arena", &lists.arena).view("kv.slots", &REQUESTS, &[3]);
-        run.view("kv.table", &lists.table, &[SLOTS, LAYERS, HEADS, TABLE]);
-        run.view("kv.lengths", &lists.lengths, &[SLOTS, LAYERS, HEADS, 4]);
         let rows = 3 * LAYERS * HEADS;
-        run.view("plan", &vec![-7i32; rows * 8], &[3, LAYERS, HEADS, PLAN_COLUMNS]);
-        run.view("target", &vec![-7i32; rows * 2], &[3, LAYERS, HEADS, 2]);
-        run.launch([HEADS, LAYERS, 3]);
-        let plans = run.read::<i32>("plan");
+        let plan = |splits: &str, arena: &[u8], [sig, at, state]: [&[i32]; 3]| {
+            let mut settings =
+                vec![("tiering", tiering), ("policy", &*name), ("block", "16"), ("splits", splits)];
+            let names = ["head_dim", "page_bytes", "window", "sinks", "chunk", "window_q"];
+            settings.extend(names.into_iter().zip(texts.iter().map(String::as_str)));
+            let mut run = Run::new(find("plan_step").unwrap(), &settings);
+            run.view("positions", &positions, &[3]).view("prompts", &prompt_of, &[3]);
+            run.view("thresholds", &lists.thresholds, &[SLOTS, LAYERS, HEADS, 2]);
+            run.buffer("kv.arena", arena).view("kv.slots", &REQUESTS, &[3]);
+            run.view("kv.table", &lists.table, &[SLOTS, LAYERS, HEADS, TABLE]);
+            run.view("kv.lengths", &lists.lengths, &[SLOTS, LAYERS, HEADS, 4]);
+            let of = |numbers: &[i32]| [SLOTS, LAYERS, HEADS, numbers.len() / (SLOTS * LAYERS * HEADS)];
+            let bits: Vec<f32> = sig.iter().map(|&bits| f32::from_bits(bits as u32)).collect();
+            run.view("shortlist.sig", &bits, &of(sig)).view("shortlist.at", at, &of(at));
+            run.view("shortlist.state", state, &of(state));
+            run.view("plan", &vec![-7i32; rows * 8], &[3, LAYERS, HEADS, PLAN_COLUMNS]);
+            run.view("target", &vec![-7i32; rows * 2], &[3, LAYERS, HEADS, 2]);
+            run.launch([HEADS, LAYERS, 3]);
+            (run.read::<i32>("plan"), run.read::<i32>("target"))
+        };
+        let (plans, targets) = plan("0", &lists.arena, [&[]; 3]);
+
+        // What attention found gives the same plan, and no token is looked at: the arena holds no number.
+        let splits = 3;
+        let own: Vec<i32> = REQUESTS.iter().map(|&slot| slot.max(0)).collect();
+        let found = shortlist(&args, &lists.view(&own), splits).unwrap();
+        let [sigs, ats] = shortlist_columns(splits);
+        let all = SLOTS * LAYERS * HEADS;
+        let (mut sig, mut at, mut state) = (vec![-1; all * sigs], vec![7; all * ats], vec![-1; all * 5]);
+        for (row, found) in found.iter().enumerate() {
+            let list = own[row / (LAYERS * HEADS)] as usize * LAYERS * HEADS + row % (LAYERS * HEADS);
+            let bits: Vec<i32> = found.sig.iter().map(|sig| sig.to_bits() as i32).collect();
+            sig[list * sigs..][..sigs].copy_from_slice(&bits);
+            at[list * ats..][..ats].copy_from_slice(&found.at);
+            state[list * 5..][..5].copy_from_slice(&found.state);
+        }
+        let what = format!("{tiering}, {policy}, step {step}");
+        let nothing = vec![0xFF; lists.arena.len()];
+        let listed = plan("3", &nothing, [&sig, &at, &state]);
+        assert_eq!(listed, (plans.clone(), targets.clone()), "{what}, from the shortlist");
+
+        // It holds for no other position and no other lengths.
+        let (sig, at) = (vec![0; all * sigs], vec![0; all * ats]);
+        for column in 0..5 {
+            let mut stale = state.clone();
+            stale.iter_mut().skip(column).step_by(5).for_each(|number| *number += 1);
+            let looked = plan("3", &lists.arena, [&sig, &at, &stale]);
+            assert_eq!(looked, (plans.clone(), targets.clone()), "{what}, number {column} is another");
+        }
         for (row, expected) in expected.iter().enumerate() {
             let plan = StepPlan::from_row(plans[row * 8..][..8].try_into().unwrap());
             let (request, head) = (row / (LAYERS * HEADS), row % (LAYERS * HEADS));
             let what = format!("{tiering}, {policy}, step {step}, request {request}, head {head}");
-            assert_eq!(run.read::<i32>("target")[row * 2..][..2], expected.target, "{what}");
+            assert_eq!(targets[row * 2..][..2], expected.target, "{what}");
             if REQUESTS[request] < 0 {
                 assert_eq!(plan.new, -1, "{what}");
             } else {

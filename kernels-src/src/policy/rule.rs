@@ -53,6 +53,11 @@ impl Rule {
         Self { window, sinks, counting: Counting::new(chunk, window_q) }
     }
 
+    /// Tokens of the recent window.
+    pub(crate) fn window(&self) -> i32 {
+        self.window
+    }
+
     /// Judges tokens of this accumulated significance at these positions.
     #[track_caller]
     pub(crate) fn judge(&self, now: Progress, mass: Tile<f32, 1>, positions: Tile<i32, 1>) -> Judged {

@@ -48,4 +48,4 @@ pub use pages::{PagedFormat, Token, append_token, read_token, read_tokens, write
 pub use prefill::{PrefillArgs, PrefillOutput, prefill_attention, prompt_significance};
 pub use quantize::{Quantized, dequantize, quantize};
 pub use recompact::{TierRule, classify_chunk, recompact};
-pub use step::{HeadLists, Planned, StepArgs, insert_token, plan_step};
+pub use step::{HeadLists, Planned, Shortlisted, StepArgs, insert_token, plan_step, shortlist};

@@ -1,6 +1,6 @@
 //! The decode step: planning it for every head, and carrying it out.
 
-use super::decode::{PagedKv, tier_ids};
+use super::decode::{PagedKv, split_tokens, tier_ids};
 use super::error::{ReferenceError, check_len};
 use super::pages::{PagedFormat, page_mut, place, read_token, row_mut, write_token};
 use crate::policy::{Counting, HeadNumbers, PolicyMath, StepNumbers};
@@ -86,33 +86,9 @@ fn plan_head(
         slot: kv.slots[request],
         slots: kv.lengths.len() / (4 * args.heads),
     })?;
-    let (position, prompt) = (args.positions[request], args.prompts[request]);
-    let queries = args.counting.before(Counting::asked(position, prompt), prompt);
-    let candidates = |low: bool| -> Result<Vec<Found>, ReferenceError> {
-        let (Some(paged), tier) = (if low { kv.low } else { Some(kv.high) }, usize::from(low)) else {
-            return Ok(Vec::new());
-        };
-        let ids = tier_ids(kv, list, low);
-        let mut found = Vec::new();
-        for index in lengths[2 + tier]..lengths[tier] {
-            let (page, slot) = place(paged, &ids, index as usize)?;
-            let token = token(paged, kv.arena, page, slot)?;
-            let counted = queries - args.counting.before(token.position, prompt);
-            let old = position - token.position >= args.window && token.position >= args.sinks;
-            if old && counted > 0 && !token.significance.is_nan() {
-                found.push(Found {
-                    sig: token.significance / counted as f32,
-                    position: token.position,
-                    index,
-                });
-            }
-        }
-        Ok(found)
-    };
-    let least = |found: &[Found]| {
-        found.iter().copied().min_by(|a, b| a.sig.total_cmp(&b.sig).then(a.position.cmp(&b.position)))
-    };
-    let (high, low) = (candidates(false)?, candidates(true)?);
+    let position = args.positions[request];
+    let (high, low) =
+        (candidates(args, kv, request, list, false)?, candidates(args, kv, request, list, true)?);
     let needs = args.policy.needs();
     let least_high = least(&high).filter(|_| needs.least_high || needs.leaving);
     let leaving = high.iter().copied().find(|f| needs.leaving && f.position == position - args.window);
@@ -165,6 +141,93 @@ fn plan_head(
     };
     let target = [pages(Some(kv.high), len_high, plan.len_high), pages(kv.low, len_low, plan.len_low)];
     Ok(Planned { plan, target })
+}
+
+/// The tokens of a tier's list that a step may change.
+fn candidates(
+    args: &StepArgs<'_>,
+    kv: &PagedKv<'_>,
+    request: usize,
+    list: usize,
+    low: bool,
+) -> Result<Vec<Found>, ReferenceError> {
+    let Some(paged) = (if low { kv.low } else { Some(kv.high) }) else { return Ok(Vec::new()) };
+    let (position, prompt) = (args.positions[request], args.prompts[request]);
+    let queries = args.counting.before(Counting::asked(position, prompt), prompt);
+    let (lengths, tier) = (&kv.lengths[list * 4..][..4], usize::from(low));
+    let ids = tier_ids(kv, list, low);
+    let mut found = Vec::new();
+    for index in lengths[2 + tier]..lengths[tier] {
+        let (page, slot) = place(paged, &ids, index as usize)?;
+        let token = token(paged, kv.arena, page, slot)?;
+        let counted = queries - args.counting.before(token.position, prompt);
+        let old = position - token.position >= args.window && token.position >= args.sinks;
+        if old && counted > 0 && !token.significance.is_nan() {
+            let sig = token.significance / counted as f32;
+            found.push(Found { sig, position: token.position, index });
+        }
+    }
+    Ok(found)
+}
+
+/// The least significant; of equals, the one at the lowest position.
+fn least(found: &[Found]) -> Option<Found> {
+    found.iter().copied().min_by(|a, b| a.sig.total_cmp(&b.sig).then(a.position.cmp(&b.position)))
+}
+
+/// What the splits of decode attention find for one (slot, head) and the step that `args` describes: a row of each column of
+/// [`Shortlist`](crate::candidates::Shortlist).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shortlisted {
+    /// `[3 * splits]`.
+    pub sig: Vec<f32>,
+    /// `[6 * splits]`.
+    pub at: Vec<i32>,
+    /// `[5]`.
+    pub state: [i32; 5],
+}
+
+/// The shortlists of every (request, head), in that order, where attention runs in `splits` parts. `kv` is as attention leaves it, and has slots
+/// for all requests.
+///
+/// # Errors
+/// As [`plan_step`].
+pub fn shortlist(
+    args: &StepArgs<'_>,
+    kv: &PagedKv<'_>,
+    splits: usize,
+) -> Result<Vec<Shortlisted>, ReferenceError> {
+    let mut out = Vec::new();
+    for (request, &slot) in kv.slots.iter().enumerate() {
+        let slots = kv.lengths.len() / (4 * args.heads);
+        let known = usize::try_from(slot).ok().filter(|slot| *slot < slots);
+        let slot = known.ok_or(ReferenceError::SlotOutOfRange { slot, slots })?;
+        for list in slot * args.heads..(slot + 1) * args.heads {
+            let parts = split_tokens(kv, list, splits)?;
+            let (high, low) =
+                (candidates(args, kv, request, list, false)?, candidates(args, kv, request, list, true)?);
+            let last = args.positions[request] - args.window;
+            let leaving: Vec<Found> = high.iter().copied().filter(|f| f.position == last).collect();
+            let mut row =
+                Shortlisted { sig: Vec::new(), at: Vec::new(), state: [args.positions[request]; 5] };
+            let mut numbers = Vec::new();
+            for found in [&high, &leaving, &low] {
+                for part in &parts {
+                    let here = |f: &&Found| part.iter().any(|token| token.position == f.position);
+                    let here: Vec<Found> = found.iter().filter(here).copied().collect();
+                    let none = Found { sig: f32::INFINITY, position: i32::MAX, index: -1 };
+                    let best = least(&here).unwrap_or(none);
+                    row.sig.push(best.sig);
+                    row.at.push(best.position);
+                    numbers.push(best.index);
+                }
+            }
+            row.at.extend(numbers);
+            row.state[1..].copy_from_slice(&kv.lengths[list * 4..][..4]);
+            out.push(row);
+        }
+    }
+    Ok(out)
 }
 
 fn token(paged: &PagedFormat, arena: &[u8], page: i32, slot: u32) -> Result<super::Token, ReferenceError> {

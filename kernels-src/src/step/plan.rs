@@ -4,7 +4,8 @@ use leankv_dsl::format::{KvFormat, Tiering};
 use leankv_dsl::lang::attention::{Codecs, LayeredKv, PagedKv, Tier, Tiers, Work};
 use leankv_dsl::lang::*;
 
-use crate::policy::{Candidate, HeadFacts, Judged, Policies, PolicySpec, Progress, Rule, StepFacts};
+use crate::candidates::{Best, Found, Kind, Search, Shortlist, lengths_of};
+use crate::policy::{HeadFacts, Needs, Policies, PolicySpec, Rule, StepFacts};
 
 /// Specialisation of [`plan_step`](fn@plan_step).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
@@ -37,6 +38,9 @@ pub struct PlanSpec {
     /// How many of a chunk's last queries count towards significance.
     #[spec(default = 64)]
     pub window_q: usize,
+    /// Splits of the shortlist that the last step's attention left, 0 to do without.
+    #[spec(default = 0)]
+    pub splits: usize,
 }
 
 /// The tiering that LeanKV uses most.
@@ -45,102 +49,50 @@ pub(crate) fn two_tiers() -> Tiering {
     Tiering::two(format(8, 4), format(4, 2))
 }
 
-/// The least significant token of every lane.
-#[derive(Clone, Copy, Debug, Carry)]
-struct Least {
-    sig: Tile<f32, 1>,
-    position: Tile<i32, 1>,
-    index: Tile<i32, 1>,
-}
-
-/// The token that leaves the window, in its lane.
-#[derive(Clone, Copy, Debug, Carry)]
-struct Leaving {
-    sig: Tile<f32, 1>,
-    index: Tile<i32, 1>,
-}
-
-/// A candidate and its number in its list; -1 where there is none.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    candidate: Candidate,
-    index: Scalar<i32>,
-}
-
-impl Found {
-    #[track_caller]
-    fn new(sig: Scalar<f32>, index: Scalar<i32>) -> Found {
-        Found { candidate: Candidate { sig, exists: index.ge(0) }, index }
-    }
-
-    #[track_caller]
-    fn none() -> Found {
-        Found::new(lit(0.0), lit(-1))
-    }
-}
-
-impl Least {
-    #[track_caller]
-    fn new(lanes: usize) -> Least {
-        Least {
-            sig: Tile::full([lanes], f32::INFINITY),
-            position: Tile::full([lanes], i32::MAX),
-            index: Tile::full([lanes], -1),
-        }
-    }
-
-    /// The least of all lanes; of equals, the one at the lowest position.
-    #[track_caller]
-    fn found(self) -> Found {
-        let sig = self.sig.reduce_min(0);
-        let position = self.sig.eq(sig).select(self.position, i32::MAX).reduce_min(0);
-        let here = self.sig.eq(sig) & self.position.eq(position);
-        Found::new(sig, here.select(self.index, -1).reduce_max(0))
-    }
-}
-
-impl Leaving {
-    #[track_caller]
-    fn found(self) -> Found {
-        let index = self.index.reduce_max(0);
-        let sig = self.index.eq(index).select(self.sig, f32::NEG_INFINITY);
-        Found::new(sig.reduce_max(0), index)
-    }
-}
-
 /// The least significant token of a tier's list, and the one that leaves the window, among those that may change.
 #[device]
-fn search(
+fn scan(
     spec: &PlanSpec,
     kv: PagedKv,
     at: Work,
     tier: &Tier,
-    now: Progress,
+    search: &Search,
     leaves: bool,
 ) -> (Found, Found) {
     let lanes = spec.block;
-    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
-    let last = now.tokens - 1 - spec.window;
     let frozen = kv.frozen(at, tier.is_low());
-    let mut least = Least::new(lanes);
-    let mut leaving = Leaving { sig: Tile::full([lanes], f32::NEG_INFINITY), index: Tile::full([lanes], -1) };
+    let (mut least, mut leaving) = (Best::none(lanes), Best::none(lanes));
     for block in kv.blocks(at, tier, 1) {
-        let positions = block.positions();
         let index = block.first_token() + iota(lanes);
-        let Judged { sig, open } = rule.judge(now, block.significance(), positions);
-        let may = block.valid() & index.ge(frozen) & open;
-        let less = sig.lt(least.sig) | (sig.eq(least.sig) & positions.lt(least.position));
-        least.sig = (may & less).select(sig, least.sig);
-        least.position = (may & less).select(positions, least.position);
-        least.index = (may & less).select(index, least.index);
+        let own = block.valid() & index.ge(frozen);
+        let seen = search.look(block.significance(), block.positions(), index, own);
+        least = search.least(least, &seen);
         if comptime(leaves) {
-            let leaves = may & positions.eq(last);
-            leaving.sig = leaves.select(sig, leaving.sig);
-            leaving.index = leaves.select(index, leaving.index);
+            leaving = search.leaving(leaving, &seen);
         }
     }
     let leaving = if comptime(leaves) { leaving.found() } else { Found::none() };
     (least.found(), leaving)
+}
+
+/// The candidates that a policy needs of both tiers, if its plans look at the low one.
+#[device]
+fn scan_both(
+    spec: &PlanSpec,
+    kv: PagedKv,
+    at: Work,
+    (high, low): (&Tier, Option<&Tier>),
+    search: &Search,
+    needs: Needs,
+) -> (Found, Found, Found) {
+    let (mut least_high, mut leaving, mut least_low) = (Found::none(), Found::none(), Found::none());
+    if needs.least_high || needs.leaving {
+        (least_high, leaving) = scan(spec, kv, at, high, search, needs.leaving);
+    }
+    if let Some(tier) = low {
+        least_low = scan(spec, kv, at, tier, search, false).0;
+    }
+    (least_high, leaving, least_low)
 }
 
 /// Decides what a decode step does to every (request, layer, KV head), from the significance of before the step.
@@ -150,6 +102,8 @@ fn search(
 ///   [`StepPlan`](super::StepPlan) each; `target` is `[requests, layers, kv_heads, 2]`, the pages of either tier that carrying the plan out
 ///   needs, -1 for a request that is left out (a negative slot).
 /// * Grid: `[kv_heads, layers, requests]`.
+/// * With `splits`, candidates are taken from `shortlist` where that holds; without, it is not looked at. It is what
+///   [`decode_attention`](fn@crate::decode::decode_attention) found, so that the plan is the same with it.
 /// * Values: candidates are the tokens outside of window and sinks that are not frozen and for which a query has counted; of equally
 ///   significant ones the first in the sequence. A significance that is no number is no candidate. Pages that a step empties are still
 ///   in its target, since a move may read them; the next step's target is without them.
@@ -162,6 +116,7 @@ pub fn plan_step<C: Codecs, P: Policies>(
     prompts: View<i32, 1>,
     thresholds: View<f32, 4>,
     kv: LayeredKv,
+    shortlist: Shortlist,
     plan: ViewMut<i32, 4>,
     target: ViewMut<i32, 4>,
     codecs: C,
@@ -176,23 +131,40 @@ pub fn plan_step<C: Codecs, P: Policies>(
     let slot = kv.slot(request);
     let at = Work { head, slot, split: lit(0), splits: 1 };
     let position = positions.get([request]);
-    let now = Progress::new(prompts.get([request]), position).one_more();
+    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
+    let search = Search::new(rule, prompts.get([request]), position);
 
-    let (mut least_high, mut leaving) = (Found::none(), Found::none());
-    if needs.least_high || needs.leaving {
-        (least_high, leaving) = search(&spec, kv, at, tiers.high(), now, needs.leaving);
-    }
-    let least_low = match tiers.low() {
-        Some(tier) if needs.least_low => search(&spec, kv, at, tier, now, false).0,
-        _ => Found::none(),
+    let low = tiers.low().filter(|_| needs.least_low);
+    let (mut least_high, mut leaving, mut least_low) = (Found::none(), Found::none(), Found::none());
+    let listed = match spec.splits {
+        0 => None,
+        _ => Some(shortlist.holds([slot, layer, head], position, lengths_of(&kv, at))),
     };
+    if let Some(listed) = listed {
+        if listed {
+            let found = |kind: Kind| shortlist.found([slot, layer, head], kind, spec.splits);
+            if needs.least_high || needs.leaving {
+                least_high = found(Kind::LeastHigh);
+            }
+            if needs.leaving {
+                leaving = found(Kind::Leaving);
+            }
+            if low.is_some() {
+                least_low = found(Kind::LeastLow);
+            }
+        } else {
+            (least_high, leaving, least_low) = scan_both(&spec, kv, at, (tiers.high(), low), &search, needs);
+        }
+    } else {
+        (least_high, leaving, least_low) = scan_both(&spec, kv, at, (tiers.high(), low), &search, needs);
+    }
     let threshold = |column: i32| thresholds.get([slot.max(0), layer, head, lit(column)]);
     let (len_high, len_low) = (kv.length(at, false), kv.length(at, true));
     let action = policy.step(&StepFacts {
         head: HeadFacts {
             a_high: threshold(0),
             a_low: threshold(1),
-            tokens: now.tokens,
+            tokens: search.tokens(),
             has_low: tiers.low().is_some(),
         },
         len_high,

@@ -5,12 +5,14 @@ use leankv_dsl::workload::{Check, Generator, Workload};
 
 use super::cache::Cache;
 use super::{RecipeError, Shapes};
+use crate::candidates::{SHORTLIST_STATE, shortlist_columns};
 use crate::decode::DecodeSpec;
 use crate::pattern::HeadPattern;
+use crate::policy::{Counting, Uniform};
 use crate::prefill::PrefillSpec;
 use crate::reference::{
-    DecodeArgs, PagedKv, Partial, PendingQueries, PrefillArgs, PrefillOutput, add_pending, decode_attention,
-    decode_partials, merge_partials, prefill_attention,
+    DecodeArgs, PagedKv, Partial, PendingQueries, PrefillArgs, PrefillOutput, StepArgs, add_pending,
+    decode_attention, decode_partials, merge_partials, prefill_attention, shortlist,
 };
 
 /// Sums of `n` weights that are rounded to f16 before they meet values: two executors differ where a rounding falls the other way.
@@ -79,7 +81,8 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
     let workload = cache.arguments(workload);
     if !spec.significance {
         let workload = workload.least_read("kv.arena", least);
-        return Ok(pending_arguments(workload, [0, heads, spec.head_dim], (&[], &[]), &[], [0, 0]));
+        let workload = pending_arguments(workload, [0, heads, spec.head_dim], (&[], &[]), &[], [0, 0]);
+        return Ok(no_shortlist(workload, cache.kv_heads));
     }
     let (old, old32) = random.f16s(requests * heads * spec.head_dim, -1.0, 1.0);
     // Their logarithms are those of requests in slots of the same number; the last slot's have added theirs.
@@ -103,7 +106,74 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
     add_pending(&args, &pending, &cache.paged(), &mut arena)?;
     let workload = workload.output("kv.arena", SIGNIFICANCE).expect("kv.arena", &arena, SIGNIFICANCE);
     let extents = [requests, heads, spec.head_dim];
-    Ok(pending_arguments(workload, extents, (&old, &lse), &newest, [requests, cache.kv_heads]))
+    let of = [requests, cache.kv_heads];
+    let workload = pending_arguments(workload, extents, (&old, &lse), &newest, of);
+    if !spec.candidates {
+        return Ok(no_shortlist(workload, cache.kv_heads));
+    }
+    shortlist_arguments(workload, spec, &cache, &positions, &arena)
+}
+
+/// Decode attention's `shortlist`, which is not looked at.
+fn no_shortlist(workload: Workload, kv_heads: usize) -> Workload {
+    workload
+        .view::<i32>("shortlist.prompts", &[], &[0])
+        .view::<f32>("shortlist.sig", &[], &[0, kv_heads, 0])
+        .view::<i32>("shortlist.at", &[], &[0, kv_heads, 0])
+        .view::<i32>("shortlist.state", &[], &[0, kv_heads, SHORTLIST_STATE])
+}
+
+/// Decode attention's `shortlist`, with what it finds in `arena` as the kernel leaves it.
+fn shortlist_arguments(
+    workload: Workload,
+    spec: &DecodeSpec,
+    cache: &Cache,
+    positions: &[i32],
+    arena: &[u8],
+) -> Result<Workload, RecipeError> {
+    let (requests, kv_heads) = (cache.requests, cache.kv_heads);
+    let prompts: Vec<i32> = positions.iter().map(|p| p / 2).collect();
+    let next: Vec<i32> = positions.iter().map(|p| p + 1).collect();
+    let args = StepArgs {
+        positions: &next,
+        prompts: &prompts,
+        thresholds: &[],
+        heads: kv_heads,
+        window: spec.window,
+        sinks: spec.sinks,
+        counting: Counting::new(spec.chunk, spec.window_q),
+        policy: &Uniform,
+    };
+    let rows = shortlist(&args, &PagedKv { arena, ..cache.paged() }, spec.splits)?;
+    let columns = shortlist_columns(spec.splits);
+    let lists = requests * kv_heads;
+    let (mut sig, mut at) = (vec![f32::NAN; lists * columns[0]], vec![-7; lists * columns[1]]);
+    let mut state = vec![-7; lists * SHORTLIST_STATE];
+    let before = (sig.clone(), at.clone(), state.clone());
+    for (row, found) in rows.iter().enumerate() {
+        let list = cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
+        sig[list * columns[0]..][..columns[0]].copy_from_slice(&found.sig);
+        at[list * columns[1]..][..columns[1]].copy_from_slice(&found.at);
+        state[list * SHORTLIST_STATE..][..SHORTLIST_STATE].copy_from_slice(&found.state);
+        if cache.low.is_none() {
+            // Nobody reads what was found in a tier that is not there.
+            sig[list * columns[0] + 2 * spec.splits..][..spec.splits].fill(f32::NAN);
+            at[list * columns[1] + 2 * spec.splits..][..spec.splits].fill(-7);
+            at[list * columns[1] + 5 * spec.splits..][..spec.splits].fill(-7);
+        }
+    }
+    let of = |columns: usize| [requests, kv_heads, columns];
+    Ok(workload
+        .view("shortlist.prompts", &prompts, &[requests])
+        .view("shortlist.sig", &before.0, &of(columns[0]))
+        .view("shortlist.at", &before.1, &of(columns[1]))
+        .view("shortlist.state", &before.2, &of(SHORTLIST_STATE))
+        .output("shortlist.sig", PRECISE)
+        .output("shortlist.at", Check::Bits)
+        .output("shortlist.state", Check::Bits)
+        .expect("shortlist.sig", &sig, Check::close(1e-3, 1e-4))
+        .expect("shortlist.at", &at, Check::Bits)
+        .expect("shortlist.state", &state, Check::Bits))
 }
 
 /// Decode attention's `pending`.

@@ -7,6 +7,7 @@ use leankv_dsl::workload::{Check, Generator, Workload};
 use super::cache::Cache;
 use super::pages::Vectors;
 use super::{RecipeError, Shapes};
+use crate::candidates::SHORTLIST_STATE;
 use crate::policy::{Counting, PolicySpec};
 use crate::reference::{self, Planned, StepArgs};
 use crate::step::{ActiveSlotsSpec, AdvancePositionsSpec, InsertSpec, PLAN_COLUMNS, PlanSpec};
@@ -86,7 +87,19 @@ pub(super) fn plan(spec: &PlanSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
         .output("target", Check::Bits)
         .expect("plan", &plan, Check::Bits)
         .expect("target", &target, Check::Bits);
-    Ok(step.cache.layered(workload, layers))
+    Ok(step.cache.layered(shortlist(workload, requests, layers, kv_heads), layers))
+}
+
+/// A shortlist that holds for no step: a plan then looks for itself.
+fn shortlist(workload: Workload, requests: usize, layers: usize, kv_heads: usize) -> Workload {
+    let heads = [requests, layers, kv_heads];
+    let of = |columns: usize| [heads[0], heads[1], heads[2], columns];
+    let rows = requests * layers * kv_heads;
+    workload.view::<f32>("shortlist.sig", &[], &of(0)).view::<i32>("shortlist.at", &[], &of(0)).view(
+        "shortlist.state",
+        &vec![-1i32; rows * SHORTLIST_STATE],
+        &of(SHORTLIST_STATE),
+    )
 }
 
 pub(super) fn active(spec: &ActiveSlotsSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {

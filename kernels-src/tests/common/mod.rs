@@ -81,6 +81,14 @@ impl Run {
     }
 
     /// A scalar.
+    /// Decode attention's shortlist, which is not looked at.
+    pub fn no_shortlist(&mut self, kv_heads: usize) -> &mut Run {
+        self.view::<i32>("shortlist.prompts", &[], &[0]);
+        self.view::<f32>("shortlist.sig", &[], &[0, kv_heads, 0]);
+        self.view::<i32>("shortlist.at", &[], &[0, kv_heads, 0]);
+        self.view::<i32>("shortlist.state", &[], &[0, kv_heads, 5])
+    }
+
     pub fn scalar(&mut self, name: &str, value: impl Into<ScalarValue>) -> &mut Run {
         self.args.insert(name.to_owned(), Arg::Scalar(value.into()));
         self

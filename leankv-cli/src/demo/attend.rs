@@ -134,6 +134,9 @@ impl Kernels {
             no_queries: device.zeros(0).map_err(Failure::machine)?,
             no_lse: device.zeros(0).map_err(Failure::machine)?,
             no_tokens: device.zeros(0).map_err(Failure::machine)?,
+            no_sig: device.zeros(0).map_err(Failure::machine)?,
+            no_places: device.zeros(0).map_err(Failure::machine)?,
+            no_state: device.zeros(0).map_err(Failure::machine)?,
             out: device.zeros(queries * query_heads * head_dim).map_err(Failure::machine)?,
             lse: device.zeros(queries * query_heads).map_err(Failure::machine)?,
         };
@@ -165,10 +168,14 @@ impl Kernels {
             .view_mut("out.max", &mut step.max, &partial)
             .view_mut("out.sum", &mut step.sum, &partial)
             .view_mut("out.acc", &mut step.acc, &[queries, query_heads, 1, head_dim])
-            // Without significance no queries are pending.
+            // Without significance no queries are pending, and nobody looks for candidates.
             .view("pending.q", &step.no_queries, &[0, query_heads, head_dim])
             .view("pending.lse", &step.no_lse, &[0, query_heads])
-            .view("pending.newest", &step.no_tokens, &[0, kv_heads, 1]);
+            .view("pending.newest", &step.no_tokens, &[0, kv_heads, 1])
+            .view("shortlist.prompts", &step.no_tokens, &[0])
+            .view_mut("shortlist.sig", &mut step.no_sig, &[0, kv_heads, 0])
+            .view_mut("shortlist.at", &mut step.no_places, &[0, kv_heads, 0])
+            .view_mut("shortlist.state", &mut step.no_state, &[0, kv_heads, SHORTLIST_STATE]);
         // SAFETY: lengths and page numbers are those the pages were written with.
         unsafe { launch.run() }.map_err(Failure::kernel)?;
         let launch = self
@@ -202,6 +209,9 @@ struct Step {
     no_queries: DeviceBuffer<f16>,
     no_lse: DeviceBuffer<f32>,
     no_tokens: DeviceBuffer<i32>,
+    no_sig: DeviceBuffer<f32>,
+    no_places: DeviceBuffer<i32>,
+    no_state: DeviceBuffer<i32>,
     out: DeviceBuffer<f32>,
     lse: DeviceBuffer<f32>,
 }

@@ -220,7 +220,9 @@ impl LinearLayout {
         for bit in keep..u32::from(self.dims[axis]) {
             let next = 1 << (self.shift(axis) + bit);
             let register = out.registers.iter().position(|&v| v == next);
-            let (Some(register), Some(lane)) = (register, out.lanes.iter().position(|&v| v == 0)) else { break };
+            let (Some(register), Some(lane)) = (register, out.lanes.iter().position(|&v| v == 0)) else {
+                break;
+            };
             out.registers.remove(register);
             out.lanes[lane] = next;
         }

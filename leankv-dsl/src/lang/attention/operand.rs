@@ -67,17 +67,18 @@ pub trait KvBlock {
     #[track_caller]
     fn accumulate(&self, p: Tile<f32, 2>, acc: Tile<f32, 2>) -> Tile<f32, 2>;
 
-    /// Adds to the tokens' significance, except to the first `frozen` tokens of the list.
+    /// Adds to the tokens' significance, except to the first `frozen` tokens of the list; gives the sums, which mean nothing for those.
     ///
     /// An operand that keeps none need not say so: by default this is an error of the specialisation that asks for it.
     #[track_caller]
-    fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) {
-        let _ = (step, frozen);
+    fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) -> Tile<f32, 1> {
+        let _ = frozen;
         let message = "significance is asked for, and this cache keeps none";
         record::report(
             Diagnostic::error(BAD_ARGUMENT, Loc::caller(), message)
                 .help("specialise the kernel without significance, or write `KvBlock::add_significance`"),
         );
+        step
     }
 }
 
@@ -127,7 +128,7 @@ impl KvBlock for Block<'_> {
         Block::accumulate(self, p, acc)
     }
 
-    fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) {
-        Block::add_significance(self, step, frozen);
+    fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) -> Tile<f32, 1> {
+        Block::add_significance(self, step, frozen)
     }
 }

@@ -395,16 +395,17 @@ impl Block<'_> {
         at.load_masked(iota(self.tier.layout.block), self.valid)
     }
 
-    /// Adds to the tokens' significance. Programs of one (request, KV head) must not do it at the same time for one page.
+    /// Adds to the tokens' significance, and gives the sums. Programs of one (request, KV head) must not do it at the same time for one page.
     ///
-    /// The first `frozen` tokens of the list are left as they are: their pages are shared with other requests.
+    /// The first `frozen` tokens of the list are left as they are, since their pages are shared with other requests; sums mean nothing for them.
     #[track_caller]
-    pub fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) {
+    pub fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) -> Tile<f32, 1> {
         let at = self.words(self.tier.layout.page.significance()).cast::<f32>();
         let slots = iota(self.tier.layout.block);
         let own = self.valid & slots.ge(frozen - self.first);
         let sum = at.load_masked(slots, own) + step;
         at.store_masked(slots, sum, own);
+        sum
     }
 }
 

@@ -15,7 +15,7 @@ use leankv_kernels::chunk::{
 };
 use leankv_kernels::decode::{DecodeSpec, decode_attention, merge_splits};
 use leankv_kernels::pattern::HeadPattern;
-use leankv_kernels::policy::StockPolicies;
+use leankv_kernels::policy::{Needs, StockPolicies};
 use leankv_kernels::step::{
     AdvancePositionsSpec, InsertSpec, PlanSpec, advance_positions, insert_token, plan_step,
 };
@@ -177,7 +177,7 @@ impl Build<'_> {
     }
 
     fn decode(&self, tiering: Tiering) -> DecodeSpec {
-        let CacheConfig { head_dim, group, page_bytes, splits, .. } = *self.config;
+        let CacheConfig { head_dim, group, page_bytes, splits, chunk, window_q, .. } = *self.config;
         DecodeSpec {
             tiering,
             head_dim,
@@ -187,8 +187,19 @@ impl Build<'_> {
             splits,
             pattern: HeadPattern::Dense,
             significance: true,
+            candidates: self.plans_look(),
+            // Checked with the shape: positions have 31 bits.
+            window: self.config.window as i32,
+            sinks: self.config.sinks as i32,
+            chunk,
+            window_q,
             stages: 1,
         }
+    }
+
+    /// Whether the policy's plans look at tokens.
+    fn plans_look(&self) -> bool {
+        self.config.policy.math().needs() != Needs::NONE
     }
 
     fn tiering<C, H, E>(&self, tiering: Tiering) -> Result<TieringKernels, KvError>
@@ -200,8 +211,10 @@ impl Build<'_> {
         let CacheConfig { head_dim, page_bytes, policy, chunk, window_q, .. } = *self.config;
         // Checked with the shape: positions have 31 bits.
         let (window, sinks) = (self.config.window as i32, self.config.sinks as i32);
+        let splits = if self.plans_look() { self.config.splits } else { 0 };
+        let block = BLOCK;
         let plan =
-            PlanSpec { tiering, head_dim, page_bytes, block: BLOCK, policy, window, sinks, chunk, window_q };
+            PlanSpec { tiering, head_dim, page_bytes, block, policy, window, sinks, chunk, window_q, splits };
         let two_tiers = tiering.low.is_some();
         let classify = ClassifySpec { two_tiers, policy, window, sinks, chunk, window_q, block: 128 };
         let compact = RecompactSpec {

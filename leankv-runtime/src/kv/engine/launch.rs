@@ -24,6 +24,7 @@ impl KvCache {
             let plan = plan.view("kv.slots", scratch.slots.slice(of.clone())?, &[n]);
             let plan = plan.view("kv.table", &state.table, &[slots, layers, heads, shape.table_len]);
             let plan = plan.view("kv.lengths", &state.lengths, &[slots, layers, heads, 4]);
+            let plan = self.shortlist.read(plan);
             let columns = leankv_kernels::step::PLAN_COLUMNS;
             let part = |columns: usize| of.start * per_request * columns..of.end * per_request * columns;
             let plan =
@@ -97,7 +98,8 @@ impl KvCache {
         // Of the plan, the new token's number.
         let plan = scratch.plan.slice(of.start * each + at * columns..of.end * each)?;
         let attend = attend.view_strided("pending.newest", plan, &[requests, heads, 1], &strides);
-        run(attend)?;
+        let attend = attend.view("shortlist.prompts", scratch.prompts.slice(part(1))?, &[requests]);
+        run(self.shortlist.write(attend, layer)?)?;
 
         let merge = self.kernels.merge.launch((heads as u32, requests as u32));
         let merge = bound.to(merge, layer, Binds::HOOKS);

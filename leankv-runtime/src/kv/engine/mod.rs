@@ -21,6 +21,7 @@ mod kernels;
 mod launch;
 mod pending;
 mod request;
+mod shortlist;
 mod stats;
 mod step;
 
@@ -44,6 +45,7 @@ use self::chunk::ChunkScratch;
 use self::compact::CompactScratch;
 use self::pending::Pending;
 use self::request::Request;
+use self::shortlist::Shortlist;
 use super::audit::audit_owners;
 use super::{DeviceManager, Finding, KvError, OutOfPages, PageManager, PageState, Refused, audit};
 use crate::compiler::Compiler;
@@ -65,6 +67,7 @@ pub struct KvCache {
     free_floor: usize,
     scratch: Scratch,
     pending: Pending,
+    shortlist: Shortlist,
     chunk: ChunkScratch,
     compact: CompactScratch,
     /// Tokens of a high and of a low page, for each tiering.
@@ -153,6 +156,7 @@ impl KvCache {
             lse: device.zeros(queries)?,
         };
         let pending = Pending::new(device, &config, slots)?;
+        let shortlist = Shortlist::new(device, &config, slots)?;
         let (rows, n) = (config.query_heads(), config.chunk);
         let chunk = ChunkScratch {
             slot: device.zeros(1)?,
@@ -176,6 +180,7 @@ impl KvCache {
             free_floor,
             scratch,
             pending,
+            shortlist,
             chunk,
             compact,
             page_tokens,
@@ -242,6 +247,7 @@ impl KvCache {
         self.manager.state_mut().thresholds.write_at(slot * numbers.len(), &numbers)?;
         self.manager.set_page_tokens(slot, self.page_tokens[number])?;
         self.pending.clear(slot)?;
+        self.shortlist.clear(slot)?;
         Ok(self.occupy(slot, |id| Request {
             id,
             slot,
@@ -275,6 +281,7 @@ impl KvCache {
         let request = self.whole(parent)?.clone();
         let slot = self.free_slot()?;
         self.pending.copy(request.slot, slot)?;
+        self.shortlist.clear(slot)?;
         self.free_floor = 0;
         let answers = self.manager.fork(&[(request.slot, slot)])?;
         self.ask_free();
