@@ -537,4 +537,6 @@ fn short(answers: Vec<Result<(), Refused>>) -> Result<Option<OutOfPages>, KvErro
 }
 
 #[cfg(test)]
+mod shortlist_tests;
+#[cfg(test)]
 mod tests;

@@ -44,6 +44,12 @@ impl Shortlist {
         self.state.write_at(slot * numbers, &vec![-1; numbers])
     }
 
+    /// What they hold for, `[slots, layers, kv_heads, 5]`.
+    #[cfg(test)]
+    pub(super) fn state(&self) -> Result<Vec<i32>, DeviceError> {
+        self.state.to_vec()
+    }
+
     /// A launch that reads those of all layers.
     pub(super) fn read<'a>(&'a self, launch: Launch<'a>) -> Launch<'a> {
         let of = |columns: usize| [self.slots, self.layers, self.heads, columns];
