@@ -94,8 +94,12 @@ fn budgets() {
     assert_ptx_budget!(kernel("softmax", &[]), sm_90, regs <= 64, spills == 0);
     assert_ptx_budget!(kernel("matmul", &[]), sm_90, regs <= 168, spills == 0, mma >= 16);
     assert_ptx_budget!(kernel("decode_attention", &[]), sm_90, regs <= 255, spills == 0, mma >= 16);
-    let significance = kernel("decode_attention", &[("significance", "true")]);
-    assert_ptx_budget!(significance, sm_90, regs <= 255, spills == 0, mma >= 16);
+    let in_caches = [("significance", "true"), ("candidates", "true"), ("stages", "1")];
+    let decode = |group| kernel("decode_attention", &[in_caches.as_slice(), &[("group", group)]].concat());
+    assert_ptx_budget!(decode("1"), sm_80, regs <= 255, spills == 0, mma >= 16);
+    assert_ptx_budget!(decode("4"), sm_90, regs <= 255, spills == 0, mma >= 16);
+    assert_ptx_budget!(decode("8"), sm_120, regs <= 255, spills == 0, mma >= 16);
+    assert_ptx_budget!(kernel("plan_step", &[("splits", "4")]), sm_90, regs <= 255, spills == 0);
     assert_ptx_budget!(kernel("prefill_attention", &[]), sm_90, regs <= 255, spills == 0, mma >= 16);
 }
 

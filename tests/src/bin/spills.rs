@@ -1,4 +1,5 @@
-//! Assembles every declared specialisation of every shipped kernel for every GPU and fails if any spills: `make spills`.
+//! Assembles every declared specialisation of every shipped kernel, and those that caches run, for every GPU and fails if any spills:
+//! `make spills`.
 //!
 //! The tests assemble all specialisations for one GPU and one of each kernel for all GPUs; this is the whole matrix.
 //! Specialisations whose PTX is the same are assembled once.
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use leankv_dsl::ir::Func;
+use leankv_dsl::lang::{KernelDef, Settings};
 use leankv_kernels::KERNELS;
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::tools::{Ptxas, PtxasEntry};
@@ -36,7 +38,7 @@ fn run() -> Result<usize, String> {
     let ptxas = Ptxas::find().map_err(|e| e.to_string())?;
     let mut funcs: Vec<(String, Func)> = Vec::new();
     for kernel in KERNELS {
-        for settings in kernel.space() {
+        for settings in kernel.space().into_iter().chain(in_caches(*kernel)) {
             let func = kernel.build(&settings).map_err(|found| found.to_string())?;
             funcs.push((format!("{} ({})", func.name, func.spec), func));
         }
@@ -63,6 +65,22 @@ fn run() -> Result<usize, String> {
         println!("{line}");
     }
     Ok(bad.len())
+}
+
+/// What no declared space has, and every cache runs: attention that adds significance and looks for the next step's candidates, and plans that
+/// read what it found.
+fn in_caches(kernel: &dyn KernelDef) -> Vec<Settings> {
+    let more: &[(&str, &str)] = match kernel.name() {
+        "decode_attention" => &[("significance", "true"), ("candidates", "true"), ("stages", "1")],
+        "merge_splits" => &[("significance", "true")],
+        "plan_step" => &[("splits", "4")],
+        _ => return Vec::new(),
+    };
+    let with = |mut settings: Settings| {
+        settings.extend(more.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        settings
+    };
+    kernel.space().into_iter().map(with).collect()
 }
 
 /// Compiles everything; equal texts for one GPU become one case.
