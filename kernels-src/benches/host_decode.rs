@@ -1,6 +1,6 @@
 //! The shipped decode attention kernel on one host thread: K8V4, 32 query heads, 8 KV heads, head dim 128, 4096 tokens.
 //! Prints compile, load and run time and the largest error against plain Rust, then the time with the significance of the last step's
-//! queries added, and what that is of the time without.
+//! queries added and the next step's candidates looked for, and what that is of the time without.
 //!
 //! `cargo bench -p leankv-kernels --bench host_decode [-- v3 object]` (`v3` compiles for AVX2 alone, `object` writes
 //! the code of both for a disassembler).
@@ -74,7 +74,9 @@ fn main() {
         println!("spec to object {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     }
     let artifact = artifact.expect("compiled");
-    settings.insert("significance".to_owned(), "true".to_owned());
+    for what in ["significance", "candidates"] {
+        settings.insert(what.to_owned(), "true".to_owned());
+    }
     let with_significance = build(&settings);
     if std::env::args().any(|arg| arg == "object") {
         for (file, artifact) in [("decode.o", &artifact), ("decode_significance.o", &with_significance)] {
@@ -157,6 +159,12 @@ fn main() {
         view(&mut args, asked_lse.as_ptr().into(), &[1, heads]);
         let newest = [tokens as i32 - 1; HEADS];
         view(&mut args, newest.as_ptr().into(), &[1, HEADS, 1]);
+        let prompts = [tokens as i32 / 2];
+        let (mut sig, mut at, mut state) = ([0f32; HEADS * 3], [0i32; HEADS * 6], [0i32; HEADS * 5]);
+        view(&mut args, prompts.as_ptr().into(), &[1]);
+        view(&mut args, sig.as_mut_ptr().into(), &[1, HEADS, 3]);
+        view(&mut args, at.as_mut_ptr().into(), &[1, HEADS, 6]);
+        view(&mut args, state.as_mut_ptr().into(), &[1, HEADS, 5]);
         let mut best = [f64::MAX; 2];
         // In turn, so that both see the same machine.
         for _ in 0..100 {
@@ -187,7 +195,10 @@ fn main() {
         }
         let [plain, adding] = best;
         println!("{tokens} tokens: {plain:.3} ms, largest error {worst:.2e}");
-        println!("    with significance {adding:.3} ms, {:.2} of that", adding / plain);
+        println!(
+            "    with significance and the next step's candidates {adding:.3} ms, {:.2} of that",
+            adding / plain
+        );
         assert!(worst < 2e-3, "the output is wrong");
     }
 }

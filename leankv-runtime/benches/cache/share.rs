@@ -130,7 +130,7 @@ pub(crate) fn section(compiler: &Compiler, rows: &mut Vec<Row>) -> Outcome<()> {
     let mean = |times: Vec<f64>| times.iter().sum::<f64>() / times.len() as f64;
     for (what, name, times, middle, bar, most) in [
         ("decode step", "planning and manager", steps, &median as &dyn Fn(Vec<f64>) -> f64, "< 0.9 %", 0.9),
-        ("chunk of a prompt", "until its first layer", chunks, &mean, "< 0.2 %", 0.2),
+        ("chunk of a prompt", "all until the first layer", chunks, &mean, "< 0.2 %", 0.2),
     ] {
         let [whole, begun, managed] = [times.whole, times.begun, times.managed].map(middle);
         let percent = |part: f64| 100.0 * part / whole;
@@ -140,9 +140,12 @@ pub(crate) fn section(compiler: &Compiler, rows: &mut Vec<Row>) -> Outcome<()> {
             percent(managed),
             percent(begun),
         );
-        let measured = format!("{:.4} %", percent(managed));
-        let what = format!("page manager's share of a {what} (attention alone)");
-        rows.push(row(what, bar, measured, percent(managed) < most));
+        for (part, who) in [(managed, "page manager's share".to_owned()), (begun, format!("share of {name}"))]
+        {
+            let measured = format!("{:.4} %", percent(part));
+            let what = format!("{who}: share of a {what} (attention alone)");
+            rows.push(row(what, bar, measured, percent(part) < most));
+        }
     }
     Ok(())
 }
