@@ -9,6 +9,7 @@ mod seen;
 mod world;
 
 use leankv_dsl::format::Tiering;
+use leankv_runtime::Device;
 use leankv_runtime::kv::{Budget, CacheConfig, KvError, Thresholds};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -316,15 +317,18 @@ impl World {
     }
 }
 
-/// The cache under test.
-struct OnHost;
+/// The cache under test, on the host or on one of the [`checking_devices`](common::checking_devices).
+struct On<const DEVICE: usize>;
 
-impl StateMachineTest for OnHost {
+const HOST: usize = usize::MAX;
+
+impl<const DEVICE: usize> StateMachineTest for On<DEVICE> {
     type SystemUnderTest = World;
     type Reference = Script;
 
     fn init_test(arena: &Arena) -> World {
-        World::new(arena.0)
+        let device = common::checking_devices().into_iter().nth(DEVICE).unwrap_or_else(Device::host);
+        World::new(device, arena.0)
     }
 
     fn apply(mut world: World, _: &Arena, act: Act) -> World {
@@ -355,10 +359,20 @@ fn p1_p2_p3_p5_p6_p7_every_request_lives_as_it_does_alone_in_random_sequences() 
         ..Config::default()
     };
     proptest!(config, |((arena, acts, seen) in Script::sequential_strategy(20..80usize))| {
-        OnHost::test_sequential(Config::default(), arena, acts, seen);
+        On::<HOST>::test_sequential(Config::default(), arena, acts, seen);
     });
     let times = Seen::ALL.map(|what| (what, what.times()));
     // Too few sequences may miss something.
     let enough = |times: usize| times * 40 >= cases as usize;
     assert!(cases < 256 || times.iter().all(|(_, times)| enough(*times)), "{times:?}");
+}
+
+/// The same with every access of every launch checked, by the interpreter and by the PTX machine, which are slower.
+#[test]
+fn p1_p2_p3_p5_p6_p7_random_sequences_on_the_devices_that_check_every_access() {
+    let config = Config { cases: 12, failure_persistence: None, max_shrink_iters: 50, ..Config::default() };
+    proptest!(config, |((arena, acts, seen) in Script::sequential_strategy(20..60usize))| {
+        On::<0>::test_sequential(Config::default(), arena.clone(), acts.clone(), seen.clone());
+        On::<1>::test_sequential(Config::default(), arena, acts, seen);
+    });
 }

@@ -1,6 +1,5 @@
 //! Chunks and steps: what they give is what the request gets alone, and what they take is what they may.
 
-use leankv_runtime::Device;
 use leankv_runtime::kv::{OutOfPages, PageManager, RequestId};
 use proptest::sample::Index;
 
@@ -42,7 +41,7 @@ impl World {
             }
         };
         assert!(need <= before.free(), "{need} pages cannot come of {}", before.free());
-        let (config, device) = (config(), Device::host());
+        let (config, device) = (config(), self.device.clone());
         let mut out = Vec::new();
         for layer in 0..stop.unwrap_or(config.layers) {
             let rows: Vec<_> = begun.positions().map(|token| row(&config, sequence, token, layer)).collect();
@@ -90,7 +89,7 @@ impl World {
             }
         };
         named.retain(|request| !given_up.contains(&request.id));
-        let (config, device) = (config(), Device::host());
+        let (config, device) = (config(), self.device.clone());
         let outcome = begun.and_then(|mut begun| {
             let runs: Vec<RequestId> = named.iter().map(|request| request.id).collect();
             assert_eq!(begun.requests(), runs, "who was not given up takes the step");

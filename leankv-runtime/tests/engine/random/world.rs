@@ -40,13 +40,14 @@ pub(super) struct World {
     pub(super) living: Vec<Living>,
     pub(super) ended: Vec<RequestId>,
     pub(super) alone: Vec<KvCache>,
+    pub(super) device: Device,
     sequences: u64,
 }
 
 impl World {
-    pub(super) fn new(pages: usize) -> World {
-        let cache = cache(&Device::host(), &CacheConfig { pages, ..config() });
-        World { cache, living: Vec::new(), ended: Vec::new(), alone: Vec::new(), sequences: 0 }
+    pub(super) fn new(device: Device, pages: usize) -> World {
+        let cache = cache(&device, &CacheConfig { pages, ..config() });
+        World { cache, living: Vec::new(), ended: Vec::new(), alone: Vec::new(), device, sequences: 0 }
     }
 
     pub(super) fn place(&self, id: RequestId) -> usize {
@@ -100,7 +101,7 @@ impl World {
         let config = self.cache.config();
         let shape = config.shape().unwrap();
         let ample = config.slots * shape.lists() * shape.table_len;
-        let mut alone = cache(&Device::host(), &CacheConfig { pages: ample, ..config.clone() });
+        let mut alone = cache(&self.device, &CacheConfig { pages: ample, ..config.clone() });
         let its = alone.admit_as(tiering, prompt, thresholds).unwrap();
         self.alone.push(alone);
         let family = self.alone.len() - 1;
