@@ -8,7 +8,9 @@ use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use leankv_dsl::ir::{Func, parse};
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::device::Kind;
-use leankv_runtime::kv::{CacheConfig, EngineKernels, Input, KvCache, KvError, RequestId, Thresholds};
+use leankv_runtime::kv::{
+    CacheConfig, EngineKernels, Input, KvCache, KvError, RequestId, RequestStats, Thresholds,
+};
 use leankv_runtime::{Compiler, Device, DeviceBuffer, DeviceError, Kernel};
 
 const ONE: (&str, &str) = ("SOFTCUDA_DEVICES", "1");
@@ -33,6 +35,11 @@ static CASES: &[Case] = &[
         name: "a_decode_step_is_a_graph_deferred",
         vars: &[ONE, FAIL, DEFERRED],
         run: decode_step_as_graph,
+    },
+    Case {
+        name: "a_decode_step_of_a_mixed_batch_is_a_graph",
+        vars: &[ONE, FAIL, DEFERRED],
+        run: decode_step_of_a_mixed_batch_as_graph,
     },
     Case { name: "typed_errors", vars: &[ONE], run: errors },
 ];
@@ -174,8 +181,29 @@ fn foreign_stream() {
     assert!(matches!(device.new_stream(), Err(DeviceError::ForeignStream)));
 }
 
-/// A decode step of the LeanKV cache, captured once and replayed, beside a cache that takes the same steps launch by launch.
+/// A decode step of requests of one format, all of whose tokens beyond the window are demoted, a token in each step.
 fn decode_step_as_graph() {
+    let held = replayed(&[0; 2].map(|_| ("K8V4/K4V2", Thresholds::new(50.0, 0.0))));
+    let low: usize = held[0].heads.iter().map(|head| head.low).sum();
+    assert!(low > 2 * 16, "{low} tokens were demoted, more than a page of each list holds");
+}
+
+/// A batch of two formats, in which a request has a budget: thresholds are solved for again between replays.
+fn decode_step_of_a_mixed_batch_as_graph() {
+    let budget = 4 * 1024;
+    let none = Thresholds::new(0.0, 0.0);
+    let held =
+        replayed(&[("K8V4/K4V2", none.clone()), ("K4V4", none), ("K8V4/K4V2", Thresholds::within(budget))]);
+    let kept = |stats: &RequestStats| stats.heads.iter().map(|head| head.high + head.low).sum::<usize>();
+    let pages = |stats: &RequestStats| stats.heads.iter().map(|head| head.pages).sum::<usize>();
+    assert_eq!([0, 1].map(|i| kept(&held[i])), [44; 2], "of two lists nothing is dropped");
+    assert!(held[2].heads.iter().all(|head| head.low > 0), "{:?}", held[2]);
+    assert!(pages(&held[2]) * 1024 <= budget && pages(&held[0]) * 1024 > budget, "{held:?}");
+}
+
+/// A decode step of the LeanKV cache, captured once and replayed until there are 22 tokens, beside a cache that takes the same steps launch by
+/// launch. Gives what the requests hold.
+fn replayed(requests: &[(&str, Thresholds)]) -> Vec<RequestStats> {
     type Rows = DeviceBuffer<f32>;
     let owner = cudarc::driver::CudaContext::new(0).unwrap();
     let stream = owner.new_stream().unwrap();
@@ -187,15 +215,20 @@ fn decode_step_as_graph() {
         chunk: 16,
         window_q: 8,
         window: 3,
-        ..CacheConfig::new([2, 1, 2, 64], 2, 64, 24)
+        solve_every: 4,
+        more_tierings: vec!["K4V4".parse().unwrap()],
+        ..CacheConfig::new([2, 1, 2, 64], 3, 64, 36)
     };
     let compiler = Compiler::new(KernelCache::without_folder());
     let kernels = EngineKernels::new(&compiler, &device, &config).unwrap();
     let cache = || KvCache::with_kernels(&device, config.clone(), kernels.clone()).unwrap();
     let (mut captured, mut plain) = (cache(), cache());
-    // Everything beyond the window is demoted, a token in each step.
-    let thresholds = Thresholds::new(50.0, 0.0);
-    let admit = |cache: &mut KvCache| [0; 2].map(|_| cache.admit(0, &thresholds).unwrap());
+    let admit = |cache: &mut KvCache| -> Vec<RequestId> {
+        let admit = |(tiering, thresholds): &(&str, Thresholds)| {
+            cache.admit_as(&tiering.parse().unwrap(), 0, thresholds).unwrap()
+        };
+        requests.iter().map(admit).collect()
+    };
     let (ids, others) = (admit(&mut captured), admit(&mut plain));
 
     let numbers = |seed: usize, len: usize| -> Vec<f32> {
@@ -247,18 +280,18 @@ fn decode_step_as_graph() {
         same(&captured, &plain, turn);
     }
     assert_eq!(captured.tokens(ids[0]).unwrap(), 22);
-    let low: usize = captured.stats(ids[0]).unwrap().heads.iter().map(|head| head.low).sum();
-    assert!(low > 2 * 16, "{low} tokens were demoted, more than a page of each list holds");
+    let held = ids.iter().map(|&id| captured.stats(id).unwrap()).collect();
     // A step of other requests is no replay of this one.
     assert!(matches!(captured.replay_step(&ids[..1]), Err(KvError::NotReplayable)));
     step(
         &mut captured,
         &ids[..1],
-        &device.zeros(row / 2 * config.group).unwrap(),
-        &device.zeros(row / 2).unwrap(),
-        &device.zeros(row / 2).unwrap(),
+        &device.zeros(config.head_dim * config.group).unwrap(),
+        &device.zeros(config.head_dim).unwrap(),
+        &device.zeros(config.head_dim).unwrap(),
     );
     assert!(matches!(captured.replay_step(&ids), Err(KvError::NotReplayable)));
+    held
 }
 
 fn errors() {
