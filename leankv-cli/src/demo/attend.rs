@@ -6,6 +6,7 @@ use half::f16;
 use leankv_dsl::format::{Interleave, KvFormat, PageLayout, Tiering};
 use leankv_dsl::ir::Func;
 use leankv_dsl::lang::Settings;
+use leankv_kernels::candidates::SHORTLIST_STATE;
 use leankv_runtime::{Compiler, Device, DeviceBuffer, Kernel};
 
 use super::data::{Layer, Recorded};

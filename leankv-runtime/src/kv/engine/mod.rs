@@ -407,6 +407,8 @@ impl KvCache {
     /// # Errors
     /// What the device says, for more bytes than there are too.
     pub fn write_arena(&mut self, bytes: &[u8]) -> Result<(), KvError> {
+        // What was found among the tokens that were here is nothing of those that are here now.
+        self.shortlist.clear_all()?;
         Ok(self.manager.state_mut().arena.write(bytes)?)
     }
 

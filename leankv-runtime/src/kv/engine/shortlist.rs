@@ -44,6 +44,11 @@ impl Shortlist {
         self.state.write_at(slot * numbers, &vec![-1; numbers])
     }
 
+    /// None of any slot.
+    pub(super) fn clear_all(&mut self) -> Result<(), DeviceError> {
+        self.state.write(&vec![-1; self.state.len()])
+    }
+
     /// What they hold for, `[slots, layers, kv_heads, 5]`.
     #[cfg(test)]
     pub(super) fn state(&self) -> Result<Vec<i32>, DeviceError> {
