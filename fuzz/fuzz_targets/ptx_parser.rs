@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| leankv_fuzz::ptx_parser(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    leankv_fuzz::ptx_parser(data);
+});

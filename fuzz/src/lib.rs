@@ -3,14 +3,15 @@
 use leankv_dsl::ir;
 use leankv_ptx::{Arg, Ast, Config, Divergence, Error, LaunchConfig, Machine, Module};
 
-/// Parses PTX; what parses prints as text that parses to the same tree.
-pub fn ptx_parser(data: &[u8]) {
+/// Parses PTX; what parses prints as text that parses to the same tree. Gives whether it parses.
+pub fn ptx_parser(data: &[u8]) -> bool {
     let text = String::from_utf8_lossy(data);
-    let Ok(ast) = Ast::parse(&text) else { return };
+    let Ok(ast) = Ast::parse(&text) else { return false };
     let printed = ast.print();
     let again =
         Ast::parse(&printed).unwrap_or_else(|e| panic!("printed text does not parse: {e}\n{printed}"));
     assert!(again.same(&ast), "printing changed the tree:\n{text}\n{printed}");
+    true
 }
 
 /// Loads PTX and runs every kernel shortly, with arguments that may not fit. Gives the number of launches that executed

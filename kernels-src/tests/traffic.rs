@@ -140,7 +140,7 @@ fn bytes_that_significance_costs_for_a_token() {
     println!("planning: {plan:.1} bytes a token and KV head");
     // Once a head: what attention found, and the plan. It looks at no token.
     assert!(plan < 1.0, "{plan}");
-    let of_group = [1, 4, 8].map(|group| {
+    let of_group = [1, 2, 4, 8, 16].map(|group| {
         let extra = attention(group, true) as f64 - attention(group, false) as f64;
         println!(
             "group {group}: attention {:.1} bytes more a token and KV head, {:.1} with planning",

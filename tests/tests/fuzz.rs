@@ -7,6 +7,7 @@
 #[path = "../../fuzz/src/lib.rs"]
 mod entries;
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -141,21 +142,6 @@ proptest! {
         ptx(format!("{HEAD}.entry k() {{\n.reg .b32 %r<9>;\n.reg .pred %p<3>;\n{body}\n}}").as_bytes());
     }
 
-    /// Thirty instructions each, since most are refused.
-    #[test]
-    fn arbitrary_operands(
-        soups in prop::collection::vec(prop::collection::vec(prop::sample::select(&OPERAND), 1..7), 30),
-        opcode in prop::sample::select(&["mov.b32 %r1,", "ld.shared.b32 %r1, [s", "call", "setp.eq.b32", "mov.b32 {"]),
-        init in prop::collection::vec(prop::sample::select(&OPERAND), 1..7),
-    ) {
-        for operands in soups {
-            let close = match opcode { "mov.b32 {" => "}", o if o.contains('[') => "]", _ => "" };
-            let instruction = format!("{opcode} {}{close};", operands.join(" "));
-            entries::ptx_parser(format!("{HEAD}.entry k() {{\n{instruction}\n}}").as_bytes());
-        }
-        entries::ptx_parser(format!("{HEAD}.global .b32 g[4] = {{{}}};", init.join(" ")).as_bytes());
-    }
-
     #[test]
     fn damaged_ptx(which in 0usize..4, edits in prop::collection::vec(any::<(u8, Index, Index, u8)>(), 1..6)) {
         ptx(&damage(PTX[which], &edits));
@@ -165,6 +151,36 @@ proptest! {
     fn damaged_tile_ir(which in 0usize..3, edits in prop::collection::vec(any::<(u8, Index, Index, u8)>(), 1..5)) {
         entries::tile_ir(&damage(TILE[which], &edits));
     }
+}
+
+/// Thirty instructions each, since most are refused.
+#[test]
+fn arbitrary_operands() {
+    let soup = || prop::collection::vec(prop::sample::select(&OPERAND), 1..7);
+    let opcodes = &["mov.b32 %r1,", "ld.shared.b32 %r1, [s", "call", "setp.eq.b32", "mov.b32 {"];
+    let (taken, all) = (Cell::new(0), Cell::new(0));
+    let parse = |text: String| {
+        all.set(all.get() + 1);
+        taken.set(taken.get() + usize::from(entries::ptx_parser(text.as_bytes())));
+    };
+    let strategy = (prop::collection::vec(soup(), 30), prop::sample::select(opcodes), soup());
+    let mut runner = proptest::test_runner::TestRunner::new(config());
+    let result = runner.run(&strategy, |(soups, opcode, init)| {
+        for operands in soups {
+            let close = match opcode {
+                "mov.b32 {" => "}",
+                o if o.contains('[') => "]",
+                _ => "",
+            };
+            let instruction = format!("{opcode} {}{close};", operands.join(" "));
+            parse(format!("{HEAD}.entry k() {{\n{instruction}\n}}"));
+        }
+        parse(format!("{HEAD}.global .b32 g[4] = {{{}}};", init.join(" ")));
+        Ok(())
+    });
+    result.unwrap_or_else(|e| panic!("{e}"));
+    let (taken, all) = (taken.get(), all.get());
+    assert!(taken * 20 > all, "{taken} of {all} texts are PTX");
 }
 
 #[test]

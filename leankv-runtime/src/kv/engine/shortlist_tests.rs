@@ -64,6 +64,17 @@ impl Twins {
         Ok(host.iter().map(|x: &f32| x.to_bits()).collect())
     }
 
+    /// Takes every layer's tensors through `layer`.
+    fn layers(
+        device: &Device,
+        tensors: &[[Vec<f16>; 3]],
+        mut layer: impl FnMut([&DeviceBuffer<f16>; 3]) -> Result<Vec<u32>, KvError>,
+    ) -> Result<Vec<Vec<u32>>, KvError> {
+        let upload =
+            |[q, k, v]: &[Vec<f16>; 3]| layer([&device.upload(q)?, &device.upload(k)?, &device.upload(v)?]);
+        tensors.iter().map(upload).collect()
+    }
+
     /// Tensors of `n` rows, for every layer.
     fn tensors(&mut self, n: usize) -> Vec<[Vec<f16>; 3]> {
         let config = self.caches[0].config.clone();
@@ -113,11 +124,7 @@ impl Twins {
         let done = self.both(|cache| {
             let device = cache.manager.state().device().clone();
             let mut chunk = cache.prefill_chunk(Self::twin(cache, id))?;
-            let mut all = Vec::new();
-            for [q, k, v] in &tensors {
-                let out = chunk.layer(&device.upload(q)?, &device.upload(k)?, &device.upload(v)?)?;
-                all.push(Self::bits(out)?);
-            }
+            let all = Self::layers(&device, &tensors, |[q, k, v]| Self::bits(chunk.layer(q, k, v)?))?;
             chunk.finish()?;
             Ok(all)
         });
@@ -162,11 +169,7 @@ impl Twins {
             let device = cache.manager.state().device().clone();
             let batch: Vec<RequestId> = batch.iter().map(|&id| Self::twin(cache, id)).collect();
             let mut step = cache.decode_step(&batch)?;
-            let mut all = Vec::new();
-            for [q, k, v] in &tensors {
-                let out = step.layer(&device.upload(q)?, &device.upload(k)?, &device.upload(v)?)?;
-                all.push(Self::bits(out)?);
-            }
+            let all = Self::layers(&device, &tensors, |[q, k, v]| Self::bits(step.layer(q, k, v)?))?;
             step.finish()?;
             Ok(all)
         });
@@ -186,6 +189,13 @@ impl Twins {
             let child = self.caches[0].slots[slot].as_ref().expect("it was forked").id;
             self.requests.push((child, left));
         }
+    }
+
+    /// Both arenas are written as they are: who restores a cache may have brought other bytes.
+    fn restore(&mut self) {
+        let bytes = self.caches[0].manager.state().arena.to_vec().unwrap();
+        self.both(|cache| cache.write_arena(&bytes));
+        (0..self.caches[0].slots.len()).for_each(|slot| self.nothing_is_left_in(slot));
     }
 
     fn free(&mut self) {
@@ -231,7 +241,8 @@ fn a_plan_from_a_shortlist_is_the_plan_of_a_cache_that_looks_itself() {
                 looked: 0,
             };
             for _ in 0..120 {
-                match twins.numbers.below(16) {
+                match twins.numbers.below(17) {
+                    16 => twins.restore(),
                     0 | 1 => twins.admit(),
                     2..5 => twins.chunk(),
                     5 | 6 => twins.fork(),
