@@ -204,3 +204,31 @@ fn a_byte_budget_is_kept_at_the_end_of_a_prompt() {
         last = kept;
     }
 }
+
+#[test]
+fn a_layer_and_a_head_of_it_have_thresholds_of_their_own() {
+    let (config, tokens) = (config(), 28);
+    // Everything is kept, but in layer 1, where the first head demotes what it may and the second drops it.
+    let thresholds = Thresholds::new(0.0, 0.0).with(1, None, 100.0, 0.0).with(1, Some(1), 100.0, 100.0);
+    let [reference, emulated] = checking_devices();
+    for device in [Device::host(), reference, emulated] {
+        let mut cache = cache(&device, &config);
+        let id = cache.admit(24, &thresholds).unwrap();
+        let counts = |cache: &KvCache| -> Vec<[usize; 3]> {
+            cache.stats(id).unwrap().heads.iter().map(|head| [head.high, head.low, head.pruned]).collect()
+        };
+        let always = config.window + config.sinks;
+        let of = |tokens: usize| {
+            let open = tokens - always;
+            [[tokens, 0, 0], [tokens, 0, 0], [always, open, 0], [always, 0, open]]
+        };
+        chunk(&mut cache, id, 5).unwrap();
+        chunk(&mut cache, id, 5).unwrap();
+        assert_eq!(counts(&cache), of(24), "after the prompt");
+        while cache.tokens(id).unwrap() < tokens {
+            step(&mut cache, &[(id, 5)]).unwrap();
+            assert_eq!(counts(&cache), of(cache.tokens(id).unwrap()), "a step moves one token in each head");
+        }
+        sound(&cache);
+    }
+}
