@@ -7,15 +7,17 @@
 //! demoting by them needs. Four launches, whatever the number of requests, layers and heads (all but the third once for each tiering), and
 //! nothing is read back.
 //!
-//! The high threshold stands [`gap`](BudgetSpec::gap) edges above the low one.
+//! The high threshold stands so many rungs above the low one as the caller says, its gap. Where a head's pages have places left, its low threshold
+//! is lowered until they are filled.
 
 use leankv_dsl::format::Tiering;
 use leankv_dsl::lang::attention::{Codecs, LayeredKv, Tier, Tiers, Work};
 use leankv_dsl::lang::*;
 
-use crate::policy::{Judged, Progress, Rule};
+use crate::policy::{Judged, Progress, Rule, SINKS};
 
-/// The thresholds that a budget can choose from: 0, then four an octave from 2^-12 to 2^19, at 1, 5/4, 3/2 and 7/4 of a power of two.
+/// The thresholds that a budget can choose from: 0, then four an octave from 2^-12 to 2^19, at 1, 5/4, 3/2 and 7/4 of a power of two, and
+/// infinity, which no token reaches about which a policy is asked.
 ///
 /// The edges are numbers whose mantissa ends after two bits, so that the rung of a ratio is an integer shift of its bits, equal on every
 /// executor.
@@ -23,53 +25,51 @@ use crate::policy::{Judged, Progress, Rule};
 pub struct Ladder;
 
 impl Ladder {
-    /// Rungs, edge 0 included.
+    /// Rungs, 0 and infinity included.
     pub const RUNGS: usize = 128;
+    /// The rung of infinity.
+    pub const LAST: i32 = Self::RUNGS as i32 - 1;
     /// Bits of an f32 below the two that count.
     const SHIFT: u32 = 21;
     /// What the shifted bits of the lowest edge above zero are: 2^-12.
     const FIRST: i32 = (127 - 12) << 2;
 
-    /// The threshold of a rung: 0 for rung 0 and below, the highest one above the last rung.
+    /// The threshold of a rung: 0 for rung 0 and below, infinity from the last one on.
     #[must_use]
     pub fn edge(rung: i32) -> f32 {
-        match rung.clamp(0, Self::RUNGS as i32 - 1) {
+        match rung.clamp(0, Self::LAST) {
             0 => 0.0,
+            Self::LAST => f32::INFINITY,
             rung => f32::from_bits(((rung - 1 + Self::FIRST) << Self::SHIFT) as u32),
         }
     }
 
-    /// The highest rung whose edge a ratio reaches; a ratio that is no number reaches all of them.
+    /// The highest rung whose edge a finite ratio reaches: never the last one.
     #[must_use]
     pub fn rung(ratio: f32) -> i32 {
-        if ratio.is_nan() {
-            return Self::RUNGS as i32 - 1;
-        }
         let bits = (ratio.max(0.0).to_bits() >> Self::SHIFT) as i32;
-        (bits - Self::FIRST + 1).clamp(0, Self::RUNGS as i32 - 1)
+        (bits - Self::FIRST + 1).clamp(0, Self::LAST - 1)
     }
 
     /// As [`edge`](Ladder::edge), in a kernel.
     #[track_caller]
     pub fn edge_scalar(rung: Scalar<i32>) -> Scalar<f32> {
-        let rung = rung.clamp(0, Self::RUNGS as i32 - 1);
-        let edge = ((rung - 1 + Self::FIRST) << Self::SHIFT as i32).bitcast::<f32>();
+        let edge = ((rung.clamp(1, Self::LAST) - 1 + Self::FIRST) << Self::SHIFT as i32).bitcast::<f32>();
+        let edge: Scalar<f32> = rung.ge(Self::LAST).select(f32::INFINITY, edge);
         rung.gt(0).select(edge, 0.0)
     }
 
     /// As [`rung`](Ladder::rung), in a kernel.
     #[track_caller]
     pub fn rung_tile(ratio: Tile<f32, 1>) -> Tile<i32, 1> {
-        let last = Self::RUNGS as i32 - 1;
         let bits = ratio.max(0.0).bitcast::<i32>() >> Self::SHIFT as i32;
-        let rung = (bits - Self::FIRST + 1).clamp(0, last);
-        ratio.ne(ratio).select(last, rung)
+        (bits - Self::FIRST + 1).clamp(0, Self::LAST - 1)
     }
 }
 
 /// Specialisation of [`tally_tokens`](fn@tally_tokens) and [`price_tally`](fn@price_tally).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
-#[spec(valid = |s| s.chunk >= 1 && s.window >= 1 && s.sinks >= 0 && s.gap >= 0)]
+#[spec(valid = |s| s.chunk >= 1 && s.window >= 1 && s.sinks >= 0)]
 pub struct BudgetSpec {
     /// Formats of the tiers, such as `K8V4/K4V2`.
     #[spec(default = crate::step::two_tiers(), values = [crate::step::two_tiers(), Tiering::single(crate::step::two_tiers().high)])]
@@ -87,7 +87,7 @@ pub struct BudgetSpec {
     #[spec(default = 64)]
     pub window: i32,
     /// Attention sinks: tokens at positions `0..sinks` are always high.
-    #[spec(default = 0)]
+    #[spec(default = SINKS)]
     pub sinks: i32,
     /// Tokens of a chunk of a prompt.
     #[spec(default = 512)]
@@ -95,9 +95,6 @@ pub struct BudgetSpec {
     /// How many of a chunk's last queries count towards significance.
     #[spec(default = 64)]
     pub window_q: usize,
-    /// Edges between the low and the high threshold: 4 are a factor of 2.
-    #[spec(default = 16)]
-    pub gap: i32,
 }
 
 impl BudgetSpec {
@@ -105,11 +102,40 @@ impl BudgetSpec {
     fn tiers(&self, codecs: &dyn Codecs) -> Option<Tiers> {
         Tiers::new(codecs, &self.tiering, self.head_dim, self.page_bytes, self.block)
     }
+}
 
-    /// Edges between the thresholds: without a low tier they are one.
-    fn gap_of(&self, tiers: &Tiers) -> i32 {
-        if tiers.low().is_some() { self.gap } else { 0 }
-    }
+/// As [`pages_for`], in a kernel. Elements are alternatives, one for each rung.
+#[track_caller]
+fn pages_of(
+    tiers: &Tiers,
+    high: Tile<i32, 1>,
+    low: Tile<i32, 1>,
+    ahead: Scalar<i32>,
+) -> Tile<i32, 1> {
+    let per_page = |tier: &Tier| tier.layout().tokens() as i32;
+    let in_high = per_page(tiers.high());
+    let all = (high + ahead).cdiv(in_high);
+    let Some(in_low) = tiers.low().map(per_page) else { return all };
+    // Most pages are taken when the tokens to come are all high, or as many are low as begin a page there: another low page takes
+    // more tokens than a high one.
+    let low_pages = low.cdiv(in_low);
+    let first = low_pages * in_low - low + 1;
+    let one = (high + (ahead - first).max(0)).cdiv(in_high) + 1;
+    let more = first.le(ahead).select(one.max(all), all);
+    low_pages + more
+}
+
+/// As the kernels count them: the pages of one head with so many tokens in its high and its low list, and room for `ahead` tokens more in
+/// whichever of the two they come to lie. `per_page` has the tokens of a page of either tier, none for the low one where there is one tier.
+#[must_use]
+pub fn pages_for([high, low]: [usize; 2], per_page: (usize, Option<usize>), ahead: usize) -> usize {
+    let (in_high, in_low) = per_page;
+    let all = (high + ahead).div_ceil(in_high);
+    let Some(in_low) = in_low else { return all };
+    let low_pages = low.div_ceil(in_low);
+    let first = low_pages * in_low - low + 1;
+    let one = (high + ahead.saturating_sub(first)).div_ceil(in_high) + 1;
+    low_pages + if first <= ahead { all.max(one) } else { all }
 }
 
 /// Counts, for every list and every edge of the [`Ladder`], the tokens whose ratio is at or above it.
@@ -146,7 +172,7 @@ pub fn tally_tokens<C: Codecs>(
             let index = block.first_token() + iota(spec.block);
             let Judged { sig, open } = rule.judge(now, block.significance(), block.positions());
             let rung = Ladder::rung_tile(sig * tokens.cast::<f32>());
-            let rung: Tile<i32, 1> = (open & index.ge(frozen)).select(rung, Ladder::RUNGS as i32 - 1);
+            let rung: Tile<i32, 1> = (open & index.ge(frozen)).select(rung, Ladder::LAST);
             let rung: Tile<i32, 1> = block.valid().select(rung, -1);
             let reached = rung.expand_dims(0).ge(rungs);
             count += reached.cast::<i32>().reduce_sum(1);
@@ -161,7 +187,8 @@ pub fn tally_tokens<C: Codecs>(
 
 /// Pages that the lists of each request would take under every edge of the [`Ladder`] as its high threshold.
 ///
-/// * Shapes: `tally` as [`tally_tokens`](fn@tally_tokens) left it; `ahead` is `[requests]`; `prices` is `[requests, RUNGS]`.
+/// * Shapes: `tally` as [`tally_tokens`](fn@tally_tokens) left it; `ahead` is `[requests]`; `gaps` is `[requests]`: rungs between the low and the
+///   high threshold, 0 for formats without a low tier; `prices` is `[requests, RUNGS]`.
 /// * Grid: `[requests]`.
 /// * Values: enough for `ahead` tokens more in every list, in whichever tier they come to lie, so that what is solved for holds for as many
 ///   steps. A low token that reaches the high threshold stays low.
@@ -171,6 +198,7 @@ pub fn price_tally<C: Codecs>(
     #[comptime] spec: BudgetSpec,
     tally: View<i32, 5>,
     ahead: View<i32, 1>,
+    gaps: View<i32, 1>,
     prices: ViewMut<i64, 2>,
     codecs: C,
 ) {
@@ -179,8 +207,7 @@ pub fn price_tally<C: Codecs>(
     let ahead = ahead.get([request]);
     let (layers, heads) = (tally.extent(1).cast::<i32>(), tally.extent(2).cast::<i32>());
     let rungs = iota(Ladder::RUNGS);
-    let below = (rungs - spec.gap_of(&tiers)).max(0);
-    let per_page = |tier: &Tier| tier.layout().tokens() as i32;
+    let below = (rungs - gaps.get([request])).max(0);
     let mut need = Tile::<i64, 1>::zeros([Ladder::RUNGS]);
     for layer in range(0, layers) {
         for head in range(0, heads) {
@@ -191,21 +218,11 @@ pub fn price_tally<C: Codecs>(
                 counts.reshape([Ladder::RUNGS])
             };
             let high = at_edge(0, rungs);
-            let in_high = per_page(tiers.high());
-            match tiers.low() {
-                None => need += (high + ahead).cdiv(in_high).cast::<i64>(),
-                Some(tier) => {
-                    let (low, in_low) = (at_edge(1, below) + at_edge(0, below) - high, per_page(tier));
-                    // Most pages are taken when the tokens to come are all high, or as many are low as begin a page there: another
-                    // low page takes more tokens than a high one.
-                    let low_pages = low.cdiv(in_low);
-                    let first = low_pages * in_low - low + 1;
-                    let one = (high + (ahead - first).max(0)).cdiv(in_high) + 1;
-                    let all = (high + ahead).cdiv(in_high);
-                    let more = first.le(ahead).select(one.max(all), all);
-                    need += (low_pages + more).cast::<i64>();
-                }
-            }
+            let low = match tiers.low() {
+                Some(_) => at_edge(1, below) + at_edge(0, below) - high,
+                None => Tile::zeros([Ladder::RUNGS]),
+            };
+            need += pages_of(&tiers, high, low, ahead).cast::<i64>();
         }
     }
     prices.tile((request, 0), [1, Ladder::RUNGS]).store(need.expand_dims(0));
@@ -220,8 +237,8 @@ pub fn price_tally<C: Codecs>(
 ///   and low; `pages` is `[groups]`: the pages that the lists take under the new thresholds, `rungs` is `[requests]`: the edge that is the high
 ///   threshold now; -1 where nothing was set.
 /// * Grid: `[groups]`.
-/// * Values: the same thresholds for all layers and heads. Where even the highest edge does not fit (window and frozen tokens
-///   are above every edge), the highest edge is set. A request with a negative slot costs nothing and keeps its thresholds.
+/// * Values: the same thresholds for all layers and heads. Where even infinity does not fit (window, sinks and frozen tokens stay under every
+///   threshold), infinity is set, and `pages` is more than the budget has. A request with a negative slot costs nothing and keeps its thresholds.
 #[kernel(warps = 1, space(page_bytes = [6784]))]
 pub fn solve_budget(
     #[comptime] page_bytes: usize,
@@ -246,7 +263,7 @@ pub fn solve_budget(
             need += slots.get([request]).ge(0).splat([Ladder::RUNGS]).select(price, 0i64);
         }
         let fits = (need * page_bytes as i64).le(budget.splat([Ladder::RUNGS]));
-        let rung = fits.select(all, Ladder::RUNGS as i32 - 1).reduce_min(0);
+        let rung = fits.select(all, Ladder::LAST).reduce_min(0);
         let high = Ladder::edge_scalar(rung);
         for request in range(first, first + count) {
             let slot = slots.get([request]);
@@ -271,11 +288,13 @@ pub fn solve_budget(
     }
 }
 
-/// Pages of the low tier that demoting what falls below a new high threshold needs: targets of a rebalance. What is demoted finds no
-/// room otherwise, and stays high.
+/// Lowers the low threshold of each head as far as the pages that it is to have hold the tokens kept by that: nothing is dropped for which
+/// there is a place. Then says which pages of the low tier demotion needs, as targets of a rebalance; what is demoted finds no room
+/// otherwise, and stays high.
 ///
-/// * Shapes: `tally` as [`tally_tokens`](fn@tally_tokens) and `rungs` as [`solve_budget`](fn@solve_budget) left it; `slots` is `[requests]`; `held` is
-///   `[slots, layers, kv_heads, 2]`; `targets` is `[requests, layers, kv_heads, 2]`.
+/// * Shapes: `tally` as [`tally_tokens`](fn@tally_tokens) and `rungs` as [`solve_budget`](fn@solve_budget) left it; `slots`, `ahead` and `gaps` are
+///   `[requests]`, as there; a request whose slot in `moving`, `[requests]`, is negative has thresholds set and no target; `held` is
+///   `[slots, layers, kv_heads, 2]`; `thresholds` is `[slots, layers, kv_heads, 2]`; `targets` is `[requests, layers, kv_heads, 2]`.
 /// * Grid: `[kv_heads, layers, requests]`.
 /// * Values: no list is to lose pages; -1 where nothing is wanted.
 /// * Errors: formats that do not fit the page are refused at specialisation.
@@ -283,9 +302,13 @@ pub fn solve_budget(
 pub fn make_room<C: Codecs>(
     #[comptime] spec: BudgetSpec,
     slots: View<i32, 1>,
+    moving: View<i32, 1>,
     rungs: View<i32, 1>,
+    ahead: View<i32, 1>,
+    gaps: View<i32, 1>,
     tally: View<i32, 5>,
     held: View<i32, 4>,
+    thresholds: ViewMut<f32, 4>,
     targets: ViewMut<i32, 4>,
     codecs: C,
 ) {
@@ -293,14 +316,34 @@ pub fn make_room<C: Codecs>(
     let (head, layer, request) = (program_id(0), program_id(1), program_id(2));
     let (slot, rung) = (slots.get([request]), rungs.get([request]));
     let mut wanted: Scalar<i32> = lit(-1);
-    if let Some(tier) = tiers.low() {
-        let high = rung.max(0);
-        let below = (high - spec.gap).max(0);
-        let count = |list: i32, edge: Scalar<i32>| tally.get([request, layer, head, lit(list), edge]);
-        let low = count(1, below) + count(0, below) - count(0, high);
-        let pages = low.cdiv(tier.layout().tokens() as i32);
-        let has = held.get([slot.max(0), layer, head, lit(1)]);
-        wanted = (slot.ge(0) & rung.ge(0)).select(pages.max(has), -1);
+    if slot.ge(0) & rung.ge(0) {
+        let below = (rung - gaps.get([request])).max(0);
+        let at_all = |list: i32| {
+            let counts = tally.tile((request, layer, head, list, 0), [1, 1, 1, 1, Ladder::RUNGS]).load();
+            counts.reshape([Ladder::RUNGS])
+        };
+        let all = iota(Ladder::RUNGS);
+        let at = |counts: Tile<i32, 1>, rung: Scalar<i32>| {
+            all.eq(rung.splat([Ladder::RUNGS])).select(counts, 0).reduce_sum(0)
+        };
+        // What stays under every low threshold that there is.
+        let of_high = at_all(0);
+        let (high, low) = match tiers.low() {
+            Some(_) => {
+                let high = at(of_high, rung).splat([Ladder::RUNGS]);
+                (high, (of_high + at_all(1) - high).max(0))
+            }
+            None => (of_high, Tile::zeros([Ladder::RUNGS])),
+        };
+        let need = pages_of(&tiers, high, low, ahead.get([request]));
+        let fits = all.le(below.splat([Ladder::RUNGS])) & need.le(at(need, below).splat([Ladder::RUNGS]));
+        let lowest = fits.select(all, Ladder::LAST).reduce_min(0);
+        thresholds.set([slot, layer, head, lit(1)], Ladder::edge_scalar(lowest));
+        if let Some(tier) = tiers.low() {
+            let pages = at(low, lowest).cdiv(tier.layout().tokens() as i32);
+            let more = pages.max(held.get([slot, layer, head, lit(1)]));
+            wanted = moving.get([request]).ge(0).select(more, -1);
+        }
     }
     targets.set([request, layer, head, lit(0)], -1);
     targets.set([request, layer, head, lit(1)], wanted);
@@ -312,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_ratio_reaches_the_edges_at_or_below_it() {
-        for rung in 1..Ladder::RUNGS as i32 {
+        for rung in 1..Ladder::LAST {
             let edge = Ladder::edge(rung);
             assert!(edge > Ladder::edge(rung - 1));
             assert_eq!(Ladder::rung(edge), rung);
@@ -321,6 +364,7 @@ mod tests {
         assert_eq!(Ladder::edge(1), 1.0 / 4096.0);
         assert_eq!(Ladder::edge(2), 1.25 / 4096.0);
         assert_eq!([0.0, -1.0, 1e-30].map(Ladder::rung), [0; 3]);
-        assert_eq!([f32::NAN, f32::INFINITY, 1e30].map(Ladder::rung), [127; 3]);
+        assert_eq!([1e30, f32::MAX].map(Ladder::rung), [Ladder::LAST - 1; 2], "no ratio is infinite");
+        assert_eq!([Ladder::LAST, Ladder::LAST + 1].map(Ladder::edge), [f32::INFINITY; 2]);
     }
 }

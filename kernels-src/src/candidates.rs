@@ -138,10 +138,10 @@ impl Search {
         best.replaced(seen.may & less, seen)
     }
 
-    /// The one that leaves the window, if it was there; not when its significance is no number.
+    /// The one that leaves the window, if it was there.
     #[track_caller]
     pub(crate) fn leaving(&self, best: Best, seen: &Seen) -> Best {
-        best.replaced(seen.may & seen.positions.eq(self.last) & seen.sig.eq(seen.sig), seen)
+        best.replaced(seen.may & seen.positions.eq(self.last), seen)
     }
 }
 

@@ -17,7 +17,7 @@ use leankv_dsl::lang::*;
 use crate::candidates::{Best, Kind, Search, ShortlistMut, lengths_of};
 use crate::pattern::HeadPattern;
 use crate::pending::{Asked, Pending, PendingMut};
-use crate::policy::Rule;
+use crate::policy::{Rule, SINKS};
 
 /// Tierings whose kernels are tested at every declared specialisation.
 fn tierings() -> Vec<Tiering> {
@@ -66,7 +66,7 @@ pub struct DecodeSpec {
     #[spec(default = 64)]
     pub window: i32,
     /// Of candidates: attention sinks.
-    #[spec(default = 0)]
+    #[spec(default = SINKS)]
     pub sinks: i32,
     /// Of candidates: tokens of a chunk of a prompt.
     #[spec(default = 512)]

@@ -26,9 +26,9 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
     let slot_of = |request: usize| REQUESTS[request].max(0) as usize;
     let tokens: Vec<i32> = (0..4).map(|r| PROMPTS[slot_of(r)]).collect();
     let texts =
-        [D as i32, PAGE as i32, RULES.window, RULES.sinks, RULES.chunk as i32, RULES.window_q as i32, gap];
+        [D as i32, PAGE as i32, RULES.window, RULES.sinks, RULES.chunk as i32, RULES.window_q as i32];
     let texts = texts.map(|n| n.to_string());
-    let names = ["head_dim", "page_bytes", "window", "sinks", "chunk", "window_q", "gap"];
+    let names = ["head_dim", "page_bytes", "window", "sinks", "chunk", "window_q"];
     let mut settings = vec![("tiering", tiering), ("block", "16")];
     settings.extend(names.into_iter().zip(texts.iter().map(String::as_str)));
 
@@ -64,7 +64,9 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
     assert_eq!(tally, tallies.iter().flatten().flatten().copied().collect::<Vec<i32>>());
 
     let mut run = Run::new(find("price_tally").unwrap(), &settings);
+    let gap = if lists.low.is_some() { gap } else { 0 };
     run.view("tally", &tally, &[4, LAYERS, HEADS, 2, Ladder::RUNGS]).view("ahead", &[ahead; 4], &[4]);
+    run.view("gaps", &[gap; 4], &[4]);
     run.view("prices", &[-7i64; 4 * Ladder::RUNGS], &[4, Ladder::RUNGS]);
     run.launch([4, 1, 1]);
     let prices = run.read::<i64>("prices");
@@ -76,7 +78,6 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
         .collect();
     assert_eq!(prices, expected.concat());
 
-    let gap = if low.is_some() { gap } else { 0 };
     let page_bytes = PAGE.to_string();
     let mut run = Run::new(find("solve_budget").unwrap(), &[("page_bytes", &*page_bytes)]);
     run.view("slots", &REQUESTS, &[4]).view("gaps", &[gap; 4], &[4]);

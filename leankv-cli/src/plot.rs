@@ -36,7 +36,7 @@ pub(crate) fn draw(report: &Report, folder: &Path) -> Result<(), Failure> {
 /// How a kind of cache is drawn.
 fn colour(config: &ConfigReport) -> RGBColor {
     use leankv_kernels::policy::PolicySpec;
-    let variant = config.choice.variant;
+    let variant = config.choice.variant.unwrap_or_default();
     match config.choice.policy {
         _ if variant.offset || variant.hadamard => full_palette::PURPLE,
         PolicySpec::Uniform => full_palette::GREY_700,

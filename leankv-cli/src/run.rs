@@ -148,6 +148,9 @@ pub(crate) struct Took {
     pub(crate) bytes: usize,
     /// What FP16 takes without any bookkeeping.
     pub(crate) fp16_bytes: usize,
+    /// Bytes of pages, and those that a budget asks for.
+    pub(crate) page_bytes: usize,
+    pub(crate) asked_bytes: Option<usize>,
     /// Shares of the tokens that are high, low and pruned.
     pub(crate) kept: [f64; 3],
 }
@@ -167,6 +170,8 @@ impl Took {
             cached: stats.tokens,
             bytes: stats.bytes,
             fp16_bytes: stats.fp16_bytes,
+            page_bytes: stats.page_bytes,
+            asked_bytes: stats.asked_bytes,
             kept: [share(|h| h.high), share(|h| h.low), share(|h| h.pruned)],
         }
     }
@@ -182,7 +187,7 @@ impl Took {
             "prompt: {} tokens in {:.2} s, {:.1} tokens/s\n\
              decode: {} steps in {:.2} s, {:.1} tokens/s; ended: {}\n\
              cache {choice}: {} bytes for {} tokens, whole pages and page table; FP16: {} bytes, {:.2} times as many\n\
-             tokens: {high:.1} % high, {low:.1} % low, {pruned:.1} % pruned\n",
+             tokens: {high:.1} % high, {low:.1} % low, {pruned:.1} % pruned\n{}",
             self.prompt,
             generation.prompt_time.as_secs_f64(),
             self.prompt_rate,
@@ -194,7 +199,20 @@ impl Took {
             self.cached,
             self.fp16_bytes,
             self.compression(),
+            self.budget(choice),
         )
+    }
+
+    /// A line about a budget that was not kept to, and why.
+    fn budget(&self, choice: &KvChoice) -> String {
+        match self.asked_bytes {
+            Some(asked) if self.page_bytes > asked => format!(
+                "warning: the pages take {} bytes, and the budget asks for {asked}: short sequences keep what {} tokens take in the low tier \
+                 (`:keep=N`)\n",
+                self.page_bytes, choice.always.keep
+            ),
+            _ => String::new(),
+        }
     }
 
     pub(crate) fn to_json(
@@ -217,6 +235,8 @@ impl Took {
             "cached_tokens": self.cached,
             "bytes": self.bytes,
             "fp16_bytes": self.fp16_bytes,
+            "page_bytes": self.page_bytes,
+            "asked_bytes": self.asked_bytes,
             "compression": self.compression(),
             "high": self.kept[0],
             "low": self.kept[1],

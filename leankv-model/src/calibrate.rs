@@ -9,7 +9,7 @@ use leankv_kernels::policy::PolicySpec;
 use leankv_runtime::{Compiler, Device};
 
 use crate::Model;
-use crate::cache::{KvChoice, Limit, Variant};
+use crate::cache::{Always, KvChoice, Limit};
 use crate::eval::{ConfigReport, EvalError, Report, TextEval, evaluate};
 use crate::settings::Calibration;
 
@@ -60,9 +60,10 @@ pub fn calibrate(
 ) -> Result<Found, EvalError> {
     let choice = |pair: [f32; 2]| KvChoice {
         tiering,
-        variant: Variant::default(),
+        variant: None,
         limit: Limit::Thresholds(pair),
         policy: PolicySpec::default(),
+        always: Always::default(),
     };
     let mut round = |pairs: Vec<[f32; 2]>, at: usize| {
         let choices = pairs.iter().map(|&pair| choice(pair)).collect();

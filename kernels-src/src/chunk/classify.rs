@@ -2,7 +2,7 @@
 
 use leankv_dsl::lang::*;
 
-use crate::policy::{HIGH, HeadFacts, Judged, LOW, Policies, Policy, PolicySpec, Progress, Rule};
+use crate::policy::{HIGH, HeadFacts, Judged, LOW, Policies, Policy, PolicySpec, Progress, Rule, SINKS};
 
 /// Tiers of judged tokens: the policy's where it is asked, high elsewhere.
 #[track_caller]
@@ -27,7 +27,7 @@ pub struct ClassifySpec {
     #[spec(default = 64)]
     pub window: i32,
     /// Attention sinks: tokens at positions `0..sinks` are always high.
-    #[spec(default = 0)]
+    #[spec(default = SINKS)]
     pub sinks: i32,
     /// Tokens of a chunk of a prompt.
     #[spec(default = 512)]

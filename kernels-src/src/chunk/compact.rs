@@ -6,7 +6,7 @@ use leankv_dsl::lang::*;
 
 use super::classify::tiers_of;
 use super::few_tierings;
-use crate::policy::{HIGH, HeadFacts, LOW, PRUNED, Policies, PolicySpec, Progress, Rule};
+use crate::policy::{HIGH, HeadFacts, LOW, PRUNED, Policies, PolicySpec, Progress, Rule, SINKS};
 
 /// Specialisation of [`recompact`](fn@recompact).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
@@ -31,7 +31,7 @@ pub struct RecompactSpec {
     #[spec(default = 64)]
     pub window: i32,
     /// Attention sinks: tokens at positions `0..sinks` are always high.
-    #[spec(default = 0)]
+    #[spec(default = SINKS)]
     pub sinks: i32,
     /// Tokens of a chunk of a prompt.
     #[spec(default = 512)]

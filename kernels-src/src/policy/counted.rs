@@ -34,6 +34,21 @@ impl Counting {
         chunks * self.window_q + (in_prompt - first - uncounted).max(0) + (x - in_prompt)
     }
 
+    /// The significance of a token that has accumulated `mass` over `counted` queries: the mean; 0 where that is infinite or no number, so that
+    /// what cannot be judged is given up first, and a budget is kept whatever queries and keys hold.
+    #[must_use]
+    pub fn significance(mass: f32, counted: i32) -> f32 {
+        let sig = mass / counted.max(1) as f32;
+        if sig < f32::INFINITY { sig } else { 0.0 }
+    }
+
+    /// As [`significance`](Counting::significance), in a kernel.
+    #[track_caller]
+    pub fn significance_tile<const R: usize>(mass: Tile<f32, R>, counted: Tile<i32, R>) -> Tile<f32, R> {
+        let sig = mass / counted.max(1).cast::<f32>();
+        sig.lt(f32::INFINITY).select(sig, 0.0)
+    }
+
     /// Below which position the queries of a sequence of `tokens` tokens have been added to significance: all of them, but for that of
     /// the last decode step, which the next step adds.
     #[must_use]

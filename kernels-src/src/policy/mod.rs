@@ -32,6 +32,10 @@ pub use uniform::Uniform;
 
 use leankv_dsl::lang::*;
 
+/// Attention sinks where nothing else is asked for: so many of a sequence's first tokens are high under every policy. Nearly every head puts
+/// much of its attention on them, so a model without them predicts nothing sensible (StreamingLLM, arXiv 2309.17453).
+pub const SINKS: i32 = 4;
+
 /// Tier of a token that is dropped.
 pub const PRUNED: i32 = 0;
 /// Tier of a token that is kept in the low format.

@@ -65,6 +65,6 @@ impl Rule {
         let queries = self.counting.before_tile(now.asked, now.prompt);
         let counted = queries - self.counting.before_tile(positions, prompt);
         let old = positions.lt(now.tokens - self.window) & positions.ge(self.sinks);
-        Judged { sig: mass / counted.max(1).cast::<f32>(), open: old & counted.gt(0) }
+        Judged { sig: Counting::significance_tile(mass, counted), open: old & counted.gt(0) }
     }
 }

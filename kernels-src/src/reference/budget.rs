@@ -40,7 +40,7 @@ impl BudgetList {
                 && counted > 0
                 && token.position < rules.tokens - rules.window
                 && token.position >= rules.sinks;
-            !asked || token.significance / counted as f32 * rules.tokens as f32 >= edge
+            !asked || Counting::significance(token.significance, counted) * rules.tokens as f32 >= edge
         };
         let count = |rung: usize| {
             let edge = Ladder::edge(rung as i32);
@@ -63,20 +63,45 @@ pub fn price_tally(
     let gap = if two_tiers { gap } else { 0 };
     let pages = |rung: usize| -> i64 {
         let below = (rung as i32 - gap).max(0) as usize;
-        let of_head = |[of_high, of_low]: &[Vec<i32>; 2]| {
-            let stays = of_high[rung];
-            let lower = of_low[below] + of_high[below] - of_high[rung];
-            let whole = |tokens: i32, per_page: i32| i64::from((tokens + per_page - 1) / per_page);
-            let split = |in_high: i32| {
-                whole(stays + in_high, per_page[0]) + whole(lower + ahead - in_high, per_page[1])
-            };
-            // Without a low tier all that comes is high.
-            let first = if two_tiers { 0 } else { ahead };
-            (first..=ahead).map(split).max().unwrap_or(0)
-        };
+        let of_head = |head: &[Vec<i32>; 2]| pages_of(head, per_page, two_tiers, [rung, below], ahead);
         heads.iter().map(of_head).sum()
     };
     (0..Ladder::RUNGS).map(pages).collect()
+}
+
+/// The pages of one head by its tallies under two rungs, of the high and of the low threshold.
+fn pages_of(
+    [of_high, of_low]: &[Vec<i32>; 2],
+    per_page: [i32; 2],
+    two_tiers: bool,
+    [rung, below]: [usize; 2],
+    ahead: i32,
+) -> i64 {
+    let stays = if two_tiers { of_high[rung] } else { of_high[below] };
+    let lower = if two_tiers { of_low[below] + of_high[below] - stays } else { 0 };
+    let whole = |tokens: i32, per_page: i32| i64::from((tokens + per_page - 1) / per_page);
+    let split =
+        |in_high: i32| whole(stays + in_high, per_page[0]) + whole(lower + ahead - in_high, per_page[1]);
+    // Without a low tier all that comes is high.
+    let first = if two_tiers { 0 } else { ahead };
+    (first..=ahead).map(split).max().unwrap_or(0)
+}
+
+/// The rung to which the low threshold of a head falls, since its pages hold what that keeps, and its low tokens then: what
+/// [`make_room`](fn@crate::budget::make_room) finds.
+#[must_use]
+pub fn fill_pages(
+    head: &[Vec<i32>; 2],
+    per_page: [i32; 2],
+    (two_tiers, gap): (bool, i32),
+    rung: i32,
+    ahead: i32,
+) -> (i32, i32) {
+    let below = (rung - if two_tiers { gap } else { 0 }).max(0) as usize;
+    let pages = |below: usize| pages_of(head, per_page, two_tiers, [rung as usize, below], ahead);
+    let lowest = (0..below).find(|&lower| pages(lower) <= pages(below)).unwrap_or(below);
+    let low = head[0][lowest] + head[1][lowest] - head[0][rung as usize];
+    (lowest as i32, if two_tiers { low } else { 0 })
 }
 
 /// The lowest rung of the high threshold under which requests of these prices fit their budget together, and the pages they then take:

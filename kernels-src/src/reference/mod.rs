@@ -36,7 +36,7 @@ mod step;
 mod testing;
 
 pub use basic::{add, matmul, softmax};
-pub use budget::{BudgetList, BudgetRules, price_tally, solve_budget};
+pub use budget::{BudgetList, BudgetRules, fill_pages, price_tally, solve_budget};
 pub use chunk::{ChunkArgs, ChunkOutput, attend_chunk, write_chunk};
 pub use decode::{
     DecodeArgs, DecodeOutput, PagedKv, Partial, PendingQueries, add_pending, add_significance,

@@ -48,7 +48,7 @@ impl TierRule<'_> {
         }
         let [a_high, a_low] = thresholds;
         let head = HeadNumbers { a_high, a_low, tokens: self.tokens, has_low: self.has_low };
-        match self.policy.prompt_tier(mass / counted as f32, &head) {
+        match self.policy.prompt_tier(Counting::significance(mass, counted), &head) {
             LOW if !self.has_low => HIGH,
             tier => tier,
         }

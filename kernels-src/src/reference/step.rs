@@ -162,8 +162,8 @@ fn candidates(
         let token = token(paged, kv.arena, page, slot)?;
         let counted = queries - args.counting.before(token.position, prompt);
         let old = position - token.position >= args.window && token.position >= args.sinks;
-        if old && counted > 0 && !token.significance.is_nan() {
-            let sig = token.significance / counted as f32;
+        if old && counted > 0 {
+            let sig = Counting::significance(token.significance, counted);
             found.push(Found { sig, position: token.position, index });
         }
     }

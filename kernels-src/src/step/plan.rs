@@ -5,7 +5,7 @@ use leankv_dsl::lang::attention::{Codecs, LayeredKv, PagedKv, Tier, Tiers, Work}
 use leankv_dsl::lang::*;
 
 use crate::candidates::{Best, Found, Kind, Search, Shortlist, lengths_of};
-use crate::policy::{HeadFacts, Needs, Policies, PolicySpec, Rule, StepFacts};
+use crate::policy::{HeadFacts, Needs, Policies, PolicySpec, Rule, SINKS, StepFacts};
 
 /// Specialisation of [`plan_step`](fn@plan_step).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
@@ -30,7 +30,7 @@ pub struct PlanSpec {
     #[spec(default = 64)]
     pub window: i32,
     /// Attention sinks: tokens at positions `0..sinks` are always high.
-    #[spec(default = 0)]
+    #[spec(default = SINKS)]
     pub sinks: i32,
     /// Tokens of a chunk of a prompt.
     #[spec(default = 512)]
@@ -105,8 +105,8 @@ fn scan_both(
 /// * With `splits`, candidates are taken from `shortlist` where that holds; without, it is not looked at. It is what
 ///   [`decode_attention`](fn@crate::decode::decode_attention) found, so that the plan is the same with it.
 /// * Values: candidates are the tokens outside of window and sinks that are not frozen and for which a query has counted; of equally
-///   significant ones the first in the sequence. A significance that is no number is no candidate. Pages that a step empties are still
-///   in its target, since a move may read them; the next step's target is without them.
+///   significant ones the first in the sequence. Pages that a step empties are still in its
+///   target, since a move may read them; the next step's target is without them.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, decode phase; the policies say which rule.
 #[kernel(warps = 1)]

@@ -92,25 +92,42 @@ fn ahead(request: usize) -> i32 {
     [0, 3, 40][request % 3]
 }
 
+/// Rungs between the thresholds of a request with a low tier.
+fn gap(request: usize) -> i32 {
+    [16, Ladder::LAST, 5][request % 3]
+}
+
 impl Tallies {
+    /// Tokens of a page of either tier.
+    fn per_page(&self) -> [i32; 2] {
+        let tiers = [&self.cache.high, self.cache.low.as_ref().unwrap_or(&self.cache.high)];
+        tiers.map(|paged| paged.tokens_per_page() as i32)
+    }
+
     /// The prices of each request.
-    fn prices(&self, spec: &BudgetSpec) -> Vec<Vec<i64>> {
-        let (lists, low) = (self.layers * self.kv_heads, self.cache.low.as_ref());
-        let tiers = [&self.cache.high, low.unwrap_or(&self.cache.high)];
-        let per_page = tiers.map(|paged| paged.tokens_per_page() as i32);
-        let gap = (low.is_some(), spec.gap);
+    fn prices(&self) -> Vec<Vec<i64>> {
+        let (lists, low, per_page) =
+            (self.layers * self.kv_heads, self.cache.low.as_ref(), self.per_page());
         let heads = |request: usize| &self.tallies[request * lists..][..lists];
-        let price = |request: usize| reference::price_tally(heads(request), per_page, gap, ahead(request));
+        let price = |request: usize| {
+            reference::price_tally(heads(request), per_page, (low.is_some(), gap(request)), ahead(request))
+        };
         (0..self.cache.requests).map(price).collect()
+    }
+
+    /// The gaps of all requests, as kernels are told them.
+    fn gaps(&self) -> Vec<i32> {
+        (0..self.cache.requests).map(|r| if self.cache.low.is_some() { gap(r) } else { 0 }).collect()
     }
 }
 
 pub(super) fn price(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let t = Tallies::new(spec, shapes, seed)?;
-    let (requests, prices) = (t.cache.requests, t.prices(spec).concat());
+    let (requests, prices) = (t.cache.requests, t.prices().concat());
     Ok(Workload::new([requests, 1, 1])
         .view("tally", &t.flat(), &t.extents())
         .view("ahead", &(0..requests).map(ahead).collect::<Vec<_>>(), &[requests])
+        .view("gaps", &t.gaps(), &[requests])
         .view("prices", &vec![-7i64; prices.len()], &[requests, Ladder::RUNGS])
         .output("prices", Check::Bits)
         .expect("prices", &prices, Check::Bits))
@@ -185,33 +202,42 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
 pub(super) fn room(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let t = Tallies::new(spec, shapes, seed)?;
     let (requests, lists) = (t.cache.requests, t.layers * t.kv_heads);
-    // Where nothing was solved for, nothing is wanted.
+    // Where nothing was solved for, nothing is wanted; the second request has its thresholds set alone.
     let rungs: Vec<i32> = (0..requests).map(|request| [40, 52, -1, 47, 3][request % 5]).collect();
-    let mut targets = Vec::new();
+    let moving: Vec<i32> =
+        (0..requests).map(|request| if request == 1 { -1 } else { t.cache.slots[request] }).collect();
+    let (two_tiers, per_page) = (t.cache.low.is_some(), t.per_page());
+    let (mut targets, mut thresholds) = (Vec::new(), vec![0.125f32; requests * lists * 2]);
     for (request, &rung) in rungs.iter().enumerate() {
         for list in 0..lists {
-            let [high, low] = &t.tallies[request * lists + list];
-            let wanted = match (&t.cache.low, t.cache.slots[request], rung) {
-                (Some(paged), 0.., 0..) => {
-                    let rung = rung as usize;
-                    let below = rung.saturating_sub(spec.gap as usize);
-                    let tokens = low[below] + high[below] - high[rung];
-                    let pages = (tokens as usize).div_ceil(paged.tokens_per_page()) as i32;
-                    let list = t.cache.slots[request] as usize * lists + list;
-                    pages.max(t.cache.held[list * 2 + 1])
+            let mut wanted = -1;
+            if let (0.., 0..) = (t.cache.slots[request], rung) {
+                let head = &t.tallies[request * lists + list];
+                let gap = (two_tiers, gap(request));
+                let (lowest, low) = reference::fill_pages(head, per_page, gap, rung, ahead(request));
+                let list = t.cache.slots[request] as usize * lists + list;
+                thresholds[list * 2 + 1] = Ladder::edge(lowest);
+                if two_tiers && moving[request] >= 0 {
+                    let pages = (low as usize).div_ceil(per_page[1] as usize) as i32;
+                    wanted = pages.max(t.cache.held[list * 2 + 1]);
                 }
-                _ => -1,
-            };
+            }
             targets.extend([-1, wanted]);
         }
     }
     let extents = [requests, t.layers, t.kv_heads, 2];
     Ok(Workload::new([t.kv_heads, t.layers, requests])
         .view("slots", &t.cache.slots, &[requests])
+        .view("moving", &moving, &[requests])
         .view("rungs", &rungs, &[requests])
+        .view("ahead", &(0..requests).map(ahead).collect::<Vec<_>>(), &[requests])
+        .view("gaps", &t.gaps(), &[requests])
         .view("tally", &t.flat(), &t.extents())
         .view("held", &t.cache.held, &[requests, t.layers, t.kv_heads, 2])
+        .view("thresholds", &vec![0.125f32; thresholds.len()], &extents)
         .view("targets", &vec![-9i32; targets.len()], &extents)
+        .output("thresholds", Check::Bits)
+        .expect("thresholds", &thresholds, Check::Bits)
         .output("targets", Check::Bits)
         .expect("targets", &targets, Check::Bits))
 }

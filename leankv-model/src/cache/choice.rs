@@ -5,29 +5,71 @@ use std::str::FromStr;
 
 use leankv_dsl::format::Tiering;
 use leankv_kernels::policy::PolicySpec;
+use leankv_runtime::kv::CacheConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
 
 /// How a cache's keys and values are coded, and what stays.
 ///
-/// As text: `FORMAT[/LOW][+VARIANT...][@LIMIT][:POLICY]`, such as `fp16`, `K8V4`, `K8V4/K4V2`, `K8V4/K4V2@1,0.02` (thresholds),
-/// `K8V4/K4V2@1/5` (a fifth of the bytes of FP16), `K4V4+offset`, `K8V4@1/5:sink-window`. Without a limit two tiers have the calibrated
-/// thresholds, or the paper's.
+/// As text: `FORMAT[/LOW][+VARIANT...][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N]`, such as `fp16`, `K8V4`, `K8V4/K4V2`,
+/// `K8V4/K4V2@1,0.02` (thresholds), `K8V4/K4V2@1/5` (a fifth of the bytes of FP16), `K4V4+offset`, `K8V4@1/5:sink-window`,
+/// `K8V4/K4V2@1/8:sinks=8:window=16`. Without a limit two tiers have the calibrated thresholds, or the paper's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KvChoice {
     /// Formats of the tiers.
     pub tiering: Tiering,
-    /// What is done to keys before they are coded.
-    pub variant: Variant,
+    /// What is done to keys before they are coded; without a word, what suits the model: a bias of its key projection is taken out, since no
+    /// format of few bits holds keys with one.
+    pub variant: Option<Variant>,
     /// What limits the bytes.
     pub limit: Limit,
     /// Which tokens stay.
     pub policy: PolicySpec,
+    /// Which stay whatever the policy says.
+    pub always: Always,
 }
 
-/// What is done to keys before they are coded.
+/// Tokens that stay whatever the policy says. As text each number that is not the usual one: `sinks=N`, `window=N`, `keep=N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Always {
+    /// Attention sinks, a sequence's first tokens: always high.
+    pub sinks: usize,
+    /// The recent window: always high.
+    pub window: usize,
+    /// Tokens of a sequence up to which a part of FP16 drops none, only demotes:
+    /// [`CacheConfig::keep_tokens`](leankv_runtime::kv::CacheConfig::keep_tokens).
+    pub keep: usize,
+}
+
+impl Default for Always {
+    fn default() -> Always {
+        Always {
+            sinks: CacheConfig::SINKS,
+            window: CacheConfig::WINDOW,
+            keep: CacheConfig::KEEP_TOKENS,
+        }
+    }
+}
+
+impl Always {
+    /// Sets a number by its name.
+    fn set(&mut self, name: &str, number: &str) -> Result<(), String> {
+        let n = number.parse::<usize>().ok().filter(|n| i32::try_from(*n).is_ok());
+        let n = n.ok_or_else(|| format!("`{number}` is no number of tokens"))?;
+        match name {
+            "sinks" => self.sinks = n,
+            "window" if n == 0 => return Err("a window has at least 1 token, the newest".to_owned()),
+            "window" => self.window = n,
+            "keep" => self.keep = n,
+            _ => return Err(format!("`{name}` is no number of a cache; there are sinks, window and keep")),
+        }
+        Ok(())
+    }
+}
+
+/// What is done to keys before they are coded; nothing is `+plain`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Variant {
     /// The projection's bias is taken out.
@@ -50,8 +92,8 @@ pub enum Limit {
 /// A text that is no [`KvChoice`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` names no KV cache: {why}\n  write FORMAT[/LOW][+offset][+hadamard][@HIGH,LOW or @1/N][:POLICY], such as fp16, k8v4, \
-     k8v4/k4v2@1,0.02, k8v4/k4v2@1/5, k4v4+offset, k8v4@1/5:sink-window"
+    "`{text}` names no KV cache: {why}\n  write FORMAT[/LOW][+offset][+hadamard][+plain][@HIGH,LOW or @1/N][:POLICY][:sinks=N][:window=N][:keep=N], such as \
+     fp16, k8v4, k8v4/k4v2@1,0.02, k8v4/k4v2@1/5, k4v4+offset, k8v4@1/5:sink-window, k8v4/k4v2@1/8:sinks=8"
 )]
 pub struct BadChoice {
     /// The text.
@@ -65,9 +107,10 @@ impl KvChoice {
     pub fn uniform(tiering: Tiering) -> KvChoice {
         KvChoice {
             tiering,
-            variant: Variant::default(),
+            variant: None,
             limit: Limit::Calibrated,
             policy: PolicySpec::Uniform,
+            always: Always::default(),
         }
     }
 
@@ -94,11 +137,13 @@ impl KvChoice {
 impl fmt::Display for KvChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.tiering)?;
-        if self.variant.offset {
-            f.write_str("+offset")?;
-        }
-        if self.variant.hadamard {
-            f.write_str("+hadamard")?;
+        match self.variant {
+            None => {}
+            Some(Variant { offset: false, hadamard: false }) => f.write_str("+plain")?,
+            Some(Variant { offset, hadamard }) => {
+                f.write_str(if offset { "+offset" } else { "" })?;
+                f.write_str(if hadamard { "+hadamard" } else { "" })?;
+            }
         }
         match self.limit {
             Limit::Calibrated => {}
@@ -108,6 +153,15 @@ impl fmt::Display for KvChoice {
         // The policy that is meant when none is written.
         if self.policy != implied(&self.tiering, self.limit) {
             write!(f, ":{}", self.policy)?;
+        }
+        let (own, usual) = (self.always, Always::default());
+        let numbers = [
+            ("sinks", own.sinks, usual.sinks),
+            ("window", own.window, usual.window),
+            ("keep", own.keep, usual.keep),
+        ];
+        for (name, n, _) in numbers.into_iter().filter(|(_, n, usual)| n != usual) {
+            write!(f, ":{name}={n}")?;
         }
         Ok(())
     }
@@ -130,23 +184,32 @@ impl FromStr for KvChoice {
 }
 
 fn parse(text: &str) -> Result<KvChoice, String> {
-    let (rest, policy) = match text.split_once(':') {
-        Some((rest, policy)) => (rest, Some(policy.parse::<PolicySpec>().map_err(|e| e.to_string())?)),
-        None => (text, None),
-    };
+    let mut parts = text.split(':');
+    let rest = parts.next().unwrap_or_default();
+    let (mut policy, mut always) = (None, Always::default());
+    for part in parts {
+        match part.split_once('=') {
+            Some((name, number)) => always.set(name, number)?,
+            None if policy.is_some() => return Err(format!("`{part}` is a second policy")),
+            None => policy = Some(part.parse::<PolicySpec>().map_err(|e| e.to_string())?),
+        }
+    }
     let (rest, limit) = match rest.split_once('@') {
         Some((rest, limit)) => (rest, parse_limit(limit)?),
         None => (rest, Limit::Calibrated),
     };
     let mut parts = rest.split('+');
     let tiering: Tiering = parts.next().unwrap_or_default().parse().map_err(|e| format!("{e}"))?;
-    let mut variant = Variant::default();
+    let mut variant: Option<Variant> = None;
     for part in parts {
-        match part {
-            "offset" => variant.offset = true,
-            "hadamard" => variant.hadamard = true,
-            other => return Err(format!("`{other}` is no variant; there are offset and hadamard")),
-        }
+        let Variant { offset, hadamard } = variant.unwrap_or_default();
+        variant = Some(match part {
+            "offset" => Variant { offset: true, hadamard },
+            "hadamard" => Variant { offset, hadamard: true },
+            "plain" if variant.is_none() => Variant::default(),
+            "plain" => return Err("keys are plain without any other variant".to_owned()),
+            other => return Err(format!("`{other}` is no variant; there are offset, hadamard and plain")),
+        });
     }
     let policy = policy.unwrap_or_else(|| implied(&tiering, limit));
     match (policy, tiering.low, limit) {
@@ -160,7 +223,13 @@ fn parse(text: &str) -> Result<KvChoice, String> {
         (PolicySpec::SinkWindow | PolicySpec::HeavyHitter, Some(_), _) => {
             Err(format!("{policy} keeps tokens in one format"))
         }
-        _ => Ok(KvChoice { tiering, variant, limit, policy }),
+        (PolicySpec::SinkWindow, ..) if always.window != Always::default().window => {
+            Err("the window of sink-window is what its part of FP16 pays for".to_owned())
+        }
+        (PolicySpec::Uniform, ..) if always != Always::default() => {
+            Err("a uniform cache keeps every token, so it takes no sinks, window or keep".to_owned())
+        }
+        _ => Ok(KvChoice { tiering, variant, limit, policy, always }),
     }
 }
 
@@ -216,9 +285,12 @@ mod tests {
             "K8V4@3,0.5",
             "K4V4+offset",
             "K4V4+offset+hadamard",
+            "K4V4+plain",
             "K8V4/K4V2+hadamard@1/2.5:leankv-paper",
             "K8V4@1/5:sink-window",
             "fp16@1/8:heavy-hitter",
+            "K8V4/K4V2@1/8:leankv-paper:sinks=8:window=16:keep=0",
+            "K8V4@1/5:sink-window:sinks=0",
         ] {
             let choice: KvChoice = name.parse().unwrap();
             assert_eq!(choice.to_string(), name);
@@ -245,6 +317,12 @@ mod tests {
             ("k8v4@-1,0", "at least 0"),
             ("k8v4+scaled", "no variant"),
             ("k8v4@1/5:h2o", "heavy-hitter"),
+            ("k8v4/k4v2:sinks=-1", "no number of tokens"),
+            ("k8v4/k4v2:window=0", "at least 1"),
+            ("k8v4/k4v2:sink=4", "there are sinks"),
+            ("k8v4:sinks=8", "takes no sinks"),
+            ("k8v4@1/5:sink-window:window=8", "pays for"),
+            ("k8v4/k4v2:leankv:leankv-paper", "second policy"),
         ] {
             let error = text.parse::<KvChoice>().unwrap_err();
             assert!(error.why.contains(why), "{text}: {}", error.why);

@@ -7,7 +7,7 @@ mod replay;
 mod window;
 
 pub use attend::{PromptAttend, StepAttend};
-pub use choice::{BadChoice, KvChoice, Limit, Variant};
+pub use choice::{Always, BadChoice, KvChoice, Limit, Variant};
 pub use open::{Room, open, page_bytes, thresholds};
 pub use replay::Recorded;
 pub use window::LayerWindow;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leankv_dsl::format::{Interleave, PageLayout, PlanOptions, Tiering, plan_page_bytes};
+use leankv_dsl::format::{Interleave, KvFormat, PageLayout, PlanOptions, Tiering, plan_page_bytes};
 use leankv_dsl::lang::attention::{Plain, Stock};
 use leankv_kernels::policy::PolicySpec;
 use leankv_runtime::kv::{Bindings, Budget, CacheConfig, EngineKernels, KvCache, Thresholds};
@@ -31,9 +31,8 @@ pub struct Room {
     pub bytes: Option<usize>,
 }
 
-/// The recent window that always stays high, and the sinks of policies that have some.
-const WINDOW: usize = 64;
-const SINKS: usize = 4;
+/// How many of a chunk's last queries count towards significance (LeanKV).
+const WINDOW_Q: usize = 64;
 
 /// How much more of a page may be padding than of the best one, for a smaller page: every list leaves half a page empty on average, and there
 /// are hundreds of lists.
@@ -71,8 +70,10 @@ fn config(model: &ModelConfig, choice: &KvChoice, room: &Room) -> Result<CacheCo
         page_bytes,
         policy: choice.policy,
         chunk: room.chunk,
-        window: WINDOW,
-        window_q: WINDOW.min(room.chunk),
+        sinks: choice.always.sinks,
+        window: choice.always.window,
+        keep_tokens: choice.always.keep,
+        window_q: WINDOW_Q.min(room.chunk),
         ..CacheConfig::new(extents, room.requests, room.tokens, 1)
     };
     if let (PolicySpec::SinkWindow, Limit::Part(part)) = (choice.policy, choice.limit) {
@@ -83,8 +84,7 @@ fn config(model: &ModelConfig, choice: &KvChoice, room: &Room) -> Result<CacheCo
         // The tokens that a part of the prompt's bytes in FP16 pays for.
         let pays = (room.prompt * 4 * model.head_dim) as f64 / f64::from(part);
         let tokens = (pays / layout.account().true_bytes_per_token()) as usize;
-        config.sinks = SINKS;
-        config.window = tokens.saturating_sub(SINKS).max(1);
+        config.window = tokens.max(choice.always.keep).saturating_sub(config.sinks).max(1);
     }
     let shape = config.shape()?;
     config.pages = match room.bytes {
@@ -106,7 +106,7 @@ pub fn open(
     room: &Room,
 ) -> Result<KvCache, ModelError> {
     let config = config(model.config(), choice, room)?;
-    let (kernels, bindings) = match (choice.variant, Windows::of(model.config())) {
+    let (kernels, bindings) = match (variant(model, choice), Windows::of(model.config())) {
         (Variant { offset: false, hadamard: false }, None) => {
             (EngineKernels::new(compiler, device, &config)?, None)
         }
@@ -131,6 +131,14 @@ pub fn open(
         }
     };
     Ok(KvCache::with_bindings(device, config, kernels, bindings)?)
+}
+
+/// What is done to keys of a choice: what it says, or what suits the model.
+fn variant(model: &Model, choice: &KvChoice) -> Variant {
+    let codes = |format: KvFormat| format.key.shape().code_bits < 16;
+    let biased = model.key_bias(0).is_some() && model.rope_pairs() == RopePairs::Halves;
+    let offset = biased && choice.tiering.formats().any(codes) && Windows::of(model.config()).is_none();
+    choice.variant.unwrap_or(Variant { offset, hadamard: false })
 }
 
 /// The rotated biases of a model's key projections.

@@ -122,6 +122,17 @@ pub enum KvError {
         "only a step of the same requests as the last one can be replayed; take this one with `decode_step`"
     )]
     NotReplayable,
+    /// A budget that cannot be kept: what no threshold can take away (window, sinks, frozen tokens of forks) takes more.
+    #[error(
+        "window, sinks and frozen tokens alone take {need} bytes, and the budget has {bytes}: raise it, make the window smaller, or free a \
+         request that shares it"
+    )]
+    OverBudget {
+        /// Bytes of pages that are needed.
+        need: usize,
+        /// Bytes that may be taken.
+        bytes: usize,
+    },
     /// A list of numbers of the wrong length.
     #[error("{what}: {expected} numbers are needed, not {got}")]
     Length {

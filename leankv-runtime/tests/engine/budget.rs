@@ -19,7 +19,7 @@ fn prompt(cache: &mut KvCache, id: RequestId, tokens: usize, sequence: u64) {
 
 /// The loose configuration: sequences of 400 tokens.
 fn long() -> CacheConfig {
-    CacheConfig { max_tokens: 400, pages: 400, solve_every: 8, ..config() }
+    CacheConfig { max_tokens: 400, pages: 400, solve_every: 8, keep_tokens: 0, ..config() }
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(crate) fn config() -> CacheConfig {
         window: 6,
         sinks: 1,
         policy: PolicySpec::default(),
+        keep_tokens: 20,
         ..CacheConfig::new([2, 2, GROUP, D], 4, 120, 90)
     }
 }

@@ -1,5 +1,6 @@
 //! Reclassifying what is cached, after a chunk of a prompt and where a budget is due, by thresholds that are solved for if there is one.
 
+use leankv_dsl::format::Tiering;
 use leankv_kernels::budget::Ladder;
 
 use super::batch::Run;
@@ -63,6 +64,8 @@ struct Rows {
     /// The first of a group, and how many there are.
     groups: Vec<i32>,
     budgets: Vec<i64>,
+    /// Whether a group's budget is never passed: a part of FP16 may be, by what nothing can take away.
+    bounds: Vec<bool>,
 }
 
 /// Where demoted tokens find room.
@@ -87,9 +90,10 @@ impl KvCache {
     /// Solves again for those requests of a step whose budget is due, and reclassifies what they hold. Only this waits for the device in between steps:
     /// a request that lacks pages to demote to is [`OutOfPages`](crate::kv::OutOfPages), with no token touched.
     pub(super) fn solve_due(&mut self, requests: &[RequestId]) -> Result<(), KvError> {
-        let every = self.config.solve_every;
+        let config = &self.config;
         let due = |request: &Request| {
-            request.budget != Budget::None && request.solved.is_none_or(|at| request.tokens >= at + every)
+            let steps = |at: usize| request.tokens >= at + config.steps_between(at);
+            request.budget != Budget::None && request.solved.is_none_or(steps)
         };
         let here = requests.iter().filter_map(|id| self.slots[id.slot].as_ref());
         let due: Vec<Request> = here.filter(|request| due(request)).cloned().collect();
@@ -107,7 +111,7 @@ impl KvCache {
             rows.extend(others);
         }
         rows.sort_by_key(|request| (request.budget == Budget::Shared, request.tiering));
-        let mut told = self.told(&rows);
+        let mut told = self.told(&rows)?;
         told.moving = told
             .slots
             .iter()
@@ -116,6 +120,7 @@ impl KvCache {
         self.free_floor = 0;
         let result = self.launch_solve(&told, room);
         self.remember(result)?;
+        self.check_budgets(&told)?;
         if room == Room::Taken {
             let answers = self.manager.answers(rows.len())?;
             self.ask_free();
@@ -137,29 +142,36 @@ impl KvCache {
     }
 
     /// What the device is told of these requests, which are in order.
-    fn told(&self, rows: &[Request]) -> Rows {
-        let low: Vec<bool> = self.config.tierings().map(|tiering| tiering.low.is_some()).collect();
+    fn told(&self, rows: &[Request]) -> Result<Rows, KvError> {
+        let tierings: Vec<&Tiering> = self.config.tierings().collect();
         let mut told = Rows::default();
         for (row, request) in rows.iter().enumerate() {
             told.slots.push(request.slot as i32);
             told.tokens.push(request.tokens as i32);
             told.prompts.push(request.prompt as i32);
-            told.ahead.push(self.config.solve_every as i32);
-            told.gaps.push(if low[request.tiering] { GAP } else { 0 });
+            told.ahead.push(self.config.steps_between(request.tokens) as i32);
             told.tierings.push(request.tiering);
-            let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+            let tiering = tierings[request.tiering];
+            let tokens = request.tokens.max(request.prompt);
+            let floor = self.config.demoted_bytes(tiering, tokens.min(self.config.keep_tokens))?;
             let budget = match request.budget {
-                // Thresholds stay.
-                Budget::None => -1,
-                Budget::Bytes(n) => bytes(n),
-                Budget::Part(part) => {
-                    let whole = self.config.fp16_bytes(request.tokens.max(request.prompt));
-                    (whole as f64 / f64::from(part)).max(0.0) as i64
-                }
+                Budget::None => None,
+                Budget::Bytes(bytes) => Some(bytes),
+                Budget::Part(part) => Some(self.config.part_bytes(tokens, part).max(floor)),
                 Budget::Shared => {
-                    bytes(self.config.shared_budget.unwrap_or(self.manager.shape().arena_bytes()))
+                    Some(self.config.shared_budget.unwrap_or(self.manager.shape().arena_bytes()))
                 }
             };
+            // Nothing is dropped while the low tier has room for all that is not always high.
+            let demoted = self.config.demoted_bytes(tiering, request.tokens)?;
+            let all = request.budget != Budget::Shared && budget.is_some_and(|bytes| bytes >= demoted);
+            told.gaps.push(match (tiering.low, all) {
+                (None, _) => 0,
+                (Some(_), true) => Ladder::LAST,
+                (Some(_), false) => GAP,
+            });
+            // Thresholds stay where there is no budget.
+            let budget = budget.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
             match (request.budget, told.groups.last_mut()) {
                 (Budget::Shared, Some(count)) if row > 0 && rows[row - 1].budget == Budget::Shared => {
                     *count += 1
@@ -167,10 +179,27 @@ impl KvCache {
                 _ => {
                     told.groups.extend([row as i32, 1]);
                     told.budgets.push(budget);
+                    told.bounds.push(matches!(request.budget, Budget::Bytes(_) | Budget::Shared));
                 }
             }
         }
-        told
+        Ok(told)
+    }
+
+    /// Refuses what was solved for where a bound is passed.
+    fn check_budgets(&self, rows: &Rows) -> Result<(), KvError> {
+        if !rows.bounds.contains(&true) {
+            return Ok(());
+        }
+        let mut pages = vec![0; rows.budgets.len()];
+        self.compact.pages.slice(..pages.len())?.read_into(&mut pages)?;
+        for ((pages, &budget), &bound) in pages.into_iter().zip(&rows.budgets).zip(&rows.bounds) {
+            let need = i64::from(pages) * self.config.page_bytes as i64;
+            if bound && need > budget {
+                return Err(KvError::OverBudget { need: need as usize, bytes: budget as usize });
+            }
+        }
+        Ok(())
     }
 
     /// Sets the thresholds of those that have a budget, and with [`Room::Taken`] asks for the pages that demotion then needs.
@@ -207,6 +236,7 @@ impl KvCache {
             let price = kernels.price.launch(n as u32);
             let price = price.view("tally", scratch.tally.slice(part(each))?, &extents);
             let price = price.view("ahead", scratch.ahead.slice(part(1))?, &[n]);
+            let price = price.view("gaps", scratch.gaps.slice(part(1))?, &[n]);
             run(price.view_mut("prices", scratch.prices.slice_mut(part(rungs))?, &[n, rungs]))?;
         }
         let solve = self.kernels.solve.launch(groups as u32);
@@ -219,20 +249,24 @@ impl KvCache {
         let solve = solve.view_mut("pages", scratch.pages.slice_mut(..groups)?, &[groups]);
         run(solve.view_mut("rungs", scratch.rungs.slice_mut(..n)?, &[n]))?;
 
-        if room == Room::Held {
-            return Ok(());
-        }
         for Run { tiering, rows: of } in Run::of(rows.tierings.iter().copied()) {
             let n = of.len();
             let part = |each: usize| of.start * each..of.end * each;
             let (each, extents) = (layers * heads * 2, [n, layers, heads, 2]);
-            let room = self.kernels.tierings[tiering].room.launch((heads as u32, layers as u32, n as u32));
-            let room = room.view("slots", scratch.moving.slice(part(1))?, &[n]);
-            let room = room.view("rungs", scratch.rungs.slice(part(1))?, &[n]);
+            let make = self.kernels.tierings[tiering].room.launch((heads as u32, layers as u32, n as u32));
+            let make = make.view("slots", scratch.slots.slice(part(1))?, &[n]);
+            let make = make.view("moving", scratch.moving.slice(part(1))?, &[n]);
+            let make = make.view("rungs", scratch.rungs.slice(part(1))?, &[n]);
+            let make = make.view("ahead", scratch.ahead.slice(part(1))?, &[n]);
+            let make = make.view("gaps", scratch.gaps.slice(part(1))?, &[n]);
             let tally = scratch.tally.slice(part(each * rungs))?;
-            let room = room.view("tally", tally, &[n, layers, heads, 2, rungs]);
-            let room = room.view("held", &state.held, &[slots, layers, heads, 2]);
-            run(room.view_mut("targets", scratch.targets.slice_mut(part(each))?, &extents))?;
+            let make = make.view("tally", tally, &[n, layers, heads, 2, rungs]);
+            let make = make.view("held", &state.held, &[slots, layers, heads, 2]);
+            let make = make.view_mut("thresholds", &mut state.thresholds, &[slots, layers, heads, 2]);
+            run(make.view_mut("targets", scratch.targets.slice_mut(part(each))?, &extents))?;
+        }
+        if room == Room::Held {
+            return Ok(());
         }
         let targets = self.compact.targets.slice(..n * layers * heads * 2)?;
         self.manager.queue(self.compact.slots.slice(..n)?, targets)

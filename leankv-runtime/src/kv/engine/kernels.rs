@@ -237,7 +237,6 @@ impl Build<'_> {
             sinks,
             chunk,
             window_q,
-            gap: GAP,
         };
         let prompt = self.chunk(tiering);
         let writer = ChunkWriterSpec { tiering, head_dim, page_bytes, block: BLOCK_WRITE };

@@ -212,7 +212,7 @@ impl KvCache {
     /// batch; launches are fewest when those of one tiering stand side by side in it.
     ///
     /// # Errors
-    /// [`KvError::NoTiering`] for formats that the cache was not made for,
+    /// [`KvError::NoTiering`] for formats that the cache was not made for, [`KvError::OverBudget`] for fewer bytes than no threshold can take away,
     /// [`KvError::NoSlotFree`] when all slots are taken, [`KvError::Length`] for a prompt longer than the longest sequence and for overrides of
     /// layers or KV heads that do not exist, [`Refused::OutOfPages`] when the first chunk, or the first token where there is no prompt, might
     /// not find room, and what the device says.
@@ -232,6 +232,12 @@ impl KvCache {
             return Err(KvError::Length { what, expected, got: prompt });
         }
         let numbers = thresholds.expand(&self.config)?;
+        if let Budget::Bytes(bytes) = thresholds.budget {
+            let need = self.config.least_bytes(tiering)?;
+            if need > bytes {
+                return Err(KvError::OverBudget { need, bytes });
+            }
+        }
         let slot = self.free_slot()?;
         let first = prompt.min(self.config.chunk).max(1);
         let low = if prompt > 0 && tiering.low.is_some() { first } else { 0 };
@@ -380,7 +386,13 @@ impl KvCache {
         let tiering = self.config.tierings().nth(request.tiering).copied().unwrap_or(self.config.tiering);
         let formats = (tiering, self.page_tokens[request.tiering]);
         let fp16_bytes = self.config.fp16_bytes(request.tokens);
-        Ok(RequestStats::new(shape, formats, fp16_bytes, request.tokens, &lengths, &held))
+        let mut stats = RequestStats::new(shape, formats, fp16_bytes, request.tokens, &lengths, &held);
+        stats.asked_bytes = match request.budget {
+            Budget::None | Budget::Shared => None,
+            Budget::Bytes(bytes) => Some(bytes),
+            Budget::Part(part) => Some(self.config.part_bytes(request.tokens.max(request.prompt), part)),
+        };
+        Ok(stats)
     }
 
     /// Counts everything again; empty when all is well. Slots without a request must hold nothing.

@@ -29,6 +29,11 @@ pub struct RequestStats {
     pub heads: Vec<HeadStats>,
     /// Bytes of all its pages and of its rows of the page table: everything counted.
     pub bytes: usize,
+    /// Bytes of all its pages: what budgets count.
+    pub page_bytes: usize,
+    /// Bytes of pages that its budget asks for. [`Budget::Part`](super::Budget::Part) does not keep to it in short sequences: see
+    /// [`CacheConfig::keep_tokens`](super::CacheConfig::keep_tokens).
+    pub asked_bytes: Option<usize>,
     /// Bytes that an FP16 cache without any bookkeeping would take.
     pub fp16_bytes: usize,
 }
@@ -63,9 +68,16 @@ impl RequestStats {
             tiering,
             tokens,
             bytes: pages * shape.page_bytes + shape.lists() * shape.table_len * size_of::<i32>(),
+            page_bytes: pages * shape.page_bytes,
+            asked_bytes: None,
             fp16_bytes,
             heads,
         }
+    }
+
+    /// Whether the pages take what was asked for, or less.
+    pub fn keeps_budget(&self) -> bool {
+        self.asked_bytes.is_none_or(|asked| self.page_bytes <= asked)
     }
 
     /// How many times fewer bytes than FP16.

@@ -137,7 +137,7 @@ impl World {
     /// Whether a budget is solved for before the next step.
     pub(super) fn is_due(&self, request: &Living) -> bool {
         let tokens = self.cache.tokens(request.id).unwrap();
-        request.budget != Budget::None && tokens >= request.solved + self.cache.config().solve_every
+        request.budget != Budget::None && tokens >= request.solved + self.cache.config().steps_between(request.solved)
     }
 
     /// What was solved for when a request had so many tokens holds: its pages fit its budget, or nothing stricter can be.
@@ -147,7 +147,9 @@ impl World {
             Budget::None | Budget::Shared => return,
             Budget::Bytes(bytes) => bytes,
             Budget::Part(part) => {
-                (config.fp16_bytes(request.solved.max(request.prompt)) as f64 / f64::from(part)) as usize
+                let tokens = request.solved.max(request.prompt);
+                let floor = config.demoted_bytes(&request.tiering, tokens.min(config.keep_tokens)).unwrap();
+                ((config.fp16_bytes(tokens) as f64 / f64::from(part)) as usize).max(floor)
             }
         };
         let pages = (0..config.lists()).map(|list| now.counts(request.id.slot(), list).1);
