@@ -32,8 +32,9 @@ pub(crate) fn load(name: &str, form: WeightForm) -> Result<Loaded, Failure> {
     };
     let mut reader = BufReader::new(File::open(&path).map_err(at_path(&path))?);
     let content = gguf::read_header(&mut reader).map_err(|e| wrong(&e))?;
-    let tokenizer = Tokenizer::from_gguf(&content).map_err(|e| wrong(&e))?;
+    // First, since a model that is not run here mostly has a tokenizer that is not either.
     let model = Model::read(&content, &mut reader, form).map_err(|e| wrong(&e))?;
+    let tokenizer = Tokenizer::from_gguf(&content).map_err(|e| wrong(&e))?;
     let name = path.file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
     Ok(Loaded { name, path, model, tokenizer })
 }

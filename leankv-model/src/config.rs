@@ -109,7 +109,7 @@ impl ModelConfig {
         let head_dim = meta.count_or(&key("attention.key_length"), dim / heads)?;
         let layers = meta.count(&key("block_count"))?;
         let context = meta.count(&key("context_length"))?;
-        let window = window(&meta, architecture, &key, context)?;
+        let window = window(&meta, architecture, &key, [layers, context])?;
         let rope = rope(&meta, &key, context)?;
         let config = ModelConfig {
             architecture,
@@ -128,9 +128,7 @@ impl ModelConfig {
             eps: meta.number(&key("attention.layer_norm_rms_epsilon"))? as f32,
             rope_window: match architecture {
                 // The scaling is of the layers that see everything.
-                Architecture::Gemma3 => {
-                    RopeConfig::plain(meta.number_or(&key("rope.freq_base_swa"), 10_000.0)?)
-                }
+                Architecture::Gemma3 => RopeConfig::plain(rope_base(&meta, &key("rope.freq_base_swa"))?),
                 _ => rope,
             },
             rope,
@@ -181,7 +179,10 @@ impl ModelConfig {
             if length != self.head_dim {
                 return bad(
                     name,
-                    format!("is {length}, and keys have {}; one length is written here", self.head_dim),
+                    format!(
+                        "is {length}, and keys have {} elements; lengths that differ are not computed here",
+                        self.head_dim
+                    ),
                 );
             }
         }
@@ -190,10 +191,7 @@ impl ModelConfig {
             if rotated != self.head_dim {
                 return bad(
                     name,
-                    format!(
-                        "is {rotated}; vectors of {} are rotated whole or not at all here",
-                        self.head_dim
-                    ),
+                    format!("is {rotated}; vectors of {} are only rotated whole here", self.head_dim),
                 );
             }
         }
@@ -243,13 +241,14 @@ fn window(
     meta: &Metadata<'_>,
     architecture: Architecture,
     key: &dyn Fn(&str) -> String,
-    context: usize,
+    [layers, context]: [usize; 2],
 ) -> Result<Option<SlidingWindow>, ModelError> {
     let name = key("attention.sliding_window");
     let window = match architecture {
         Architecture::Gemma3 => {
             let tokens = meta.count(&name)?;
-            Some(SlidingWindow { tokens, period: period(meta, &key("attention.sliding_window_pattern"))? })
+            let pattern = key("attention.sliding_window_pattern");
+            Some(SlidingWindow { tokens, period: period(meta, &pattern, layers)? })
         }
         // Mistral's: all layers have it.
         Architecture::Llama => meta.count_if(&name)?.map(|tokens| SlidingWindow { tokens, period: 0 }),
@@ -269,7 +268,7 @@ fn window(
 }
 
 /// Every how many layers one sees everything: a number, or a flag for each layer that has a window.
-fn period(meta: &Metadata<'_>, key: &str) -> Result<usize, ModelError> {
+fn period(meta: &Metadata<'_>, key: &str, layers: usize) -> Result<usize, ModelError> {
     match meta.find(key) {
         Some(flags @ Value::Array(items)) => {
             let windowed: Option<Vec<bool>> =
@@ -277,7 +276,7 @@ fn period(meta: &Metadata<'_>, key: &str) -> Result<usize, ModelError> {
             let windowed = windowed.unwrap_or_default();
             let period = windowed.iter().position(|&w| !w).map_or(0, |at| at + 1);
             let regular = (1..).zip(&windowed).all(|(n, &w)| w != (period > 0 && n % period == 0));
-            match regular && !windowed.is_empty() {
+            match regular && windowed.len() == layers {
                 true => Ok(period),
                 false => Err(Metadata::wrong(key, "a flag for each layer, one in every so many off", flags)),
             }
@@ -286,13 +285,21 @@ fn period(meta: &Metadata<'_>, key: &str) -> Result<usize, ModelError> {
     }
 }
 
+/// The base of rotary angles.
+fn rope_base(meta: &Metadata<'_>, key: &str) -> Result<f64, ModelError> {
+    let base = meta.number_or(key, 10_000.0)?;
+    match base > 1.0 {
+        true => Ok(base),
+        false => {
+            let why = format!("is {base}, and angles would grow from pair to pair; the file is damaged");
+            Err(ModelError::Metadata { key: key.to_owned(), why })
+        }
+    }
+}
+
 /// Rotary positions, with the names and defaults of llama.cpp.
 fn rope(meta: &Metadata<'_>, key: &dyn Fn(&str) -> String, context: usize) -> Result<RopeConfig, ModelError> {
-    let bad = |name: &str, why: &str| Err(ModelError::Metadata { key: key(name), why: why.to_owned() });
-    let base = meta.number_or(&key("rope.freq_base"), 10_000.0)?;
-    if base <= 1.0 {
-        return bad("rope.freq_base", "is 1 or less, and angles fall from 1 on");
-    }
+    let base = rope_base(meta, &key("rope.freq_base"))?;
     // The second name is of files of 2023.
     let (new, old) =
         (meta.number_if(&key("rope.scaling.factor"))?, meta.number_if(&key("rope.scale_linear"))?);
@@ -313,7 +320,7 @@ fn rope(meta: &Metadata<'_>, key: &dyn Fn(&str) -> String, context: usize) -> Re
         },
         other => {
             let why = format!("is `{other}`; computed here are none, linear and yarn");
-            return bad("rope.scaling.type", &why);
+            return Err(ModelError::Metadata { key: key("rope.scaling.type"), why });
         }
     };
     let attention_factor = meta.number_if(&key("rope.scaling.attn_factor"))?.unwrap_or(1.0);

@@ -281,6 +281,14 @@ fn linear_scaling_divides_all_angles() {
 }
 
 #[test]
+fn products_are_scaled_as_the_file_says() {
+    // An eighth is the root of 64 elements; a quarter is as if both sides were multiplied by the root of two.
+    let file = &mut llama(&[("attention.scale", Value::F32(0.25))]);
+    let expected = Expected { magnitude: 2f64.sqrt(), ..Expected::llama() };
+    check("attention.scale", file, &expected, Some(&Expected::llama()));
+}
+
+#[test]
 fn yarn_divides_slow_angles_and_sharpens_attention() {
     let keys = |attention: f32| {
         vec![
@@ -358,6 +366,17 @@ fn gemma3_has_a_window_and_another_base_on_some_layers_and_scales_the_others() {
     check("gemma3 with flags", &mut file, &expected, Some(&unscaled));
 }
 
+#[test]
+fn a_pattern_of_windows_is_regular_and_of_all_layers() {
+    for flags in [vec![true], vec![true, false, true], vec![]] {
+        let mut file = TinyFile::new("gemma3", 8);
+        let items = flags.iter().map(|&flag| Value::Bool(flag)).collect();
+        file.set("gemma3.attention.sliding_window_pattern", Value::Array(items));
+        let said = refusal(&file);
+        assert!(said.contains("`gemma3.attention.sliding_window_pattern`"), "{flags:?}: {said}");
+    }
+}
+
 /// What is said of a file that is refused.
 fn refusal(file: &TinyFile) -> String {
     file.model(WeightForm::Quantised).expect_err("it is refused").to_string()
@@ -373,6 +392,7 @@ fn keys_that_would_change_the_answers_are_refused_by_name() {
         ("rope.dimension_sections", Value::Array(vec![Value::U32(16); 4])),
         ("rope.freq_base_swa", Value::F32(1e4)),
         ("rope.freq_base", Value::F32(f32::NAN)),
+        ("rope.freq_base", Value::F32(1.0)),
         ("rope.scaling.factor", Value::F32(-2.0)),
         ("rope.something_new", Value::Bool(true)),
         ("attention.something_new", Value::U32(1)),
