@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::gguf_file::Content;
 use leankv_model::tokenizer::Tokenizer;
-use leankv_model::{Model, WeightForm, fetch};
+use leankv_model::{Model, WeightForm, fetch, gguf};
 
 use crate::failure::{Failure, at_path};
 
@@ -32,10 +31,10 @@ pub(crate) fn load(name: &str, form: WeightForm) -> Result<Loaded, Failure> {
         Failure::usage(format_args!("{}: {message}", path.display()))
     };
     let mut reader = BufReader::new(File::open(&path).map_err(at_path(&path))?);
-    let content = Content::read(&mut reader)
-        .map_err(|e| wrong(&format_args!("this is no GGUF file, or a part of one: {e}")))?;
-    let tokenizer = Tokenizer::from_gguf(&content).map_err(|e| wrong(&e))?;
+    let content = gguf::read_header(&mut reader).map_err(|e| wrong(&e))?;
+    // First, since a model that is not run here mostly has a tokenizer that is not either.
     let model = Model::read(&content, &mut reader, form).map_err(|e| wrong(&e))?;
+    let tokenizer = Tokenizer::from_gguf(&content).map_err(|e| wrong(&e))?;
     let name = path.file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
     Ok(Loaded { name, path, model, tokenizer })
 }

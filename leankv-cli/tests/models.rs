@@ -5,8 +5,9 @@ mod common;
 use std::path::PathBuf;
 use std::process::Output;
 
+use candle_core::quantized::gguf_file::Value;
 use common::{fails, json, leankv, leankv_fed, leankv_in, stdout};
-use leankv_model::testing::{tiny_gguf, write_tiny_gguf};
+use leankv_model::testing::{TinyFile, tiny_gguf, write_tiny_gguf};
 
 /// A folder with the model and a text.
 struct Place {
@@ -196,6 +197,60 @@ fn bench(place: &Place, more: &[&str]) -> Vec<String> {
 fn served(place: &Place, more: &[&str]) -> serde_json::Value {
     let args = bench(place, &[more, &["--requests", "8", "--json"]].concat());
     json(&place.leankv(&args.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+/// Model files that would give wrong answers, or none: the message names what is wrong, and the exit code is 2.
+#[test]
+fn run_refuses_model_files_that_it_would_answer_wrongly() {
+    let place = Place::new();
+    let check = |change: &dyn Fn(&mut TinyFile), parts: &[&str]| {
+        let mut file = TinyFile::new("llama", 1);
+        change(&mut file);
+        let model = place.write("odd.gguf", &file.bytes());
+        fails(&["run", "--model", &model, "--raw", "--prompt", "x", "--kv", "fp16"], 2, parts);
+    };
+    check(
+        &|file| file.vector("blk.0.attn_sinks.weight", &[1.0; 32]),
+        &["odd.gguf", "`blk.0.attn_sinks.weight`"],
+    );
+    let longrope = Value::String("longrope".to_owned());
+    check(
+        &|file| file.set("llama.rope.scaling.type", longrope.clone()),
+        &["`llama.rope.scaling.type`", "yarn"],
+    );
+    check(&|file| file.set("llama.block_count", Value::U32(1 << 30)), &["`llama.block_count`", "1073741824"]);
+    check(&|file| file.set("general.alignment", Value::U32(0)), &["`general.alignment`"]);
+}
+
+#[test]
+fn run_warns_once_of_chat_marks_that_the_file_calls_text() {
+    let place = Place::new();
+    let mut file = TinyFile::new("llama", 1);
+    let names =
+        |names: &[&str]| names.iter().map(|name| Value::String((*name).to_owned())).collect::<Vec<_>>();
+    let vocabulary = file.metadata.iter_mut().find(|(key, _)| key == "tokenizer.ggml.tokens");
+    let Some((_, Value::Array(tokens))) = vocabulary else { panic!("it has a vocabulary") };
+    tokens[254..256].clone_from_slice(&names(&["<|im_start|>", "<|im_end|>"]));
+    let template = "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n'}}{% endfor %}";
+    file.set("tokenizer.chat_template", Value::String(template.to_owned()));
+    let model = place.write("marks.gguf", &file.bytes());
+    let output = place.leankv(&[
+        "run",
+        "--model",
+        &model,
+        "--prompt",
+        "hi",
+        "--kv",
+        "fp16",
+        "--max-tokens",
+        "1",
+        "--json",
+    ]);
+    // Three marks, `user` and `assistant`, three newlines, and `hi`.
+    assert_eq!(json(&output)["prompt_tokens"], 3 + 4 + 9 + 3 + 2);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.matches("<|im_end|>").count(), 1, "{said}");
+    assert!(said.contains("WARN") && said.contains("taken as marks"), "{said}");
 }
 
 #[test]

@@ -3,14 +3,18 @@
 use candle_core::quantized::gguf_file::{Content, Value};
 
 use crate::error::ModelError;
+use crate::metadata::{Metadata, number};
+use crate::rope::{RopeConfig, RopeScaling};
 
 /// The architectures that are written here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Architecture {
-    /// LLaMA and its kin: SmolLM2.
+    /// LLaMA and its kin: Llama 2 and 3, Mistral, SmolLM2.
     Llama,
     /// Qwen2 and Qwen2.5: biases on queries, keys and values.
     Qwen2,
+    /// Qwen3: norms on queries and keys.
+    Qwen3,
     /// Gemma 3: norms on queries and keys, a sliding window on most layers.
     Gemma3,
 }
@@ -21,15 +25,22 @@ impl Architecture {
         match self {
             Architecture::Llama => "llama",
             Architecture::Qwen2 => "qwen2",
+            Architecture::Qwen3 => "qwen3",
             Architecture::Gemma3 => "gemma3",
         }
     }
 
+    const ALL: [Architecture; 4] =
+        [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3, Architecture::Gemma3];
+
     fn of(name: &str) -> Result<Architecture, ModelError> {
-        [Architecture::Llama, Architecture::Qwen2, Architecture::Gemma3]
-            .into_iter()
-            .find(|a| a.name() == name)
-            .ok_or_else(|| ModelError::Architecture(name.to_owned()))
+        let known = Architecture::ALL.into_iter().find(|a| a.name() == name);
+        known.ok_or_else(|| ModelError::Architecture(name.to_owned()))
+    }
+
+    /// All of them, for messages.
+    pub(crate) fn names() -> String {
+        Architecture::ALL.map(Architecture::name).join(", ")
     }
 }
 
@@ -38,7 +49,7 @@ impl Architecture {
 pub struct SlidingWindow {
     /// Tokens that a query sees, its own included.
     pub tokens: usize,
-    /// Every `period`-th layer sees everything instead.
+    /// Every `period`-th layer sees everything instead; with 0, none does.
     pub period: usize,
 }
 
@@ -67,55 +78,84 @@ pub struct ModelConfig {
     pub vocab: usize,
     /// What RMS norms add to the mean square.
     pub eps: f32,
-    /// Base of the rotary angles; where there is a sliding window, of the layers without it.
-    pub rope_base: f64,
-    /// Base of the rotary angles of layers with a sliding window.
-    pub rope_base_window: f64,
+    /// Rotary positions; where only some layers have a sliding window, of those without.
+    pub rope: RopeConfig,
+    /// Rotary positions of layers with a sliding window.
+    pub rope_window: RopeConfig,
     /// Layers with a sliding window.
     pub window: Option<SlidingWindow>,
+    /// What queries are multiplied by before products with keys, which are divided by the square root of `head_dim`: 1 in most models.
+    pub query_scale: f64,
 }
 
 impl ModelConfig {
-    /// Reads a file's metadata.
+    /// Reads a file's metadata. Every key of the architecture that would change what is computed is used, or refused by its name.
     ///
     /// # Errors
-    /// [`ModelError::Architecture`] for one that is not written here, [`ModelError::Metadata`] for what is missing or cannot be.
+    /// [`ModelError::Architecture`] for one that is not written here, [`ModelError::Metadata`] for what is missing, cannot be or is not computed here.
     pub fn from_gguf(content: &Content) -> Result<ModelConfig, ModelError> {
-        let meta = Metadata { content };
-        let architecture = Architecture::of(&meta.text("general.architecture")?)?;
+        let meta = Metadata::new(content);
+        let architecture = Architecture::of(meta.text("general.architecture")?)?;
+        check_whole_model(&meta)?;
         let key = |name: &str| format!("{}.{name}", architecture.name());
+        let bad = |name: &str, why: String| ModelError::Metadata { key: key(name), why };
         let (heads, dim) = (meta.count(&key("attention.head_count"))?, meta.count(&key("embedding_length"))?);
+        if heads > dim {
+            return Err(bad(
+                "attention.head_count",
+                format!("is {heads}, and hidden states have {dim} elements"),
+            ));
+        }
+        let head_dim = meta.count_or(&key("attention.key_length"), dim / heads)?;
+        let layers = meta.count(&key("block_count"))?;
+        let context = meta.count(&key("context_length"))?;
+        let window = window(&meta, architecture, &key, [layers, context])?;
+        let rope = rope(&meta, &key, context)?;
         let config = ModelConfig {
             architecture,
-            name: meta.text("general.name").unwrap_or_else(|_| architecture.name().to_owned()),
-            layers: meta.count(&key("block_count"))?,
+            name: meta.text("general.name").unwrap_or(architecture.name()).to_owned(),
+            layers,
             dim,
             ffn: meta.count(&key("feed_forward_length"))?,
             heads,
             kv_heads: meta.count_or(&key("attention.head_count_kv"), heads)?,
-            head_dim: meta.count_or(&key("attention.key_length"), dim / heads)?,
-            context: meta.count(&key("context_length"))?,
+            head_dim,
+            context,
             vocab: match content.tensor_infos.get("token_embd.weight") {
                 Some(info) => info.shape.dims().first().copied().unwrap_or(0),
-                None => 0,
+                None => return Err(ModelError::MissingTensor("token_embd.weight".to_owned())),
             },
             eps: meta.number(&key("attention.layer_norm_rms_epsilon"))? as f32,
-            rope_base: meta.number_or(&key("rope.freq_base"), 10_000.0)?,
-            rope_base_window: meta.number_or(&key("rope.freq_base_swa"), 10_000.0)?,
-            window: match architecture {
-                Architecture::Gemma3 => Some(SlidingWindow {
-                    tokens: meta.count(&key("attention.sliding_window"))?,
-                    period: meta.count_or(&key("attention.sliding_window_pattern"), 6)?,
-                }),
-                _ => None,
+            rope_window: match architecture {
+                // The scaling is of the layers that see everything.
+                Architecture::Gemma3 => RopeConfig::plain(rope_base(&meta, &key("rope.freq_base_swa"))?),
+                _ => rope,
+            },
+            rope,
+            window,
+            query_scale: match (meta.number_if(&key("attention.scale"))?, architecture, layers) {
+                (Some(scale), ..) => scale * (head_dim as f64).sqrt(),
+                // The 27B divides by another root than its kin, and its file does not say so.
+                (None, Architecture::Gemma3, 62) => (head_dim as f64 * heads as f64 / dim as f64).sqrt(),
+                (None, ..) => 1.0,
             },
         };
-        config.check(&meta, &key)?;
+        config.check(&meta, &key, content.tensor_infos.len())?;
+        meta.check_rest(architecture.name())?;
         Ok(config)
     }
 
-    fn check(&self, meta: &Metadata<'_>, key: &dyn Fn(&str) -> String) -> Result<(), ModelError> {
+    fn check(
+        &self,
+        meta: &Metadata<'_>,
+        key: &dyn Fn(&str) -> String,
+        tensors: usize,
+    ) -> Result<(), ModelError> {
         let bad = |name: &str, why: String| Err(ModelError::Metadata { key: key(name), why });
+        if self.layers > tensors {
+            let why = format!("is {}, and the file has {tensors} tensors in all", self.layers);
+            return bad("block_count", why);
+        }
         if !self.heads.is_multiple_of(self.kv_heads) {
             return bad(
                 "attention.head_count_kv",
@@ -128,22 +168,37 @@ impl ModelConfig {
                 format!("is {}, and rotary angles need pairs", self.head_dim),
             );
         }
-        let value = meta.count_or(&key("attention.value_length"), self.head_dim)?;
-        if value != self.head_dim {
-            return bad("attention.value_length", format!("is {value}, and keys have {}", self.head_dim));
+        if !(self.eps > 0.0 && self.eps < 1.0) {
+            return bad("attention.layer_norm_rms_epsilon", format!("is {}; it is a small number", self.eps));
         }
-        let rotated = meta.count_or(&key("rope.dimension_count"), self.head_dim)?;
-        if rotated != self.head_dim {
-            return bad("rope.dimension_count", format!("is {rotated} of {}", self.head_dim));
+        if !(self.query_scale.is_finite() && self.query_scale > 0.0) {
+            return bad("attention.scale", "is beyond all bounds".to_owned());
         }
-        let scaling = meta.text(&key("rope.scaling.type")).unwrap_or_else(|_| "none".to_owned());
-        if scaling != "none" && meta.number_or(&key("rope.scaling.factor"), 1.0)? != 1.0 {
-            return bad(
-                "rope.scaling.type",
-                format!("is `{scaling}`; scaled rotary angles are not written here"),
-            );
+        for name in ["attention.value_length", "attention.key_length_swa", "attention.value_length_swa"] {
+            let length = meta.count_or(&key(name), self.head_dim)?;
+            if length != self.head_dim {
+                return bad(
+                    name,
+                    format!(
+                        "is {length}, and keys have {} elements; lengths that differ are not computed here",
+                        self.head_dim
+                    ),
+                );
+            }
         }
-        Ok(())
+        for name in ["rope.dimension_count", "rope.dimension_count_swa"] {
+            let rotated = meta.count_or(&key(name), self.head_dim)?;
+            if rotated != self.head_dim {
+                return bad(
+                    name,
+                    format!("is {rotated}; vectors of {} are only rotated whole here", self.head_dim),
+                );
+            }
+        }
+        match meta.text_or(&key("tensor_data_layout"), "")? {
+            "" | "Meta AI original pth" => Ok(()),
+            other => bad("tensor_data_layout", format!("is `{other}`, which is not known here")),
+        }
     }
 
     /// Query heads that share a KV head.
@@ -156,67 +211,118 @@ impl ModelConfig {
         self.window.filter(|w| !(layer + 1).is_multiple_of(w.period)).map(|w| w.tokens)
     }
 
-    /// The base of a layer's rotary angles.
-    pub fn rope_base_of(&self, layer: usize) -> f64 {
-        match self.window_of(layer) {
-            Some(_) => self.rope_base_window,
-            None => self.rope_base,
-        }
-    }
-
     /// Bytes of one token's keys and values in FP16, all layers and KV heads.
     pub fn fp16_bytes(&self) -> usize {
         self.layers * self.kv_heads * self.head_dim * 4
     }
 }
 
-/// Metadata by key.
-struct Metadata<'a> {
-    content: &'a Content,
+/// That the file is a whole model.
+fn check_whole_model(meta: &Metadata<'_>) -> Result<(), ModelError> {
+    let kind = meta.text_or("general.type", "model")?;
+    if kind != "model" {
+        let why =
+            format!("is `{kind}`: the file goes with a model and is none itself; give the model's file");
+        return Err(ModelError::Metadata { key: "general.type".to_owned(), why });
+    }
+    match meta.count_if("split.count")? {
+        None | Some(1) => Ok(()),
+        Some(parts) => {
+            let why = format!(
+                "is {parts}: the file is one of {parts} parts; join them with llama-gguf-split --merge"
+            );
+            Err(ModelError::Metadata { key: "split.count".to_owned(), why })
+        }
+    }
 }
 
-impl Metadata<'_> {
-    fn get(&self, key: &str) -> Result<&Value, ModelError> {
-        self.content
-            .metadata
-            .get(key)
-            .ok_or_else(|| ModelError::Metadata { key: key.to_owned(), why: "is missing".to_owned() })
-    }
+/// Which layers have a sliding window.
+fn window(
+    meta: &Metadata<'_>,
+    architecture: Architecture,
+    key: &dyn Fn(&str) -> String,
+    [layers, context]: [usize; 2],
+) -> Result<Option<SlidingWindow>, ModelError> {
+    let name = key("attention.sliding_window");
+    let window = match architecture {
+        Architecture::Gemma3 => {
+            let tokens = meta.count(&name)?;
+            let pattern = key("attention.sliding_window_pattern");
+            Some(SlidingWindow { tokens, period: period(meta, &pattern, layers)? })
+        }
+        // Mistral's: all layers have it.
+        Architecture::Llama => meta.count_if(&name)?.map(|tokens| SlidingWindow { tokens, period: 0 }),
+        Architecture::Qwen2 | Architecture::Qwen3 => match meta.count_if(&name)? {
+            Some(tokens) if tokens < context => {
+                let why = format!(
+                    "is {tokens}; which of the layers have that window, {} files do not say",
+                    architecture.name()
+                );
+                return Err(ModelError::Metadata { key: name, why });
+            }
+            _ => None,
+        },
+    };
+    // Nobody sees the difference to no window. Gemma's layers with a window have a base of their own besides.
+    Ok(window.filter(|w| w.tokens < context || architecture == Architecture::Gemma3))
+}
 
-    fn wrong(key: &str, expected: &str, got: &Value) -> ModelError {
-        ModelError::Metadata { key: key.to_owned(), why: format!("is {got:?} instead of {expected}") }
+/// Every how many layers one sees everything: a number, or a flag for each layer that has a window.
+fn period(meta: &Metadata<'_>, key: &str, layers: usize) -> Result<usize, ModelError> {
+    match meta.find(key) {
+        Some(flags @ Value::Array(items)) => {
+            let windowed: Option<Vec<bool>> =
+                items.iter().map(|item| number(item).map(|flag| flag != 0.0)).collect();
+            let windowed = windowed.unwrap_or_default();
+            let period = windowed.iter().position(|&w| !w).map_or(0, |at| at + 1);
+            let regular = (1..).zip(&windowed).all(|(n, &w)| w != (period > 0 && n % period == 0));
+            match regular && windowed.len() == layers {
+                true => Ok(period),
+                false => Err(Metadata::wrong(key, "a flag for each layer, one in every so many off", flags)),
+            }
+        }
+        _ => meta.count_or(key, 6),
     }
+}
 
-    fn text(&self, key: &str) -> Result<String, ModelError> {
-        let value = self.get(key)?;
-        value.to_string().cloned().map_err(|_| Metadata::wrong(key, "a text", value))
+/// The base of rotary angles.
+fn rope_base(meta: &Metadata<'_>, key: &str) -> Result<f64, ModelError> {
+    let base = meta.number_or(key, 10_000.0)?;
+    match base > 1.0 {
+        true => Ok(base),
+        false => {
+            let why = format!("is {base}, and angles would grow from pair to pair; the file is damaged");
+            Err(ModelError::Metadata { key: key.to_owned(), why })
+        }
     }
+}
 
-    /// A number of things: at least one.
-    fn count(&self, key: &str) -> Result<usize, ModelError> {
-        let value = self.get(key)?;
-        let number = value.to_u64().ok().or_else(|| value.to_u32().ok().map(u64::from));
-        let number = number.or_else(|| value.to_i32().ok().and_then(|n| u64::try_from(n).ok()));
-        number
-            .and_then(|n| usize::try_from(n).ok())
-            .filter(|n| (1..1 << 31).contains(n))
-            .ok_or_else(|| Metadata::wrong(key, "a number of at least 1", value))
-    }
-
-    fn count_or(&self, key: &str, default: usize) -> Result<usize, ModelError> {
-        if self.content.metadata.contains_key(key) { self.count(key) } else { Ok(default) }
-    }
-
-    fn number(&self, key: &str) -> Result<f64, ModelError> {
-        let value = self.get(key)?;
-        let number = value.to_f32().map(f64::from).or_else(|_| value.to_f64());
-        number
-            .ok()
-            .filter(|n| n.is_finite() && *n > 0.0)
-            .ok_or_else(|| Metadata::wrong(key, "a positive number", value))
-    }
-
-    fn number_or(&self, key: &str, default: f64) -> Result<f64, ModelError> {
-        if self.content.metadata.contains_key(key) { self.number(key) } else { Ok(default) }
-    }
+/// Rotary positions, with the names and defaults of llama.cpp.
+fn rope(meta: &Metadata<'_>, key: &dyn Fn(&str) -> String, context: usize) -> Result<RopeConfig, ModelError> {
+    let base = rope_base(meta, &key("rope.freq_base"))?;
+    // The second name is of files of 2023.
+    let (new, old) =
+        (meta.number_if(&key("rope.scaling.factor"))?, meta.number_if(&key("rope.scale_linear"))?);
+    let factor = new.or(old).unwrap_or(1.0);
+    let betas = [
+        meta.number_or(&key("rope.scaling.yarn_beta_fast"), 32.0)?,
+        meta.number_or(&key("rope.scaling.yarn_beta_slow"), 1.0)?,
+    ];
+    let scaling = match meta.text_or(&key("rope.scaling.type"), "linear")? {
+        "none" => RopeScaling::None,
+        "linear" if factor == 1.0 => RopeScaling::None,
+        "linear" => RopeScaling::Linear { factor },
+        "yarn" => RopeScaling::Yarn {
+            factor,
+            original_context: meta.count_or(&key("rope.scaling.original_context_length"), context)?,
+            beta_fast: betas[0],
+            beta_slow: betas[1],
+        },
+        other => {
+            let why = format!("is `{other}`; computed here are none, linear and yarn");
+            return Err(ModelError::Metadata { key: key("rope.scaling.type"), why });
+        }
+    };
+    let attention_factor = meta.number_if(&key("rope.scaling.attn_factor"))?.unwrap_or(1.0);
+    Ok(RopeConfig { base, scaling, attention_factor })
 }

@@ -16,6 +16,47 @@ pub enum ModelError {
         /// What the reader says.
         why: String,
     },
+    /// What is no GGUF file, or a damaged one or a part of one.
+    #[error("this is no GGUF file, or a damaged one or a part of one: {0}")]
+    Gguf(String),
+    /// A key or a tensor that the file has twice: which one counts is nobody's to say.
+    #[error(
+        "the file has the {what} `{name}` twice: it is damaged or wrongly converted; convert the model again"
+    )]
+    Twice {
+        /// A key or a tensor.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A tensor in a format that is not read.
+    #[error(
+        "tensor `{tensor}` is in {format}, which is not supported; supported are {}: take or make a file in one of them",
+        crate::gguf::TENSOR_FORMATS
+    )]
+    TensorFormat {
+        /// The tensor.
+        tensor: String,
+        /// The format's name.
+        format: &'static str,
+    },
+    /// A tensor that the model needs and the file lacks.
+    #[error(
+        "the file has no tensor `{0}`, which a model of its metadata needs; it is a part of a model, or wrongly converted"
+    )]
+    MissingTensor(String),
+    /// Tensors that the architecture as it is written here has no use for: without them the model would be another one.
+    #[error(
+        "the file has {} that {architecture} models do not use here: {}; without it the answers would be wrong, so take a plain {architecture} file",
+        if names.len() == 1 { "a tensor".to_owned() } else { format!("{} tensors", names.len()) },
+        listed(names)
+    )]
+    UnreadTensors {
+        /// The model's architecture.
+        architecture: &'static str,
+        /// The tensors, in order.
+        names: Vec<String>,
+    },
     /// The file says nothing, or something that cannot be, about a number that is needed.
     #[error("the model file's metadata: `{key}` {why}")]
     Metadata {
@@ -25,7 +66,7 @@ pub enum ModelError {
         why: String,
     },
     /// An architecture that is not written here.
-    #[error("the model's architecture is `{0}`; this program runs llama, qwen2 and gemma3")]
+    #[error("the model's architecture is `{0}`; this program runs {known}", known = crate::config::Architecture::names())]
     Architecture(String),
     /// A tensor that has another shape than the metadata says.
     #[error("tensor `{name}` is {got:?}, and the metadata asks for {expected:?}")]
@@ -68,4 +109,11 @@ pub enum ModelError {
     /// A kernel does not compile.
     #[error(transparent)]
     Compile(#[from] CompileError),
+}
+
+/// The first few of some names.
+fn listed(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(4).map(|name| format!("`{name}`")).collect();
+    let more = if names.len() > shown.len() { ", ..." } else { "" };
+    format!("{}{more}", shown.join(", "))
 }

@@ -2,6 +2,16 @@
 //!
 //! * [`Model`] is a decoder-only transformer read from a GGUF file; its matrix products are candle's, its attention is whatever
 //!   [`Attend`] is given.
+//!
+//! Of GGUF files, these are run. All else is refused by its name: nothing that changes the answers is passed over.
+//!
+//! | what | which |
+//! |---|---|
+//! | architectures | `llama` (Llama 2 and 3, Mistral, SmolLM2), `qwen2` (and Qwen2.5), `qwen3`, `gemma3` (text) |
+//! | formats of tensors | [`gguf::TENSOR_FORMATS`]; not IQ*, TQ*, MXFP4, NVFP4 |
+//! | rotary positions | [`RopeScaling`]: none, linear, yarn, each with an attention factor; `rope_freqs.weight` (Llama 3.1 to 3.3) |
+//! | sliding windows | Gemma's pattern; on all layers of `llama` files that have `attention.sliding_window` (Mistral 7B v0.1; files without that key attend to all) |
+//! | tokenizers | [`tokenizer`]: `llama` (SentencePiece), `gpt2` with text splitting `smollm`, `qwen2` and `llama-bpe` |
 
 pub mod cache;
 pub mod calibrate;
@@ -10,8 +20,10 @@ mod error;
 pub mod eval;
 pub mod fetch;
 pub mod generate;
+pub mod gguf;
 mod linear;
 pub mod math;
+mod metadata;
 mod model;
 mod rope;
 pub mod run;
@@ -28,4 +40,4 @@ pub use config::{Architecture, ModelConfig, SlidingWindow};
 pub use error::ModelError;
 pub use linear::WeightForm;
 pub use model::{Attend, LayerRows, Model};
-pub use rope::RopePairs;
+pub use rope::{Rope, RopeConfig, RopePairs, RopeScaling};

@@ -1,5 +1,6 @@
 //! A decoder-only transformer whose attention is somebody else's: the cache's.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -13,6 +14,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::config::{Architecture, ModelConfig};
 use crate::error::ModelError;
+use crate::gguf::{bytes_of, read_header};
 use crate::linear::{Linear, WeightForm, rows};
 use crate::math::{add, gelu_times, rms_norm, rms_norm_in_place, silu_times};
 use crate::rope::{Rope, RopePairs};
@@ -69,17 +71,19 @@ struct Layer {
 }
 
 impl Model {
-    /// Loads a GGUF file.
+    /// Loads a GGUF file. Every tensor of it is used, and all of its metadata that changes what is computed.
     ///
     /// # Errors
-    /// [`ModelError::File`] for a file that is none, and for what is wrong with its metadata and tensors.
+    /// [`ModelError::File`] for one that cannot be opened, what [`read_header`] says of files that are damaged or of no format that is read, and
+    /// [`ModelError::Metadata`], [`ModelError::Tensor`], [`ModelError::MissingTensor`] and [`ModelError::UnreadTensors`] for a model that is not
+    /// computed here, or not whole.
     pub fn load(path: &Path, form: WeightForm) -> Result<Model, ModelError> {
         let file = |error: &dyn std::fmt::Display| ModelError::File {
             path: path.to_owned(),
             why: error.to_string(),
         };
         let mut reader = BufReader::new(File::open(path).map_err(|e| file(&e))?);
-        let content = Content::read(&mut reader).map_err(|e| file(&e))?;
+        let content = read_header(&mut reader)?;
         Model::read(&content, &mut reader, form)
     }
 
@@ -93,7 +97,7 @@ impl Model {
         form: WeightForm,
     ) -> Result<Model, ModelError> {
         let config = ModelConfig::from_gguf(content)?;
-        let mut tensors = Tensors { content, reader, form };
+        let mut tensors = Tensors { content, reader, form, used: HashSet::new() };
         let embedding = Arc::new(tensors.quantised("token_embd.weight", &[config.vocab, config.dim])?);
         let head = match content.tensor_infos.contains_key("output.weight") {
             true => Arc::new(tensors.quantised("output.weight", &[config.vocab, config.dim])?),
@@ -103,15 +107,18 @@ impl Model {
         for at in 0..config.layers {
             layers.push(Layer::read(&mut tensors, &config, at)?);
         }
-        let pairs = match config.architecture {
-            Architecture::Llama => RopePairs::Neighbours,
-            Architecture::Qwen2 | Architecture::Gemma3 => RopePairs::Halves,
+        let (pairs, factors) = match config.architecture {
+            Architecture::Llama => (RopePairs::Neighbours, tensors.rope_factors(config.head_dim / 2)?),
+            Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Gemma3 => (RopePairs::Halves, None),
         };
-        let rope = |base| Rope::new(base, config.head_dim, pairs);
+        let rope = |rope| Rope::new(rope, config.head_dim, pairs, factors.as_deref());
+        let (norm, bias) =
+            (tensors.vector("output_norm.weight", config.dim)?, tensors.bias("output", config.vocab)?);
+        tensors.check_all_used(config.architecture)?;
         Ok(Model {
-            norm: tensors.vector("output_norm.weight", config.dim)?,
-            head: Linear::new(head, None, form)?,
-            ropes: [rope(config.rope_base), rope(config.rope_base_window)],
+            norm,
+            head: Linear::new(head, bias, form)?,
+            ropes: [rope(&config.rope), rope(&config.rope_window)],
             embedding,
             layers,
             config,
@@ -123,12 +130,9 @@ impl Model {
         &self.config
     }
 
-    /// Which elements rotary positions rotate together.
-    pub fn rope_pairs(&self) -> RopePairs {
-        match self.config.architecture {
-            Architecture::Llama => RopePairs::Neighbours,
-            Architecture::Qwen2 | Architecture::Gemma3 => RopePairs::Halves,
-        }
+    /// Rotary positions of a layer.
+    pub fn rope(&self, layer: usize) -> &Rope {
+        &self.ropes[usize::from(self.config.window_of(layer).is_some())]
     }
 
     /// The bias of a layer's key projection before rotary positions, `[kv_heads, head_dim]`; none in models without.
@@ -204,7 +208,10 @@ impl Model {
             rms_norm_in_place(&mut q, q_norm, config.eps);
             rms_norm_in_place(&mut k, k_norm, config.eps);
         }
-        let rope = &self.ropes[usize::from(config.window_of(at).is_some())];
+        if config.query_scale != 1.0 {
+            q.iter_mut().for_each(|x| *x *= config.query_scale as f32);
+        }
+        let rope = self.rope(at);
         rope.rotate(&mut q, config.heads, positions);
         rope.rotate(&mut k, config.kv_heads, positions);
 
@@ -224,7 +231,7 @@ impl Model {
         let (mut gate, up) = (layer.gate.forward(&x)?, layer.up.forward(&x)?);
         match config.architecture {
             Architecture::Gemma3 => gelu_times(&mut gate, &up),
-            Architecture::Llama | Architecture::Qwen2 => silu_times(&mut gate, &up),
+            Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => silu_times(&mut gate, &up),
         }
         let mut y = layer.down.forward(&rows(&gate, config.ffn)?)?;
         if let Some(norm) = &layer.post_ffn_norm {
@@ -256,12 +263,12 @@ impl Layer {
             q: tensors.linear(&name("attn_q"), q, dim)?,
             k: tensors.linear(&name("attn_k"), kv, dim)?,
             v: tensors.linear(&name("attn_v"), kv, dim)?,
-            qk_norms: match gemma {
-                true => Some([
+            qk_norms: match config.architecture {
+                Architecture::Qwen3 | Architecture::Gemma3 => Some([
                     tensors.vector(&name("attn_q_norm.weight"), config.head_dim)?,
                     tensors.vector(&name("attn_k_norm.weight"), config.head_dim)?,
                 ]),
-                false => None,
+                Architecture::Llama | Architecture::Qwen2 => None,
             },
             output: tensors.linear(&name("attn_output"), dim, q)?,
             post_attn_norm: tensors.vector_if(gemma, &name("post_attention_norm.weight"), dim)?,
@@ -280,17 +287,47 @@ struct Tensors<'a, R> {
     content: &'a Content,
     reader: &'a mut R,
     form: WeightForm,
+    /// The names of those that were read.
+    used: HashSet<String>,
 }
 
 impl<R: Read + Seek> Tensors<'_, R> {
     fn quantised(&mut self, name: &str, extents: &[usize]) -> Result<QTensor, ModelError> {
-        let tensor = self.content.tensor(self.reader, name, &Device::Cpu)?;
-        let got = tensor.shape().dims();
-        if got != extents {
+        let info = self.content.tensor_infos.get(name);
+        let info = info.ok_or_else(|| ModelError::MissingTensor(name.to_owned()))?;
+        // Before anything is allocated for it.
+        let got = info.shape.dims();
+        if got != extents || bytes_of(info).is_none() {
             let (got, expected) = (got.to_vec(), extents.to_vec());
             return Err(ModelError::Tensor { name: name.to_owned(), got, expected });
         }
-        Ok(tensor)
+        self.used.insert(name.to_owned());
+        Ok(self.content.tensor(self.reader, name, &Device::Cpu)?)
+    }
+
+    /// What angles of rotary positions are divided by, one for each pair: Llama 3.1's way to longer contexts.
+    fn rope_factors(&mut self, pairs: usize) -> Result<Option<Vec<f32>>, ModelError> {
+        let name = "rope_freqs.weight";
+        let factors = self.vector_if(self.content.tensor_infos.contains_key(name), name, pairs)?;
+        match factors.iter().flatten().find(|f| !(f.is_finite() && **f > 0.0)) {
+            Some(wrong) => {
+                let why = format!(
+                    "tensor `{name}` has {wrong}, and angles are divided by its numbers: the file is damaged"
+                );
+                Err(ModelError::Refused(why))
+            }
+            None => Ok(factors),
+        }
+    }
+
+    fn check_all_used(&self, architecture: Architecture) -> Result<(), ModelError> {
+        let unread = self.content.tensor_infos.keys().filter(|name| !self.used.contains(*name));
+        let mut names: Vec<String> = unread.cloned().collect();
+        names.sort_unstable();
+        match names.is_empty() {
+            true => Ok(()),
+            false => Err(ModelError::UnreadTensors { architecture: architecture.name(), names }),
+        }
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
@@ -313,3 +350,6 @@ impl<R: Read + Seek> Tensors<'_, R> {
         Linear::new(weight, bias, self.form)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,14 @@
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use candle_core::quantized::gguf_file::{self, Content, Value};
+use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::error::ModelError;
+use crate::gguf::read_header;
 use crate::{Model, WeightForm};
 
 /// Decoder layers.
@@ -37,9 +39,7 @@ pub fn write_tiny_gguf(path: &Path, seed: u64) {
 /// # Panics
 /// Never, unless the loader is wrong.
 pub fn tiny_model(seed: u64) -> Model {
-    let mut file = Cursor::new(tiny_gguf(seed));
-    let content = Content::read(&mut file).expect("it was written as GGUF");
-    Model::read(&content, &mut file, WeightForm::Quantised).expect("it has all that a model has")
+    TinyFile::new("llama", seed).model(WeightForm::Quantised).expect("it has all that a model has")
 }
 
 /// As [`write_tiny_gguf`], the bytes.
@@ -47,49 +47,152 @@ pub fn tiny_model(seed: u64) -> Model {
 /// # Panics
 /// Never, unless candle is wrong.
 pub fn tiny_gguf(seed: u64) -> Vec<u8> {
-    let vocabulary = vocabulary();
-    let vocab = vocabulary.len();
-    let metadata = metadata(vocabulary);
-    let mut weights = Weights { rng: ChaCha8Rng::seed_from_u64(seed), tensors: Vec::new() };
-    weights.matrix("token_embd.weight", vocab, DIM, 1.0);
-    weights.matrix("output.weight", vocab, DIM, 1.0);
-    weights.ones("output_norm.weight", DIM);
-    for layer in 0..LAYERS {
-        let name = |part: &str| format!("blk.{layer}.{part}.weight");
-        weights.ones(&name("attn_norm"), DIM);
-        weights.ones(&name("ffn_norm"), DIM);
-        // Sharp attention whose outputs outweigh the token's own embedding.
-        weights.matrix(&name("attn_q"), HEADS * HEAD_DIM, DIM, 1.5);
-        weights.matrix(&name("attn_k"), KV_HEADS * HEAD_DIM, DIM, 1.5);
-        weights.matrix(&name("attn_v"), KV_HEADS * HEAD_DIM, DIM, 2.0);
-        weights.matrix(&name("attn_output"), DIM, HEADS * HEAD_DIM, 2.0);
-        weights.matrix(&name("ffn_gate"), FFN, DIM, 1.0);
-        weights.matrix(&name("ffn_up"), FFN, DIM, 1.0);
-        weights.matrix(&name("ffn_down"), DIM, FFN, 1.0);
-    }
-    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (*key, value)).collect();
-    let tensors: Vec<(&str, &QTensor)> =
-        weights.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    let mut file = Cursor::new(Vec::new());
-    gguf_file::write(&mut file, &metadata, &tensors).expect("memory can be written to");
-    file.into_inner()
+    TinyFile::new("llama", seed).bytes()
 }
 
-fn metadata(vocabulary: Vec<String>) -> Vec<(&'static str, Value)> {
+/// What a tiny model's file has in it, to be changed before it is written.
+#[derive(Debug)]
+pub struct TinyFile {
+    /// Keys and their values.
+    pub metadata: Vec<(String, Value)>,
+    /// Tensors by name.
+    pub tensors: Vec<(String, QTensor)>,
+    rng: ChaCha8Rng,
+}
+
+impl TinyFile {
+    /// A model of an architecture that this crate runs. One of `qwen3` has a head dim that is not its hidden states' length by its heads, and one of
+    /// `gemma3` sees a window of 16 tokens at its first layer.
+    ///
+    /// # Panics
+    /// Never, unless candle is wrong.
+    pub fn new(architecture: &str, seed: u64) -> TinyFile {
+        let vocabulary = vocabulary();
+        let (vocab, rng) = (vocabulary.len(), ChaCha8Rng::seed_from_u64(seed));
+        let mut file = TinyFile { metadata: metadata(architecture, vocabulary), tensors: Vec::new(), rng };
+        let (gemma, qwen3) = (architecture == "gemma3", architecture == "qwen3");
+        let heads = if qwen3 { 2 * HEADS } else { HEADS };
+        file.matrix("token_embd.weight", vocab, DIM, 1.0);
+        file.matrix("output.weight", vocab, DIM, 1.0);
+        file.vector("output_norm.weight", &[1.0; DIM]);
+        for layer in 0..LAYERS {
+            let name = |part: &str| format!("blk.{layer}.{part}.weight");
+            file.vector(&name("attn_norm"), &[1.0; DIM]);
+            file.vector(&name("ffn_norm"), &[1.0; DIM]);
+            // Sharp attention whose outputs outweigh the token's own embedding.
+            file.matrix(&name("attn_q"), heads * HEAD_DIM, DIM, 1.5);
+            file.matrix(&name("attn_k"), KV_HEADS * HEAD_DIM, DIM, 1.5);
+            file.matrix(&name("attn_v"), KV_HEADS * HEAD_DIM, DIM, 2.0);
+            file.matrix(&name("attn_output"), DIM, heads * HEAD_DIM, 2.0);
+            file.matrix(&name("ffn_gate"), FFN, DIM, 1.0);
+            file.matrix(&name("ffn_up"), FFN, DIM, 1.0);
+            file.matrix(&name("ffn_down"), DIM, FFN, 1.0);
+            if gemma || qwen3 {
+                file.vector(&name("attn_q_norm"), &[1.0; HEAD_DIM]);
+                file.vector(&name("attn_k_norm"), &[1.0; HEAD_DIM]);
+            }
+            if gemma {
+                file.vector(&name("post_attention_norm"), &[1.0; DIM]);
+                file.vector(&name("post_ffw_norm"), &[1.0; DIM]);
+            }
+        }
+        file
+    }
+
+    /// Gives a key a value, which it may have another of already.
+    pub fn set(&mut self, key: &str, value: Value) {
+        match self.metadata.iter_mut().find(|(name, _)| name == key) {
+            Some((_, old)) => *old = value,
+            None => self.metadata.push((key.to_owned(), value)),
+        }
+    }
+
+    /// Gives the file a vector, or one of its vectors other numbers.
+    ///
+    /// # Panics
+    /// Never, unless candle is wrong.
+    pub fn vector(&mut self, name: &str, numbers: &[f32]) {
+        self.push(name, numbers, &[numbers.len()], GgmlDType::F32);
+    }
+
+    /// Random numbers around `middle`, at most `reach` away from it.
+    pub fn random(&mut self, len: usize, middle: f32, reach: f32) -> Vec<f32> {
+        (0..len).map(|_| middle + (self.rng.random::<f32>() * 2.0 - 1.0) * reach).collect()
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Panics
+    /// Never, unless candle is wrong.
+    pub fn bytes(&self) -> Vec<u8> {
+        let metadata: Vec<(&str, &Value)> = self.metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
+        let tensors: Vec<(&str, &QTensor)> = self.tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
+        let mut file = Cursor::new(Vec::new());
+        gguf_file::write(&mut file, &metadata, &tensors).expect("memory can be written to");
+        file.into_inner()
+    }
+
+    /// The model that the file's bytes make.
+    ///
+    /// # Errors
+    /// As [`Model::read`].
+    pub fn model(&self, form: WeightForm) -> Result<Model, ModelError> {
+        let mut file = Cursor::new(self.bytes());
+        let content = read_header(&mut file)?;
+        Model::read(&content, &mut file, form)
+    }
+
+    /// Uniform numbers whose products with unit inputs have about this size.
+    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize, size: f32) {
+        let most = size * (3.0 / inputs as f32).sqrt();
+        let numbers = self.random(outputs * inputs, 0.0, most);
+        self.push(name, &numbers, &[outputs, inputs], GgmlDType::Q8_0);
+    }
+
+    fn push(&mut self, name: &str, numbers: &[f32], shape: &[usize], format: GgmlDType) {
+        let tensor =
+            Tensor::from_slice(numbers, shape, &Device::Cpu).expect("there is a number for each place");
+        let tensor = QTensor::quantize(&tensor, format).expect("rows are whole blocks");
+        match self.tensors.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = tensor,
+            None => self.tensors.push((name.to_owned(), tensor)),
+        }
+    }
+}
+
+fn metadata(architecture: &str, vocabulary: Vec<String>) -> Vec<(String, Value)> {
     let number = |n: usize| Value::U32(n as u32);
     let text = |text: &str| Value::String(text.to_owned());
     let end = vocabulary.len() - 1;
     let kinds = (0..vocabulary.len()).map(|token| Value::I32(if token == end { 3 } else { 1 }));
-    vec![
-        ("general.architecture", text("llama")),
-        ("general.name", text("tiny")),
-        ("llama.block_count", number(LAYERS)),
-        ("llama.embedding_length", number(DIM)),
-        ("llama.feed_forward_length", number(FFN)),
-        ("llama.attention.head_count", number(HEADS)),
-        ("llama.attention.head_count_kv", number(KV_HEADS)),
-        ("llama.context_length", number(CONTEXT)),
-        ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+    let mut own = vec![
+        ("block_count", number(LAYERS)),
+        ("embedding_length", number(DIM)),
+        ("feed_forward_length", number(FFN)),
+        ("attention.head_count", number(HEADS)),
+        ("attention.head_count_kv", number(KV_HEADS)),
+        ("context_length", number(CONTEXT)),
+        ("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+    ];
+    match architecture {
+        "qwen3" => {
+            own[3].1 = number(2 * HEADS);
+            own.extend([
+                ("attention.key_length", number(HEAD_DIM)),
+                ("attention.value_length", number(HEAD_DIM)),
+            ]);
+        }
+        "gemma3" => {
+            own.extend([
+                ("attention.sliding_window", number(16)),
+                ("attention.sliding_window_pattern", number(2)),
+            ]);
+        }
+        _ => {}
+    }
+    let own = own.into_iter().map(|(name, value)| (format!("{architecture}.{name}"), value));
+    let general = [("general.architecture", text(architecture)), ("general.name", text("tiny"))];
+    let tokenizer = [
         ("tokenizer.ggml.model", text("gpt2")),
         ("tokenizer.ggml.pre", text("smollm")),
         ("tokenizer.ggml.token_type", Value::Array(kinds.collect())),
@@ -97,7 +200,9 @@ fn metadata(vocabulary: Vec<String>) -> Vec<(&'static str, Value)> {
         // An empty list has no type that could be written, so there is one merge, of tokens that are there.
         ("tokenizer.ggml.merges", Value::Array(vec![text("a b")])),
         ("tokenizer.ggml.eos_token_id", number(end)),
-    ]
+    ];
+    let named = |(name, value): (&str, Value)| (name.to_owned(), value);
+    general.into_iter().map(named).chain(own).chain(tokenizer.into_iter().map(named)).collect()
 }
 
 /// Bytes as GPT-2's alphabet writes them, what the one merge makes, and the end of text.
@@ -110,30 +215,4 @@ fn vocabulary() -> Vec<String> {
     };
     let letters = (0..256).filter_map(|byte| char::from_u32(letter(byte))).map(String::from);
     letters.chain(["ab".to_owned(), "<|endoftext|>".to_owned()]).collect()
-}
-
-struct Weights {
-    rng: ChaCha8Rng,
-    tensors: Vec<(String, QTensor)>,
-}
-
-impl Weights {
-    /// Uniform numbers whose products with unit inputs have about this size.
-    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize, size: f32) {
-        let most = size * (3.0 / inputs as f32).sqrt();
-        let numbers: Vec<f32> =
-            (0..outputs * inputs).map(|_| (self.rng.random::<f32>() * 2.0 - 1.0) * most).collect();
-        self.push(name, &numbers, &[outputs, inputs], GgmlDType::Q8_0);
-    }
-
-    fn ones(&mut self, name: &str, len: usize) {
-        self.push(name, &vec![1.0; len], &[len], GgmlDType::F32);
-    }
-
-    fn push(&mut self, name: &str, numbers: &[f32], shape: &[usize], format: GgmlDType) {
-        let tensor =
-            Tensor::from_slice(numbers, shape, &Device::Cpu).expect("there is a number for each place");
-        let tensor = QTensor::quantize(&tensor, format).expect("rows are whole blocks");
-        self.tensors.push((name.to_owned(), tensor));
-    }
 }

@@ -13,6 +13,7 @@ QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 
@@ -32,7 +33,8 @@ class PeerTokenizer:
         self.kinds = self.field("tokenizer.ggml.token_type")
         model = self.field("tokenizer.ggml.model")
         self._encode = {"gpt2": self._bpe, "llama": self._sentencepiece}[model]()
-        self.bos = self.field("tokenizer.ggml.bos_token_id") if self.field("tokenizer.ggml.add_bos_token", False) else None
+        add_bos = self.field("tokenizer.ggml.add_bos_token", self.field("tokenizer.ggml.pre") == "llama-bpe")
+        self.bos = self.field("tokenizer.ggml.bos_token_id") if add_bos else None
 
     def encode(self, text, special=False):
         """With `special`, control tokens written out in the text become their ids."""
@@ -50,8 +52,9 @@ class PeerTokenizer:
 
         vocab = {t: i for i, t in enumerate(self.tokens)}
         merges = [tuple(m.split(" ")) for m in self.field("tokenizer.ggml.merges")]
-        tokenizer = Tokenizer(models.BPE(vocab, merges))
-        match self.field("tokenizer.ggml.pre"):
+        pre = self.field("tokenizer.ggml.pre")
+        tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=pre == "llama-bpe"))
+        match pre:
             case "smollm":
                 tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
                     [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -61,6 +64,13 @@ class PeerTokenizer:
                 tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
                     [
                         pre_tokenizers.Split(Regex(QWEN2), "isolated"),
+                        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+                    ]
+                )
+            case "llama-bpe":
+                tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+                    [
+                        pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
                         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
                     ]
                 )

@@ -83,8 +83,8 @@ def write_gguf(path, kind, tokens, kinds, **more):
     writer.close()
 
 
-def tiny_bpe(pre, out):
-    """512 tokens of byte-level BPE, trained on the text."""
+def tiny_bpe(pre, out, more=(), bos=1, **fields):
+    """512 tokens of byte-level BPE, trained on the text, and `more` that no merges lead to."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -95,11 +95,11 @@ def tiny_bpe(pre, out):
     )
     tokenizer.train_from_iterator(TRAINING, trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    tokens = sorted(model["vocab"], key=model["vocab"].get)
+    tokens = sorted(model["vocab"], key=model["vocab"].get) + list(more)
     kinds = [{3: USER_DEFINED, 4: USER_DEFINED}.get(i, CONTROL) if i < 5 else NORMAL for i in range(len(tokens))]
     write_gguf(
         out, "gpt2", tokens, kinds, tokenizer_pre=pre, token_merges=[" ".join(m) for m in model["merges"]],
-        bos_token_id=1, eos_token_id=2, add_bos_token=False,
+        bos_token_id=bos, eos_token_id=2, **fields,
         chat_template="{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
         "{{ '<|im_start|>system\nYou are brief.<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] "
         "+ '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
@@ -141,8 +141,10 @@ def main(what, folder):
         name = os.path.basename(what).removesuffix(".gguf")
         return fixture(what, os.path.join(folder, f"{name}.tokens.json"))
     for name, write in {
-        "tiny-smollm": lambda path: tiny_bpe("smollm", path),
-        "tiny-qwen2": lambda path: tiny_bpe("qwen2", path),
+        "tiny-smollm": lambda path: tiny_bpe("smollm", path, add_bos_token=False),
+        "tiny-qwen2": lambda path: tiny_bpe("qwen2", path, add_bos_token=False),
+        # Whole words without merges, and numbers of more digits than a word has.
+        "tiny-llama3": lambda path: tiny_bpe("llama-bpe", path, ["\u0120antidisestablishmentarianism", "CamelCaseWords", "123456"], 0),
         "tiny-gemma": tiny_spm,
     }.items():
         path = os.path.join(folder, f"{name}.gguf")

@@ -150,10 +150,10 @@ fn offset_tables(device: &Device, model: &Model, tokens: usize) -> Result<KeyOff
         let why = format!("{} has no bias on its keys to take out: leave +offset out", config.name);
         return Err(ModelError::Refused(why));
     };
-    if model.rope_pairs() != RopePairs::Halves {
+    if model.rope(0).pairs() != RopePairs::Halves {
         let why = "+offset is written for rotary positions that pair the halves of a vector";
         return Err(ModelError::Refused(why.to_owned()));
     }
     let extents = [config.kv_heads, config.head_dim];
-    Ok(KeyOffsetTables::new(device, biases, extents, config.rope_base, tokens)?)
+    Ok(KeyOffsetTables::new(device, biases, extents, model.rope(0), tokens)?)
 }

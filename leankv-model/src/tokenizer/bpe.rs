@@ -1,5 +1,7 @@
 //! Byte-level BPE: text is cut into words, and within each word bytes are merged in the order of a list.
 
+use std::collections::HashSet;
+
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -12,10 +14,18 @@ use tokenizers::tokenizer::SplitDelimiterBehavior;
 use super::{Kind, TokenizerError};
 
 /// The ways of cutting text into words that are built in.
-pub(super) const SPLITTINGS: [&str; 2] = ["smollm", "qwen2"];
+pub(super) const SPLITTINGS: [&str; 3] = ["smollm", "qwen2", "llama-bpe"];
+
+/// Whether `pre` is Llama 3's way of cutting text into words, under one of the names that llama.cpp's converter has given it.
+pub(super) fn is_llama3(pre: &str) -> bool {
+    matches!(pre, "llama-bpe" | "llama3" | "llama-v3")
+}
 
 /// Qwen2's words; each digit is one.
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Llama 3's words; up to three digits are one.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// A vocabulary with its merges, without special tokens.
 pub(super) struct Bpe(tokenizers::Tokenizer);
@@ -33,15 +43,17 @@ impl Bpe {
     ) -> Result<Bpe, TokenizerError> {
         // GPT-2's own words, and its alphabet in which each byte is a visible character.
         let gpt2 = ByteLevel::new(false, true, true);
-        let alphabet_only = ByteLevel::new(false, true, false);
+        let by_pattern = |pattern: &str| -> Result<PreTokenizerWrapper, TokenizerError> {
+            let pattern = SplitPattern::Regex(pattern.to_owned());
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(error)?;
+            Ok(Sequence::new(vec![split.into(), ByteLevel::new(false, true, false).into()]).into())
+        };
         let (words, normalise): (PreTokenizerWrapper, bool) = match pre {
             // Digits are cut out one by one first, which GPT-2's own pattern would keep together.
             "smollm" => (Sequence::new(vec![Digits::new(true).into(), gpt2.into()]).into(), false),
-            "qwen2" => {
-                let pattern = SplitPattern::Regex(QWEN2.to_owned());
-                let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(error)?;
-                (Sequence::new(vec![split.into(), alphabet_only.into()]).into(), true)
-            }
+            // Characters are composed as the model's own tokenizer does, and unlike llama.cpp.
+            "qwen2" => (by_pattern(QWEN2)?, true),
+            _ if is_llama3(pre) => (by_pattern(LLAMA3)?, false),
             _ => return Err(TokenizerError::UnsupportedSplitting { pre: pre.to_owned() }),
         };
         let vocab: Vocab = (0u32..)
@@ -49,6 +61,19 @@ impl Bpe {
             .filter(|(_, (_, kind))| matches!(kind, Kind::Normal | Kind::UserDefined))
             .map(|(id, (token, _))| ((*token).to_owned(), id))
             .collect();
+        // Marks never come from merging, whatever the list says.
+        let marks: HashSet<&str> = tokens
+            .iter()
+            .zip(kinds)
+            .filter(|(_, kind)| matches!(kind, Kind::Control | Kind::Unknown | Kind::Unused))
+            .map(|(token, _)| *token)
+            .filter(|token| !vocab.contains_key(*token))
+            .collect();
+        let is_mark = |(a, b): (&str, &str)| {
+            !marks.is_empty()
+                && (marks.contains(a) || marks.contains(b) || marks.contains([a, b].concat().as_str()))
+        };
+        let merges: Vec<(&str, &str)> = merges.iter().copied().filter(|&merge| !is_mark(merge)).collect();
         // Checked here since the builder panics on some of them.
         let wrong =
             merges.iter().find(|(a, b)| ![*a, *b, &[*a, *b].concat()].iter().all(|&t| vocab.contains_key(t)));
@@ -60,11 +85,12 @@ impl Bpe {
             });
         }
         let merges = merges.iter().map(|&(a, b)| (a.to_owned(), b.to_owned())).collect();
-        let model = BPE::builder().vocab_and_merges(vocab, merges).build().map_err(error)?;
+        // In Llama 3's vocabulary a word that is a token is that token, even where no merges lead to it.
+        let model = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(is_llama3(pre));
+        let model = model.build().map_err(error)?;
         let mut tokenizer = tokenizers::Tokenizer::new(model);
         tokenizer.with_pre_tokenizer(Some(words));
         if normalise {
-            // As the model's own tokenizer does, and unlike llama.cpp.
             tokenizer.with_normalizer(Some(NFC)).map_err(error)?;
         }
         Ok(Bpe(tokenizer))

@@ -2,14 +2,15 @@
 //!
 //! Two kinds of tokenizer are known, by the GGUF's `tokenizer.ggml.model`:
 //!
-//! * `gpt2`: byte-level BPE with a list of merges (SmolLM2, Qwen2.5). How text is cut into words first is named by
+//! * `gpt2`: byte-level BPE with a list of merges (SmolLM2, Qwen2.5, Qwen3, Llama 3). How text is cut into words first is named by
 //!   `tokenizer.ggml.pre` and stands in the `bpe` module; the merging is that of the `tokenizers` crate.
 //! * `llama`: SentencePiece's BPE (Gemma). Pieces carry scores instead of merges, and of two merges with one score
 //!   the left one wins, which a list of merges cannot say; so the `spm` module merges by score itself.
 //!
 //! Special tokens are cut out of the text before either sees it (the `special` module), so both kinds treat them
 //! alike: control tokens such as `<|im_start|>` only where the caller asks for it, tokens that the model's author
-//! added to the vocabulary (`<tool_call>`, runs of spaces) always.
+//! added to the vocabulary (`<tool_call>`, runs of spaces) always. Marks of the chat template are control tokens even in
+//! files that call them text, with a warning.
 
 mod bpe;
 mod chat;
@@ -136,17 +137,41 @@ impl std::fmt::Debug for Tokenizer {
 const ENDS: [&str; 7] =
     ["<|im_end|>", "<|endoftext|>", "<end_of_turn>", "<eos>", "<|eot_id|>", "<|end_of_text|>", "</s>"];
 
+/// Makes control tokens of a chat template's marks that the file calls text, as wrongly converted ones do: split into pieces, they would say nothing to
+/// the model; and as text that is always one token, a message could forge them.
+fn take_marks(tokens: &[&str], kinds: &mut [Kind], template: &str) {
+    let mut normal = Vec::new();
+    for (token, kind) in tokens.iter().zip(kinds) {
+        if matches!(kind, Kind::Normal | Kind::UserDefined) && chat::is_mark(token, template) {
+            if *kind == Kind::Normal {
+                normal.push(*token);
+            }
+            *kind = Kind::Control;
+        }
+    }
+    if !normal.is_empty() {
+        tracing::warn!(
+            tokens = ?normal,
+            "the model file calls marks of its chat template plain text; they are taken as marks, since the file is wrongly converted"
+        );
+    }
+}
+
 impl Tokenizer {
     /// The tokenizer that a GGUF file's header describes.
     pub fn from_gguf(content: &Content) -> Result<Tokenizer, TokenizerError> {
         let meta = Meta::new(content);
         let model = meta.string("tokenizer.ggml.model")?;
         let tokens = meta.strings("tokenizer.ggml.tokens")?;
-        let kinds = meta.kinds(tokens.len())?;
+        let mut kinds = meta.kinds(tokens.len())?;
+        let template = meta.optional_string("tokenizer.chat_template")?;
+        take_marks(&tokens, &mut kinds, template.unwrap_or_default());
+        // Whether to begin with the token is llama.cpp's default where the file does not say.
         let (engine, add_bos) = match model {
             "gpt2" => {
                 let pre = meta.string("tokenizer.ggml.pre")?;
-                (Engine::Bpe(Box::new(Bpe::new(pre, &tokens, &kinds, &meta.merges()?)?)), false)
+                let bpe = Bpe::new(pre, &tokens, &kinds, &meta.merges()?)?;
+                (Engine::Bpe(Box::new(bpe)), bpe::is_llama3(pre))
             }
             "llama" => {
                 let scores = meta.scores(tokens.len())?;
@@ -177,18 +202,23 @@ impl Tokenizer {
         eos.extend((0u32..).zip(tokens.iter().zip(&kinds)).filter(|(_, t)| is_end(t)).map(|(id, _)| id));
         let mut seen = std::collections::HashSet::new();
         eos.retain(|id| seen.insert(*id));
+        let bos = meta.id("tokenizer.ggml.bos_token_id", tokens.len())?;
+        let add_bos = meta.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos);
+        // Where the file asks for the token in every text, the template's own would be a second one.
+        let written = bos.filter(|_| !add_bos).map(|id| tokens[id as usize]);
         Ok(Tokenizer {
             specials: Specials::new(&tokens, &kinds),
             bytes,
-            bos: meta.id("tokenizer.ggml.bos_token_id", tokens.len())?,
-            add_bos: meta.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
+            bos,
+            add_bos,
             eos,
-            template: Template::recognise(meta.optional_string("tokenizer.chat_template")?),
+            template: Template::with_bos(template, written),
             engine,
         })
     }
 
-    /// The ids of a text, after the model's begin-of-sequence token where the GGUF asks for one.
+    /// The ids of a text, after the model's begin-of-sequence token where the GGUF asks for one and the text does not begin
+    /// with it already.
     ///
     /// With `special`, control tokens written out in the text (`<|im_start|>`) become their ids; without it they are
     /// text like any other, as it should be for text from outside.
@@ -212,7 +242,9 @@ impl Tokenizer {
         let plain = parts[0].len()..parts[0].len() + parts[1].len();
         let text = parts.concat();
         let fragments = self.specials.split(&text, plain);
-        let mut ids: Vec<u32> = self.bos.filter(|_| self.add_bos).into_iter().collect();
+        let begun =
+            matches!((fragments.first(), self.bos), (Some(Fragment::Token(id)), Some(bos)) if *id == bos);
+        let mut ids: Vec<u32> = self.bos.filter(|_| self.add_bos && !begun).into_iter().collect();
         for fragment in &fragments {
             match fragment {
                 Fragment::Token(id) => ids.push(*id),

@@ -4,9 +4,11 @@ use half::f16;
 use leankv_runtime::kv::{Bindings, Binds, KvError};
 use leankv_runtime::{Device, DeviceBuffer, Launch};
 
+use crate::{Rope, RopePairs};
+
 /// Tables for [`KeyOffset`](super::KeyOffset) on a device: cosines and sines for all layers and KV heads together, and a bias for each layer.
 ///
-/// RoPE pairs element `i` with `i + head_dim / 2` and turns all elements, by `position * base^(-2i / head_dim)`.
+/// RoPE pairs element `i` with `i + head_dim / 2` and turns all elements.
 #[derive(Debug)]
 pub struct KeyOffsetTables {
     rope: DeviceBuffer<f16>,
@@ -19,16 +21,16 @@ pub struct KeyOffsetTables {
 }
 
 impl KeyOffsetTables {
-    /// Tables for keys whose projection has these `biases`: for each layer `[kv_heads, head_dim]`, before RoPE with this `base`. A sequence has at
+    /// Tables for keys whose projection has these `biases`: for each layer `[kv_heads, head_dim]`, before this RoPE. A sequence has at
     /// most `positions` tokens; keys beyond are coded with their bias.
     ///
     /// # Errors
-    /// [`KvError::Shape`] for an odd head dim, [`KvError::Length`] for a bias of another length, and what the device says when it has no room.
+    /// [`KvError::Shape`] for an odd head dim and for RoPE of another one or of neighbours, [`KvError::Length`] for a bias of another length, and what the device says when it has no room.
     pub fn new(
         device: &Device,
         biases: Vec<Vec<f32>>,
         [kv_heads, head_dim]: [usize; 2],
-        base: f64,
+        rope: &Rope,
         positions: usize,
     ) -> Result<KeyOffsetTables, KvError> {
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
@@ -40,20 +42,22 @@ impl KeyOffsetTables {
             let what = "a key bias [kv_heads, head_dim]";
             return Err(KvError::Length { what, expected, got: wrong.len() });
         }
-        let half = head_dim / 2;
-        let mut rope = Vec::with_capacity(positions * head_dim);
+        if rope.pairs() != RopePairs::Halves || rope.angles(0).count() != head_dim / 2 {
+            let why = format!("RoPE is not of the halves of vectors of {head_dim}");
+            return Err(KvError::Shape { why });
+        }
+        let mut table = Vec::with_capacity(positions * head_dim);
         for position in 0..positions {
-            let angle = |i: usize| position as f64 * base.powf(-2.0 * i as f64 / head_dim as f64);
-            rope.extend((0..half).map(|i| f16::from_f64(angle(i).cos())));
-            rope.extend((0..half).map(|i| f16::from_f64(angle(i).sin())));
+            let (cos, sin): (Vec<f64>, Vec<f64>) = rope.angles(position as u32).unzip();
+            table.extend(cos.into_iter().chain(sin).map(f16::from_f64));
         }
         Ok(KeyOffsetTables {
-            rope: device.upload(&rope)?,
+            rope: device.upload(&table)?,
             biases: biases.iter().map(|bias| device.upload(bias)).collect::<Result<_, _>>()?,
             positions,
             kv_heads,
             head_dim,
-            host: (rope, biases),
+            host: (table, biases),
         })
     }
 

@@ -8,6 +8,7 @@ use leankv_dsl::lang::KernelArg;
 use leankv_dsl::lang::attention::{Codecs, Plain, Stock};
 use leankv_kernels::reference::{PagedFormat, Token, read_tokens};
 use leankv_model::variants::{Hadamard, KeyOffset, KeyOffsetTables};
+use leankv_model::{Rope, RopeConfig, RopePairs};
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::kv::{Bindings, CacheConfig, EngineKernels, KvCache, RequestId, Thresholds};
 use leankv_runtime::{Compiler, Device, DeviceBuffer, Sm};
@@ -15,6 +16,11 @@ use leankv_runtime::{Compiler, Device, DeviceBuffer, Sm};
 pub(crate) const GROUP: usize = 2;
 pub(crate) const D: usize = 64;
 const BASE: f64 = 1e4;
+
+/// What the tables are made from.
+pub(crate) fn rope() -> Rope {
+    Rope::new(&RopeConfig::plain(BASE), D, RopePairs::Halves, None)
+}
 
 /// Two layers of two KV heads, K8V4 over K4V2.
 pub(crate) fn two_tiers() -> CacheConfig {
@@ -147,7 +153,7 @@ impl Model {
         let kernels = EngineKernels::of::<C, Plain>(&compiler, device, config).unwrap();
         let extents = [config.kv_heads, D];
         let tables =
-            KeyOffsetTables::new(device, self.biases(config), extents, BASE, config.max_tokens).unwrap();
+            KeyOffsetTables::new(device, self.biases(config), extents, &rope(), config.max_tokens).unwrap();
         let tables = C::OFFSET.then(|| Arc::new(tables));
         let bindings = tables.clone().map(|tables| tables as Arc<dyn Bindings>);
         let mut cache = KvCache::with_bindings(device, config.clone(), kernels, bindings).unwrap();
@@ -350,7 +356,7 @@ pub(crate) fn error_of<C: Kind>(model: &Model, tiering: &str) -> f64 {
     let kernels = EngineKernels::of::<C, Plain>(compiler, &device, &config).unwrap();
     let extents = [config.kv_heads, D];
     let tables =
-        KeyOffsetTables::new(&device, model.biases(&config), extents, BASE, config.max_tokens).unwrap();
+        KeyOffsetTables::new(&device, model.biases(&config), extents, &rope(), config.max_tokens).unwrap();
     let bindings = C::OFFSET.then(|| Arc::new(tables) as Arc<dyn Bindings>);
     let mut cache = KvCache::with_bindings(&device, config.clone(), kernels, bindings).unwrap();
     let id = cache.admit(0, &Thresholds::new(0.0, 0.0)).unwrap();

@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{D, Kind, Model, checking_devices, error_of, small, two_tiers};
+use common::{D, Kind, Model, checking_devices, error_of, rope, small, two_tiers};
 use leankv_dsl::lang::attention::Stock;
 use leankv_model::variants::{Hadamard, KeyOffset, KeyOffsetTables};
 use leankv_runtime::Device;
@@ -78,7 +78,8 @@ fn a_codec_is_less_than_sixty_lines_of_code_in_one_file() {
 #[test]
 fn tables_of_other_extents_are_refused_with_what_is_needed() {
     let device = Device::reference();
-    let make = |bias: usize, extents| KeyOffsetTables::new(&device, vec![vec![0.0; bias]], extents, 1e4, 4);
+    let make =
+        |bias: usize, extents| KeyOffsetTables::new(&device, vec![vec![0.0; bias]], extents, &rope(), 4);
     assert!(matches!(make(130, [2, 65]), Err(KvError::Shape { .. })));
     assert!(matches!(make(127, [2, 64]), Err(KvError::Length { expected: 128, got: 127, .. })));
     let tables = Arc::new(make(128, [2, 64]).unwrap());
