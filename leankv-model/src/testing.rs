@@ -20,7 +20,8 @@ pub const KV_HEADS: usize = 1;
 pub const CONTEXT: usize = 512;
 const HEADS: usize = 2;
 const HEAD_DIM: usize = 64;
-const DIM: usize = HEADS * HEAD_DIM;
+/// Elements of a hidden state.
+pub const DIM: usize = HEADS * HEAD_DIM;
 const FFN: usize = 128;
 
 /// Writes the model as a GGUF file. Its vocabulary is the 256 bytes, as GPT-2 writes them, and an end of text.
@@ -37,7 +38,15 @@ pub fn write_tiny_gguf(path: &Path, seed: u64) {
 /// # Panics
 /// Never, unless the loader is wrong.
 pub fn tiny_model(seed: u64) -> Model {
-    let mut file = Cursor::new(tiny_gguf(seed));
+    tiny_model_with(seed, &mut |_, _| ())
+}
+
+/// As [`tiny_model`], with weights that were changed.
+///
+/// # Panics
+/// Never, unless the loader is wrong.
+pub fn tiny_model_with(seed: u64, change: &mut Change<'_>) -> Model {
+    let mut file = Cursor::new(tiny_gguf_with(seed, change));
     let content = Content::read(&mut file).expect("it was written as GGUF");
     Model::read(&content, &mut file, WeightForm::Quantised).expect("it has all that a model has")
 }
@@ -47,10 +56,21 @@ pub fn tiny_model(seed: u64) -> Model {
 /// # Panics
 /// Never, unless candle is wrong.
 pub fn tiny_gguf(seed: u64) -> Vec<u8> {
+    tiny_gguf_with(seed, &mut |_, _| ())
+}
+
+/// Changes a tensor, which is told by its name, before it is coded. A matrix is coded in blocks of 32: an infinity in it makes all of its block NaN.
+pub type Change<'a> = dyn FnMut(&str, &mut [f32]) + 'a;
+
+/// As [`tiny_gguf`], with weights that were changed.
+///
+/// # Panics
+/// Never, unless candle is wrong.
+pub fn tiny_gguf_with(seed: u64, change: &mut Change<'_>) -> Vec<u8> {
     let vocabulary = vocabulary();
     let vocab = vocabulary.len();
     let metadata = metadata(vocabulary);
-    let mut weights = Weights { rng: ChaCha8Rng::seed_from_u64(seed), tensors: Vec::new() };
+    let mut weights = Weights { rng: ChaCha8Rng::seed_from_u64(seed), tensors: Vec::new(), change };
     weights.matrix("token_embd.weight", vocab, DIM, 1.0);
     weights.matrix("output.weight", vocab, DIM, 1.0);
     weights.ones("output_norm.weight", DIM);
@@ -112,27 +132,29 @@ fn vocabulary() -> Vec<String> {
     letters.chain(["ab".to_owned(), "<|endoftext|>".to_owned()]).collect()
 }
 
-struct Weights {
+struct Weights<'a, 'c> {
     rng: ChaCha8Rng,
     tensors: Vec<(String, QTensor)>,
+    change: &'a mut Change<'c>,
 }
 
-impl Weights {
+impl Weights<'_, '_> {
     /// Uniform numbers whose products with unit inputs have about this size.
     fn matrix(&mut self, name: &str, outputs: usize, inputs: usize, size: f32) {
         let most = size * (3.0 / inputs as f32).sqrt();
         let numbers: Vec<f32> =
             (0..outputs * inputs).map(|_| (self.rng.random::<f32>() * 2.0 - 1.0) * most).collect();
-        self.push(name, &numbers, &[outputs, inputs], GgmlDType::Q8_0);
+        self.push(name, numbers, &[outputs, inputs], GgmlDType::Q8_0);
     }
 
     fn ones(&mut self, name: &str, len: usize) {
-        self.push(name, &vec![1.0; len], &[len], GgmlDType::F32);
+        self.push(name, vec![1.0; len], &[len], GgmlDType::F32);
     }
 
-    fn push(&mut self, name: &str, numbers: &[f32], shape: &[usize], format: GgmlDType) {
+    fn push(&mut self, name: &str, mut numbers: Vec<f32>, shape: &[usize], format: GgmlDType) {
+        (self.change)(name, &mut numbers);
         let tensor =
-            Tensor::from_slice(numbers, shape, &Device::Cpu).expect("there is a number for each place");
+            Tensor::from_slice(&numbers, shape, &Device::Cpu).expect("there is a number for each place");
         let tensor = QTensor::quantize(&tensor, format).expect("rows are whole blocks");
         self.tensors.push((name.to_owned(), tensor));
     }
