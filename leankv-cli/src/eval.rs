@@ -1,23 +1,27 @@
 //! `leankv eval`: what compression does to a model.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use leankv_dsl::format::Tiering;
-use leankv_model::cache::KvChoice;
+use leankv_model::cache::{KvChoice, Limit};
 use leankv_model::calibrate::{Found, Grid};
 use leankv_model::eval::{
-    ConfigReport, EvalError, Question, Questions, Report, TextEval, evaluate, run_tasks,
+    ConfigReport, Estimate, EvalError, JournalError, Question, Questions, Report, TextEval, evaluate,
+    run_tasks,
 };
 use leankv_model::settings::Settings;
 use leankv_model::tasks::passkey::Passkey;
 use leankv_model::tasks::{Case, arithmetic, passkey};
 use leankv_runtime::{Compiler, Device};
+use sha2::{Digest, Sha256};
 
 use crate::args;
 use crate::failure::{Failure, at_path};
-use crate::language::{Loaded, load};
+use crate::language::{self, Loaded, load, warn_beyond_f16};
 use crate::{plot, table};
 
 /// Caches that are compared when none is named.
@@ -58,10 +62,17 @@ pub(crate) fn measure(args: &args::Eval, compiler: &Compiler) -> Result<Report, 
     if eval.chunks == 0 && args.task.is_empty() {
         return Err(Failure::usage("no chunks and no task: there is nothing to measure"));
     }
-    let bar = bar("scored tokens", eval.chunks as u64);
-    let report = evaluate(compiler, &device, &loaded.model, &eval, &mut |done, all| show(&bar, done, all));
-    bar.finish_and_clear();
-    let mut report = report.map_err(failure)?;
+    let mut report = match eval.chunks {
+        0 => eval.unscored(&loaded.model),
+        _ => {
+            let bar = bar("scored tokens", eval.chunks as u64);
+            let progress = &mut |done, all| show(&bar, done, all);
+            let report = evaluate(compiler, &device, &loaded.model, &eval, progress);
+            bar.finish_and_clear();
+            report.map_err(failure)?
+        }
+    };
+    report.configs.iter().for_each(|config| warn_beyond_f16(&config.choice, &config.beyond_f16));
     for task in &args.task {
         ask(args, *task, compiler, &device, &loaded, &mut report)?;
     }
@@ -97,9 +108,9 @@ pub(crate) fn text_eval(on: &args::On, loaded: &Loaded) -> Result<TextEval, Fail
         let what = format!("a context of {} tokens: the model was trained for {longest}", on.ctx);
         return Err(Failure::usage(what));
     }
-    let length = std::fs::metadata(&loaded.path).map_or(0, |meta| meta.len());
+    let (length, hash) = fingerprint(&loaded.path)?;
     Ok(TextEval {
-        model: format!("{} ({length} bytes, {} weights)", loaded.name, on.weights.name()),
+        model: format!("{} ({length} bytes, SHA-256 {hash}, {} weights)", loaded.name, on.weights.name()),
         text: format!("{} ({} bytes)", on.text.display(), bytes.len()),
         bos,
         tokens: tokens.split_off(on.skip.min(tokens.len())),
@@ -111,11 +122,34 @@ pub(crate) fn text_eval(on: &args::On, loaded: &Loaded) -> Result<TextEval, Fail
     })
 }
 
-/// Wrong requests are the command line's, the rest the machine's.
+/// A file's length and the beginning of its SHA-256: another model of the same name and length is another run.
+fn fingerprint(path: &Path) -> Result<(u64, String), Failure> {
+    let mut file = File::open(path).map_err(at_path(path))?;
+    let (mut hash, mut length, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer).map_err(at_path(path))? {
+            0 => break,
+            n => {
+                hash.update(&buffer[..n]);
+                length += n as u64;
+            }
+        }
+    }
+    Ok((length, hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()))
+}
+
+/// Wrong requests are the command line's, the rest the model's or the machine's.
 pub(crate) fn failure(error: EvalError) -> Failure {
     match error {
-        EvalError::Short { .. } | EvalError::Context(_) => Failure::usage(error),
-        EvalError::Journal(_) | EvalError::Model(_) => Failure::machine(error),
+        EvalError::Model(error) => language::failure(error),
+        EvalError::Journal(
+            JournalError::Io { .. } | JournalError::Damaged { .. } | JournalError::InUse(_),
+        ) => Failure::machine(error),
+        EvalError::Journal(_)
+        | EvalError::Short { .. }
+        | EvalError::Context(_)
+        | EvalError::Grid(_)
+        | EvalError::Score(_) => Failure::usage(error),
     }
 }
 
@@ -186,7 +220,7 @@ fn ask(
     let progress = &mut |done, all| show(&bar, done, all);
     let scores = run_tasks(compiler, device, &loaded.model, &choices, &task, together, progress);
     bar.finish_and_clear();
-    for (config, score) in report.configs.iter_mut().zip(scores.map_err(Failure::machine)?) {
+    for (config, score) in report.configs.iter_mut().zip(scores.map_err(language::failure)?) {
         config.tasks.push(score);
     }
     Ok(())
@@ -206,7 +240,7 @@ const TEXT: [&str; 8] =
 
 /// Whether a text was scored; else there are tasks alone.
 fn has_text(report: &Report) -> bool {
-    report.configs.iter().any(|config| config.score.tokens > 0)
+    report.configs.iter().any(|config| config.figures.is_some())
 }
 
 /// The head of a report's table.
@@ -223,15 +257,16 @@ pub(crate) fn head(report: &Report) -> Vec<String> {
 
 /// What the columns of a report's table mean.
 pub(crate) const COLUMNS: &str = "\
-KL and top-1: against FP16's predictions. bytes/token: true bytes of one KV head's token over the whole sequence: codes, scales, zero
+KL and top-1: against FP16's predictions. \u{b1}: one standard error over the scored tokens; that of the perplexity over FP16 is of the
+tokens' differences, so it is much smaller than that of either perplexity. bytes/token: true bytes of one KV head's token over the whole sequence: codes, scales, zero
 points, significance, positions, page waste and page tables, sampled along the scored tokens. codes alone: as published figures count.";
 
 /// What a report is of.
 pub(crate) fn heading(report: &Report) -> String {
-    let scored = report.configs.first().map_or(0, |config| config.score.tokens);
-    if scored == 0 {
+    let Some(figures) = report.configs.first().and_then(|config| config.figures) else {
         return format!("{}: questions, each with the likeliest token at every step", report.model);
-    }
+    };
+    let scored = figures.tokens;
     format!(
         "{}: {scored} scored tokens of {}, chunks of {}: the first half a prompt, the second token by token",
         report.model, report.text, report.ctx
@@ -244,23 +279,39 @@ pub(crate) fn print(report: &Report) {
     let mut table = table::table([""]);
     table.set_header(head(report));
     for config in &report.configs {
-        table.add_row(row(report, config));
+        table.add_row(row(config));
     }
     table::numbers_from(&mut table, 1);
     println!("{table}\n{COLUMNS}");
 }
 
+/// A mean with its standard error.
+fn shown(Estimate { mean, se }: Estimate, digits: usize) -> String {
+    format!("{mean:.digits$} \u{b1} {se:.digits$}")
+}
+
+/// A share in per cent.
+fn percent(Estimate { mean, se }: Estimate) -> Estimate {
+    Estimate { mean: 100.0 * mean, se: 100.0 * se }
+}
+
+/// How much more than one a ratio is.
+fn over(ratio: Estimate) -> String {
+    let Estimate { mean, se } = percent(ratio);
+    format!("{:+.2} \u{b1} {se:.2} %", mean - 100.0)
+}
+
 /// One cache's row of a report's table.
-pub(crate) fn row(report: &Report, config: &ConfigReport) -> Vec<String> {
+pub(crate) fn row(config: &ConfigReport) -> Vec<String> {
     let mut row = vec![config.choice.to_string()];
-    if has_text(report) {
-        let (score, memory) = (&config.score, &config.memory);
+    if let Some(figures) = &config.figures {
+        let memory = &config.memory;
         let shares = memory.shares().map(|share| format!("{:.0}", 100.0 * share)).join("/");
         row.extend([
-            format!("{:.3}", score.perplexity()),
-            format!("{:+.2} %", 100.0 * (report.loss(config).exp() - 1.0)),
-            format!("{:.4}", score.mean_kl()),
-            format!("{:.1} %", 100.0 * score.agreement()),
+            shown(figures.perplexity, 3),
+            over(figures.over_fp16),
+            shown(figures.kl, 4),
+            format!("{} %", shown(percent(figures.agreement), 1)),
             format!("{shares} %"),
             format!("{:.1}", memory.bytes_per_token()),
             format!("{:.2}x", memory.compression()),
@@ -321,6 +372,11 @@ pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(
         println!();
     }
     let c = &found.calibration;
+    let taken = found.rounds[1]
+        .configs
+        .iter()
+        .find(|config| config.choice.limit == Limit::Thresholds([c.high, c.low]));
+    let figures = taken.and_then(|config| config.figures);
     if !found.within {
         println!(
             "Nothing diverged by {} at most; the nearest was taken. Try other formats, or a larger --max-kl.",
@@ -328,13 +384,13 @@ pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(
         );
     }
     println!(
-        "{}: {} with thresholds {} and {}: KL {:.4}, perplexity {:+.2} %, {:.2}x smaller, on {} tokens. Written to {}",
+        "{}: {} with thresholds {} and {}: KL {}, perplexity {}, {:.2}x smaller, on {} tokens. Written to {}",
         args.on.model,
         c.tiering,
         c.high,
         c.low,
-        c.kl,
-        100.0 * (c.perplexity_ratio - 1.0),
+        figures.map_or_else(String::new, |f| shown(f.kl, 4)),
+        figures.map_or_else(String::new, |f| over(f.over_fp16)),
         c.compression,
         c.tokens,
         args.settings.display()

@@ -14,7 +14,7 @@ pub(crate) struct Failure {
 /// Whose the failure is; each kind has its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The kernel is wrong at this specialisation, or its target cannot express it: exit code 1.
+    /// The kernel is wrong at this specialisation, or its target cannot express it, or a model computes what is not finite: exit code 1.
     Kernel,
     /// The command line is wrong: exit code 2, as clap's own.
     Usage,
@@ -27,13 +27,13 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  the kernel is wrong at this specialisation (verify: executors disagree, or a check found something), or the target
-     cannot express it
+     cannot express it; or what a model computes is not finite
   2  the command line is wrong: an unknown kernel, setting, target, format, model or option, or a file that is no
      model
   3  the machine lacks something: a tool, a file, a device";
 
 impl Failure {
-    /// The kernel is wrong.
+    /// The kernel is wrong, or what it computes.
     pub(crate) fn kernel(message: impl Display) -> Failure {
         Failure { kind: Kind::Kernel, message: message.to_string(), help: None }
     }

@@ -5,7 +5,8 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use leankv_model::tokenizer::Tokenizer;
-use leankv_model::{Model, WeightForm, fetch, gguf};
+use leankv_model::{BeyondF16, Model, ModelError, WeightForm, fetch, gguf};
+use leankv_runtime::kv::KvError;
 
 use crate::failure::{Failure, at_path};
 
@@ -37,6 +38,28 @@ pub(crate) fn load(name: &str, form: WeightForm) -> Result<Loaded, Failure> {
     let tokenizer = Tokenizer::from_gguf(&content).map_err(|e| wrong(&e))?;
     let name = path.file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
     Ok(Loaded { name, path, model, tokenizer })
+}
+
+/// What a model or its cache says: wrong requests are the command line's, numbers that are not finite the model's, the rest the machine's.
+pub(crate) fn failure(error: ModelError) -> Failure {
+    use KvError::{Budget, NoHead, Threshold};
+    match error {
+        ModelError::NonFinite(_) | ModelError::InCache { .. } => Failure::kernel(error),
+        ModelError::Token { .. }
+        | ModelError::Context { .. }
+        | ModelError::Refused(_)
+        | ModelError::Choice(_)
+        | ModelError::Sampling(_)
+        | ModelError::Kv(Threshold { .. } | NoHead { .. } | Budget { .. }) => Failure::usage(error),
+        _ => Failure::machine(error),
+    }
+}
+
+/// Says on standard error that numbers were beyond f16, if some were.
+pub(crate) fn warn_beyond_f16(of: &dyn std::fmt::Display, beyond: &BeyondF16) {
+    if let Some(warning) = beyond.warning() {
+        eprintln!("warning: {of}: {warning}");
+    }
 }
 
 /// The file of a model.

@@ -55,7 +55,7 @@ fn quality(report: &Report, area: &Area<'_>) -> Drawn {
     let floor = 1e-5;
     let mut points: Vec<(f64, f64, &ConfigReport)> = report.configs[1..]
         .iter()
-        .map(|config| (config.memory.compression(), config.score.mean_kl().max(floor), config))
+        .filter_map(|config| Some((config.memory.compression(), config.figures?.kl.mean.max(floor), config)))
         .collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
     let span = |values: &mut dyn Iterator<Item = f64>, margin: f64| {

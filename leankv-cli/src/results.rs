@@ -104,6 +104,7 @@ fn one(line: &str, folder: &Path, compiler: &Compiler) -> Result<String, Failure
                 return Ok(table);
             }
             let served = serve_bench::measure(&serve, compiler)?;
+            served.check()?;
             let head = serve_bench::BRIEF.map(str::to_owned);
             let rows = serve_bench::brief(&served);
             let text = format!("{}\n\n{}", serve_bench::heading(&serve, &served), table(&head, &rows));
@@ -157,7 +158,7 @@ fn peer(path: &Path) -> Result<String, Failure> {
 /// A report as a table.
 fn markdown(report: &leankv_model::eval::Report) -> String {
     let head = eval::head(report);
-    let rows: Vec<Vec<String>> = report.configs.iter().map(|config| eval::row(report, config)).collect();
+    let rows: Vec<Vec<String>> = report.configs.iter().map(eval::row).collect();
     format!("{}\n\n{}", eval::heading(report), table(&head, &rows))
 }
 

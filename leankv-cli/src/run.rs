@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::args;
 use crate::failure::{Failure, at_path};
 use crate::interrupt;
-use crate::language::{Loaded, load};
+use crate::language::{Loaded, failure, load, warn_beyond_f16};
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Run, compiler: &Compiler) -> Result<(), Failure> {
@@ -92,8 +92,9 @@ pub(crate) fn continued(
     };
     let mut cache = open(compiler, &device, model, choice, &room).map_err(Failure::usage)?;
     let thresholds = thresholds(choice);
-    let generation = generate(model, &device, &mut cache, &thresholds, prompt, options, on_token)
-        .map_err(Failure::machine)?;
+    let generation =
+        generate(model, &device, &mut cache, &thresholds, prompt, options, on_token).map_err(failure)?;
+    warn_beyond_f16(choice, &generation.beyond_f16);
     Ok((generation, cache.config().clone()))
 }
 
@@ -241,6 +242,7 @@ impl Took {
             "high": self.kept[0],
             "low": self.kept[1],
             "pruned": self.kept[2],
+            "beyond_f16": generation.beyond_f16,
         })
     }
 }

@@ -3,7 +3,7 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use leankv_model::WeightForm;
 use leankv_model::cache::{KvChoice, Room, open, page_bytes};
-use leankv_model::serve::{Report, Request, Scheduler, ServeError, ServeOptions};
+use leankv_model::serve::{Failed, Report, Request, Scheduler, ServeError, ServeOptions};
 use leankv_model::settings::Settings;
 use leankv_runtime::{Compiler, Device};
 use rand::{RngExt, SeedableRng};
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::args::{self, Span};
 use crate::failure::{Failure, at_path};
 use crate::interrupt;
-use crate::language::{Loaded, load};
+use crate::language::{self, Loaded, load, warn_beyond_f16};
 use crate::table;
 
 /// Caches that are compared when none is named.
@@ -24,6 +24,21 @@ pub(crate) struct Served {
     model: String,
     requests: Vec<Request>,
     reports: Vec<(KvChoice, Report)>,
+    /// The first request of which something was not finite, with the cache that it had.
+    broken: Option<String>,
+}
+
+impl Served {
+    /// Whether what the model computed for every request was finite.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.broken.as_ref().map_or(Ok(()), |broken| Err(Failure::kernel(broken)))
+    }
+}
+
+/// What serving with one cache gave.
+struct One {
+    report: Report,
+    broken: Option<String>,
 }
 
 /// Runs the command.
@@ -37,7 +52,7 @@ pub(crate) fn run(args: &args::ServeBench, compiler: &Compiler) -> Result<(), Fa
     if interrupt::interrupted() {
         eprintln!("interrupted: caches that were not done are left out");
     }
-    Ok(())
+    served.check()
 }
 
 /// Serves the same requests with each cache.
@@ -54,12 +69,15 @@ pub(crate) fn measure(args: &args::ServeBench, compiler: &Compiler) -> Result<Se
     let requests = requests(args, &loaded, &text)?;
     interrupt::watch();
     let mut reports: Vec<(KvChoice, Report)> = Vec::new();
+    let mut broken = None;
     for choice in choices {
         let choice = choice.resolved(&settings, &loaded.name);
-        let Some(report) = serve(args, &loaded, compiler, &choice, &requests)? else { break };
-        reports.push((choice, report));
+        let Some(one) = serve(args, &loaded, compiler, &choice, &requests)? else { break };
+        warn_beyond_f16(&choice, &one.report.beyond_f16);
+        broken = broken.or(one.broken);
+        reports.push((choice, one.report));
     }
-    Ok(Served { model: loaded.name, requests, reports })
+    Ok(Served { model: loaded.name, requests, reports, broken })
 }
 
 /// Pieces of a text, with lengths and places that the seed says.
@@ -95,7 +113,7 @@ fn serve(
     compiler: &Compiler,
     choice: &KvChoice,
     requests: &[Request],
-) -> Result<Option<Report>, Failure> {
+) -> Result<Option<One>, Failure> {
     let (model, device) = (&loaded.model, Device::host());
     let page = page_bytes(&choice.tiering, model.config().head_dim).map_err(Failure::usage)?;
     if args.kv_memory < page {
@@ -114,7 +132,7 @@ fn serve(
     let cache = open(compiler, &device, model, choice, &room).map_err(Failure::usage)?;
     let mut scheduler = Scheduler::new(model, &device, cache, choice, ServeOptions::default());
     let failure = |error: ServeError| match error {
-        ServeError::Model(_) => Failure::machine(error),
+        ServeError::Model(error) => language::failure(error),
         _ => Failure::usage(format_args!("{choice}: {error}")),
     };
     for request in requests {
@@ -138,7 +156,12 @@ fn serve(
     if let Some(finding) = findings.first() {
         return Err(Failure::kernel(format_args!("{choice}: the cache does not add up: {finding}")));
     }
-    Ok(Some(scheduler.report()))
+    let mut done = scheduler.completions().iter();
+    let broken = done.find_map(|done| match done.failed {
+        Some(Failed::NonFinite(error)) => Some(format!("{choice}, request {}: {error}", done.number)),
+        _ => None,
+    });
+    Ok(Some(One { report: scheduler.report(), broken }))
 }
 
 /// Tokens a second as a multiple of FP16's.

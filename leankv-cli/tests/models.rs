@@ -7,7 +7,7 @@ use std::process::Output;
 
 use candle_core::quantized::gguf_file::Value;
 use common::{fails, json, leankv, leankv_fed, leankv_in, stdout};
-use leankv_model::testing::{TinyFile, tiny_gguf, write_tiny_gguf};
+use leankv_model::testing::{TinyFile, tiny_gguf, tiny_gguf_with, write_tiny_gguf};
 
 /// A folder with the model and a text.
 struct Place {
@@ -321,6 +321,91 @@ fn serve_bench_says_what_is_wrong_with_its_arguments() {
     let backwards: Vec<&str> =
         args.iter().map(|a| if a == "10..30" { "30..10" } else { a.as_str() }).collect();
     fails(&backwards, 2, &["30 is more than 10"]);
+}
+
+/// The model with one weight that is no number, or with keys that do not fit f16.
+fn broken(of: &str) -> Vec<u8> {
+    tiny_gguf_with(1, &mut |name, numbers| match (of, name) {
+        ("norm", "blk.1.ffn_norm.weight") => numbers[5] = f32::NAN,
+        ("keys", "blk.0.attn_k.weight") => numbers.iter_mut().for_each(|x| *x *= 3e5),
+        _ => {}
+    })
+}
+
+#[test]
+fn nothing_is_said_of_a_model_whose_numbers_are_not_finite() {
+    let place = Place::new();
+    let text = place.path("text.txt");
+    let settings = place.path("leankv.toml");
+    for (of, layer) in [("norm", "the feed-forward part of layer 1"), ("keys", "the attention of layer 0")] {
+        let model = place.write("broken.gguf", &broken(of));
+        let check = |args: &[&str]| {
+            let output = place.leankv(&[args, &["--model", &model]].concat());
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+            assert!(error.contains("not finite") && error.contains(layer), "{args:?}: {error}");
+            assert_eq!(error.contains("beyond f16"), of == "keys", "{args:?}: {error}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let run = ["run", "--raw", "--prompt", "hello", "--kv", "fp16", "--max-tokens", "5", "--json"];
+        assert_eq!(check(&run), "", "greedy");
+        assert_eq!(check(&[&run[..], &["--temperature", "0.7", "--seed", "1"]].concat()), "", "sampled");
+        let on = ["--text", &text, "--ctx", "32", "--chunks", "1"];
+        assert_eq!(check(&[&["eval", "--kv", "K4V4"][..], &on].concat()), "");
+        let tried = ["calibrate", "--high", "1,5", "--low", "0", "--settings", &settings];
+        assert_eq!(check(&[&tried[..], &on].concat()), "");
+        assert!(!place.file("leankv.toml").exists(), "nothing was found");
+        let serve =
+            ["serve-bench", "--text", &text, "--kv-memory", "1MiB", "--kv", "fp16", "--requests", "2"];
+        let lengths = ["--prompt-tokens", "20", "--output-tokens", "5", "--json"];
+        let served: serde_json::Value =
+            serde_json::from_str(&check(&[&serve[..], &lengths].concat())).unwrap();
+        assert_eq!(served["caches"][0]["report"]["failed"], 2);
+    }
+}
+
+#[test]
+fn eval_says_how_sure_it_is_and_gives_every_token() {
+    let place = Place::new();
+    let (model, text, journal) = (place.path("tiny.gguf"), place.path("text.txt"), place.path("run.jsonl"));
+    let args = ["eval", "--model", &model, "--text", &text, "--ctx", "64", "--chunks", "2", "--kv", "K4V2"];
+    let kept = ["--journal", &journal];
+    let report = json(&place.leankv(&[&args[..], &kept, &["--json"]].concat()));
+    let [fp16, small] = &report["configs"].as_array().unwrap()[..] else { panic!("{report}") };
+    let numbers = |config: &serde_json::Value, of: &str| -> Vec<f64> {
+        config["score"][of].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    let (own, other) = (numbers(small, "nll"), numbers(fp16, "nll"));
+    assert_eq!([own.len(), other.len(), numbers(small, "kl").len()], [64; 3]);
+    // From the tokens alone, anyone finds the same.
+    let more: Vec<f64> = own.iter().zip(&other).map(|(a, b)| a - b).collect();
+    let mean = more.iter().sum::<f64>() / 64.0;
+    let se = (more.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 63.0 / 64.0).sqrt();
+    let over = &small["figures"]["over_fp16"];
+    assert!((over["mean"].as_f64().unwrap() - mean.exp()).abs() < 1e-6, "{over}");
+    assert!((over["se"].as_f64().unwrap() - mean.exp() * se).abs() < 1e-6, "{over}");
+
+    // The table is of the same run, which the journal holds.
+    let table = stdout(&place.leankv(&[&args[..], &kept].concat()));
+    let cell = format!("{:+.2} \u{b1} {:.2} %", 100.0 * (mean.exp() - 1.0), 100.0 * mean.exp() * se);
+    assert!(table.contains(&cell), "`{cell}` is missing in:\n{table}");
+    assert!(table.contains("standard error"), "{table}");
+
+    // A file of somebody else's is left alone, and so is the journal of another model of the same name and length.
+    let check =
+        |args: &[&str], parts: &[&str]| fails(&[&["eval", "--kv", "K4V2"][..], args].concat(), 2, parts);
+    let on = ["--model", &model, "--text", &text, "--ctx", "64", "--chunks", "2"];
+    let notes = place.write("notes.txt", b"What I wrote for years.");
+    check(&[&on[..], &["--journal", &notes]].concat(), &["notes.txt", "no journal"]);
+    assert_eq!(std::fs::read(&notes).unwrap(), b"What I wrote for years.");
+    place.write("tiny.gguf", &tiny_gguf(2));
+    check(&[&on[..], &kept].concat(), &["run.jsonl", "another run"]);
+    for (option, bad) in
+        [("--high", "nan"), ("--high", "inf"), ("--low", "nan"), ("--low", "-1"), ("--max-kl", "nan")]
+    {
+        let option = format!("{option}={bad}");
+        fails(&[&["calibrate", &option][..], &on].concat(), 2, &["at least 0"]);
+    }
 }
 
 #[cfg(unix)]

@@ -10,7 +10,7 @@ use leankv_runtime::{Compiler, Device};
 
 use crate::Model;
 use crate::cache::{Always, KvChoice, Limit};
-use crate::eval::{ConfigReport, EvalError, Report, TextEval, evaluate};
+use crate::eval::{ConfigReport, EvalError, Report, ScoreError, TextEval, evaluate};
 use crate::settings::Calibration;
 
 /// What is tried, and what is good enough.
@@ -45,10 +45,36 @@ pub struct Found {
     pub within: bool,
 }
 
+impl Grid {
+    /// Whether there is something to try, and all of it can be.
+    ///
+    /// # Errors
+    /// [`EvalError::Grid`].
+    pub fn check(&self) -> Result<(), EvalError> {
+        let wrong = |why: String| Err(EvalError::Grid(why));
+        for (name, of) in [("high", &self.high), ("low", &self.low)] {
+            if let Some(bad) = of.iter().find(|x| !(x.is_finite() && **x >= 0.0)) {
+                return wrong(format!(
+                    "a {name} threshold of {bad} to try: a threshold is a finite number of at least 0"
+                ));
+            }
+            if of.is_empty() {
+                return wrong(format!("no {name} threshold to try"));
+            }
+        }
+        match self.max_kl.is_finite() && self.max_kl >= 0.0 {
+            true => Ok(()),
+            false => {
+                wrong(format!("a divergence of at most {}: give a finite number of at least 0", self.max_kl))
+            }
+        }
+    }
+}
+
 /// Finds thresholds. `eval` says on what; its list of caches is not looked at.
 ///
 /// # Errors
-/// As [`evaluate`].
+/// As [`Grid::check`] and [`evaluate`].
 pub fn calibrate(
     compiler: &Compiler,
     device: &Device,
@@ -58,6 +84,7 @@ pub fn calibrate(
     grid: &Grid,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Found, EvalError> {
+    grid.check()?;
     let choice = |pair: [f32; 2]| KvChoice {
         tiering,
         variant: None,
@@ -82,14 +109,15 @@ pub fn calibrate(
     let second = round(pairs, 1)?;
     let (best, within) = pick(&second, grid.max_kl);
     let [high, low] = pair(best);
+    let figures = best.figures.ok_or(ScoreError::Few(0))?;
     let calibration = Calibration {
         tiering,
         high,
         low,
         text: eval.text.clone(),
-        tokens: best.score.tokens,
-        kl: best.score.mean_kl(),
-        perplexity_ratio: second.loss(best).exp(),
+        tokens: figures.tokens,
+        kl: figures.kl.mean,
+        perplexity_ratio: figures.over_fp16.mean,
         compression: best.memory.compression(),
     };
     Ok(Found { calibration, rounds: [first, second], within })
@@ -102,13 +130,18 @@ fn pair(config: &ConfigReport) -> [f32; 2] {
     }
 }
 
+/// Mean divergence; what was not measured diverges by anything.
+fn kl(config: &ConfigReport) -> f64 {
+    config.figures.map_or(f64::INFINITY, |figures| figures.kl.mean)
+}
+
 /// The smallest of those that diverge little enough, or the one that diverges least; FP16 itself is no candidate.
 fn pick(report: &Report, max_kl: f64) -> (&ConfigReport, bool) {
     let tried = &report.configs[1..];
-    let within = tried.iter().filter(|config| config.score.mean_kl() <= max_kl);
+    let within = tried.iter().filter(|config| kl(config) <= max_kl);
     let smallest = within.max_by(|a, b| a.memory.compression().total_cmp(&b.memory.compression()));
     let nearest = || {
-        let best = tried.iter().min_by(|a, b| a.score.mean_kl().total_cmp(&b.score.mean_kl()));
+        let best = tried.iter().min_by(|a, b| kl(a).total_cmp(&kl(b)));
         best.unwrap_or(&report.configs[0])
     };
     match smallest {
@@ -121,13 +154,19 @@ fn pick(report: &Report, max_kl: f64) -> (&ConfigReport, bool) {
 mod tests {
     use super::*;
     use crate::eval::{Memory, Score};
+    use crate::finite::BeyondF16;
 
-    fn report(tried: &[(f32, f64, f64)]) -> Report {
-        let config = |choice: KvChoice, kl: f64, bytes: f64| ConfigReport {
-            choice,
-            score: Score { tokens: 1, nll: 3.0, kl, agreed: 1 },
-            memory: Memory { bytes, fp16_bytes: 100.0, ..Memory::default() },
-            tasks: Vec::new(),
+    fn report(tried: &[(f32, f32, f64)]) -> Report {
+        let config = |choice: KvChoice, kl: f32, bytes: f64| {
+            let score = Score { nll: vec![3.0; 2], kl: vec![kl; 2], agreed: 2 };
+            ConfigReport {
+                choice,
+                figures: Some(score.figures(&score).unwrap()),
+                score,
+                beyond_f16: BeyondF16::default(),
+                memory: Memory { bytes, fp16_bytes: 100.0, ..Memory::default() },
+                tasks: Vec::new(),
+            }
         };
         let mut configs = vec![config(KvChoice::fp16(), 0.0, 100.0)];
         for &(high, kl, bytes) in tried {
@@ -150,5 +189,29 @@ mod tests {
         let (best, within) = pick(&report, 0.03);
         assert!(!within);
         assert_eq!(pair(best), [2.0, 0.0]);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_never_good_enough() {
+        let mut report = report(&[(1.0, 0.5, 30.0), (2.0, 0.3, 5.0)]);
+        report.configs[2].figures = None;
+        let (best, within) = pick(&report, 0.9);
+        assert!(within);
+        assert_eq!(pair(best), [1.0, 0.0]);
+    }
+
+    #[test]
+    fn thresholds_that_no_cache_can_have_are_not_tried() {
+        let bad = |grid: Grid, why: &str| {
+            let error = grid.check().unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        };
+        for x in [f32::NAN, f32::INFINITY, -1.0] {
+            bad(Grid { high: vec![1.0, x], ..Grid::default() }, "a high threshold");
+            bad(Grid { low: vec![x], ..Grid::default() }, "a low threshold");
+            bad(Grid { max_kl: f64::from(x), ..Grid::default() }, "a divergence");
+        }
+        bad(Grid { high: Vec::new(), ..Grid::default() }, "no high threshold");
+        assert!(Grid::default().check().is_ok());
     }
 }

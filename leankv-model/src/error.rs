@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use leankv_runtime::kv::KvError;
 use leankv_runtime::{CompileError, DeviceError};
 
+use crate::cache::BadChoice;
+use crate::finite::NonFinite;
+use crate::sample::BadSampling;
+
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -94,6 +98,23 @@ pub enum ModelError {
         /// The longest context.
         context: usize,
     },
+    /// What was computed is not finite, so nothing can be said with it.
+    #[error(transparent)]
+    NonFinite(#[from] NonFinite),
+    /// The same, with one cache of several.
+    #[error("with the cache {cache}: {error}")]
+    InCache {
+        /// The cache.
+        cache: String,
+        /// What happened.
+        error: NonFinite,
+    },
+    /// A cache that means nothing.
+    #[error(transparent)]
+    Choice(#[from] BadChoice),
+    /// A way of choosing tokens that means nothing.
+    #[error(transparent)]
+    Sampling(#[from] BadSampling),
     /// Something this model cannot do.
     #[error("{0}")]
     Refused(String),

@@ -7,6 +7,7 @@ use leankv_runtime::kv::{KvCache, KvError, RequestId, RequestStats, Thresholds};
 
 use crate::Model;
 use crate::error::ModelError;
+use crate::finite::BeyondF16;
 use crate::run::{Batch, prefill, step};
 use crate::sample::{Sampler, Sampling};
 
@@ -58,13 +59,16 @@ pub struct Generation {
     pub decode_time: Duration,
     /// What the cache held at the end.
     pub stats: RequestStats,
+    /// What did not fit f16.
+    pub beyond_f16: BeyondF16,
 }
 
 /// Continues a prompt in an otherwise unused slot of `cache`, which is free again afterwards. `on_token` is told each token as it is there;
 /// when it gives `false`, that was the last one.
 ///
 /// # Errors
-/// [`ModelError::Refused`] for an empty prompt, and what model and cache say.
+/// [`ModelError::Refused`] for an empty prompt, [`ModelError::Sampling`], [`ModelError::NonFinite`] when what the model computes is not finite: no token is
+/// chosen from that; and what model and cache say.
 pub fn generate(
     model: &Model,
     device: &Device,
@@ -91,10 +95,10 @@ fn with_request(
     options: &GenerateOptions,
     on_token: &mut dyn FnMut(u32) -> bool,
 ) -> Result<Generation, ModelError> {
-    let mut sampler = Sampler::new(options.sampling, 0);
+    let mut sampler = Sampler::new(options.sampling, 0)?;
     let start = Instant::now();
-    let hidden = prefill(model, device, cache, request, prompt)?;
-    let mut token = sampler.choose(&model.logits(&hidden)?);
+    let (hidden, mut beyond_f16) = prefill(model, device, cache, request, prompt)?;
+    let mut token = sampler.choose(&model.logits(&hidden)?)?;
     let prompt_time = start.elapsed();
     let (mut tokens, mut steps) = (Vec::new(), 0);
     let start = Instant::now();
@@ -118,8 +122,107 @@ fn with_request(
             other => other?,
         };
         steps += 1;
-        token = sampler.choose(&model.logits(&hidden)?);
+        beyond_f16 += hidden.beyond_all();
+        token = sampler.choose(&model.logits(&hidden)?)?;
     };
     let decode_time = start.elapsed();
-    Ok(Generation { tokens, end, prompt_time, steps, decode_time, stats: cache.stats(request)? })
+    let stats = cache.stats(request)?;
+    Ok(Generation { tokens, end, prompt_time, steps, decode_time, stats, beyond_f16 })
+}
+
+#[cfg(test)]
+mod tests {
+    use leankv_runtime::Compiler;
+    use leankv_runtime::cache::KernelCache;
+
+    use super::*;
+    use crate::cache::{KvChoice, Room, open};
+    use crate::finite::Place;
+    use crate::model::{Attend, LayerRows};
+    use crate::testing::tiny_model_with;
+
+    /// Models of which one tensor was changed, with the first place that it shows.
+    fn broken() -> Vec<(Place, Model)> {
+        let set = |of: &'static str, x: f32| {
+            move |name: &str, numbers: &mut [f32]| {
+                if name == of {
+                    numbers[3] = x;
+                }
+            }
+        };
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        let scaled = |name: &str, numbers: &mut [f32]| {
+            if name == "blk.0.attn_k.weight" {
+                numbers.iter_mut().for_each(|x| *x *= 3e5);
+            }
+        };
+        vec![
+            // The embedding of token 0, which is in the prompt.
+            (Place::Embedding, tiny_model_with(1, &mut set("token_embd.weight", inf))),
+            (Place::Projections(1), tiny_model_with(1, &mut set("blk.1.attn_norm.weight", nan))),
+            (Place::Attention(1), tiny_model_with(1, &mut set("blk.1.attn_output.weight", inf))),
+            (Place::FeedForward(0), tiny_model_with(1, &mut set("blk.0.ffn_norm.weight", nan))),
+            (Place::Norm, tiny_model_with(1, &mut set("output_norm.weight", nan))),
+            (Place::Logits, tiny_model_with(1, &mut set("output.weight", inf))),
+            (Place::Attention(0), tiny_model_with(1, &mut { scaled })),
+        ]
+    }
+
+    #[test]
+    fn nothing_is_generated_from_what_is_not_finite_and_the_first_layer_is_named() {
+        let compiler = Compiler::new(KernelCache::without_folder());
+        let (device, choice) = (Device::host(), KvChoice::fp16());
+        let prompt = [5, 0, 7, 9];
+        for (place, model) in broken() {
+            let room = Room { requests: 1, tokens: 16, prompt: 4, chunk: 4, bytes: None };
+            let mut cache = open(&compiler, &device, &model, &choice, &room).unwrap();
+            for temperature in [0.0, 0.7] {
+                let sampling = Sampling { temperature, top_p: 0.9, seed: 1 };
+                let options = GenerateOptions { max_tokens: 5, sampling, stop: Vec::new() };
+                let thresholds = Thresholds::new(0.0, 0.0);
+                let told = &mut |_| panic!("{place}: no token can be chosen");
+                let error = generate(&model, &device, &mut cache, &thresholds, &prompt, &options, told);
+                let Err(ModelError::NonFinite(error)) = error else { panic!("{place}: {error:?}") };
+                assert_eq!(error.place, place, "{error}");
+                let beyond = place == Place::Attention(0);
+                assert_eq!(error.beyond.keys > 0, beyond, "{error}");
+                assert_eq!(error.to_string().contains("beyond f16's 65504"), beyond, "{error}");
+                if place == Place::Embedding {
+                    assert_eq!(error.position, Some(1));
+                }
+                assert!(cache.requests().is_empty(), "its slot is free again");
+            }
+        }
+    }
+
+    /// Attention that gives nothing.
+    struct Nothing;
+
+    impl Attend for Nothing {
+        fn layer(&mut self, _: usize, _: LayerRows<'_>, _: &mut [f32]) -> Result<(), ModelError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn rows_are_judged_and_counted_each_by_itself() {
+        // Token 0's embedding is broken.
+        let model = tiny_model_with(1, &mut |name, numbers| match name {
+            "token_embd.weight" => numbers[0] = f32::INFINITY,
+            "blk.0.attn_v.weight" => numbers.iter_mut().for_each(|x| *x *= 3e5),
+            _ => {}
+        });
+        let hidden = model.forward_rows(&[3, 0, 4], &[0, 0, 0], &mut Nothing).unwrap();
+        let counts = [0, 1, 2].map(|row| hidden.beyond(row..row + 1));
+        assert!(counts[0].values > 0 && counts[2].values > 0, "{counts:?}");
+        assert_eq!(counts[1], BeyondF16::default(), "what is no number is not too large");
+        assert_eq!(counts.map(|c| c.keys), [0; 3]);
+        assert!(hidden.check(0..1).is_ok() && hidden.check(2..3).is_ok());
+        assert_eq!(hidden.check(0..3).unwrap_err().row, 1);
+        let error = model.forward(&[3, 0, 4], &[0, 0, 0], &mut Nothing).unwrap_err();
+        assert!(matches!(error, ModelError::NonFinite(_)), "{error}");
+        // The others are what they are without it.
+        let alone = model.forward(&[4], &[0], &mut Nothing).unwrap();
+        assert_eq!(hidden[2 * alone.len()..], alone[..]);
+    }
 }

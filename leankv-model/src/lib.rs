@@ -19,6 +19,7 @@ mod config;
 mod error;
 pub mod eval;
 pub mod fetch;
+mod finite;
 pub mod generate;
 pub mod gguf;
 mod linear;
@@ -38,6 +39,7 @@ pub mod variants;
 
 pub use config::{Architecture, ModelConfig, SlidingWindow};
 pub use error::ModelError;
+pub use finite::{BeyondF16, Hidden, NonFinite, Place};
 pub use linear::WeightForm;
 pub use model::{Attend, LayerRows, Model};
 pub use rope::{Rope, RopeConfig, RopePairs, RopeScaling};

@@ -14,6 +14,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::config::{Architecture, ModelConfig};
 use crate::error::ModelError;
+use crate::finite::{Hidden, Place, Watch, check_logits};
 use crate::gguf::{bytes_of, read_header};
 use crate::linear::{Linear, WeightForm, rows};
 use crate::math::{add, gelu_times, rms_norm, rms_norm_in_place, silu_times};
@@ -143,13 +144,26 @@ impl Model {
     /// Runs tokens, one a row, at their positions; gives normalised hidden states `[rows, dim]`.
     ///
     /// # Errors
-    /// [`ModelError::Token`] and [`ModelError::Context`] before anything is done, and what `attend` says.
+    /// As [`Model::forward_rows`], and [`ModelError::NonFinite`] when all is done and a row was not finite somewhere.
     pub fn forward(
         &self,
         tokens: &[u32],
         positions: &[u32],
         attend: &mut dyn Attend,
     ) -> Result<Vec<f32>, ModelError> {
+        Ok(self.forward_rows(tokens, positions, attend)?.finite()?.into_states())
+    }
+
+    /// As [`Model::forward`], and says of each row by itself whether it is finite: rows may be of sequences that have nothing to do with each other.
+    ///
+    /// # Errors
+    /// [`ModelError::Token`] and [`ModelError::Context`] before anything is done, and what `attend` says.
+    pub fn forward_rows(
+        &self,
+        tokens: &[u32],
+        positions: &[u32],
+        attend: &mut dyn Attend,
+    ) -> Result<Hidden, ModelError> {
         let config = &self.config;
         assert_eq!(tokens.len(), positions.len(), "internal error: a position for every token");
         if let Some(&token) = tokens.iter().find(|&&t| t as usize >= config.vocab) {
@@ -159,28 +173,35 @@ impl Model {
             return Err(ModelError::Context { position: position as usize, context: config.context });
         }
         if tokens.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Hidden::default());
         }
+        let mut watch = Watch::new(positions);
         let mut hidden = self.embed(tokens)?;
+        watch.look(Place::Embedding, &hidden);
         for (at, layer) in self.layers.iter().enumerate() {
-            let attended = self.attention(at, layer, &hidden, positions, attend)?;
+            let attended = self.attention(at, layer, &hidden, positions, attend, &mut watch)?;
             add(&mut hidden, &attended);
+            watch.look(Place::Attention(at), &hidden);
             let fed = self.feed_forward(layer, &hidden)?;
             add(&mut hidden, &fed);
+            watch.look(Place::FeedForward(at), &hidden);
         }
         rms_norm_in_place(&mut hidden, &self.norm, config.eps);
-        Ok(hidden)
+        watch.look(Place::Norm, &hidden);
+        Ok(watch.done(hidden))
     }
 
     /// Logits `[rows, vocab]` of normalised hidden states `[rows, dim]`.
     ///
     /// # Errors
-    /// [`ModelError::Candle`].
+    /// [`ModelError::Candle`], and [`ModelError::NonFinite`] with the first row of which a logit is not finite.
     pub fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>, ModelError> {
         if hidden.is_empty() {
             return Ok(Vec::new());
         }
-        self.head.forward(&rows(hidden, self.config.dim)?)
+        let logits = self.head.forward(&rows(hidden, self.config.dim)?)?;
+        check_logits(&logits, self.config.vocab)?;
+        Ok(logits)
     }
 
     fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
@@ -200,6 +221,7 @@ impl Model {
         hidden: &[f32],
         positions: &[u32],
         attend: &mut dyn Attend,
+        watch: &mut Watch,
     ) -> Result<Vec<f32>, ModelError> {
         let config = &self.config;
         let x = rows(&rms_norm(hidden, &layer.attn_norm, config.eps), config.dim)?;
@@ -215,8 +237,11 @@ impl Model {
         rope.rotate(&mut q, config.heads, positions);
         rope.rotate(&mut k, config.kv_heads, positions);
 
+        let whole = [&q, &k, &v];
+        whole.iter().for_each(|x| watch.look(Place::Projections(at), x));
         let mut out = vec![0.0; q.len()];
-        let (q, k, v) = (halves(&q), halves(&k), halves(&v));
+        let [q, k, v] = whole.map(|x| halves(x));
+        watch.rounded([(whole[0], &q), (whole[1], &k), (whole[2], &v)]);
         attend.layer(at, LayerRows { q: &q, k: &k, v: &v }, &mut out)?;
         let mut y = layer.output.forward(&rows(&out, config.heads * config.head_dim)?)?;
         if let Some(norm) = &layer.post_attn_norm {

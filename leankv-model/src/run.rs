@@ -6,24 +6,30 @@ use leankv_runtime::kv::{KvCache, RequestId};
 use crate::Model;
 use crate::cache::{PromptAttend, Recorded, StepAttend};
 use crate::error::ModelError;
+use crate::finite::{BeyondF16, Hidden};
 
-/// Takes a request's prompt in, chunk by chunk; gives the hidden state of its last token, `[dim]`.
+/// Takes a request's prompt in, chunk by chunk; gives the hidden state of its last token, `[dim]`, and what did not fit f16 in all of it.
 ///
 /// # Errors
-/// [`ModelError::Refused`] for an empty prompt, and what model and cache say. A shortage of pages leaves the request as it was before the chunk.
+/// [`ModelError::Refused`] for an empty prompt, [`ModelError::NonFinite`] for one of which a token is not finite somewhere, after which the request
+/// is to be freed, and what model and cache say. A shortage of pages leaves the request as it was before the chunk.
 pub fn prefill(
     model: &Model,
     device: &Device,
     cache: &mut KvCache,
     request: RequestId,
     tokens: &[u32],
-) -> Result<Vec<f32>, ModelError> {
-    let mut last = Vec::new();
-    for_chunks(model, device, cache, request, tokens, &mut |hidden| last = hidden.to_vec(), None)?;
+) -> Result<(Hidden, BeyondF16), ModelError> {
+    let (mut last, mut beyond) = (Hidden::default(), BeyondF16::default());
+    let keep = &mut |hidden: Hidden| {
+        beyond += hidden.beyond_all();
+        last = hidden.last();
+    };
+    for_chunks(model, device, cache, request, tokens, keep, None)?;
     if last.is_empty() {
         return Err(ModelError::Refused("a prompt has at least one token".to_owned()));
     }
-    Ok(last.split_off(last.len() - model.config().dim))
+    Ok((last, beyond))
 }
 
 /// As [`prefill`], with the hidden states of every token, `[tokens, dim]`, and all that the layers were given; the prompt is one chunk.
@@ -36,13 +42,13 @@ pub fn prefill_recording(
     cache: &mut KvCache,
     request: RequestId,
     tokens: &[u32],
-) -> Result<(Vec<f32>, Recorded), ModelError> {
+) -> Result<(Hidden, Recorded), ModelError> {
     if tokens.is_empty() || tokens.len() > cache.config().chunk {
         let (tokens, chunk) = (tokens.len(), cache.config().chunk);
         return Err(ModelError::Refused(format!("a prompt of {tokens} tokens is not one chunk of {chunk}")));
     }
-    let (mut all, mut recorded) = (Vec::new(), Recorded::new());
-    let keep = &mut |hidden: &[f32]| all = hidden.to_vec();
+    let (mut all, mut recorded) = (Hidden::default(), Recorded::new());
+    let keep = &mut |hidden: Hidden| all = hidden;
     for_chunks(model, device, cache, request, tokens, keep, Some(&mut recorded))?;
     Ok((all, recorded))
 }
@@ -53,7 +59,7 @@ fn for_chunks(
     cache: &mut KvCache,
     request: RequestId,
     tokens: &[u32],
-    hidden: &mut dyn FnMut(&[f32]),
+    hidden: &mut dyn FnMut(Hidden),
     mut record: Option<&mut Recorded>,
 ) -> Result<(), ModelError> {
     let mut done = cache.tokens(request)?;
@@ -66,8 +72,9 @@ fn for_chunks(
         if let Some(record) = record.as_deref_mut() {
             attend = attend.recording(record);
         }
-        hidden(&model.forward(&tokens[of], &positions, &mut attend)?);
+        let states = model.forward_rows(&tokens[of], &positions, &mut attend)?;
         attend.finish()?;
+        hidden(states.finite()?);
     }
     Ok(())
 }
@@ -87,8 +94,9 @@ pub struct Batch<'c> {
 /// another's.
 ///
 /// # Errors
-/// What model and caches say. With a shortage of pages in any cache no token was touched in any.
-pub fn step(model: &Model, device: &Device, batches: Vec<Batch<'_>>) -> Result<Vec<f32>, ModelError> {
+/// [`ModelError::NonFinite`] when the step is done and a row was not finite somewhere, and what model and caches say. With a shortage of
+/// pages in any cache no token was touched in any.
+pub fn step(model: &Model, device: &Device, batches: Vec<Batch<'_>>) -> Result<Hidden, ModelError> {
     let (mut tokens, mut positions, mut steps) = (Vec::new(), Vec::new(), Vec::new());
     for batch in batches {
         tokens.extend_from_slice(batch.tokens);
@@ -98,7 +106,7 @@ pub fn step(model: &Model, device: &Device, batches: Vec<Batch<'_>>) -> Result<V
         steps.push(batch.cache.decode_step(batch.requests)?);
     }
     let mut attend = StepAttend::new(device, model.config(), steps);
-    let hidden = model.forward(&tokens, &positions, &mut attend)?;
+    let hidden = model.forward_rows(&tokens, &positions, &mut attend)?;
     attend.finish()?;
-    Ok(hidden)
+    hidden.finite()
 }

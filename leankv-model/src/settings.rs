@@ -91,20 +91,16 @@ impl Settings {
             let found = settings.schema_version;
             return Err(form(format!("schema_version is {found}, and this program reads {SCHEMA}")));
         }
-        let numbers = settings.models.values().flatten();
-        if let Some(bad) =
-            numbers.into_iter().find(|c| !(0.0 <= c.low && c.low <= c.high && c.high.is_finite()))
-        {
-            return Err(form(format!("thresholds {} and {} are not 0 <= low <= high", bad.high, bad.low)));
-        }
+        settings.check().map_err(form)?;
         Ok(settings)
     }
 
     /// Writes it, in one move: a reader sees the old file or the new one.
     ///
     /// # Errors
-    /// [`SettingsError::Io`].
+    /// [`SettingsError::Io`], and [`SettingsError::Form`] for numbers that [`Settings::read`] would refuse; the old file then stays.
     pub fn write(&self, path: &Path) -> Result<(), SettingsError> {
+        self.check().map_err(|why| SettingsError::Form { path: path.to_owned(), why })?;
         let io = |error| SettingsError::Io { path: path.to_owned(), error };
         let text = toml::to_string(self).map_err(|e| io(std::io::Error::other(e)))?;
         let text = format!(
@@ -114,6 +110,24 @@ impl Settings {
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
         std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
         file.persist(path).map_err(|e| io(e.error))?;
+        Ok(())
+    }
+
+    /// Whether every number is one that can have been found.
+    fn check(&self) -> Result<(), String> {
+        for c in self.models.values().flatten() {
+            let Calibration { high, low, kl, perplexity_ratio, compression, .. } = *c;
+            if !(0.0 <= low && low <= high && high.is_finite()) {
+                return Err(format!("thresholds {high} and {low} are not 0 <= low <= high"));
+            }
+            let found = [("kl", kl), ("perplexity_ratio", perplexity_ratio), ("compression", compression)];
+            if let Some((name, x)) = found.into_iter().find(|(_, x)| !(x.is_finite() && *x >= 0.0)) {
+                return Err(format!("{name} is {x}, which is no finite number of at least 0"));
+            }
+            if c.tokens == 0 {
+                return Err("nothing is found on 0 tokens".to_owned());
+            }
+        }
         Ok(())
     }
 
@@ -171,6 +185,28 @@ mod tests {
     fn a_file_of_another_form_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
+        let entry = |numbers: &str| {
+            format!(
+                "schema_version = 1\n[[models.m]]\ntiering = 'K8V4'\ntext = ''\nperplexity_ratio = 1.0\ncompression = 1.0\n{numbers}"
+            )
+        };
+        for (numbers, why) in [
+            ("high = nan\nlow = 0.2\ntokens = 1\nkl = 0.1", "low <= high"),
+            ("high = 0.5\nlow = nan\ntokens = 1\nkl = 0.1", "low <= high"),
+            ("high = inf\nlow = 0.2\ntokens = 1\nkl = 0.1", "low <= high"),
+            ("high = 0.5\nlow = -0.1\ntokens = 1\nkl = 0.1", "low <= high"),
+            ("high = 0.5\nlow = 0.2\ntokens = 1\nkl = nan", "kl is NaN"),
+            ("high = 0.5\nlow = 0.2\ntokens = 0\nkl = 0.1", "0 tokens"),
+        ] {
+            std::fs::write(&path, entry(numbers)).unwrap();
+            let error = Settings::read(&path).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("leankv calibrate"), "{error}");
+        }
+        std::fs::write(&path, entry("high = 0.5\nlow = 0.2\ntokens = 1\nkl = 0.1")).unwrap();
+        let mut settings = Settings::read(&path).unwrap();
+        settings.set("m", calibration(f32::NAN));
+        assert!(matches!(settings.write(&path), Err(SettingsError::Form { .. })));
+        assert!(Settings::read(&path).is_ok(), "the old file stays");
         for (text, why) in [
             ("schema_version = 2", "reads 1"),
             ("nothing", "expected"),

@@ -22,7 +22,8 @@ pub const KV_HEADS: usize = 1;
 pub const CONTEXT: usize = 512;
 const HEADS: usize = 2;
 const HEAD_DIM: usize = 64;
-const DIM: usize = HEADS * HEAD_DIM;
+/// Elements of a hidden state.
+pub const DIM: usize = HEADS * HEAD_DIM;
 const FFN: usize = 128;
 
 /// Writes the model as a GGUF file. Its vocabulary is the 256 bytes, as GPT-2 writes them, and an end of text.
@@ -39,7 +40,17 @@ pub fn write_tiny_gguf(path: &Path, seed: u64) {
 /// # Panics
 /// Never, unless the loader is wrong.
 pub fn tiny_model(seed: u64) -> Model {
-    TinyFile::new("llama", seed).model(WeightForm::Quantised).expect("it has all that a model has")
+    tiny_model_with(seed, &mut |_, _| ())
+}
+
+/// As [`tiny_model`], with weights that were changed.
+///
+/// # Panics
+/// Never, unless the loader is wrong.
+pub fn tiny_model_with(seed: u64, change: &mut Change<'_>) -> Model {
+    let mut file = TinyFile::new("llama", seed);
+    file.change(change);
+    file.model(WeightForm::Quantised).expect("it has all that a model has")
 }
 
 /// As [`write_tiny_gguf`], the bytes.
@@ -47,7 +58,20 @@ pub fn tiny_model(seed: u64) -> Model {
 /// # Panics
 /// Never, unless candle is wrong.
 pub fn tiny_gguf(seed: u64) -> Vec<u8> {
-    TinyFile::new("llama", seed).bytes()
+    tiny_gguf_with(seed, &mut |_, _| ())
+}
+
+/// Changes a tensor, which is told by its name. A matrix is coded in blocks of 32: an infinity in it makes all of its block NaN.
+pub type Change<'a> = dyn FnMut(&str, &mut [f32]) + 'a;
+
+/// As [`tiny_gguf`], with weights that were changed.
+///
+/// # Panics
+/// Never, unless candle is wrong.
+pub fn tiny_gguf_with(seed: u64, change: &mut Change<'_>) -> Vec<u8> {
+    let mut file = TinyFile::new("llama", seed);
+    file.change(change);
+    file.bytes()
 }
 
 /// What a tiny model's file has in it, to be changed before it is written.
@@ -120,6 +144,22 @@ impl TinyFile {
         (0..len).map(|_| middle + (self.rng.random::<f32>() * 2.0 - 1.0) * reach).collect()
     }
 
+    /// Changes its tensors.
+    ///
+    /// # Panics
+    /// Never, unless candle is wrong.
+    pub fn change(&mut self, change: &mut Change<'_>) {
+        for (name, tensor) in &mut self.tensors {
+            let numbers = tensor.dequantize(&Device::Cpu).and_then(|t| t.flatten_all()?.to_vec1::<f32>());
+            let before = numbers.expect("what was coded can be decoded");
+            let mut numbers = before.clone();
+            change(name, &mut numbers);
+            if numbers.iter().zip(&before).any(|(new, old)| new.to_bits() != old.to_bits()) {
+                *tensor = coded(&numbers, tensor.shape().dims(), tensor.dtype());
+            }
+        }
+    }
+
     /// The file's bytes.
     ///
     /// # Panics
@@ -150,14 +190,17 @@ impl TinyFile {
     }
 
     fn push(&mut self, name: &str, numbers: &[f32], shape: &[usize], format: GgmlDType) {
-        let tensor =
-            Tensor::from_slice(numbers, shape, &Device::Cpu).expect("there is a number for each place");
-        let tensor = QTensor::quantize(&tensor, format).expect("rows are whole blocks");
+        let tensor = coded(numbers, shape, format);
         match self.tensors.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => *old = tensor,
             None => self.tensors.push((name.to_owned(), tensor)),
         }
     }
+}
+
+fn coded(numbers: &[f32], shape: &[usize], format: GgmlDType) -> QTensor {
+    let tensor = Tensor::from_slice(numbers, shape, &Device::Cpu).expect("there is a number for each place");
+    QTensor::quantize(&tensor, format).expect("rows are whole blocks")
 }
 
 fn metadata(architecture: &str, vocabulary: Vec<String>) -> Vec<(String, Value)> {

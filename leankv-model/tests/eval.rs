@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use leankv_model::cache::KvChoice;
 use leankv_model::eval::{
-    EvalError, JournalError, Question, Questions, Report, TextEval, evaluate, run_tasks,
+    EvalError, JournalError, Question, Questions, Report, ScoreError, TextEval, evaluate, run_tasks,
 };
 use leankv_model::tokenizer::Tokenizer;
 use leankv_model::{Model, WeightForm, fetch};
@@ -55,18 +55,16 @@ fn keys_matter_more_than_values_and_a_run_goes_on_where_it_was_cut_off() {
     let report = run(&model, &eval).unwrap();
 
     let [fp16, k8v4, k4v8, two] = &report.configs[..] else { panic!("four caches") };
-    assert_eq!(fp16.score.tokens, 256);
-    assert_eq!(fp16.score.kl, 0.0);
-    assert_eq!(fp16.score.agreement(), 1.0);
-    assert!((20.0..60.0).contains(&fp16.score.perplexity()), "{}", fp16.score.perplexity());
+    let [of_fp16, of_k8v4, of_k4v8] = [fp16, k8v4, k4v8].map(|config| config.figures.unwrap());
+    assert_eq!((of_fp16.tokens, fp16.score.tokens()), (256, 256));
+    assert_eq!(fp16.score.kl, [0.0; 256]);
+    assert_eq!((of_fp16.agreement.mean, of_fp16.over_fp16.mean), (1.0, 1.0));
+    assert!((20.0..60.0).contains(&of_fp16.perplexity.mean), "{of_fp16:?}");
     assert_eq!(k8v4.memory.bytes, k4v8.memory.bytes);
-    assert!(k8v4.score.mean_kl() < 0.03, "{}", k8v4.score.mean_kl());
-    assert!(
-        k8v4.score.mean_kl() * 3.0 < k4v8.score.mean_kl(),
-        "{} {}",
-        k8v4.score.mean_kl(),
-        k4v8.score.mean_kl()
-    );
+    assert!(of_k8v4.kl.mean < 0.03, "{of_k8v4:?}");
+    assert!(of_k8v4.kl.mean * 3.0 < of_k4v8.kl.mean, "{of_k8v4:?} {of_k4v8:?}");
+    let sure = of_k4v8.kl.mean - of_k8v4.kl.mean;
+    assert!(sure > 2.0 * of_k4v8.kl.se, "beyond what chance explains: {of_k8v4:?} {of_k4v8:?}");
     assert!(two.memory.bytes < k8v4.memory.bytes);
     let [high, low, pruned] = two.memory.shares();
     assert!((high + low + pruned - 1.0).abs() < 1e-9 && low > 0.0, "{high} {low} {pruned}");
@@ -82,14 +80,9 @@ fn keys_matter_more_than_values_and_a_run_goes_on_where_it_was_cut_off() {
     let again = evaluate(&compiler, &Device::host(), &model, &eval, &mut |done, _| told.push(done)).unwrap();
     assert_eq!(told.first(), Some(&128), "the first chunk is not measured again");
     for (a, b) in report.configs.iter().zip(&again.configs) {
-        assert!(
-            (a.score.mean_nll() - b.score.mean_nll()).abs() < 1e-2,
-            "{} {:?} {:?}",
-            a.choice,
-            a.score,
-            b.score
-        );
-        assert_eq!(a.score.tokens, b.score.tokens);
+        let (before, after) = (a.figures.unwrap(), b.figures.unwrap());
+        assert!((before.nll.mean - after.nll.mean).abs() < 1e-2, "{} {before:?} {after:?}", a.choice);
+        assert_eq!(before.tokens, after.tokens);
     }
 
     let other = TextEval { choices: choices(&["K8V8"]), ..eval };
@@ -103,6 +96,8 @@ fn what_cannot_be_scored_is_said_before_anything_runs() {
     let eval = TextEval { chunks: 1000, ..text_eval(&[]) };
     assert!(matches!(run(&model, &eval), Err(EvalError::Short { chunks: 1000, .. })));
     assert!(matches!(run(&model, &TextEval { ctx: 8, ..eval }), Err(EvalError::Context(8))));
+    let nothing = TextEval { chunks: 0, ..text_eval(&[]) };
+    assert!(matches!(run(&model, &nothing), Err(EvalError::Score(ScoreError::Few(0)))));
     // It has no bias on its keys.
     let error = run(&model, &text_eval(&["K4V4+offset"])).unwrap_err().to_string();
     assert!(error.contains("leave +offset out"), "{error}");

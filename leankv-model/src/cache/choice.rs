@@ -128,6 +128,14 @@ impl KvChoice {
         self
     }
 
+    /// Whether it means something: a choice that was put together can say what none that was read does.
+    ///
+    /// # Errors
+    /// [`BadChoice`], as reading its text does.
+    pub fn check(&self) -> Result<(), BadChoice> {
+        check(self).map_err(|why| BadChoice { text: self.to_string(), why })
+    }
+
     /// Whether every token stays in the one format there is.
     pub fn is_uniform(&self) -> bool {
         self.policy == PolicySpec::Uniform
@@ -212,6 +220,13 @@ fn parse(text: &str) -> Result<KvChoice, String> {
         });
     }
     let policy = policy.unwrap_or_else(|| implied(&tiering, limit));
+    let choice = KvChoice { tiering, variant, limit, policy, always };
+    check(&choice).map(|()| choice)
+}
+
+fn check(choice: &KvChoice) -> Result<(), String> {
+    let KvChoice { tiering, limit, policy, always, .. } = choice;
+    check_limit(*limit)?;
     match (policy, tiering.low, limit) {
         (PolicySpec::Uniform, Some(_), _) => Err("a uniform cache has one format".to_owned()),
         (PolicySpec::Uniform, None, Limit::Thresholds(_) | Limit::Part(_)) => {
@@ -226,34 +241,43 @@ fn parse(text: &str) -> Result<KvChoice, String> {
         (PolicySpec::SinkWindow, ..) if always.window != Always::default().window => {
             Err("the window of sink-window is what its part of FP16 pays for".to_owned())
         }
-        (PolicySpec::Uniform, ..) if always != Always::default() => {
+        (PolicySpec::Uniform, ..) if *always != Always::default() => {
             Err("a uniform cache keeps every token, so it takes no sinks, window or keep".to_owned())
         }
-        _ => Ok(KvChoice { tiering, variant, limit, policy, always }),
+        _ => Ok(()),
+    }
+}
+
+/// Infinite thresholds are those of as many tokens as there can be, so there is no need for them.
+fn check_limit(limit: Limit) -> Result<(), String> {
+    let number = |x: f32| match x.is_finite() && x >= 0.0 {
+        true => Ok(()),
+        false => Err(format!("{x} is no number of at least 0")),
+    };
+    match limit {
+        Limit::Calibrated => Ok(()),
+        Limit::Thresholds([high, low]) => {
+            number(high)?;
+            number(low)?;
+            match low > high {
+                true => Err(format!("the low threshold {low} is above the high one {high}")),
+                false => Ok(()),
+            }
+        }
+        Limit::Part(part) => {
+            number(part)?;
+            if part < 1.0 { Err(format!("1/{part} is more than FP16 takes")) } else { Ok(()) }
+        }
     }
 }
 
 fn parse_limit(text: &str) -> Result<Limit, String> {
-    let number = |text: &str| {
-        text.parse::<f32>()
-            .ok()
-            .filter(|x| x.is_finite() && *x >= 0.0)
-            .ok_or_else(|| format!("`{text}` is no number of at least 0"))
-    };
+    let number = |text: &str| text.parse::<f32>().map_err(|_| format!("`{text}` is no number of at least 0"));
     if let Some(part) = text.strip_prefix("1/") {
-        let part = number(part)?;
-        return if part >= 1.0 {
-            Ok(Limit::Part(part))
-        } else {
-            Err(format!("1/{part} is more than FP16 takes"))
-        };
+        return Ok(Limit::Part(number(part)?));
     }
     let (high, low) = text.split_once(',').ok_or_else(|| format!("`{text}` is neither HIGH,LOW nor 1/N"))?;
-    let (high, low) = (number(high)?, number(low)?);
-    if low > high {
-        return Err(format!("the low threshold {low} is above the high one {high}"));
-    }
-    Ok(Limit::Thresholds([high, low]))
+    Ok(Limit::Thresholds([number(high)?, number(low)?]))
 }
 
 impl From<KvChoice> for String {
@@ -315,6 +339,14 @@ mod tests {
             ("k8v4@1/0.5", "more than FP16"),
             ("k8v4@many", "neither"),
             ("k8v4@-1,0", "at least 0"),
+            ("k8v4@nan,0", "at least 0"),
+            ("k8v4@1,nan", "at least 0"),
+            ("k8v4@inf,0", "at least 0"),
+            ("k8v4@1/nan", "at least 0"),
+            ("k8v4@1/inf", "at least 0"),
+            ("k8v4@1/1e39", "at least 0"),
+            ("k8v4@1/0", "more than FP16"),
+            ("k8v4@1/-5", "at least 0"),
             ("k8v4+scaled", "no variant"),
             ("k8v4@1/5:h2o", "heavy-hitter"),
             ("k8v4/k4v2:sinks=-1", "no number of tokens"),
@@ -328,5 +360,22 @@ mod tests {
             assert!(error.why.contains(why), "{text}: {}", error.why);
             assert!(error.to_string().contains("k4v4+offset"), "what to write");
         }
+    }
+
+    #[test]
+    fn a_choice_that_was_put_together_is_held_to_the_same_rules() {
+        let choice: KvChoice = "K8V4/K4V2".parse().unwrap();
+        for limit in [
+            Limit::Thresholds([f32::NAN, 0.0]),
+            Limit::Thresholds([f32::INFINITY, 0.0]),
+            Limit::Thresholds([0.1, 0.2]),
+            Limit::Part(f32::NAN),
+            Limit::Part(0.0),
+        ] {
+            let bad = KvChoice { limit, ..choice.clone() };
+            assert!(bad.check().is_err(), "{bad}");
+        }
+        assert!(KvChoice { policy: PolicySpec::Uniform, ..choice.clone() }.check().is_err());
+        assert_eq!(choice.check(), Ok(()));
     }
 }

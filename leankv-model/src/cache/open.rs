@@ -97,7 +97,7 @@ fn config(model: &ModelConfig, choice: &KvChoice, room: &Room) -> Result<CacheCo
 /// An empty cache of this choice.
 ///
 /// # Errors
-/// [`ModelError::Refused`] for a variant that the model has no use for, and what the cache says.
+/// [`ModelError::Choice`] for one that means nothing, [`ModelError::Refused`] for a variant that the model has no use for, and what the cache says.
 pub fn open(
     compiler: &Compiler,
     device: &Device,
@@ -105,6 +105,7 @@ pub fn open(
     choice: &KvChoice,
     room: &Room,
 ) -> Result<KvCache, ModelError> {
+    choice.check()?;
     let config = config(model.config(), choice, room)?;
     let (kernels, bindings) = match (variant(model, choice), Windows::of(model.config())) {
         (Variant { offset: false, hadamard: false }, None) => {

@@ -6,6 +6,7 @@ use leankv_runtime::{Compiler, Device};
 use crate::Model;
 use crate::cache::{KvChoice, Recorded, Room, open, thresholds};
 use crate::error::ModelError;
+use crate::finite::{BeyondF16, Hidden};
 use crate::run::{Batch, prefill_recording, step};
 
 /// One cache of each choice.
@@ -69,13 +70,13 @@ impl<'m> Fleet<'m> {
     }
 
     /// Gives a prompt of one chunk to every cache, with one pass of the model. Gives a request of each, and the hidden state of the last
-    /// token.
+    /// token, and what of the prompt did not fit f16.
     ///
     /// # Errors
-    /// What model and caches say.
-    pub fn prompt(&mut self, tokens: &[u32]) -> Result<(Vec<RequestId>, Vec<f32>), ModelError> {
+    /// [`ModelError::NonFinite`], and what model and caches say.
+    pub fn prompt(&mut self, tokens: &[u32]) -> Result<(Vec<RequestId>, Vec<f32>, BeyondF16), ModelError> {
         let mut requests = Vec::with_capacity(self.members.len());
-        let mut first: Option<(Vec<f32>, Recorded)> = None;
+        let mut first: Option<(Hidden, Recorded)> = None;
         for member in &mut self.members {
             let thresholds = thresholds(&member.choice);
             let request = member.cache.admit(tokens.len(), &thresholds)?;
@@ -89,15 +90,15 @@ impl<'m> Fleet<'m> {
             requests.push(request);
         }
         let hidden = first.map(|(hidden, _)| hidden).unwrap_or_default();
-        let last = hidden.len().saturating_sub(self.model.config().dim);
-        Ok((requests, hidden[last..].to_vec()))
+        let beyond = hidden.beyond_all();
+        Ok((requests, hidden.last().into_states(), beyond))
     }
 
-    /// A decode step of these rows, in the order of their members; gives logits, `[rows, vocab]`.
+    /// A decode step of these rows, in the order of their members; gives logits, `[rows, vocab]`, and what of each row did not fit f16.
     ///
     /// # Errors
-    /// What model and caches say.
-    pub fn step(&mut self, rows: &[Row]) -> Result<Vec<f32>, ModelError> {
+    /// [`ModelError::InCache`] with the first row that is not finite, and what model and caches say.
+    pub fn step(&mut self, rows: &[Row]) -> Result<(Vec<f32>, Vec<BeyondF16>), ModelError> {
         debug_assert!(rows.is_sorted_by_key(|row| row.member), "rows come in the order of their members");
         let split = |member: usize| {
             let of = rows.iter().filter(|row| row.member == member);
@@ -108,8 +109,16 @@ impl<'m> Fleet<'m> {
         let batches = batches
             .map(|(member, (requests, tokens))| Batch { cache: &mut member.cache, requests, tokens })
             .collect();
-        let hidden = step(self.model, &self.device, batches)?;
-        self.model.logits(&hidden)
+        let stepped = step(self.model, &self.device, batches)
+            .and_then(|hidden| self.model.logits(&hidden).map(|logits| (logits, hidden)));
+        let (logits, hidden) = stepped.map_err(|error| match error {
+            ModelError::NonFinite(error) => {
+                let cache = self.members[rows[error.row].member].choice.to_string();
+                ModelError::InCache { cache, error }
+            }
+            other => other,
+        })?;
+        Ok((logits, (0..rows.len()).map(|row| hidden.beyond(row..row + 1)).collect()))
     }
 
     /// What a request holds.

@@ -32,19 +32,19 @@ pub struct HeadMemory {
     pub bytes: f64,
 }
 
-/// Bytes of a token's codes as a part of FP16.
-fn payload_part(format: KvFormat, config: &CacheConfig) -> f64 {
+/// Bytes of a token's codes. They are whole bits, so that sums are exact: in any order, and after a journal's decimal digits.
+fn payload_bytes(format: KvFormat, config: &CacheConfig) -> f64 {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     PageLayout::derive(&format, number(config.head_dim), number(config.page_bytes), Interleave::TokenMajor)
-        .map_or(1.0, |layout| 1.0 / layout.account().payload_compression())
+        .map_or((4 * config.head_dim) as f64, |layout| layout.account().payload_bytes_per_token())
 }
 
 impl Memory {
     /// One request as it is now.
     pub fn of(stats: &RequestStats, config: &CacheConfig) -> Memory {
         let Tiering { high, low } = config.tiering;
-        let parts = [payload_part(high, config), low.map_or(0.0, |low| payload_part(low, config))];
-        let token = (4 * config.head_dim) as f64;
+        let [in_high, in_low] =
+            [payload_bytes(high, config), low.map_or(0.0, |low| payload_bytes(low, config))];
         let head = |h: &leankv_runtime::kv::HeadStats| HeadMemory {
             high: h.high as f64,
             low: h.low as f64,
@@ -55,7 +55,7 @@ impl Memory {
         Memory {
             bytes: stats.bytes as f64,
             fp16_bytes: stats.fp16_bytes as f64,
-            payload_bytes: heads.iter().map(|h| (h.high * parts[0] + h.low * parts[1]) * token).sum(),
+            payload_bytes: heads.iter().map(|h| h.high * in_high + h.low * in_low).sum(),
             tokens: (stats.tokens * heads.len()) as f64,
             heads,
         }

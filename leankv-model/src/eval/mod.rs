@@ -9,12 +9,14 @@ mod memory;
 mod report;
 mod score;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use fleet::{Fleet, Row};
 pub use journal::JournalError;
 pub use memory::{HeadMemory, Memory};
 pub use report::{ConfigReport, Report};
-pub use score::Score;
+pub use score::{Estimate, Figures, Prediction, Score, ScoreError};
 pub use tasks::{Question, Questions, TaskScore, run_tasks};
 pub use text::{EvalError, TextEval, evaluate};

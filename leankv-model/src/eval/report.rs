@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::memory::Memory;
-use super::score::Score;
+use super::score::{Figures, Score};
 use super::tasks::TaskScore;
 use crate::cache::KvChoice;
+use crate::finite::BeyondF16;
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,19 +30,16 @@ pub struct Report {
 pub struct ConfigReport {
     /// What was asked for.
     pub choice: KvChoice,
-    /// Predictions.
+    /// Means over the scored tokens; none where there are tasks alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Figures>,
+    /// Predictions, token by token.
     pub score: Score,
+    /// Keys, values and queries that did not fit f16, in all chunks.
+    pub beyond_f16: BeyondF16,
     /// Bytes, over samples along the scored tokens.
     pub memory: Memory,
     /// Tasks, where they were run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskScore>,
-}
-
-impl Report {
-    /// How much likelier FP16 finds the text: the difference of mean negative log-likelihoods, in nats a token.
-    pub fn loss(&self, config: &ConfigReport) -> f64 {
-        let fp16 = self.configs.first().map_or(0.0, |fp16| fp16.score.mean_nll());
-        config.score.mean_nll() - fp16
-    }
 }

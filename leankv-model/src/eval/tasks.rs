@@ -99,7 +99,7 @@ fn ask(
 ) -> Result<(), ModelError> {
     let mut open = Vec::new();
     for (question, asked) in group.iter().enumerate() {
-        let (requests, hidden) = fleet.prompt(&asked.prompt)?;
+        let (requests, hidden, _) = fleet.prompt(&asked.prompt)?;
         let first = argmax(&model.logits(&hidden)?) as u32;
         for (member, request) in requests.into_iter().enumerate() {
             open.push(Answer { member, question, request, tokens: vec![first] });
@@ -129,7 +129,7 @@ fn ask(
         let row =
             |a: &Answer| Row { member: a.member, request: a.request, token: a.tokens[a.tokens.len() - 1] };
         let rows: Vec<Row> = open.iter().map(row).collect();
-        let logits = fleet.step(&rows)?;
+        let (logits, _) = fleet.step(&rows)?;
         for (answer, logits) in open.iter_mut().zip(logits.chunks_exact(vocab)) {
             answer.tokens.push(argmax(logits) as u32);
         }

@@ -1,19 +1,22 @@
 //! Likelihood of held-out text, token by token.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use leankv_runtime::{Compiler, Device};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::fleet::{Fleet, Row};
 use super::journal::{Journal, JournalError};
 use super::memory::Memory;
 use super::report::{ConfigReport, Report};
-use super::score::Score;
+use super::score::{Figures, Prediction, Score, ScoreError};
 use crate::Model;
 use crate::cache::{KvChoice, Room};
 use crate::error::ModelError;
+use crate::finite::{BeyondF16, NonFinite};
 use crate::math::log_softmax;
 
 /// A run over a text.
@@ -62,6 +65,12 @@ pub enum EvalError {
     /// A context that leaves nothing to score.
     #[error("a context of {0} tokens cannot be halved into a prompt and scored tokens: at least 16")]
     Context(usize),
+    /// Thresholds to try that no cache can have, or no divergence to judge them by.
+    #[error("{0}")]
+    Grid(String),
+    /// Nothing to take a mean of.
+    #[error(transparent)]
+    Score(#[from] ScoreError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -75,17 +84,27 @@ pub enum EvalError {
 struct Head<'a> {
     model: &'a str,
     text: &'a str,
+    /// The SHA-256 of the text's tokens: another text of this name, or another beginning in it, is another run.
+    tokens: String,
     bos: Option<u32>,
     ctx: usize,
     choices: &'a [KvChoice],
 }
 
-/// One chunk's results, a score and a memory for each cache.
+/// One chunk's results.
 #[derive(Serialize, Deserialize)]
 struct Piece {
     chunk: usize,
-    scores: Vec<Score>,
-    memory: Vec<Memory>,
+    /// One for each cache.
+    caches: Vec<Scored>,
+}
+
+/// One chunk's results with one cache.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Scored {
+    score: Score,
+    beyond_f16: BeyondF16,
+    memory: Memory,
 }
 
 /// How often memory is looked at, in steps.
@@ -109,10 +128,33 @@ impl TextEval {
         self.bos.into_iter().chain(self.tokens[at * own..(at + 1) * own].iter().copied()).collect()
     }
 
+    /// A report of the same caches with nothing scored, for tasks alone.
+    pub fn unscored(&self, model: &Model) -> Report {
+        let choices = self.all();
+        let none = vec![Scored::default(); choices.len()];
+        let configs = choices.into_iter().zip(none).map(|(choice, scored)| scored.report(choice, None));
+        self.report(model, configs.collect())
+    }
+
+    fn report(&self, model: &Model, configs: Vec<ConfigReport>) -> Report {
+        Report {
+            model: self.model.clone(),
+            text: self.text.clone(),
+            ctx: self.ctx,
+            layers: model.config().layers,
+            kv_heads: model.config().kv_heads,
+            configs,
+        }
+    }
+
     fn check(&self) -> Result<(), EvalError> {
         if self.ctx < 16 {
             return Err(EvalError::Context(self.ctx));
         }
+        if self.chunks == 0 {
+            return Err(ScoreError::Few(0).into());
+        }
+        self.choices.iter().try_for_each(KvChoice::check).map_err(ModelError::from)?;
         let need = self.chunks * (self.ctx - usize::from(self.bos.is_some()));
         if self.tokens.len() < need {
             let (got, chunks, ctx) = (self.tokens.len(), self.chunks, self.ctx);
@@ -122,10 +164,18 @@ impl TextEval {
     }
 }
 
+impl Scored {
+    fn report(self, choice: KvChoice, figures: Option<Figures>) -> ConfigReport {
+        let Scored { score, beyond_f16, memory } = self;
+        ConfigReport { choice, figures, score, beyond_f16, memory, tasks: Vec::new() }
+    }
+}
+
 /// Runs it. `progress` is told scored steps and all of them.
 ///
 /// # Errors
-/// [`EvalError`]; what was finished before is in the journal.
+/// [`EvalError`]; what was finished before is in the journal. A model, or a cache, with which some number is not finite is one: there is no score of
+/// that.
 pub fn evaluate(
     compiler: &Compiler,
     device: &Device,
@@ -135,11 +185,16 @@ pub fn evaluate(
 ) -> Result<Report, EvalError> {
     eval.check()?;
     let choices = eval.all();
-    let head = Head { model: &eval.model, text: &eval.text, bos: eval.bos, ctx: eval.ctx, choices: &choices };
-    let (mut journal, mut pieces) = Journal::open::<_, Piece>(eval.journal.as_deref(), &head)?;
-    pieces.retain(|piece| piece.chunk < eval.chunks);
-    let left: Vec<usize> =
-        (0..eval.chunks).filter(|&chunk| pieces.iter().all(|piece| piece.chunk != chunk)).collect();
+    let mut tokens = Sha256::new();
+    eval.tokens.iter().for_each(|token| tokens.update(token.to_le_bytes()));
+    let tokens = tokens.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let (model_name, text) = (&eval.model, &eval.text);
+    let head = Head { model: model_name, text, tokens, bos: eval.bos, ctx: eval.ctx, choices: &choices };
+    let (mut journal, kept) = Journal::open::<_, Piece>(eval.journal.as_deref(), &head)?;
+    let mut pieces: BTreeMap<usize, Vec<Scored>> =
+        kept.into_iter().map(|piece| (piece.chunk, piece.caches)).collect();
+    pieces.retain(|&chunk, caches| chunk < eval.chunks && caches.len() == choices.len());
+    let left: Vec<usize> = (0..eval.chunks).filter(|chunk| !pieces.contains_key(chunk)).collect();
     let together = (eval.batch / choices.len()).clamp(1, left.len().max(1));
     let prompt = eval.ctx / 2 - 1;
     let room = Room { requests: together, tokens: eval.ctx, prompt, chunk: prompt, bytes: None };
@@ -154,31 +209,48 @@ pub fn evaluate(
                 done += chunks;
                 progress(done, all);
             })?;
-            for (&chunk, (scores, memory)) in group.iter().zip(scored) {
-                let piece = Piece { chunk, scores, memory };
+            for (&chunk, caches) in group.iter().zip(scored) {
+                let piece = Piece { chunk, caches };
                 journal.push(&piece)?;
-                pieces.push(piece);
+                pieces.insert(chunk, piece.caches);
             }
         }
     }
-    Ok(report(eval, model, &choices, &pieces))
+    let mut sums = vec![Scored::default(); choices.len()];
+    // In the order of the text, whatever order they were measured in.
+    for caches in pieces.values() {
+        for (sum, scored) in sums.iter_mut().zip(caches) {
+            sum.score.add(&scored.score);
+            sum.beyond_f16 += scored.beyond_f16;
+            sum.memory.add(&scored.memory);
+        }
+    }
+    let fp16 = sums[0].score.clone();
+    let config = |(choice, sum): (KvChoice, Scored)| {
+        let figures = sum.score.figures(&fp16)?;
+        Ok::<_, EvalError>(sum.report(choice, Some(figures)))
+    };
+    let configs = choices.into_iter().zip(sums).map(config).collect::<Result<_, _>>()?;
+    Ok(eval.report(model, configs))
 }
 
-/// Scores some chunks together; gives scores and memory of each.
+/// Scores some chunks together; gives the results of each, a cache after another.
 fn score(
     model: &Model,
     fleet: &mut Fleet<'_>,
     texts: &[Vec<u32>],
     prompt: usize,
     stepped: &mut dyn FnMut(usize),
-) -> Result<Vec<(Vec<Score>, Vec<Memory>)>, ModelError> {
+) -> Result<Vec<Vec<Scored>>, ModelError> {
     let (members, vocab) = (fleet.len(), model.config().vocab);
     // [chunk][member]
     let mut requests = Vec::with_capacity(texts.len());
+    let mut results = Vec::with_capacity(texts.len());
     for text in texts {
-        requests.push(fleet.prompt(&text[..prompt])?.0);
+        let (of, _, beyond_f16) = fleet.prompt(&text[..prompt])?;
+        requests.push(of);
+        results.push(vec![Scored { beyond_f16, ..Scored::default() }; members]);
     }
-    let mut results = vec![(vec![Score::default(); members], vec![Memory::default(); members]); texts.len()];
     let ctx = texts.first().map_or(0, Vec::len);
     for at in prompt..ctx - 1 {
         let row = |member: usize, chunk: usize| Row {
@@ -188,25 +260,29 @@ fn score(
         };
         let rows: Vec<Row> =
             (0..members).flat_map(|member| (0..texts.len()).map(move |chunk| row(member, chunk))).collect();
-        let mut logits = fleet.step(&rows)?;
+        let (mut logits, beyond) = fleet.step(&rows)?;
         logits.par_chunks_mut(vocab).for_each(log_softmax);
         let place = |member: usize, chunk: usize| (member * texts.len() + chunk) * vocab;
-        let scores: Vec<Score> = (0..rows.len())
+        let predictions: Vec<Result<Prediction, NonFinite>> = (0..rows.len())
             .into_par_iter()
             .map(|row| {
                 let (member, chunk) = (row / texts.len(), row % texts.len());
                 let reference = &logits[place(0, chunk)..][..vocab];
-                Score::of(&logits[place(member, chunk)..][..vocab], reference, texts[chunk][at + 1])
+                Prediction::of(&logits[place(member, chunk)..][..vocab], reference, texts[chunk][at + 1])
             })
             .collect();
-        for (row, score) in scores.iter().enumerate() {
-            results[row % texts.len()].0[row / texts.len()].add(score);
+        for (row, prediction) in predictions.into_iter().enumerate() {
+            let position = u32::try_from(at).ok();
+            let prediction = prediction.map_err(|error| NonFinite { row, position, ..error })?;
+            let scored = &mut results[row % texts.len()][row / texts.len()];
+            scored.score.push(prediction);
+            scored.beyond_f16 += beyond[row];
         }
         if (at - prompt).is_multiple_of(SAMPLE) || at + 2 == ctx {
             for row in 0..rows.len() {
                 let (member, chunk) = (row / texts.len(), row % texts.len());
                 let stats = fleet.stats(member, requests[chunk][member])?;
-                results[chunk].1[member].add(&Memory::of(&stats, fleet.cache(member).config()));
+                results[chunk][member].memory.add(&Memory::of(&stats, fleet.cache(member).config()));
             }
         }
         stepped(texts.len());
@@ -216,23 +292,4 @@ fn score(
         fleet.free(member, &of)?;
     }
     Ok(results)
-}
-
-fn report(eval: &TextEval, model: &Model, choices: &[KvChoice], pieces: &[Piece]) -> Report {
-    let config = |at: usize| {
-        let (mut score, mut memory) = (Score::default(), Memory::default());
-        for piece in pieces {
-            score.add(&piece.scores[at]);
-            memory.add(&piece.memory[at]);
-        }
-        ConfigReport { choice: choices[at].clone(), score, memory, tasks: Vec::new() }
-    };
-    Report {
-        model: eval.model.clone(),
-        text: eval.text.clone(),
-        ctx: eval.ctx,
-        layers: model.config().layers,
-        kv_heads: model.config().kv_heads,
-        configs: (0..choices.len()).map(config).collect(),
-    }
 }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use leankv_runtime::kv::RequestId;
 
-use super::TooLarge;
+use super::Failed;
+use crate::finite::{BeyondF16, NonFinite};
 use crate::sample::Sampler;
 
 /// What is asked for.
@@ -37,8 +38,10 @@ pub struct Completion {
     pub prompt: usize,
     /// What was generated.
     pub tokens: Vec<u32>,
-    /// Why that is not all, when it turned out that the cache cannot hold it.
-    pub failed: Option<TooLarge>,
+    /// Why that is not all, when it turned out that the cache cannot hold it or that the model computes nothing finite for it.
+    pub failed: Option<Failed>,
+    /// What of it did not fit f16.
+    pub beyond_f16: BeyondF16,
     /// From its submission to its first token.
     pub first_token: Option<Duration>,
     /// From its submission to its end.
@@ -58,26 +61,29 @@ pub(super) struct Job {
     pub(super) submitted: Instant,
     pub(super) first_token: Option<Duration>,
     pub(super) preemptions: usize,
+    /// Of what is in the cache now: a request that begins again is counted again.
+    pub(super) beyond_f16: BeyondF16,
 }
 
 impl Job {
     /// Takes the next token; gives whether it was the last.
-    pub(super) fn take(&mut self, logits: &[f32], stop: &[u32]) -> bool {
-        let token = self.sampler.choose(logits);
+    pub(super) fn take(&mut self, logits: &[f32], stop: &[u32]) -> Result<bool, NonFinite> {
+        let token = self.sampler.choose(logits)?;
         self.first_token.get_or_insert_with(|| self.submitted.elapsed());
         if stop.contains(&token) {
-            return true;
+            return Ok(true);
         }
         self.generated.push(token);
-        self.generated.len() == self.request.output
+        Ok(self.generated.len() == self.request.output)
     }
 
-    pub(super) fn complete(self, failed: Option<TooLarge>) -> Completion {
+    pub(super) fn complete(self, failed: Option<Failed>) -> Completion {
         Completion {
             number: self.number,
             prompt: self.request.prompt.len(),
             tokens: self.generated,
             failed,
+            beyond_f16: self.beyond_f16,
             first_token: self.first_token,
             latency: self.submitted.elapsed(),
             preemptions: self.preemptions,

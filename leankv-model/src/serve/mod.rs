@@ -7,6 +7,7 @@
 //! * A request that was given up is computed again as it was the first time, its prompt in the same chunks and what it had generated in decode
 //!   steps. Prompts see each other in FP16 and decode steps see what the cache kept, so taking generated tokens in as if they were
 //!   a prompt would be faster and give other numbers. As it is, a request gets the same tokens whatever else is served beside it.
+//! * A request for which the model computes a number that is not finite ends alone, with an error that names the first layer; the others go on.
 //! * [`Report`] says what came out of it, and where the time went.
 
 mod job;
@@ -21,6 +22,7 @@ pub use report::{Latencies, Report, Times};
 pub use scheduler::{Scheduler, ServeOptions};
 
 use crate::error::ModelError;
+use crate::finite::NonFinite;
 
 /// A request that the cache is too small for, even alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +36,17 @@ pub struct TooLarge {
     pub need: usize,
     /// Bytes of all pages.
     pub have: usize,
+}
+
+/// Why a request ended without all of its tokens. Others go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failed {
+    /// It outgrew the cache.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// What the model computed for it is not finite, so that no token can be chosen.
+    #[error(transparent)]
+    NonFinite(#[from] NonFinite),
 }
 
 /// Why a request is not served, or none is any more.

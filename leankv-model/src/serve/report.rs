@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Completion;
+use crate::finite::BeyondF16;
 
 /// Where the time went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,8 +77,10 @@ pub(super) struct Counts {
 pub struct Report {
     /// Requests that got all their tokens.
     pub completed: usize,
-    /// Requests that turned out not to fit.
+    /// Requests that turned out not to fit, or not to be finite.
     pub failed: usize,
+    /// What did not fit f16, in all requests that are done.
+    pub beyond_f16: BeyondF16,
     /// Tokens of the prompts of completed requests.
     pub prompt_tokens: usize,
     /// Tokens that they generated.
@@ -128,12 +131,15 @@ impl Report {
         let completed: Vec<&Completion> = done.iter().filter(|c| c.failed.is_none()).collect();
         let prompt_tokens: usize = completed.iter().map(|c| c.prompt).sum();
         let generated_tokens: usize = completed.iter().map(|c| c.tokens.len()).sum();
+        let mut beyond_f16 = BeyondF16::default();
+        done.iter().for_each(|c| beyond_f16 += c.beyond_f16);
         let seconds = times.wall.as_secs_f64();
         let rate = |tokens: usize| tokens as f64 / seconds.max(f64::MIN_POSITIVE);
         let [model_share, attention_share, pages_share, other_share] = times.shares();
         Report {
             completed: completed.len(),
             failed: done.len() - completed.len(),
+            beyond_f16,
             prompt_tokens,
             generated_tokens,
             recomputed_tokens: counts.recomputed,

@@ -9,10 +9,11 @@ use leankv_runtime::kv::{KvCache, KvError, OutOfPages, PageManager, Refused, Req
 use super::job::{Job, Running};
 use super::report::Counts;
 use super::timed::Timed;
-use super::{Completion, Report, Request, ServeError, Times, TooLarge};
+use super::{Completion, Failed, Report, Request, ServeError, Times, TooLarge};
 use crate::Model;
 use crate::cache::{KvChoice, PromptAttend, StepAttend, thresholds};
 use crate::error::ModelError;
+use crate::finite::{BeyondF16, Hidden, NonFinite};
 use crate::sample::{Sampler, Sampling};
 
 /// How requests are served.
@@ -83,6 +84,7 @@ impl<'m> Scheduler<'m> {
     /// # Errors
     /// [`ServeError::Empty`], [`ServeError::TooLong`], and [`ServeError::TooLarge`] where the formats alone say that the cache can never hold
     /// it. What thresholds leave of a request is known when it runs, so there it can still fail by itself: see [`Completion::failed`].
+    /// [`ModelError::Token`] and [`ModelError::Sampling`] for what the model and [`ServeOptions::sampling`] cannot be.
     pub fn submit(&mut self, request: Request) -> Result<usize, ServeError> {
         let (prompt, output, tokens) = (request.prompt.len(), request.output, request.tokens());
         if prompt == 0 || output == 0 {
@@ -101,15 +103,17 @@ impl<'m> Scheduler<'m> {
             return Err(self.too_large(tokens, need).into());
         }
         let number = self.submitted;
+        let sampler = Sampler::new(self.options.sampling, number as u64).map_err(ModelError::from)?;
         self.submitted += 1;
         self.waiting.push_back(Job {
             number,
             request,
             generated: Vec::new(),
-            sampler: Sampler::new(self.options.sampling, number as u64),
+            sampler,
             submitted: Instant::now(),
             first_token: None,
             preemptions: 0,
+            beyond_f16: BeyondF16::default(),
         });
         Ok(number)
     }
@@ -118,7 +122,8 @@ impl<'m> Scheduler<'m> {
     /// there is more to do.
     ///
     /// # Errors
-    /// What model and cache say, after which nothing can go on. A shortage of pages is none: it is dealt with.
+    /// What model and cache say, after which nothing can go on. A shortage of pages is none: it is dealt with; nor is a request whose
+    /// numbers are not finite, which ends alone.
     pub fn tick(&mut self) -> Result<bool, ServeError> {
         let start = Instant::now();
         self.admit()?;
@@ -261,17 +266,23 @@ impl<'m> Scheduler<'m> {
         let tokens = &newest.job.request.prompt[of.clone()];
         let hidden = forward(model, times, tokens, &positions, Timed::new(attend), PromptAttend::finish)?;
         newest.prompted = of.end;
+        newest.job.beyond_f16 += hidden.beyond_all();
         if newest.job.preemptions > 0 {
             counts.recomputed += of.len();
         }
         counts.peak_pages = counts.peak_pages.max(held(cache)?);
 
-        if newest.decodes() && newest.caught_up() {
-            let last = hidden.len() - model.config().dim;
-            let row = (self.running.len() - 1, hidden[last..].to_vec());
-            self.choose(vec![row])?;
-        }
-        Ok(())
+        let ready = newest.decodes() && newest.caught_up();
+        let at = running.len() - 1;
+        let ended = match hidden.check(0..of.len()) {
+            Err(error) => vec![(at, Some(error.into()))],
+            Ok(()) if ready => {
+                let last = hidden.len() - model.config().dim;
+                self.choose(vec![(at, hidden[last..].to_vec())])?
+            }
+            Ok(()) => Vec::new(),
+        };
+        self.end(ended)
     }
 
     /// One decode step of all requests whose prompts are there.
@@ -310,46 +321,77 @@ impl<'m> Scheduler<'m> {
         counts.rows += rows;
         counts.peak_batch = counts.peak_batch.max(rows);
         counts.peak_pages = counts.peak_pages.max(held(cache)?);
-        let mut chosen = Vec::new();
-        for (at, (running, hidden)) in
-            running.iter_mut().zip(hidden.chunks_exact(model.config().dim)).enumerate()
-        {
+        let (mut chosen, mut broken) = (Vec::new(), Vec::new());
+        let states = hidden.chunks_exact(model.config().dim);
+        for (at, (running, state)) in running.iter_mut().zip(states).enumerate() {
             running.fed += 1;
-            if running.caught_up() {
-                chosen.push((at, hidden.to_vec()));
+            running.job.beyond_f16 += hidden.beyond(at..at + 1);
+            if let Err(error) = hidden.check(at..at + 1) {
+                broken.push((at, Some(error.into())));
+            } else if running.caught_up() {
+                chosen.push((at, state.to_vec()));
             } else {
                 counts.recomputed += 1;
             }
         }
         self.requeue(victims);
-        self.choose(chosen)
+        let mut ended = self.choose(chosen)?;
+        ended.extend(broken);
+        self.end(ended)
     }
 
-    /// Chooses the next tokens of running requests from their hidden states, and ends those that have all of theirs.
-    fn choose(&mut self, rows: Vec<(usize, Vec<f32>)>) -> Result<(), ServeError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
+    /// Chooses the next tokens of running requests from their hidden states. Gives those that end with it, each with what made it fail.
+    fn choose(&mut self, mut rows: Vec<(usize, Vec<f32>)>) -> Result<Vec<Ended>, ServeError> {
+        let mut ended = Vec::new();
         let start = Instant::now();
-        let hidden: Vec<f32> = rows.iter().flat_map(|(_, hidden)| hidden).copied().collect();
-        let logits = self.model.logits(&hidden)?;
+        let logits = loop {
+            if rows.is_empty() {
+                return Ok(ended);
+            }
+            let hidden: Vec<f32> = rows.iter().flat_map(|(_, hidden)| hidden).copied().collect();
+            match self.model.logits(&hidden) {
+                Ok(logits) => break logits,
+                // The others' logits are theirs alone, so they are asked for again.
+                Err(ModelError::NonFinite(error)) => {
+                    let at = rows.remove(error.row).0;
+                    ended.push((at, Some(self.placed(at, error))));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
         self.times.model += start.elapsed();
 
         let start = Instant::now();
-        let mut ended = Vec::new();
         for ((at, _), logits) in rows.iter().zip(logits.chunks_exact(self.model.config().vocab)) {
-            if self.running[*at].job.take(logits, &self.options.stop) {
-                ended.push(*at);
+            match self.running[*at].job.take(logits, &self.options.stop) {
+                Ok(false) => {}
+                Ok(true) => ended.push((*at, None)),
+                Err(error) => ended.push((*at, Some(self.placed(*at, error)))),
             }
         }
         self.times.sampling += start.elapsed();
+        Ok(ended)
+    }
 
+    /// A failure of a running request's logits, with the position of the token that they follow.
+    fn placed(&self, at: usize, error: NonFinite) -> Failed {
+        let running = &self.running[at];
+        let position = u32::try_from(running.prompted + running.fed).ok().and_then(|n| n.checked_sub(1));
+        NonFinite { position, ..error }.into()
+    }
+
+    /// Ends running requests, and gives their pages back.
+    fn end(&mut self, mut ended: Vec<Ended>) -> Result<(), ServeError> {
+        if ended.is_empty() {
+            return Ok(());
+        }
         let start = Instant::now();
-        let ids: Vec<RequestId> = ended.iter().map(|&at| self.running[at].id).collect();
+        ended.sort_by_key(|&(at, _)| at);
+        let ids: Vec<RequestId> = ended.iter().map(|&(at, _)| self.running[at].id).collect();
         self.cache.free(&ids)?;
-        for &at in ended.iter().rev() {
+        for (at, failed) in ended.into_iter().rev() {
             let running = self.running.remove(at);
-            self.done.push(running.job.complete(None));
+            self.done.push(running.job.complete(failed));
         }
         self.times.pages += start.elapsed();
         Ok(())
@@ -360,6 +402,7 @@ impl<'m> Scheduler<'m> {
         self.counts.preemptions += victims;
         for mut running in self.running.drain(self.running.len() - victims..).rev() {
             running.job.preemptions += 1;
+            running.job.beyond_f16 = BeyondF16::default();
             self.waiting.push_front(running.job);
         }
     }
@@ -371,10 +414,13 @@ impl<'m> Scheduler<'m> {
         let need = self.cache.manager().shape().pages - out.free + out.need;
         let failed = self.too_large(running.job.request.tokens(), need);
         self.cache.free(&[running.id])?;
-        self.done.push(running.job.complete(Some(failed)));
+        self.done.push(running.job.complete(Some(failed.into())));
         Ok(())
     }
 }
+
+/// A running request that ends, by its place, and what made it fail if it did.
+type Ended = (usize, Option<Failed>);
 
 /// Runs the model over rows and ends what they attended through, with the time of each part.
 fn forward<A: crate::Attend>(
@@ -384,9 +430,9 @@ fn forward<A: crate::Attend>(
     positions: &[u32],
     mut attend: Timed<A>,
     finish: impl FnOnce(A) -> Result<(), ModelError>,
-) -> Result<Vec<f32>, ModelError> {
+) -> Result<Hidden, ModelError> {
     let start = Instant::now();
-    let hidden = model.forward(tokens, positions, &mut attend)?;
+    let hidden = model.forward_rows(tokens, positions, &mut attend)?;
     times.model += start.elapsed().saturating_sub(attend.spent);
     times.attention += attend.spent;
     let start = Instant::now();

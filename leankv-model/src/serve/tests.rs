@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Request, Scheduler, ServeError, ServeOptions};
-use crate::Model;
+use super::{Failed, Request, Scheduler, ServeError, ServeOptions};
 use crate::cache::{KvChoice, Room, open};
 use crate::sample::Sampling;
-use crate::testing::tiny_model;
+use crate::testing::{DIM, tiny_model, tiny_model_with};
+use crate::{Model, ModelError, Place};
 
 const CHUNK: usize = 32;
 const MOST: usize = 160;
@@ -31,8 +31,18 @@ fn compiler() -> &'static Compiler {
 
 /// A scheduler over so many pages; without a number, over enough for all.
 fn scheduler(choice: &str, slots: usize, pages: Option<usize>, options: ServeOptions) -> Scheduler<'static> {
+    scheduler_of(model(), choice, slots, pages, options)
+}
+
+fn scheduler_of<'m>(
+    model: &'m Model,
+    choice: &str,
+    slots: usize,
+    pages: Option<usize>,
+    options: ServeOptions,
+) -> Scheduler<'m> {
     let choice: KvChoice = choice.parse().unwrap();
-    let page_bytes = crate::cache::page_bytes(&choice.tiering, model().config().head_dim).unwrap();
+    let page_bytes = crate::cache::page_bytes(&choice.tiering, model.config().head_dim).unwrap();
     let room = Room {
         requests: slots,
         tokens: MOST,
@@ -41,8 +51,8 @@ fn scheduler(choice: &str, slots: usize, pages: Option<usize>, options: ServeOpt
         bytes: pages.map(|pages| pages * page_bytes),
     };
     let device = Device::host();
-    let cache = open(compiler(), &device, model(), &choice, &room).unwrap();
-    Scheduler::new(model(), &device, cache, &choice, options)
+    let cache = open(compiler(), &device, model, &choice, &room).unwrap();
+    Scheduler::new(model, &device, cache, &choice, options)
 }
 
 /// Pages that surely hold one request of so many tokens, whatever its thresholds leave.
@@ -221,7 +231,7 @@ fn a_request_that_outgrows_the_cache_ends_alone_and_the_others_go_on() {
     for done in scheduler.completions() {
         match done.number {
             1 => {
-                let failed = done.failed.expect("it does not fit");
+                let Some(Failed::TooLarge(failed)) = done.failed else { panic!("it does not fit: {done:?}") };
                 assert_eq!((failed.tokens, failed.have), (20 + room, 4 * shape.page_bytes));
                 assert!(failed.need > failed.have, "{failed}");
             }
@@ -244,4 +254,76 @@ fn what_no_request_can_be_is_said_at_once() {
     let error = scheduler.submit(Request { prompt: vec![100_000], output: 1 }).unwrap_err();
     assert!(error.to_string().contains("100000"), "{error}");
     assert!(!scheduler.tick().unwrap(), "nothing was queued");
+}
+
+#[test]
+fn a_request_whose_numbers_are_not_finite_ends_alone_and_the_others_go_on() {
+    for choice in ["fp16", "K8V4/K4V2@1,0.1"] {
+        let requests: Vec<Request> = (0..5).map(|i| request(i, 40 + i as usize, 30)).collect();
+        let healthy = alone(choice, &requests, &ServeOptions::default());
+        // A token that one request is given, and one that another one generates: whoever meets one of them is lost from there on.
+        let bad = [requests[0].prompt[35], healthy[1][10]];
+        let model = tiny_model_with(1, &mut |name, numbers| {
+            if name == "token_embd.weight" {
+                bad.iter().for_each(|&token| numbers[token as usize * DIM] = f32::INFINITY);
+            }
+        });
+        let mut scheduler = scheduler_of(&model, choice, 3, None, ServeOptions::default());
+        for request in &requests {
+            scheduler.submit(request.clone()).unwrap();
+        }
+        scheduler.run().unwrap();
+        assert_eq!(scheduler.cache().audit().unwrap(), []);
+        assert_eq!(scheduler.completions().len(), requests.len());
+        let (mut lost, mut whole) = (0, 0);
+        for done in scheduler.completions() {
+            let (prompt, output) = (&requests[done.number].prompt, &healthy[done.number]);
+            // The last token is never given to the model.
+            let fed = prompt.iter().chain(&output[..output.len() - 1]);
+            let met = fed.enumerate().find(|(_, token)| bad.contains(token)).map(|(at, _)| at);
+            match (met, done.failed) {
+                (None, None) => {
+                    assert_eq!(&done.tokens, output);
+                    whole += 1;
+                }
+                (Some(at), Some(Failed::NonFinite(error))) => {
+                    assert_eq!((error.place, error.position), (Place::Embedding, Some(at as u32)));
+                    let there = (at + 1).saturating_sub(prompt.len());
+                    assert_eq!(done.tokens, output[..there]);
+                    lost += 1;
+                }
+                (met, failed) => panic!("{choice}, {}: {met:?} {failed:?}", done.number),
+            }
+        }
+        assert!(lost >= 2 && whole >= 1, "{choice}: {lost} lost, {whole} whole");
+        assert_eq!(scheduler.report().failed, lost);
+    }
+}
+
+#[test]
+fn logits_that_are_not_finite_end_every_request_with_an_error() {
+    let model = tiny_model_with(1, &mut |name, numbers| {
+        if name == "output.weight" {
+            numbers[9] = f32::INFINITY;
+        }
+    });
+    for temperature in [0.0, 1.0] {
+        let sampling = Sampling { temperature, ..Sampling::GREEDY };
+        let options = ServeOptions { sampling, ..ServeOptions::default() };
+        let mut scheduler = scheduler_of(&model, "fp16", 2, None, options);
+        for i in 0..3 {
+            scheduler.submit(request(i, 20, 5)).unwrap();
+        }
+        scheduler.run().unwrap();
+        for done in scheduler.completions() {
+            let Some(Failed::NonFinite(error)) = done.failed else { panic!("{done:?}") };
+            assert_eq!((error.place, error.position), (Place::Logits, Some(19)));
+            assert!(done.tokens.is_empty());
+        }
+        assert_eq!(scheduler.report().failed, 3);
+    }
+    let sampling = Sampling { temperature: f32::NAN, ..Sampling::GREEDY };
+    let mut scheduler = scheduler("fp16", 1, None, ServeOptions { sampling, ..ServeOptions::default() });
+    let error = scheduler.submit(request(1, 5, 5)).unwrap_err();
+    assert!(matches!(error, ServeError::Model(ModelError::Sampling(_))), "{error}");
 }

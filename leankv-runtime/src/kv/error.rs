@@ -143,6 +143,42 @@ pub enum KvError {
         /// Numbers given.
         got: usize,
     },
+    /// Thresholds that mean nothing.
+    #[error(
+        "thresholds {high} (high) and {low} (low): {why}; they are multiples of 1 / tokens, such as 1 and 0.02"
+    )]
+    Threshold {
+        /// The high one.
+        high: f32,
+        /// The low one.
+        low: f32,
+        /// What is wrong with them.
+        why: &'static str,
+    },
+    /// An override of thresholds for a layer or a KV head that does not exist.
+    #[error(
+        "thresholds are given for {}, and there are {layers} layers of {kv_heads} KV heads, both numbered from 0",
+        match kv_head {
+            Some(head) => format!("KV head {head} of layer {layer}"),
+            None => format!("layer {layer}"),
+        }
+    )]
+    NoHead {
+        /// The layer of the override.
+        layer: usize,
+        /// Its KV head; none for all of the layer's.
+        kv_head: Option<usize>,
+        /// Layers of the cache.
+        layers: usize,
+        /// KV heads of a layer.
+        kv_heads: usize,
+    },
+    /// A budget that means nothing.
+    #[error("a budget of {why}: give bytes of at least 1, a part of FP16 such as 5.0 for a fifth, or none")]
+    Budget {
+        /// What was asked for.
+        why: String,
+    },
     /// A request was refused.
     #[error(transparent)]
     Refused(#[from] Refused),

@@ -1,6 +1,7 @@
 //! Shortage, preemption, abort, misuse.
 
-use leankv_runtime::kv::{CacheConfig, KvCache, KvError, Refused, RequestId, Thresholds};
+use leankv_kernels::policy::PolicySpec;
+use leankv_runtime::kv::{Budget, CacheConfig, KvCache, KvError, Refused, RequestId, Thresholds};
 use leankv_runtime::{Device, DeviceError};
 
 use crate::common::{cache, chunk, config, of_request, row, sound, step, thresholds, upload};
@@ -95,6 +96,37 @@ fn p7_a_step_may_be_left_after_any_layer_and_the_request_can_be_freed() {
 }
 
 #[test]
+fn thresholds_and_budgets_that_mean_nothing_are_refused() {
+    let mut config = config();
+    config.shared_budget = Some(0);
+    let mut two = cache(&Device::host(), &config);
+    let (nan, inf) = (f32::NAN, f32::INFINITY);
+    let all = [[nan, 0.0], [1.0, nan], [inf, 0.0], [1.0, -0.5], [-1.0, -1.0], [0.5, 1.0]];
+    for [high, low] in all {
+        for bad in [Thresholds::new(high, low), keep_all().with(1, Some(1), high, low)] {
+            let error = two.admit(0, &bad).unwrap_err();
+            assert!(matches!(error, KvError::Threshold { .. }), "{high} {low}: {error}");
+            assert!(error.to_string().contains("such as 1 and 0.02"), "{error}");
+        }
+    }
+    let parts = [0.0, -0.0, -2.0, nan, inf].map(Budget::Part);
+    for budget in parts.into_iter().chain([Budget::Bytes(0), Budget::Shared]) {
+        let error = two.admit(0, &Thresholds::solved(budget)).unwrap_err();
+        assert!(matches!(error, KvError::Budget { .. }), "{budget:?}: {error}");
+    }
+    // None of them took a slot, and what is at the edge of meaning is taken.
+    for edge in [Thresholds::new(1e6, 1e6), keep_all(), Thresholds::within(1)] {
+        two.admit(0, &edge).unwrap();
+    }
+
+    // With one tier the high threshold is not read, and for heavy hitters it is a number of tokens.
+    let one = CacheConfig { tiering: "K8V4".parse().unwrap(), shared_budget: None, ..config.clone() };
+    cache(&Device::host(), &one).admit(0, &Thresholds::new(0.0, 0.7)).unwrap();
+    let hitters = CacheConfig { policy: PolicySpec::HeavyHitter, ..one };
+    Thresholds::new(0.0, 0.7).check(&hitters, &hitters.tiering).unwrap();
+}
+
+#[test]
 fn handles_of_requests_that_ended_and_other_misuse_are_errors() {
     let mut config = config();
     config.max_tokens = 20;
@@ -107,14 +139,12 @@ fn handles_of_requests_that_ended_and_other_misuse_are_errors() {
     cache.free(&[ids[2]]).unwrap();
     let gone = text(cache.free(&[ids[2]]).unwrap_err());
     assert_eq!(gone, "request 3 (slot 2) is not here any more");
-    assert!(matches!(
-        cache.admit(0, &Thresholds::new(1.0, 0.0).with(2, None, 1.0, 1.0)),
-        Err(KvError::Length { .. })
-    ));
-    assert!(matches!(
-        cache.admit(0, &Thresholds::new(1.0, 0.0).with(1, Some(2), 1.0, 1.0)),
-        Err(KvError::Length { .. })
-    ));
+    let [layer, head] = [(2, None), (1, Some(2))].map(|(layer, head)| {
+        text(cache.admit(0, &Thresholds::new(1.0, 0.0).with(layer, head, 1.0, 1.0)).unwrap_err())
+    });
+    let there_are = "and there are 2 layers of 2 KV heads, both numbered from 0";
+    assert_eq!(layer, format!("thresholds are given for layer 2, {there_are}"));
+    assert_eq!(head, format!("thresholds are given for KV head 2 of layer 1, {there_are}"));
     let next = cache.admit(0, &thresholds()).unwrap();
     assert_eq!(next.slot(), 2);
     assert!(matches!(cache.tokens(ids[2]), Err(KvError::NoRequest { .. })));

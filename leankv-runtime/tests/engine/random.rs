@@ -309,7 +309,8 @@ impl World {
             }
             Misuse::NoLayer => {
                 let layers = config().layers;
-                let none = |error: &KvError| matches!(error, KvError::Length { got, .. } if *got == layers);
+                let none =
+                    |error: &KvError| matches!(error, KvError::NoHead { layer, .. } if *layer == layers);
                 let thresholds = Thresholds::new(0.0, 0.0).with(layers, None, 1.0, 1.0);
                 self.refused(|cache| cache.admit(0, &thresholds), none);
             }

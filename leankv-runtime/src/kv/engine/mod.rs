@@ -213,8 +213,8 @@ impl KvCache {
     ///
     /// # Errors
     /// [`KvError::NoTiering`] for formats that the cache was not made for, [`KvError::OverBudget`] for fewer bytes than no threshold can take away,
-    /// [`KvError::NoSlotFree`] when all slots are taken, [`KvError::Length`] for a prompt longer than the longest sequence and for overrides of
-    /// layers or KV heads that do not exist, [`Refused::OutOfPages`] when the first chunk, or the first token where there is no prompt, might
+    /// [`KvError::NoSlotFree`] when all slots are taken, [`KvError::Length`] for a prompt longer than the longest sequence, what
+    /// [`Thresholds::check`] says, [`Refused::OutOfPages`] when the first chunk, or the first token where there is no prompt, might
     /// not find room, and what the device says.
     pub fn admit_as(
         &mut self,
@@ -231,7 +231,8 @@ impl KvCache {
             let (what, expected) = ("tokens of a prompt, at most", self.config.max_tokens);
             return Err(KvError::Length { what, expected, got: prompt });
         }
-        let numbers = thresholds.expand(&self.config)?;
+        thresholds.check(&self.config, tiering)?;
+        let numbers = thresholds.expand(&self.config);
         if let Budget::Bytes(bytes) = thresholds.budget {
             let need = self.config.least_bytes(tiering)?;
             if need > bytes {

@@ -1,0 +1,150 @@
+//! What evaluation promises, on a tiny model.
+
+use std::path::PathBuf;
+
+use leankv_runtime::cache::KernelCache;
+use leankv_runtime::{Compiler, Device};
+
+use super::{EvalError, JournalError, Report, TextEval, evaluate};
+use crate::cache::{KvChoice, Limit};
+use crate::calibrate::{Grid, calibrate};
+use crate::testing::{tiny_model, tiny_model_with};
+use crate::{Model, ModelError, Place};
+
+const CTX: usize = 48;
+
+fn eval(journal: Option<PathBuf>) -> TextEval {
+    TextEval {
+        model: "tiny".to_owned(),
+        text: "squares".to_owned(),
+        bos: None,
+        tokens: (0..500u32).map(|i| i * i % 251).collect(),
+        ctx: CTX,
+        chunks: 3,
+        choices: ["K4V2", "K8V4/K4V2@1/3"].map(|name| name.parse().unwrap()).to_vec(),
+        // One chunk at a time.
+        batch: 1,
+        journal,
+    }
+}
+
+fn run(model: &Model, eval: &TextEval) -> Result<Report, EvalError> {
+    let compiler = Compiler::new(KernelCache::without_folder());
+    evaluate(&compiler, &Device::host(), model, eval, &mut |_, _| ())
+}
+
+/// NaN from layer 1 on.
+fn broken() -> Model {
+    tiny_model_with(1, &mut |name, numbers| {
+        if name == "blk.1.attn_norm.weight" {
+            numbers[7] = f32::NAN;
+        }
+    })
+}
+
+#[test]
+fn every_token_is_reported_and_the_means_are_theirs() {
+    let report = run(&tiny_model(1), &eval(None)).unwrap();
+    for config in &report.configs {
+        let (figures, score) = (config.figures.unwrap(), &config.score);
+        assert_eq!([figures.tokens, score.nll.len(), score.kl.len()], [3 * CTX / 2; 3]);
+        assert!(figures.nll.se > 0.0 && figures.perplexity.se > 0.0);
+        let mean = score.nll.iter().map(|&x| f64::from(x)).sum::<f64>() / figures.tokens as f64;
+        assert!((figures.perplexity.mean - mean.exp()).abs() < 1e-9);
+        let fp16 = config.choice == KvChoice::fp16();
+        assert_eq!([figures.kl.se, figures.over_fp16.se].map(|se| se > 0.0), [!fp16; 2], "{}", config.choice);
+        assert!(!config.beyond_f16.any());
+    }
+    // As JSON, for whoever computes more of it.
+    let text = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["configs"][1]["score"]["kl"].as_array().unwrap().len(), 3 * CTX / 2);
+}
+
+#[test]
+fn a_run_goes_on_from_its_journal_and_counts_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let (model, eval) = (tiny_model(1), eval(Some(path.clone())));
+    let report = run(&model, &eval).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text.lines().count(), 4);
+    // Per token, here too.
+    let line: serde_json::Value = serde_json::from_str(text.lines().nth(2).unwrap()).unwrap();
+    let chunk = &line["of"]["caches"][1]["score"];
+    let expected = &report.configs[1].score.nll[CTX / 2..CTX];
+    let nll: Vec<f32> = serde_json::from_value(chunk["nll"].clone()).unwrap();
+    assert_eq!(nll, expected);
+
+    assert_eq!(run(&model, &eval).unwrap(), report, "nothing is left to measure");
+    std::fs::write(&path, &text[..text.len() - 100]).unwrap();
+    assert_eq!(run(&model, &eval).unwrap(), report, "the last chunk alone is measured again");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    let fewer = TextEval { chunks: 2, ..eval.clone() };
+    assert_eq!(run(&model, &fewer).unwrap().configs[0].score.nll, report.configs[0].score.nll[..CTX]);
+
+    // The same name, and another text.
+    let mut other = eval.clone();
+    other.tokens.remove(0);
+    let error = run(&model, &other).unwrap_err();
+    assert!(matches!(error, EvalError::Journal(JournalError::OtherRun(_))), "{error}");
+    let last = text.lines().last().unwrap();
+    std::fs::write(&path, format!("{text}{last}\n")).unwrap();
+    let error = run(&model, &eval).unwrap_err();
+    assert!(matches!(error, EvalError::Journal(JournalError::Damaged { line: 5, .. })), "{error}");
+}
+
+#[test]
+fn there_is_no_score_and_there_are_no_thresholds_of_what_is_not_finite() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let model = broken();
+    let first = |error: EvalError| match error {
+        EvalError::Model(ModelError::NonFinite(error)) => error.place,
+        other => panic!("{other}"),
+    };
+    let error = run(&model, &eval(Some(path.clone()))).unwrap_err();
+    assert_eq!(first(error), Place::Projections(1));
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1, "no piece is kept");
+
+    let compiler = Compiler::new(KernelCache::without_folder());
+    let tiering = "K8V4/K4V2".parse().unwrap();
+    let grid = Grid { high: vec![0.0, 5.0], low: vec![0.0], max_kl: 0.03 };
+    let found = |grid: &Grid, model: &Model| {
+        calibrate(&compiler, &Device::host(), model, &eval(None), tiering, grid, &mut |_, _| ())
+    };
+    assert_eq!(first(found(&grid, &model).unwrap_err()), Place::Projections(1));
+    let grid = Grid { max_kl: f64::NAN, ..grid };
+    assert!(matches!(found(&grid, &tiny_model(1)), Err(EvalError::Grid(_))));
+}
+
+#[test]
+fn the_cache_that_breaks_is_named() {
+    // Only tokens of the second half break, after the prompt that all caches share.
+    let model = tiny_model_with(1, &mut |name, numbers| {
+        if name == "token_embd.weight" {
+            numbers[255 * crate::testing::DIM] = f32::INFINITY;
+        }
+    });
+    let mut eval = eval(None);
+    eval.tokens[CTX / 2 + 3] = 255;
+    match run(&model, &eval).unwrap_err() {
+        EvalError::Model(ModelError::InCache { cache, error }) => {
+            assert_eq!((cache.as_str(), error.place), ("fp16", Place::Embedding));
+            assert_eq!(error.position, Some((CTX / 2 + 3) as u32));
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn choices_that_mean_nothing_are_refused_before_anything_runs() {
+    for limit in [Limit::Part(f32::NAN), Limit::Part(0.0), Limit::Thresholds([f32::INFINITY, 0.0])] {
+        for name in ["K8V4/K4V2", "K8V4@1/5:sink-window"] {
+            let bad = KvChoice { limit, ..name.parse().unwrap() };
+            let error = run(&tiny_model(1), &TextEval { choices: vec![bad], ..eval(None) }).unwrap_err();
+            assert!(matches!(error, EvalError::Model(ModelError::Choice(_))), "{error}");
+        }
+    }
+}
