@@ -18,7 +18,7 @@ use leankv_runtime::{Compiler, Device};
 use crate::args;
 use crate::failure::{Failure, at_path};
 use crate::language::{Loaded, load};
-use crate::{plot, table};
+use crate::{plot, table, terminal};
 
 /// Caches that are compared when none is named.
 pub(crate) const USUAL: [&str; 11] = [
@@ -240,14 +240,16 @@ pub(crate) fn heading(report: &Report) -> String {
 
 /// The table.
 pub(crate) fn print(report: &Report) {
-    println!("{}\n", heading(report));
+    terminal::print(&heading(report));
+    println!();
     let mut table = table::table([""]);
     table.set_header(head(report));
     for config in &report.configs {
         table.add_row(row(report, config));
     }
     table::numbers_from(&mut table, 1);
-    println!("{table}\n{COLUMNS}");
+    println!("{table}");
+    terminal::print(COLUMNS);
 }
 
 /// One cache's row of a report's table.

@@ -1,6 +1,5 @@
 //! `leankv inspect`: what a kernel takes of each target.
 
-use comfy_table::Table;
 use leankv_runtime::{Compiler, Resources, Target};
 use serde_json::json;
 
@@ -8,7 +7,7 @@ use crate::args;
 use crate::failure::Failure;
 use crate::registry;
 use crate::select;
-use crate::table;
+use crate::table::{self, Table};
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Inspect, compiler: &Compiler) -> Result<(), Failure> {
