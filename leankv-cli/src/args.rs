@@ -40,7 +40,8 @@ pub(crate) enum Command {
     Profile(Profile),
     /// Explain an error code such as K0123; without a code, list them.
     Explain(Explain),
-    /// Quantise real keys and values, attend over them, and print accuracy, bytes and time.
+    /// Let a model answer over an FP16 and a compressed cache; then quantise recorded keys and values, attend over them, and print accuracy,
+    /// bytes and time.
     Demo(Demo),
     /// Measure what compressed caches do to a model: likelihood of a text, tasks, bytes.
     #[command(after_help = examples::EVAL)]
@@ -48,7 +49,7 @@ pub(crate) enum Command {
     /// Find a model's thresholds on a text, and write them to leankv.toml.
     #[command(after_help = examples::CALIBRATE)]
     Calibrate(Calibrate),
-    /// Run the measurements of a document and write it with their tables.
+    /// Run the measurements of a document, such as RESULTS.md, and write it with their tables.
     Results(Results),
     /// Print the folder of compiled kernels, or empty it.
     Cache(Cache),
@@ -227,7 +228,7 @@ pub(crate) struct On {
     /// Tokens of a chunk of text: half of them a prompt, half of them scored.
     #[arg(long, default_value_t = 1024)]
     pub(crate) ctx: usize,
-    /// Chunks that are scored; 0 for tasks alone.
+    /// Chunks that are scored; with `eval --task`, 0 for tasks alone.
     #[arg(long, default_value_t = 4)]
     pub(crate) chunks: usize,
     /// Tokens of the text that are skipped first.
@@ -428,7 +429,7 @@ pub(crate) struct Run {
     /// A file with the prompt.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Most tokens to generate.
+    /// Generate at most this many tokens.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) max_tokens: usize,
     /// What logits are divided by before a token is drawn; 0 always takes the most likely one.
@@ -472,16 +473,16 @@ pub(crate) struct ServeBench {
     /// Seed of the lengths and of which pieces of the text are prompts.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Tokens of a prompt.
+    /// Tokens of a prompt: drawn between these.
     #[arg(long, value_name = "MIN..MAX", default_value = "200..600")]
     pub(crate) prompt_tokens: Span,
-    /// Tokens that a request generates.
+    /// Tokens that a request generates: drawn between these.
     #[arg(long, value_name = "MIN..MAX", default_value = "100..200")]
     pub(crate) output_tokens: Span,
     /// The text whose pieces are prompts.
     #[arg(long, value_name = "FILE", default_value = "data/emma.txt")]
     pub(crate) text: PathBuf,
-    /// Most requests that run at once.
+    /// At most this many requests run at once.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = one_or_more)]
     pub(crate) batch: usize,
     /// Tokens of a chunk of a prompt, between two decode steps.

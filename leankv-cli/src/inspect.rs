@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::registry;
 use crate::select;
 use crate::table::{self, Table};
+use crate::terminal;
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Inspect, compiler: &Compiler) -> Result<(), Failure> {
@@ -28,7 +29,7 @@ pub(crate) fn run(args: &args::Inspect, compiler: &Compiler) -> Result<(), Failu
         return Ok(());
     }
     if let Some(signature) = signature {
-        println!("{signature}");
+        terminal::print(&signature.to_string());
     }
     if !func.spec.is_empty() {
         println!("  at {}", func.spec);
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &args::Inspect, compiler: &Compiler) -> Result<(), Failu
     notes.sort();
     notes.dedup();
     for note in notes {
-        println!("note: {note}");
+        terminal::print(&format!("note: {note}"));
     }
     Ok(())
 }

@@ -31,7 +31,8 @@ pub(crate) fn run(args: &args::Man) -> Result<(), Failure> {
 
 /// The page of a command, as roff.
 fn page(command: &Command) -> io::Result<Vec<u8>> {
-    let man = Man::new(command.clone()).manual("LeanKV");
+    let man =
+        Man::new(command.clone()).source(concat!("leankv ", env!("CARGO_PKG_VERSION"))).manual("LeanKV");
     let mut out = Vec::new();
     man.render_title(&mut out)?;
     man.render_name_section(&mut out)?;

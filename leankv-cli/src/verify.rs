@@ -86,10 +86,10 @@ fn one(report: &VerifyReport, subject: &Subject) {
         "warp instr.",
         "sectors",
         "ideal",
-        "conflicts",
+        "confl.",
         "mma",
-        "barriers",
-        "divergent",
+        "barr.",
+        "div.",
         "ms",
     ]);
     for run in &report.runs {
@@ -121,7 +121,9 @@ fn one(report: &VerifyReport, subject: &Subject) {
             "Every executor left the same in every buffer, and the interpreter what plain Rust says; no check found anything.",
         );
     }
-    println!("Counters are modelled: architectural rules, not measurements.");
+    terminal::print(
+        "confl.: bank conflicts; barr.: barriers; div.: divergent branches. Counters are modelled: architectural rules, not measurements.",
+    );
 }
 
 /// Many specialisations: a row each.
