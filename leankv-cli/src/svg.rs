@@ -35,14 +35,19 @@ pub(crate) fn texts(svg: &str) -> Vec<SvgText> {
             _ => 0.0,
         };
         let (x, y) = (number(element, "x"), number(element, "y"));
-        let (along, across) =
-            (|at: f64| [at - before * width, at + (1.0 - before) * width], |at: f64| [at - size, at + size]);
+        let along = |at: f64| [at - before * width, at + (1.0 - before) * width];
+        // Where a line of text stands around its place, as plotters writes it: below or in the middle.
+        let across = |at: f64| match attribute(element, "dy") {
+            Some("0.76em") => [at, at + size],
+            Some("0.5ex") => [at - size / 2.0, at + size / 2.0],
+            _ => [at - size, at + size],
+        };
         match attribute(element, "transform") {
             None => SvgText { content, x: along(x), y: across(y) },
             // Upwards, around its own place. All such texts of these pictures stand in the middle of their place.
             Some(turned) => {
                 assert!(turned.starts_with("rotate(270,") && before == 0.5, "{element}");
-                SvgText { content, x: across(x), y: along(y) }
+                SvgText { content, x: [x - size, x + size], y: along(y) }
             }
         }
     };

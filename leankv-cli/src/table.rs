@@ -59,9 +59,11 @@ impl Table {
     fn within(&self, width: usize) -> String {
         let columns = self.rows().map(|row| row.cell_count()).max().unwrap_or(0);
         let mut words = vec![1; columns];
-        for row in self.rows() {
-            for (word, cell) in words.iter_mut().zip(row.cell_iter()) {
-                *word = longest_word(cell).max(*word);
+        for (line, row) in self.rows().enumerate() {
+            for (at, (word, cell)) in words.iter_mut().zip(row.cell_iter()).enumerate() {
+                // A number stays with its unit.
+                let number = line > 0 && at >= self.numbers;
+                *word = longest(cell, if number { '\n' } else { ' ' }).max(*word);
             }
         }
         let used = |columns: &[usize]| columns.iter().map(|&at| words[at].min(WORD) + PADDING).sum::<usize>();
@@ -116,9 +118,10 @@ impl Table {
     }
 }
 
-/// Characters of a cell's longest word.
-fn longest_word(cell: &Cell) -> usize {
-    cell.content().split_whitespace().map(|word| word.chars().count()).max().unwrap_or(1)
+/// Characters of a cell's longest part between separators; lines are apart in any case.
+fn longest(cell: &Cell, separator: char) -> usize {
+    let part = cell.content().split([separator, '\n']).map(|part| part.chars().count()).max();
+    part.unwrap_or(1).max(1)
 }
 
 #[cfg(test)]
@@ -130,7 +133,7 @@ mod tests {
         let mut table = table(["kernel", "what it does", "bytes", "warp instructions"]);
         let text = "Adds significance to the tokens that a query has seen, in order.";
         table.add_row(["decode_attention", text, "123456789", "42"]);
-        table.add_row(["rope", "Rotates.", "1", "123456789012"]);
+        table.add_row(["rope", "Rotates.", "1.5 MB", "123456789012"]);
         numbers_from(&mut table, 2);
         for width in [24, 32, 40, 56, 57, 80, 100, 200] {
             let shown = table.within(width);
@@ -141,6 +144,7 @@ mod tests {
                 .iter()
                 .all(|word| shown.split_whitespace().any(|part| part == *word));
             assert_eq!(whole, width >= 32, "{width}:\n{shown}");
+            assert!(shown.contains("1.5 MB"), "{shown}");
             assert_eq!(shown.matches("decode").count() > 1, width < 57, "{width}:\n{shown}");
         }
         let wide = table.within(200);

@@ -7,6 +7,7 @@
 //!   behind `-p leankv-cli --` is a command line of `leankv`. (`examples/tests/programs.rs` runs the examples.)
 //! * `leankv demo` and `leankv results` take minutes to hours: their arguments are parsed.
 //! * A command with a language model runs with SmolLM2-135M, whatever it names, and is [shortened](SHORTER): less text, fewer questions.
+//!   That model's keys have no bias to take out, so `+hadamard` stands for `+offset`.
 //! * Mentions in running text, such as `` `leankv compile --bundle` ``, name a sub-command and options that there are.
 //!
 //! A user's own files are here: `my.gguf` is SmolLM2-135M, and `page.txt` the first page of a novel.
@@ -126,8 +127,10 @@ fn shortened(shown: &Shown) -> Option<String> {
             text = text.replacen(&format!("leankv {name}"), &format!("leankv {name} {option} {number}"), 1);
         }
         let at = line.iter().position(|word| word == "--model").expect("commands of models name one");
+        // A file is there under the name that is shown.
         if !line[at + 1].ends_with(".gguf") {
             text = text.replace(&format!("--model {}", line[at + 1]), &format!("--model {MODEL}"));
+            text = text.replace("+offset", "+hadamard");
         }
     }
     Some(text)

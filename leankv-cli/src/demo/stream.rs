@@ -255,7 +255,7 @@ pub(super) fn print(streamed: &Streamed) {
         for (at, (heads, errors)) in rows.enumerate() {
             let cells = heads.iter().zip(errors).map(|(head, error)| {
                 let HeadStats { high, low, pruned, .. } = head;
-                format!("{high}/{low}/{pruned} {} B {}", streamed.bytes(head), percent(*error))
+                format!("{high}/{low}/{pruned}\n{} B {}", streamed.bytes(head), percent(*error))
             });
             let name = if at == 0 { way.name.clone() } else { String::new() };
             table.add_row([name, streamed.layers[at].to_string()].into_iter().chain(cells));
