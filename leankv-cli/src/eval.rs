@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::args;
 use crate::failure::{Failure, at_path};
 use crate::language::{self, Loaded, load, warn_beyond_f16};
-use crate::{plot, table};
+use crate::{plot, table, terminal};
 
 /// Caches that are compared when none is named.
 pub(crate) const USUAL: [&str; 11] = [
@@ -275,14 +275,16 @@ pub(crate) fn heading(report: &Report) -> String {
 
 /// The table.
 pub(crate) fn print(report: &Report) {
-    println!("{}\n", heading(report));
+    terminal::print(&heading(report));
+    println!();
     let mut table = table::table([""]);
     table.set_header(head(report));
     for config in &report.configs {
         table.add_row(row(config));
     }
     table::numbers_from(&mut table, 1);
-    println!("{table}\n{COLUMNS}");
+    println!("{table}");
+    terminal::print(COLUMNS);
 }
 
 /// A mean with its standard error.

@@ -26,10 +26,11 @@ pub(crate) enum Kind {
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the kernel is wrong at this specialisation (verify: executors disagree, or a check found something), or the target
-     cannot express it; or what a model computes is not finite
-  2  the command line is wrong: an unknown kernel, setting, target, format, model or option, or a file that is no
-     model
+  1  the kernel is wrong at this specialisation, its target cannot express it,
+     or `verify` found that executors disagree or that a check fails; or what a
+     model computes is not finite
+  2  the command line is wrong: an unknown kernel, setting, target, format,
+     model or option, or a file that is no model
   3  the machine lacks something: a tool, a file, a device";
 
 impl Failure {

@@ -1,6 +1,5 @@
 //! `leankv inspect`: what a kernel takes of each target.
 
-use comfy_table::Table;
 use leankv_runtime::{Compiler, Resources, Target};
 use serde_json::json;
 
@@ -8,7 +7,8 @@ use crate::args;
 use crate::failure::Failure;
 use crate::registry;
 use crate::select;
-use crate::table;
+use crate::table::{self, Table};
+use crate::terminal;
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Inspect, compiler: &Compiler) -> Result<(), Failure> {
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &args::Inspect, compiler: &Compiler) -> Result<(), Failu
         return Ok(());
     }
     if let Some(signature) = signature {
-        println!("{signature}");
+        terminal::print(&signature.to_string());
     }
     if !func.spec.is_empty() {
         println!("  at {}", func.spec);
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &args::Inspect, compiler: &Compiler) -> Result<(), Failu
     notes.sort();
     notes.dedup();
     for note in notes {
-        println!("note: {note}");
+        terminal::print(&format!("note: {note}"));
     }
     Ok(())
 }

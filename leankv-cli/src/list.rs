@@ -6,6 +6,7 @@ use crate::args;
 use crate::failure::Failure;
 use crate::registry;
 use crate::table::table;
+use crate::terminal::{self, without_links};
 
 /// Runs the command.
 pub(crate) fn run(args: &args::List) -> Result<(), Failure> {
@@ -23,7 +24,7 @@ fn all(json: bool) -> Result<(), Failure> {
             .map(|k| {
                 let settings: Vec<_> = k.fields().iter().map(|f| f.name).collect();
                 json!({
-                    "kernel": k.name(), "doc": k.doc().trim(), "settings": settings,
+                    "kernel": k.name(), "doc": without_links(k.doc().trim()), "settings": settings,
                     "specialisations": k.space().len(),
                 })
             })
@@ -48,20 +49,24 @@ fn all(json: bool) -> Result<(), Failure> {
 fn one(name: &str, json: bool) -> Result<(), Failure> {
     let kernel = registry::find(name)?;
     let fields = kernel.fields();
+    let doc = without_links(kernel.doc().trim());
     if json {
         let list: Vec<_> = fields
             .iter()
             .map(|f| {
                 json!({
-                    "name": f.name, "type": f.ty, "doc": f.doc.trim(), "default": f.default, "values": f.values,
+                    "name": f.name, "type": f.ty, "doc": without_links(f.doc.trim()), "default": f.default,
+                    "values": f.values,
                 })
             })
             .collect();
-        let document = json!({ "kernel": kernel.name(), "doc": kernel.doc().trim(), "settings": list });
+        let document = json!({ "kernel": kernel.name(), "doc": doc, "settings": list });
         println!("{document:#}");
         return Ok(());
     }
-    println!("{}\n\n{}\n", kernel.name(), kernel.doc().trim());
+    println!("{}\n", kernel.name());
+    terminal::print(&doc);
+    println!();
     let mut table = table(["setting", "type", "default", "declared values", "meaning"]);
     for field in fields {
         table.add_row([
@@ -78,6 +83,7 @@ fn one(name: &str, json: bool) -> Result<(), Failure> {
 
 /// The first sentence of a doc comment, on one line.
 fn first_sentence(doc: &str) -> String {
+    let doc = without_links(doc);
     let paragraph = doc.trim().split("\n\n").next().unwrap_or_default();
     let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.split_once(". ") {

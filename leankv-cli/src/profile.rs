@@ -10,6 +10,7 @@ use crate::args;
 use crate::failure::Failure;
 use crate::select;
 use crate::table;
+use crate::terminal;
 use crate::workload::{Subject, failed, gpus};
 
 /// Runs the command.
@@ -57,14 +58,14 @@ fn print(profile: &Profile, subject: &Subject) {
     println!("{}\n", classes(profile));
     println!("{}\n", totals(profile));
     println!("{}", buffers(profile));
-    println!(
+    terminal::print(
         "All in bytes. Asked: sectors of every request; moved: a sector once a program, as a first-level cache that keeps them would have \
-         it;\nmust move: sectors that the kernel cannot do without."
+         it; must move: sectors that the kernel cannot do without.",
     );
 }
 
 /// Instructions by class.
-fn classes(profile: &Profile) -> comfy_table::Table {
+fn classes(profile: &Profile) -> table::Table {
     let counters = &profile.counters;
     let mut table = table::table(["class", "warp instr.", "share", "thread instr.", "lanes"]);
     let mut row = |name: String, warp: u64, lanes: u64| {
@@ -86,7 +87,7 @@ fn classes(profile: &Profile) -> comfy_table::Table {
 }
 
 /// Memory, tensor cores, synchronisation.
-fn totals(profile: &Profile) -> comfy_table::Table {
+fn totals(profile: &Profile) -> table::Table {
     let c = &profile.counters;
     let mut table = table::table(["what", "count", "ideal", "count / ideal"]);
     let mut row = |name: &str, count: u64, ideal: Option<u64>| {
@@ -115,7 +116,7 @@ fn totals(profile: &Profile) -> comfy_table::Table {
 }
 
 /// Bytes by buffer.
-fn buffers(profile: &Profile) -> comfy_table::Table {
+fn buffers(profile: &Profile) -> table::Table {
     let mut table = table::table([
         "buffer",
         "bytes",

@@ -15,6 +15,7 @@ use crate::failure::{Failure, at_path};
 use crate::interrupt;
 use crate::language::{self, Loaded, load, warn_beyond_f16};
 use crate::table;
+use crate::terminal;
 
 /// Caches that are compared when none is named.
 const USUAL: [&str; 3] = ["fp16", "K8V4", "K8V4/K4V2"];
@@ -223,7 +224,7 @@ pub(crate) fn brief(served: &Served) -> Vec<Vec<String>> {
 
 fn print(args: &args::ServeBench, served: &Served) {
     let Served { requests, reports, .. } = served;
-    println!("{}", heading(args, served));
+    terminal::print(&heading(args, served));
     let mut table = table::table([
         "cache",
         "tokens/s",
@@ -278,10 +279,10 @@ fn print(args: &args::ServeBench, served: &Served) {
     }
     table::numbers_from(&mut table, 1);
     println!("{table}");
-    println!(
+    terminal::print(
         "tokens/s: generated ones over wall time; with prompts: theirs too. recomputed: tokens of requests that were given up for lack of pages. \
          latency and first token: 50, 90 and 99 % of the requests, all of which come at once. model: matrix products and what is between them; \
-         attention: the kernels that quantise, store and attend; pages: admission, plans, page management; KV peak: pages held after a step."
+         attention: the kernels that quantise, store and attend; pages: admission, plans, page management; KV peak: pages held after a step.",
     );
 }
 

@@ -11,6 +11,7 @@ use crate::args;
 use crate::failure::{Failure, at_path};
 use crate::select;
 use crate::table;
+use crate::terminal;
 use crate::workload::{Subject, failed, gpus};
 
 /// Runs the command.
@@ -85,10 +86,10 @@ fn one(report: &VerifyReport, subject: &Subject) {
         "warp instr.",
         "sectors",
         "ideal",
-        "conflicts",
+        "confl.",
         "mma",
-        "barriers",
-        "divergent",
+        "barr.",
+        "div.",
         "ms",
     ]);
     for run in &report.runs {
@@ -115,11 +116,14 @@ fn one(report: &VerifyReport, subject: &Subject) {
     println!("{table}");
     details(report);
     if report.passed() {
-        println!(
-            "\nEvery executor left the same in every buffer, and the interpreter what plain Rust says; no check found anything."
+        println!();
+        terminal::print(
+            "Every executor left the same in every buffer, and the interpreter what plain Rust says; no check found anything.",
         );
     }
-    println!("Counters are modelled: architectural rules, not measurements.");
+    terminal::print(
+        "confl.: bank conflicts; barr.: barriers; div.: divergent branches. Counters are modelled: architectural rules, not measurements.",
+    );
 }
 
 /// Many specialisations: a row each.

@@ -3,7 +3,6 @@
 
 mod attend;
 mod data;
-mod heat_map;
 mod model;
 mod stream;
 
@@ -17,7 +16,9 @@ use serde_json::json;
 
 use crate::args;
 use crate::failure::{Failure, at_path};
+use crate::heat_map;
 use crate::table;
+use crate::terminal;
 use attend::Kernels;
 use data::{Layer, Recorded};
 
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &args::Demo, compiler: &Compiler) -> Result<(), Failure>
     let answers = if args.no_model { Vec::new() } else { model::run(args, compiler)? };
     if !args.json {
         model::print(&answers);
-        println!(
+        terminal::print(&format!(
             "{}: {} layers, {} KV heads, {} query heads of {} elements, {} tokens, the last {} queries",
             args.data.display(),
             recorded.layers.len(),
@@ -60,7 +61,7 @@ pub(crate) fn run(args: &args::Demo, compiler: &Compiler) -> Result<(), Failure>
             recorded.head_dim,
             recorded.tokens,
             recorded.queries
-        );
+        ));
         println!("pages of {} bytes, decode attention on {}\n", plan.page_bytes, device.name());
     }
 
@@ -77,7 +78,7 @@ pub(crate) fn run(args: &args::Demo, compiler: &Compiler) -> Result<(), Failure>
         }
     }
     let streamed = stream::run(compiler, &device, &recorded, &exact)?;
-    heat_map::draw(&streamed, &args.heat_map)?;
+    heat_map::draw(&stream::heat_map(&streamed), &args.heat_map)?;
     if args.json {
         print_json(&recorded, plan.page_bytes, &rows, &gpu_rows, &streamed, &answers);
     } else {
@@ -178,17 +179,17 @@ fn print_host(recorded: &Recorded, rows: &[Row]) {
     table::numbers_from(&mut table, 1);
     println!("{table}");
     let layers: Vec<String> = recorded.layers.iter().map(|l| l.number.to_string()).collect();
-    println!(
+    terminal::print(&format!(
         "bytes/token: key and value of one KV head, with scales, zero points, significance, positions and padding; \
-         compression is against FP16 without any of those.\n\
-         codes alone: the same without them, as published figures count. output error: relative to f32 attention, layers {}.\n\
+         compression is against FP16 without any of those. \
+         codes alone: the same without them, as published figures count. output error: relative to f32 attention, layers {}. \
          us/query: one token of all {} query heads over {} tokens.",
         layers.join(", "),
         recorded.query_heads,
         recorded.tokens
-    );
+    ));
     if let Some(verdict) = keys_or_values(rows) {
-        println!("{verdict}");
+        terminal::print(&verdict);
     }
     println!();
 }

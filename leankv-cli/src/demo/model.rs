@@ -12,6 +12,7 @@ use crate::fetch_model;
 use crate::language::load;
 use crate::run::{Took, continued};
 use crate::table;
+use crate::terminal;
 
 const MODEL: &str = "smollm2-135m";
 const CACHES: [&str; 2] = ["fp16", "K8V4/K4V2@1/5"];
@@ -105,10 +106,11 @@ pub(super) fn print(answers: &[Answer]) {
     }
     table::numbers_from(&mut table, 1);
     println!("{table}");
-    println!(
-        "bytes: whole pages and page table, after {} tokens; FP16 counts its payload alone. as the first: words from the beginning that are the same.\n",
+    terminal::print(&format!(
+        "bytes: whole pages and page table, after {} tokens; FP16 counts its payload alone. as the first: words from the beginning that are the same.",
         first.took.cached
-    );
+    ));
+    println!();
 }
 
 /// For the demo's JSON.

@@ -11,7 +11,9 @@ use serde_json::json;
 use super::data::Recorded;
 use super::{mean, percent, relative_error};
 use crate::failure::Failure;
+use crate::heat_map::{HeatMap, Panel};
 use crate::table;
+use crate::terminal;
 
 /// How many of the recorded queries are decode steps; the others are the prompt's last ones, which give significance.
 const STEPS: usize = 32;
@@ -205,13 +207,13 @@ fn error_of_head(recorded: &Recorded, got: &[f32], exact: &[f32], head: usize) -
 
 /// The tables.
 pub(super) fn print(streamed: &Streamed) {
-    println!(
+    terminal::print(&format!(
         "The LeanKV cache: {} over pages of {} bytes, a prompt of {} tokens, then {} decode steps; one batch, a request each way.",
         streamed.tiering,
         streamed.page_bytes,
         streamed.prompt,
         streamed.ways.first().map_or(0, |way| way.stats.tokens - streamed.prompt)
-    );
+    ));
     let mut summary = table::table([
         "way",
         "high",
@@ -239,20 +241,21 @@ pub(super) fn print(streamed: &Streamed) {
     }
     table::numbers_from(&mut summary, 1);
     println!("{summary}");
-    println!(
+    terminal::print(
         "true bytes: whole pages and page tables. smaller: than FP16 without any bookkeeping. output error: of the decode steps, \
-         relative to f32 attention over all tokens, mean over layers and KV heads.\n"
+         relative to f32 attention over all tokens, mean over layers and KV heads.",
     );
+    println!();
 
     let heads = (0..streamed.kv_heads).map(|head| format!("KV head {head}"));
-    let mut table = table::table(["way", "layer"]);
+    let mut table = table::table([]);
     table.set_header(["way".to_owned(), "layer".to_owned()].into_iter().chain(heads));
     for way in &streamed.ways {
         let rows = way.stats.heads.chunks(streamed.kv_heads).zip(way.errors.chunks(streamed.kv_heads));
         for (at, (heads, errors)) in rows.enumerate() {
             let cells = heads.iter().zip(errors).map(|(head, error)| {
                 let HeadStats { high, low, pruned, .. } = head;
-                format!("{high}/{low}/{pruned} {} B {}", streamed.bytes(head), percent(*error))
+                format!("{high}/{low}/{pruned}\n{} B {}", streamed.bytes(head), percent(*error))
             });
             let name = if at == 0 { way.name.clone() } else { String::new() };
             table.add_row([name, streamed.layers[at].to_string()].into_iter().chain(cells));
@@ -261,6 +264,21 @@ pub(super) fn print(streamed: &Streamed) {
     table::numbers_from(&mut table, 1);
     println!("{table}");
     println!("high/low/pruned tokens, bytes of the head's pages, output error of its query group.");
+}
+
+/// The same as a picture.
+pub(super) fn heat_map(streamed: &Streamed) -> HeatMap {
+    let panel = |way: &Way| Panel {
+        name: way.name.clone(),
+        smaller: way.stats.compression(),
+        parts: way.stats.heads.iter().map(|head| streamed.share(way, head)).collect(),
+    };
+    HeatMap {
+        title: "Memory by layer (down) and KV head (across)".to_owned(),
+        layers: streamed.layers.iter().map(|layer| format!("layer {layer}")).collect(),
+        kv_heads: streamed.kv_heads,
+        panels: streamed.ways.iter().map(panel).collect(),
+    }
 }
 
 /// The same for programs.

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! make softcuda
-//! cargo build --release -p softcuda --example saxpy
-//! SOFTCUDA_DEVICES=1 LD_LIBRARY_PATH=target/softcuda target/release/examples/saxpy
+//! SOFTCUDA_DEVICES=1 LD_LIBRARY_PATH=target/softcuda cargo run --release -p softcuda --example saxpy
 //! ```
 
 use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
