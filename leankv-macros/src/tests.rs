@@ -149,7 +149,17 @@ fn candidates(function: syn::ItemFn) -> Vec<String> {
         let (star, mark) = (if c.through_ref { "*" } else { "" }, if c.hard { "!" } else { "" });
         format!("{star}{}{mark}", c.name)
     };
-    scan.constructs.iter().map(|all| all.iter().map(show).collect::<Vec<_>>().join(" ")).collect()
+    scan.constructs.iter().map(|all| all.changes.iter().map(show).collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// What each construct only mentions.
+fn seen(function: syn::ItemFn) -> Vec<String> {
+    let mut errors = Errors::default();
+    let scan = scan_fn(&function.sig, &function.block, &mut errors);
+    assert!(errors.is_empty(), "{}", errors.to_tokens());
+    let names =
+        |all: &crate::scan::walk::Construct| all.seen.iter().map(ToString::to_string).collect::<Vec<_>>();
+    scan.constructs.iter().map(|all| names(all).join(" ")).collect()
 }
 
 #[test]
@@ -236,6 +246,56 @@ fn macro_input_is_read_as_expressions_where_it_is_some() {
         }
     });
     assert_eq!(found, ["a! b c!"]);
+}
+
+#[test]
+fn a_local_macro_changes_what_its_body_names() {
+    let function: syn::ItemFn = parse_quote! {
+        fn f() {
+            let mut s = start;
+            let c = cell;
+            macro_rules! add { ($x:expr) => { s += $x; c.set(1) } }
+            for i in n { add!(i); }
+            if n { add!(1); }
+            done(c);
+        }
+    };
+    assert_eq!(candidates(function.clone()), ["s", "s"]);
+    assert_eq!(seen(function), ["c", "c"]);
+}
+
+#[test]
+fn a_local_macro_that_names_a_shadowed_variable_is_refused() {
+    let function: syn::ItemFn = parse_quote! {
+        fn f() {
+            let mut s = start;
+            macro_rules! add { ($x:expr) => { s += $x } }
+            let s = other;
+            if n { add!(1); }
+        }
+    };
+    let mut errors = Errors::default();
+    scan_fn(&function.sig, &function.block, &mut errors);
+    assert!(errors.to_tokens().to_string().contains("this macro changes `s`"), "{}", errors.to_tokens());
+}
+
+#[test]
+fn mentions_are_seen_unless_they_may_have_moved_away() {
+    let found = seen(parse_quote! {
+        fn f(size: usize, x: &View<f32, 1>, free: Thing) {
+            let (kept, moved, mut own) = start;
+            let set = |v| kept.put(v);
+            let four = 4;
+            if c { eat(moved); own.put(&kept); size; x; four; }
+            if c { set(1); free.put(1); }
+            for i in n { free.put(i); }
+            for t in 0..4 {
+                if c { eat(moved, &own); }
+            }
+            set(2);
+        }
+    });
+    assert_eq!(found, ["kept moved", "free kept", "free", "moved own", "moved own"]);
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub struct Config {
     pub memory_bytes: u64,
     /// Largest shared memory of a block in bytes; 232448 (227 KiB) on sm_90.
     pub shared_limit: u64,
-    /// Findings kept with full detail; further ones only count.
+    /// Findings kept with full detail, errors before benign ones; further ones only count.
     pub max_findings: usize,
 }
 

@@ -133,11 +133,23 @@ impl Findings {
     pub(crate) fn add(&mut self, key: Key, make: impl FnOnce() -> Finding) {
         if let Some(f) = self.map.get_mut(&key) {
             f.count += 1;
-        } else if self.map.len() < self.limit {
-            self.map.insert(key, make());
-        } else {
+            return;
+        }
+        if self.map.len() >= self.limit && !(key.1 == Severity::Error && self.make_room()) {
+            self.dropped += 1;
+            return;
+        }
+        self.map.insert(key, make());
+    }
+
+    /// Makes room for an error: drops something benign, and keeps one error whatever the limit is.
+    fn make_room(&mut self) -> bool {
+        let benign = self.map.keys().find(|key| key.1 == Severity::Benign).copied();
+        if let Some(benign) = benign {
+            self.map.remove(&benign);
             self.dropped += 1;
         }
+        benign.is_some() || self.map.is_empty()
     }
 
     pub(crate) fn merge(&mut self, other: Findings) {
@@ -149,6 +161,41 @@ impl Findings {
                     self.map.insert(key, f);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(severity: Severity) -> Finding {
+        let (kind, site) = (FindingKind::GlobalRace, Site::default());
+        Finding { kind, severity, site, address: None, message: String::new(), other: None, count: 1 }
+    }
+
+    fn add(findings: &mut Findings, severity: Severity, pc: u32) {
+        findings.add((FindingKind::GlobalRace, severity, 0, pc, 0), || finding(severity));
+    }
+
+    fn kept(findings: &Findings, severity: Severity) -> usize {
+        findings.map.values().filter(|f| f.severity == severity).count()
+    }
+
+    #[test]
+    fn an_error_is_kept_whatever_came_before_it() {
+        for limit in [0, 1, 4] {
+            let mut findings = Findings { limit, ..Findings::default() };
+            for pc in 0..100 {
+                add(&mut findings, Severity::Benign, pc);
+            }
+            assert_eq!((kept(&findings, Severity::Benign), findings.dropped), (limit, 100 - limit as u64));
+            for pc in 100..110 {
+                add(&mut findings, Severity::Error, pc);
+                add(&mut findings, Severity::Error, pc);
+            }
+            let errors = limit.max(1);
+            assert_eq!((kept(&findings, Severity::Error), findings.map.len()), (errors, errors));
         }
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Machine<'a> {
     shared: Shared,
     program: [u32; 3],
     budget: u64,
+    /// Loops that run, innermost last, with the steps at their start.
+    loops: Vec<(Inst, u64)>,
 }
 
 type Step<T> = Result<T, Box<Fault>>;
@@ -61,6 +63,7 @@ impl<'a> Machine<'a> {
             shared: Shared::default(),
             program: [0; 3],
             budget: 0,
+            loops: Vec::new(),
         }
     }
 
@@ -69,6 +72,7 @@ impl<'a> Machine<'a> {
         self.program = program;
         self.shared = Shared::default();
         self.budget = self.options.max_steps;
+        self.loops.clear();
         self.env.fill(None);
         if let Some(races) = &mut self.global.races {
             races.start(linear);
@@ -87,8 +91,14 @@ impl<'a> Machine<'a> {
             self.count(inst)?;
             match data.op {
                 Op::Yield | Op::Return => return self.operands(data),
-                Op::For { .. } => self.run_for(inst)?,
-                Op::While => self.run_while(inst)?,
+                Op::For { .. } | Op::While => {
+                    self.loops.push((inst, self.steps));
+                    match data.op {
+                        Op::While => self.run_while(inst)?,
+                        _ => self.run_for(inst)?,
+                    }
+                    self.loops.pop();
+                }
                 Op::If => {
                     let taken = match self.tile(data, 0)?.as_ref() {
                         Data::I1(v) => v[0],
@@ -545,6 +555,9 @@ impl<'a> Machine<'a> {
     fn spend(&mut self, data: &InstData) -> Step<()> {
         if self.budget == 0 {
             let limit = self.options.max_steps;
+            // The innermost loop that took most of them is the one that does not end.
+            let endless = self.loops.iter().rev().find(|(_, start)| self.steps - start >= limit / 2);
+            let data = endless.map_or(data, |&(inst, _)| self.func.inst(inst));
             return Err(self.fault(data, FaultKind::StepBudget { limit }.raised()));
         }
         self.budget -= 1;

@@ -58,7 +58,7 @@ pub use fault::{Fault, FaultKind};
 pub use memory::{BufferId, Memory};
 
 use crate::diag::Diagnostics;
-use crate::ir::{Entity, Func, verify};
+use crate::ir::{Entity, Func, InstData, Op, Shape, Value, verify};
 
 /// The largest number of programs of one launch (2^24); the interpreter is not for more.
 pub const MAX_PROGRAMS: u64 = 1 << 24;
@@ -142,6 +142,8 @@ pub struct Report {
     pub programs: u64,
     /// Steps taken by all of them.
     pub steps: u64,
+    /// How much there was to do: for each op that ran, the elements of its largest tile, or the products of a `dot`.
+    pub work: u64,
     /// How often each op ran, by its name in IR text.
     pub ops: BTreeMap<&'static str, u64>,
     /// One entry a parameter, in order; those of scalars stay 0.
@@ -235,8 +237,10 @@ pub fn launch(
     let mut faults = Vec::new();
     for linear in order(programs as u32, options.order) {
         if let Err(fault) = machine.run_program(access::program_at(grid, linear), linear) {
+            // What does not end in one program takes as long in the next.
+            let endless = matches!(fault.kind, FaultKind::StepBudget { .. });
             faults.push(*fault);
-            if faults.len() >= options.max_faults.max(1) {
+            if endless || faults.len() >= options.max_faults.max(1) {
                 break;
             }
         }
@@ -244,17 +248,30 @@ pub fn launch(
     if !faults.is_empty() {
         return Err(LaunchError::Faults(faults));
     }
-    let mut ops = BTreeMap::new();
+    let (mut ops, mut work) = (BTreeMap::new(), 0u64);
     for inst in func.walk() {
-        *ops.entry(func.inst(inst).op.name()).or_insert(0) += machine.counts[inst.index()];
+        let (data, count) = (func.inst(inst), machine.counts[inst.index()]);
+        *ops.entry(data.op.name()).or_insert(0) += count;
+        work = work.saturating_add(count.saturating_mul(size(func, data)));
     }
     Ok(Report {
         programs,
         steps: machine.steps,
+        work,
         ops,
         traffic: machine.global.traffic,
         printed: machine.printed,
     })
+}
+
+/// The elements of an op's largest tile, or the products of a `dot`.
+fn size(func: &Func, data: &InstData) -> u64 {
+    let elements = |&v: &Value| func.ty(v).shape().map_or(1, Shape::elements);
+    let largest = data.operands.iter().chain(&data.results).map(elements).max().unwrap_or(1);
+    match (&data.op, data.operands.first().and_then(|&a| func.ty(a).shape())) {
+        (Op::Dot, Some(a)) => largest.max(elements(&data.results[0]) * u64::from(a[1])),
+        _ => largest,
+    }
 }
 
 fn order(programs: u32, order: Order) -> Vec<u32> {

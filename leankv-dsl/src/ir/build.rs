@@ -221,7 +221,7 @@ impl Builder {
     }
 
     /// Whether a value's block is one of those that enclose the cursor.
-    fn visible(&self, value: Value) -> bool {
+    pub(crate) fn visible(&self, value: Value) -> bool {
         let in_block = |block: Block| match self.func.value(value).def {
             super::func::Def::Param(owner, _) => owner == block,
             // Ops are appended in order, so a recent value is found quickly from the end.

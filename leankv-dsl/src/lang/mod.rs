@@ -7,7 +7,8 @@
 //! * [`kernel`] makes a function a kernel, [`device`] lets functions, `impl` blocks and traits use run-time control flow.
 //! * `for i in range(a, b)` is recorded; `for i in 0..4` runs while the kernel is recorded, so its body is recorded four times.
 //!   `if c` is recorded when `c` is a `Scalar<bool>`, and plain when it is a `bool`. Variables that change in a recorded construct
-//!   are carried by it; plain Rust values that would change there are refused.
+//!   are carried by it; plain Rust values that would change there are refused, also where a `Cell`, a closure or a local macro
+//!   changes them ([`control`] says how far that goes). The body of a recorded loop runs twice while it is recorded, so that such changes show.
 //! * Element types never convert implicitly; tiles combine when ranks agree and each extent is equal or 1.
 //! * Mistakes are collected; each is reported at its line with a stable code when the kernel is specialised.
 //!

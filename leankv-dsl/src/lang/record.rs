@@ -10,8 +10,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::ir::{
-    BinaryOp, Builder, Const, Def, Dtype, Entity, Func, Inst, Loc, Op, Param, Shape, Type, Value, verify,
+    BinaryOp, BuildError, Builder, Const, Def, Dtype, Entity, Func, Inst, Loc, Op, Param, Shape, Type, Value,
+    verify,
 };
+
+mod calls;
+mod watch;
+
+pub(crate) use calls::{enter_call, leave_call};
+pub(crate) use watch::{Shown, detach, difference, mistakes, rehearse, repeat, show, shown};
 
 /// A value of another kernel, or one made while no kernel was being recorded.
 pub(crate) const FOREIGN_VALUE: &str = "K0001";
@@ -29,6 +36,8 @@ pub(crate) const PANICKED: &str = "K0007";
 pub(crate) const STATIC_ASSERT: &str = "K0008";
 /// An argument of an op that is a plain number is out of range.
 pub(crate) const BAD_ARGUMENT: &str = "K0009";
+/// A function calls itself without end while the kernel is recorded.
+pub(crate) const RECURSION: &str = "K0010";
 
 /// A handle to an IR value, or poison.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +63,13 @@ struct Session {
     id: u32,
     builder: Builder,
     found: Diagnostics,
+    /// Whether what is recorded now is taken out again.
+    rehearsing: bool,
+    /// Loops that are being recorded a second time.
+    repeated: usize,
+    /// Whether regions were taken out.
+    detached: bool,
+    calls: calls::Calls,
 }
 
 impl Session {
@@ -87,6 +103,20 @@ impl Session {
         if !known {
             self.found.push(new);
         }
+    }
+
+    /// Keeps what the builder refused.
+    fn refuse(&mut self, error: &BuildError, loc: Loc) {
+        let found = Diagnostic::building(error, loc);
+        // A body that was recorded once without this mistake makes it only with what the first recording left behind.
+        let kept = *error == BuildError::OutOfRegion && self.repeated > 0;
+        self.push(match kept {
+            true => found.note(
+                "the value is one of the loop's last turn: a `Cell`, a `RefCell`, a `static` or a reference kept it, and none \
+                 of them is carried",
+            ),
+            false => found,
+        });
     }
 
     fn handle(&self, value: Value) -> Handle {
@@ -124,12 +154,23 @@ pub(crate) fn record(
     if let Some(warps) = warps {
         builder.func_mut().num_warps = warps;
     }
-    SESSIONS.with_borrow_mut(|s| s.push(Session { id, builder, found: Diagnostics::new() }));
+    SESSIONS.with_borrow_mut(|s| {
+        s.push(Session {
+            id,
+            builder,
+            found: Diagnostics::new(),
+            rehearsing: false,
+            repeated: 0,
+            detached: false,
+            calls: calls::Calls::default(),
+        });
+    });
     let outcome = catch_unwind(AssertUnwindSafe(body));
     let session = SESSIONS
         .with_borrow_mut(Vec::pop)
         .expect("a session is popped by the call that pushed it, and nested calls pop their own");
     let mut found = session.found;
+    let outcome = outcome.or_else(|payload| payload.downcast::<Diagnostic>().map(|ended| found.push(*ended)));
     if let Err(payload) = outcome {
         let text = payload
             .downcast_ref::<&str>()
@@ -153,6 +194,8 @@ pub(crate) fn record(
     }
     let func =
         session.builder.build(loc).map_err(|error| with_spec(Diagnostic::building(&error, loc).into()))?;
+    // Regions that were taken out are still in the arenas.
+    let func = if session.detached { func.compact() } else { func };
     verify(&func).map_err(with_spec)?;
     Ok(func)
 }
@@ -196,7 +239,7 @@ pub(crate) fn ops(
         match s.builder.op(op, &values, wanted, loc) {
             Ok(out) => Some(out.into_iter().map(|v| s.handle(v)).collect::<Vec<_>>()),
             Err(error) => {
-                s.push(Diagnostic::building(&error, loc));
+                s.refuse(&error, loc);
                 None
             }
         }
@@ -285,7 +328,7 @@ pub(crate) fn begin(op: Op, operands: &[Handle], loc: Loc) -> Option<Region> {
         match s.builder.begin(op, &values, loc) {
             Ok(inst) => Some(Region(inst)),
             Err(error) => {
-                s.push(Diagnostic::building(&error, loc));
+                s.refuse(&error, loc);
                 None
             }
         }
@@ -310,7 +353,7 @@ pub(crate) fn close(region: Region, yields: &[Handle], loc: Loc) -> bool {
         match s.builder.close_region(region.0, &values, loc) {
             Ok(()) => true,
             Err(error) => {
-                s.push(Diagnostic::building(&error, loc));
+                s.refuse(&error, loc);
                 false
             }
         }

@@ -31,6 +31,9 @@ impl<E, const R: usize> Copy for Tile<E, R> {}
 
 impl<E: Element, const R: usize> fmt::Debug for Tile<E, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(shown) = record::shown(self.handle, f) {
+            return shown;
+        }
         match record::ty(self.handle, Loc::unknown()) {
             Some(ty) => write!(f, "{ty}"),
             None => f.write_str("tile"),

@@ -49,6 +49,17 @@ pub(crate) fn is_comptime(expr: &Expr) -> bool {
     }
 }
 
+/// Whether a loop is over a call of `range`, with a step or stages.
+pub(crate) fn over_range(expr: &Expr) -> bool {
+    match expr {
+        Expr::Call(call) => matches!(&*call.func, Expr::Path(path) if path.path.is_ident("range")),
+        Expr::MethodCall(call) if call.method == "step" || call.method == "stages" => {
+            over_range(&call.receiver)
+        }
+        _ => false,
+    }
+}
+
 /// Whether a `match` compares with literals: then its value must be known at specialisation time, and the
 /// expansion asks for that in so many words.
 pub(crate) fn matches_literals(expr: &ExprMatch) -> bool {

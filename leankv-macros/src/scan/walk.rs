@@ -4,8 +4,13 @@
 //! A variable is a candidate when it is declared outside of the construct and
 //! * is assigned, compound-assigned, borrowed `&mut`, called, or is the receiver of a method that could change it:
 //!   *hard*, it must be carried, and a plain Rust value there is a compile error in a recorded region;
-//! * is mentioned in a macro's input that is not a list of expressions, or is the receiver of a method known
-//!   to only read: *soft*, carried if its type can be, else compared before and after where its type allows.
+//! * is mentioned in a macro's input that is not a list of expressions, is named by a macro that the function defines and the
+//!   construct calls, or is the receiver of a method known to only read: *soft*, carried if its type can be, else compared before
+//!   and after where its type allows.
+//!
+//! Every other variable that a construct mentions, by itself or through a local macro or closure, is *seen*: what it holds behind
+//! shared references (`Cell`, `RefCell`, ..) is compared before and after. In an `if` that is so only for variables that are
+//! mentioned again later, or in a further turn of a loop around it: others may have been moved away in an arm.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +22,7 @@ use syn::visit::{self, Visit};
 use syn::{Expr, FnArg, Signature, Token, UnOp};
 
 use super::flow::{Flow, Target};
+use super::mention::{Mentions, Seen};
 use super::scope::{Change, Place, Scopes};
 use crate::error::Errors;
 use crate::parse::control::{self, Kind};
@@ -32,11 +38,20 @@ pub(crate) struct Candidate {
     pub(crate) through_ref: bool,
 }
 
+/// What the scan found out about a rewritten construct.
+#[derive(Default)]
+pub(crate) struct Construct {
+    /// What it may change.
+    pub(crate) changes: Vec<Candidate>,
+    /// What it only mentions.
+    pub(crate) seen: Vec<Ident>,
+}
+
 /// What the scan found out about a function.
 #[derive(Default)]
 pub(crate) struct Scan {
-    /// Candidates of each rewritten construct, in the order in which a walk meets the constructs.
-    pub(crate) constructs: Vec<Vec<Candidate>>,
+    /// Its rewritten constructs, in the order in which a walk meets them.
+    pub(crate) constructs: Vec<Construct>,
 }
 
 /// Methods of std that only read; on a plain Rust value they are no reason to refuse it.
@@ -98,25 +113,29 @@ pub(crate) fn scan_fn(sig: &Signature, body: &syn::Block, errors: &mut Errors) -
         }
     }
     walker.visit_block(body);
-    walker.scan
+    walker.finish()
 }
 
-struct Open {
+pub(super) struct Open {
     index: usize,
-    depth: usize,
+    pub(super) depth: usize,
     found: BTreeMap<Place, Candidate>,
+    pub(super) seen: BTreeMap<Place, Seen>,
 }
 
-struct Walker<'e> {
-    scopes: Scopes,
+pub(super) struct Walker<'e> {
+    pub(super) scopes: Scopes,
     flow: Flow,
-    open: Vec<Open>,
-    scan: Scan,
-    errors: &'e mut Errors,
+    pub(super) open: Vec<Open>,
+    pub(super) scan: Scan,
+    pub(super) errors: &'e mut Errors,
     /// Variables without a first value that were reported.
     refused: Vec<Place>,
     /// Inside a macro's input, whose constructs are not rewritten.
     in_macro: bool,
+    /// The depth of scopes at the start of each loop around the cursor.
+    pub(super) loops: Vec<usize>,
+    pub(super) mentions: Mentions,
 }
 
 impl<'e> Walker<'e> {
@@ -129,12 +148,14 @@ impl<'e> Walker<'e> {
             errors,
             refused: Vec::new(),
             in_macro: false,
+            loops: Vec::new(),
+            mentions: Mentions::default(),
         }
     }
 
     /// The number of the next construct, in the order in which the rewriter meets them.
     fn reserve(&mut self) -> usize {
-        self.scan.constructs.push(Vec::new());
+        self.scan.constructs.push(Construct::default());
         self.scan.constructs.len() - 1
     }
 
@@ -146,19 +167,28 @@ impl<'e> Walker<'e> {
         label: Option<&syn::Label>,
         inside: impl FnOnce(&mut Self),
     ) {
-        self.open.push(Open { index, depth: self.scopes.depth(), found: BTreeMap::new() });
+        let depth = self.scopes.depth();
+        self.open.push(Open { index, depth, found: BTreeMap::new(), seen: BTreeMap::new() });
         self.flow.push(Target::Region { kind, label: label.map(|l| l.name.clone()) });
+        let outer = self.loops.len();
+        self.loops.extend((kind != Kind::If).then_some(depth));
         inside(self);
+        self.loops.truncate(outer);
         self.flow.pop();
-        if let Some(open) = self.open.pop() {
-            self.scan.constructs[open.index] = open.found.into_values().collect();
+        if let Some(mut open) = self.open.pop() {
+            open.seen.retain(|place, _| !open.found.contains_key(place));
+            self.mentions.close(open.index, open.seen.into_values().collect());
+            self.scan.constructs[open.index].changes = open.found.into_values().collect();
         }
     }
 
     /// Runs `inside` with a plain loop or labelled block open.
     fn plain(&mut self, label: Option<&syn::Label>, is_loop: bool, inside: impl FnOnce(&mut Self)) {
         self.flow.push(Target::Plain { label: label.map(|l| l.name.clone()), is_loop });
+        let outer = self.loops.len();
+        self.loops.extend(is_loop.then_some(self.scopes.depth()));
         inside(self);
+        self.loops.truncate(outer);
         self.flow.pop();
     }
 
@@ -169,7 +199,7 @@ impl<'e> Walker<'e> {
     }
 
     /// Notes that a name may change, in every open construct outside of which it is declared.
-    fn changes(&mut self, name: &Ident, hard: bool, deref: bool) {
+    pub(super) fn changes(&mut self, name: &Ident, hard: bool, deref: bool) {
         let Some(place) = self.scopes.find(name) else { return };
         let binding = self.scopes.get(place);
         let through_ref = match binding.change {
@@ -229,7 +259,7 @@ impl<'e> Walker<'e> {
 
     /// A macro's input: expressions when it parses as a list of them; in any case each mention is soft.
     fn macro_input(&mut self, tokens: &TokenStream) {
-        self.mentions(tokens.clone());
+        self.mentions_in(tokens.clone());
         let parser = Punctuated::<Expr, Token![,]>::parse_terminated;
         if let Ok(exprs) = parser.parse2(tokens.clone()) {
             let before = std::mem::replace(&mut self.in_macro, true);
@@ -242,11 +272,15 @@ impl<'e> Walker<'e> {
         }
     }
 
-    fn mentions(&mut self, tokens: TokenStream) {
+    fn mentions_in(&mut self, tokens: TokenStream) {
         for token in tokens {
             match token {
-                TokenTree::Ident(name) => self.changes(&name, false, false),
-                TokenTree::Group(group) => self.mentions(group.stream()),
+                TokenTree::Ident(name) => {
+                    self.changes(&name, false, false);
+                    self.mentioned(&name, false);
+                    self.local_macro(&name);
+                }
+                TokenTree::Group(group) => self.mentions_in(group.stream()),
                 _ => {}
             }
         }
@@ -320,26 +354,50 @@ impl<'ast> Visit<'ast> for Walker<'_> {
         }
     }
 
-    fn visit_item(&mut self, _: &'ast syn::Item) {
-        // Nested items see none of our names and are not rewritten.
+    fn visit_item(&mut self, item: &'ast syn::Item) {
+        // Nested items see none of our names and are not rewritten; macros see what is in scope where they stand.
+        if let syn::Item::Macro(mac) = item
+            && let Some(name) = &mac.ident
+        {
+            let brings = self.scopes.named_in(mac.mac.tokens.clone());
+            self.scopes.bind_macro(name.clone(), brings);
+        }
+    }
+
+    fn visit_expr_path(&mut self, path: &'ast syn::ExprPath) {
+        if let Some(name) = path.path.get_ident() {
+            self.mentioned(name, false);
+        }
     }
 
     fn visit_expr_assign(&mut self, assign: &'ast syn::ExprAssign) {
-        visit::visit_expr_assign(self, assign);
+        // An assignment to the whole of a variable mentions none of what it held.
+        if !matches!(&*assign.left, Expr::Path(_)) {
+            self.visit_expr(&assign.left);
+        }
+        self.visit_expr(&assign.right);
         self.changes_place(&assign.left, true);
     }
 
     fn visit_expr_binary(&mut self, binary: &'ast syn::ExprBinary) {
         visit::visit_expr_binary(self, binary);
+        self.compares(binary);
         if assigns(&binary.op) {
             self.changes_place(&binary.left, true);
         }
+    }
+
+    fn visit_expr_cast(&mut self, cast: &'ast syn::ExprCast) {
+        visit::visit_expr_cast(self, cast);
+        self.casts(cast);
     }
 
     fn visit_expr_reference(&mut self, reference: &'ast syn::ExprReference) {
         visit::visit_expr_reference(self, reference);
         if reference.mutability.is_some() {
             self.changes_place(&reference.expr, true);
+        } else if let Some((name, _)) = root(&reference.expr) {
+            self.mentioned(&name.clone(), true);
         }
     }
 
@@ -350,12 +408,14 @@ impl<'ast> Visit<'ast> for Walker<'_> {
 
     fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
         visit::visit_expr_method_call(self, call);
+        self.passes(&call.args);
         let reads = READERS.contains(&call.method.to_string().as_str());
         self.changes_place(&call.receiver, !reads);
     }
 
     fn visit_expr_call(&mut self, call: &'ast syn::ExprCall) {
         visit::visit_expr_call(self, call);
+        self.passes(&call.args);
         // A call of a variable declared `mut` is a call of a closure that changes what it captured.
         self.changes_place(&call.func, true);
     }
@@ -423,7 +483,9 @@ impl<'ast> Visit<'ast> for Walker<'_> {
         self.visit_expr(&expr.expr);
         let body = |w: &mut Self| {
             w.scoped(|w| {
-                w.scopes.bind_pat(&expr.pat, None, None, false);
+                // The index of `range(..)` is a scalar; what stands for its first value is the whole range.
+                let index: Option<Expr> = control::over_range(&expr.expr).then(|| syn::parse_quote!(lit(0)));
+                w.scopes.bind_pat(&expr.pat, None, index.as_ref(), false);
                 w.visit_block(&expr.body);
             });
         };
@@ -486,6 +548,10 @@ impl<'ast> Visit<'ast> for Walker<'_> {
     }
 
     fn visit_macro(&mut self, mac: &'ast syn::Macro) {
+        if let Some(name) = mac.path.get_ident() {
+            self.local_macro(name);
+        }
+        self.prints(mac);
         self.macro_input(&mac.tokens);
     }
 }

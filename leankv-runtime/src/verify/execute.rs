@@ -3,7 +3,7 @@
 use std::fmt;
 
 use leankv_dsl::codegen::host::{self, HostArg, HostKernel};
-use leankv_dsl::interp::{self, Arg, LaunchError, Memory, Order};
+use leankv_dsl::interp::{self, Arg, FaultKind, LaunchError, Memory, Order};
 use leankv_dsl::ir::Func;
 use leankv_dsl::workload::{Argument, Buffer, Guarded, Workload, scalar_bits};
 use leankv_ptx::{Config, LaunchConfig, LaunchReport, Machine, Module};
@@ -25,6 +25,8 @@ pub(super) fn buffers(args: &[(String, Argument)]) -> impl Iterator<Item = (&str
 pub(super) enum Stop {
     /// On the interpreter or the host.
     Fault(String),
+    /// A program did not end within the interpreter's steps.
+    Endless(String),
     /// On the PTX machine.
     Ptx(leankv_ptx::Error),
 }
@@ -32,19 +34,20 @@ pub(super) enum Stop {
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stop::Fault(text) => f.write_str(text),
+            Stop::Fault(text) | Stop::Endless(text) => f.write_str(text),
             Stop::Ptx(error) => error.fmt(f),
         }
     }
 }
 
-/// On the reference interpreter, with every check.
+/// On the reference interpreter, with every check and at most `max_steps` steps a program. Also gives what there was to do.
 pub(super) fn interpret(
     func: &Func,
     grid: [u32; 3],
     args: &[(String, Argument)],
     order: Order,
-) -> Result<Vec<Vec<u8>>, Stop> {
+    max_steps: u64,
+) -> Result<(Vec<Vec<u8>>, interp::Report), Stop> {
     let mut memory = Memory::new();
     let mut ids = Vec::new();
     let mut values = Vec::new();
@@ -58,12 +61,13 @@ pub(super) fn interpret(
             }
         });
     }
-    let options = interp::Options { order, ..interp::Options::default() };
+    let options = interp::Options { order, max_steps, ..interp::Options::default() };
     match interp::launch(func, grid, &values, &mut memory, &options) {
-        Ok(_) => Ok(ids.into_iter().map(|id| memory.bytes(id).to_vec()).collect()),
+        Ok(report) => Ok((ids.into_iter().map(|id| memory.bytes(id).to_vec()).collect(), report)),
         Err(LaunchError::Faults(faults)) => {
             let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            Err(Stop::Fault(texts.join("\n")))
+            let endless = faults.iter().any(|fault| matches!(fault.kind, FaultKind::StepBudget { .. }));
+            Err(if endless { Stop::Endless(texts.join("\n")) } else { Stop::Fault(texts.join("\n")) })
         }
         Err(other) => Err(Stop::Fault(other.to_string())),
     }

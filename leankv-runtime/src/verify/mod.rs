@@ -3,7 +3,9 @@
 //! [`verify`] runs one [`Workload`] on the reference interpreter with all its checks (in order and
 //! shuffled), on the host back end between guards, and, as PTX for each target, on the PTX machine with all its checks: with lanes of a
 //! warp in step, with lanes apart in seeded random order, and, if wanted, with approximate functions moved within their error bounds and
-//! another order of accumulation. Every buffer is compared. No GPU is needed. It works for any kernel, in any crate:
+//! another order of accumulation. Every buffer is compared. A kernel with an endless loop is stopped too: the interpreter comes first, with a
+//! budget of steps, and what does not end there runs nowhere else; PTX has a budget of instructions in proportion to what the interpreter
+//! had to do. No GPU is needed. It works for any kernel, in any crate:
 //!
 //! ```
 //! use leankv_dsl::lang::*;
@@ -32,10 +34,12 @@
 mod execute;
 mod profile;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::time::Instant;
 
-use leankv_dsl::interp::Order;
+use leankv_dsl::interp::{self, Order};
 use leankv_dsl::ir::Func;
 use leankv_dsl::workload::{Argument, Check, Workload, WorkloadMismatch, compare};
 use leankv_ptx::{Config, Divergence, Finding, LaunchReport};
@@ -124,6 +128,32 @@ pub fn verify_with(
     workload: &Workload,
     options: &Options,
 ) -> Result<VerifyReport, VerifyError> {
+    verify_within(compiler, func, workload, options, interp::Options::default().max_steps)
+}
+
+/// Warp instructions that any launch may take.
+const LEAST_BUDGET: u64 = 1_000_000;
+
+/// Warp instructions for each 32 elements that an op works on, and for each op and warp: several times what the worst of them takes
+/// (a transcendental function of `f64`, an extent padded to the next power of two, a product without tensor cores).
+const INSTRUCTIONS: u64 = 256;
+
+/// Warp instructions after which PTX is endless, by what the interpreter had to do. Lanes that run apart take one each.
+fn budget(func: &Func, work: Option<&interp::Report>, divergence: Divergence) -> u64 {
+    let units =
+        work.map_or(0, |r| (r.work / 32).saturating_add(r.steps.saturating_mul(func.num_warps.into())));
+    let lanes = if divergence == Divergence::Independent { 32 } else { 1 };
+    LEAST_BUDGET.saturating_add(units.saturating_mul(INSTRUCTIONS)).saturating_mul(lanes)
+}
+
+/// [`verify_with`] with at most this many steps a program on the interpreter.
+fn verify_within(
+    compiler: &Compiler,
+    func: &Func,
+    workload: &Workload,
+    options: &Options,
+    max_steps: u64,
+) -> Result<VerifyReport, VerifyError> {
     if options.ptx.is_some() && options.targets.len() != 1 {
         return Err(VerifyError::TargetsOfPtx(options.targets.len()));
     }
@@ -138,13 +168,17 @@ pub fn verify_with(
     };
 
     let start = Instant::now();
-    let reference = execute::interpret(func, grid, &args, Order::Sequential);
+    let reference = execute::interpret(func, grid, &args, Order::Sequential, max_steps);
     let outcome = match &reference {
-        Ok(buffers) => against_expectation(&args, buffers),
+        Ok((buffers, _)) => against_expectation(&args, buffers),
         Err(stop) => Outcome::of(stop),
     };
     report.runs.push(Run::new("interpreter", None, outcome, start));
-    let reference = reference.ok();
+    if matches!(reference, Err(Stop::Endless(_))) {
+        // Native code could not be stopped, and the PTX machine would say the same in its own lines.
+        return Ok(report);
+    }
+    let (reference, work) = reference.ok().unzip();
     let judge = |result: Result<Vec<Vec<u8>>, Stop>| match (result, &reference) {
         (Ok(got), Some(want)) => against_reference(&args, &got, want),
         (Ok(_), None) => Outcome::NothingToCompareWith,
@@ -154,7 +188,8 @@ pub fn verify_with(
     // Only what the interpreter found no fault in may run as native code, or is worth a second order.
     if reference.is_some() {
         let start = Instant::now();
-        let result = execute::interpret(func, grid, &args, Order::Shuffled(options.seed));
+        let shuffled = Order::Shuffled(options.seed);
+        let result = execute::interpret(func, grid, &args, shuffled, max_steps).map(|(buffers, _)| buffers);
         report.runs.push(Run::new("interpreter, programs shuffled", None, judge(result), start));
 
         let compiled = compiler.compile(func, Target::Host)?.kernel;
@@ -169,6 +204,7 @@ pub fn verify_with(
         let module = execute::module(&compiled, ptx, sm)?;
         for (name, config) in ptx_runs(options) {
             let start = Instant::now();
+            let config = Config { budget: budget(func, work.as_ref(), config.divergence), ..config };
             let ran = execute::ptx(&compiled, &module, grid, &args, config)?;
             let (outcome, findings, counters) = match ran {
                 Ok((buffers, launch)) => {

@@ -125,7 +125,13 @@ impl Run {
     #[must_use]
     pub fn details(&self) -> Vec<String> {
         let mut out = match &self.outcome {
-            Outcome::Agrees { .. } | Outcome::Findings | Outcome::NothingToCompareWith => Vec::new(),
+            Outcome::Agrees { .. } | Outcome::Findings => Vec::new(),
+            Outcome::NothingToCompareWith => {
+                vec![
+                    "it ran; the interpreter did not, so nothing says whether the results are right"
+                        .to_owned(),
+                ]
+            }
             Outcome::Differs { differences } => differences.clone(),
             Outcome::Faults { message } => vec![message.clone()],
             Outcome::PtxFault { fault } => vec![fault.to_string()],

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use super::slot::{Kind, KindOf, Recorded, Slot, Static};
 use super::state::Carried;
+use super::turns::Rehearsal;
 use crate::ir::{Loc, Op, Type};
 use crate::lang::element::Index;
 use crate::lang::ops::scalar;
@@ -33,14 +34,14 @@ pub trait Iterable: Sized {
     type Kind: Kind;
     /// What the loop variable is.
     type Item;
-    /// Gives the items: all of a static loop, exactly one of a recorded loop.
+    /// Gives the items: all of a static loop, exactly one of a recorded loop, each time it is asked.
     type Iter: Iterator<Item = Self::Item>;
 
     /// The bounds of a recorded loop.
     fn bounds(&self) -> Option<Bounds>;
-    /// The items; `index` is a recorded loop's index.
+    /// The items; `index` is a recorded loop's index. A static loop is asked once and takes the source.
     #[doc(hidden)]
-    fn items(self, index: Scalar<i64>) -> Self::Iter;
+    fn items(source: &mut Option<Self>, index: Scalar<i64>) -> Option<Self::Iter>;
 }
 
 #[diagnostic::do_not_recommend]
@@ -53,8 +54,8 @@ impl<I: IntoIterator> Iterable for I {
         None
     }
 
-    fn items(self, _: Scalar<i64>) -> I::IntoIter {
-        self.into_iter()
+    fn items(source: &mut Option<I>, _: Scalar<i64>) -> Option<I::IntoIter> {
+        source.take().map(I::into_iter)
     }
 }
 
@@ -118,8 +119,8 @@ impl<E: Index> Range<E> {
         self
     }
 
-    /// The range of what `f` makes of each index. `f` runs inside of the loop, once, and may record ops.
-    pub fn map<T, F: FnOnce(Scalar<E>) -> T>(self, f: F) -> Mapped<E, F> {
+    /// The range of what `f` makes of each index. `f` runs inside of the loop and may record ops.
+    pub fn map<T, F: FnMut(Scalar<E>) -> T>(self, f: F) -> Mapped<E, F> {
         Mapped { range: self, f }
     }
 }
@@ -145,12 +146,12 @@ impl<E: Index> Iterable for Range<E> {
         Some(self.bounds.clone())
     }
 
-    fn items(self, index: Scalar<i64>) -> Self::Iter {
-        Some(Tile::new(index.handle)).into_iter()
+    fn items(_: &mut Option<Self>, index: Scalar<i64>) -> Option<Self::Iter> {
+        Some(Some(Tile::new(index.handle)).into_iter())
     }
 }
 
-impl<E: Index, T, F: FnOnce(Scalar<E>) -> T> Iterable for Mapped<E, F> {
+impl<E: Index, T, F: FnMut(Scalar<E>) -> T> Iterable for Mapped<E, F> {
     type Kind = Recorded;
     type Item = T;
     type Iter = std::option::IntoIter<T>;
@@ -159,8 +160,8 @@ impl<E: Index, T, F: FnOnce(Scalar<E>) -> T> Iterable for Mapped<E, F> {
         Some(self.range.bounds.clone())
     }
 
-    fn items(self, index: Scalar<i64>) -> Self::Iter {
-        Some((self.f)(Tile::new(index.handle))).into_iter()
+    fn items(source: &mut Option<Self>, index: Scalar<i64>) -> Option<Self::Iter> {
+        source.as_mut().map(|mapped| Some((mapped.f)(Tile::new(index.handle))).into_iter())
     }
 }
 
@@ -171,23 +172,40 @@ pub struct ForLoop<I, K> {
     source: Option<I>,
     bounds: Option<Bounds>,
     loc: Loc,
+    begun: bool,
     state: State,
     marker: PhantomData<fn() -> K>,
 }
 
 /// How far a recorded loop is.
 enum State {
-    /// A static loop, or nothing happened yet.
+    /// A static loop, or nothing happened yet, or it was left early.
     Idle,
     /// The region is open.
-    Open {
-        region: Option<Region>,
-        depth: usize,
-        carried: Carried,
-        index: Handle,
-        params: Vec<Handle>,
-        ended: bool,
-    },
+    Open { open: Open, params: Vec<Handle>, index: Handle, ended: bool },
+    /// The region is closed.
+    Done { region: Region, carried: Carried, params: Vec<Handle>, yields: Vec<Handle> },
+}
+
+/// What a loop keeps from turn to turn.
+struct Open {
+    region: Option<Region>,
+    depth: usize,
+    index: Type,
+    carried: Carried,
+    rehearsal: Rehearsal,
+}
+
+impl Open {
+    /// Opens the region and gives the variables its parameters.
+    fn open(self, slots: &mut [Slot<'_>]) -> State {
+        let mut types = vec![self.index.clone()];
+        types.extend(self.carried.types());
+        let mut params = self.region.map(|region| record::open(region, &types)).unwrap_or_default();
+        let index = if params.is_empty() { Handle::poison() } else { params.remove(0) };
+        self.carried.rebind(slots, &params);
+        State::Open { open: self, params, index, ended: false }
+    }
 }
 
 /// Starts a `for`.
@@ -196,7 +214,7 @@ enum State {
 pub fn for_begin<I: Iterable>(source: I) -> ForLoop<I, I::Kind> {
     let bounds = source.bounds();
     let loc = bounds.as_ref().map_or(Loc::caller(), |b| b.loc);
-    ForLoop { source: Some(source), bounds, loc, state: State::Idle, marker: PhantomData }
+    ForLoop { source: Some(source), bounds, loc, begun: false, state: State::Idle, marker: PhantomData }
 }
 
 /// The items of a `for`.
@@ -206,10 +224,10 @@ pub fn indices<I: Iterable, K>(
 ) -> std::iter::Flatten<std::option::IntoIter<I::Iter>> {
     let index = match &region.state {
         State::Open { index, .. } => *index,
-        State::Idle => Handle::poison(),
+        _ => Handle::poison(),
     };
-    // An iterator of one iterator: a loop that was entered twice would give nothing.
-    region.source.take().map(|source| source.items(Tile::new(index))).into_iter().flatten()
+    // An iterator of one iterator: a static loop that was entered twice would give nothing.
+    I::items(&mut region.source, Tile::new(index)).into_iter().flatten()
 }
 
 #[doc(hidden)]
@@ -218,7 +236,33 @@ impl<I, K: Kind> ForLoop<I, K> {
         KindOf(PhantomData)
     }
 
-    pub fn enter(&mut self, slots: &mut [Slot<'_>]) {
+    /// Whether the body runs, once more: once for all turns of a static loop; of a recorded one as often as it is recorded.
+    pub fn turn(&mut self, slots: &mut [Slot<'_>]) -> bool {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.begin(slots);
+            return true;
+        }
+        let State::Open { mut open, params, ended, .. } = std::mem::replace(&mut self.state, State::Idle)
+        else {
+            return false;
+        };
+        let Some(region) = open.region else { return false };
+        if !ended || record::depth() != open.depth + 1 {
+            record::abandoned("`for`", open.depth, self.loc);
+            open.carried.restore(slots);
+            return false;
+        }
+        let yields = open.carried.yields(slots, &params, "loop");
+        record::close(region, &yields, self.loc);
+        if open.rehearsal.again(region) {
+            self.state = open.open(slots);
+            return true;
+        }
+        self.state = State::Done { region, carried: open.carried, params, yields };
+        false
+    }
+
+    fn begin(&mut self, slots: &mut [Slot<'_>]) {
         let Some(bounds) = self.bounds.take() else { return };
         let depth = record::depth();
         let carried = Carried::of(slots, self.loc);
@@ -229,12 +273,8 @@ impl<I, K: Kind> ForLoop<I, K> {
         }
         operands.extend(carried.inits());
         let region = record::begin(Op::For { stages: bounds.stages }, &operands, self.loc);
-        let mut types = vec![bounds.index];
-        types.extend(carried.types());
-        let mut params = region.map(|region| record::open(region, &types)).unwrap_or_default();
-        let index = if params.is_empty() { Handle::poison() } else { params.remove(0) };
-        carried.rebind(slots, &params);
-        self.state = State::Open { region, depth, carried, index, params, ended: false };
+        let open = Open { region, depth, index: bounds.index, carried, rehearsal: Rehearsal::begin() };
+        self.state = open.open(slots);
     }
 
     pub fn reached_end(&mut self) {
@@ -244,19 +284,10 @@ impl<I, K: Kind> ForLoop<I, K> {
     }
 
     pub fn exit(&mut self, slots: &mut [Slot<'_>]) {
-        let State::Open { region, depth, carried, params, ended, .. } =
-            std::mem::replace(&mut self.state, State::Idle)
+        let State::Done { region, carried, params, yields } = std::mem::replace(&mut self.state, State::Idle)
         else {
             return;
         };
-        let Some(region) = region else { return };
-        if !ended || record::depth() != depth + 1 {
-            record::abandoned("`for`", depth, self.loc);
-            carried.restore(slots);
-            return;
-        }
-        let yields = carried.yields(slots, &params, "loop");
-        record::close(region, &yields, self.loc);
         // Variables that the body left alone are not carried after all.
         let mut results: Vec<Option<Handle>> = vec![None; params.len()];
         let inits = carried.inits();
@@ -278,10 +309,10 @@ impl<I, K: Kind> ForLoop<I, K> {
 
 impl<I, K> Drop for ForLoop<I, K> {
     fn drop(&mut self) {
-        if let State::Open { depth, .. } = &self.state
+        if let State::Open { open, .. } = &self.state
             && !std::thread::panicking()
         {
-            record::abandoned("`for`", *depth, self.loc);
+            record::abandoned("`for`", open.depth, self.loc);
         }
     }
 }

@@ -4,20 +4,30 @@
 //! ([`Cond`], [`Iterable`]); that choice is the type parameter [`Kind`] of everything here. In a recorded construct every
 //! variable that changes must be [`Carry`]; in a static one any Rust variable may.
 //!
+//! What the macros see change (assignments, `&mut`, methods, local macros) is carried or refused. What they cannot see is found in three
+//! ways. Variables that a construct mentions are looked at before and after it, through `Cell`s and the like ([`hidden`]). The body of a
+//! recorded loop is recorded twice and must come out the same. And a value that was made in a region is refused outside of it.
+//! What is left: a plain value that changes in a *branch* behind a type parameter, in a `static`, or in a type that has a `Cell` and no
+//! `Debug`; and one that a loop sets to the same at every turn there, when it is read after the loop.
+//!
 //! Names in this module are the macros' business; kernels use [`range`], [`comptime`] and `#[derive(Carry)]`.
 
 mod carry;
 mod for_loop;
+pub mod hidden;
+pub mod hint;
 mod if_branch;
 mod slot;
 pub mod soft;
 mod state;
+mod turns;
 mod while_loop;
 
 pub use carry::{Carry, Flat, Fresh};
 pub use for_loop::{Bounds, ForLoop, Iterable, Mapped, Range, for_begin, indices, range};
 pub use if_branch::{Cond, IfBranch, PickIn, arm, if_begin};
 pub use slot::{CarryIn, Kind, KindOf, Recorded, Slot, Static, hard};
+pub use turns::{Call, enter_call};
 pub use while_loop::{WhileLoop, while_begin};
 
 /// Marks a condition or a range as known at specialisation time: the `if`, `while` or `for` over it stays plain

@@ -61,7 +61,7 @@ macro_rules! pointer {
 
         impl<E> std::fmt::Debug for $name<E> {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("pointer")
+                record::shown(self.raw.handle, f).unwrap_or_else(|| f.write_str("pointer"))
             }
         }
 

@@ -10,7 +10,7 @@ use crate::lang::*;
 
 /// Runs a kernel `(n, out)` and gives what it stored.
 #[track_caller]
-fn run(func: &Func, n: i32) -> Vec<i32> {
+pub(super) fn run(func: &Func, n: i32) -> Vec<i32> {
     let mut memory = Memory::new();
     let out = memory.alloc_bytes(&[0; 64]);
     let args = [Arg::from(n), Arg::Buffer(out, 0)];

@@ -1,8 +1,10 @@
 //! Tests of the language: what recording gives, and what it says about mistakes.
 
 mod control;
+mod hidden;
 mod mistakes;
 mod ops;
+mod recursion;
 
 use crate::diag::Diagnostics;
 use crate::ir::{Func, verify};
