@@ -54,6 +54,8 @@ struct Session {
     id: u32,
     builder: Builder,
     found: Diagnostics,
+    /// Whether code takes part that must stay within its buffers, whatever it does.
+    checked: bool,
 }
 
 impl Session {
@@ -124,7 +126,7 @@ pub(crate) fn record(
     if let Some(warps) = warps {
         builder.func_mut().num_warps = warps;
     }
-    SESSIONS.with_borrow_mut(|s| s.push(Session { id, builder, found: Diagnostics::new() }));
+    SESSIONS.with_borrow_mut(|s| s.push(Session { id, builder, found: Diagnostics::new(), checked: false }));
     let outcome = catch_unwind(AssertUnwindSafe(body));
     let session = SESSIONS
         .with_borrow_mut(Vec::pop)
@@ -160,6 +162,16 @@ pub(crate) fn record(
 /// Whether a kernel is being recorded on this thread.
 pub(crate) fn active() -> bool {
     SESSIONS.with_borrow(|sessions| !sessions.is_empty())
+}
+
+/// From now on the kernel has parts that must stay within their buffers, whatever they do.
+pub(crate) fn mark_checked() {
+    with(|s| s.checked = true);
+}
+
+/// Whether it has such parts.
+pub(crate) fn checked() -> bool {
+    with(|s| s.checked).unwrap_or(false)
 }
 
 /// Reports a mistake.
