@@ -229,6 +229,15 @@ impl ShortlistMut {
         }
     }
 
+    /// Leaves what a split found in a tier.
+    #[track_caller]
+    pub(crate) fn keep(&self, at: Work, low: bool, least: Best, leaving: Best) {
+        self.store(at, Kind::least_of(low), least);
+        if !low {
+            self.store(at, Kind::Leaving, leaving);
+        }
+    }
+
     /// Says what it holds for: the step whose token stands at `position`, and lists of these lengths.
     #[device]
     pub(crate) fn mark(&self, at: Work, position: Scalar<i32>, lengths: [Scalar<i32>; 4]) {

@@ -14,7 +14,8 @@ use leankv_dsl::lang::attention::{
 };
 use leankv_dsl::lang::*;
 
-use crate::candidates::{Best, Kind, Search, ShortlistMut, lengths_of};
+use crate::candidates::{Best, Search, ShortlistMut, lengths_of};
+use crate::members::{Members, parts_of, possible};
 use crate::pattern::HeadPattern;
 use crate::pending::{Asked, Pending, PendingMut};
 use crate::policy::{Rule, SINKS};
@@ -81,7 +82,7 @@ pub struct DecodeSpec {
 
 impl DecodeSpec {
     fn makes_sense(&self) -> bool {
-        (1..=16).contains(&self.group)
+        self.group >= 1
             && self.splits >= 1
             && (self.significance || !self.candidates)
             && self.chunk >= 1
@@ -91,7 +92,22 @@ impl DecodeSpec {
 
     #[track_caller]
     fn tiers(&self, codecs: &dyn Codecs) -> Option<Tiers> {
+        if !possible(self.head_dim, self.group) {
+            return None;
+        }
         Tiers::new(codecs, &self.tiering, self.head_dim, self.page_bytes, self.block)
+    }
+
+    /// What is looked for on the way, for the step after that of the token at `position`.
+    #[track_caller]
+    fn search(
+        &self,
+        shortlist: &ShortlistMut,
+        request: Scalar<i32>,
+        position: Scalar<i32>,
+    ) -> Option<Search> {
+        let rule = Rule::new(self.window, self.sinks, self.chunk, self.window_q);
+        self.candidates.then(|| Search::new(rule, shortlist.prompt(request), position + 1))
     }
 }
 
@@ -121,6 +137,69 @@ pub struct Partials {
     acc: ViewMut<f32, 4>,
 }
 
+impl Partials {
+    /// What all splits found for some query heads, in split order.
+    #[device]
+    fn merged<I: ViewIndex>(
+        &self,
+        spec: &DecodeSpec,
+        request: Scalar<i32>,
+        members: &Members<I>,
+    ) -> OnlineSoftmax {
+        let (rows, count) = (members.rows, members.count);
+        let mut merged = OnlineSoftmax::new(count, spec.head_dim);
+        for split in range(0, spec.splits as i32) {
+            let place = (request, rows, split);
+            let max = self.max.tile(place, [1, count, 1]).load().reshape([count]);
+            let sum = self.sum.tile(place, [1, count, 1]).load().reshape([count]);
+            let acc = self.acc.tile((request, rows, split, 0), [1, count, 1, spec.head_dim]).load();
+            merged = merged.merge(OnlineSoftmax { max, sum, acc: acc.reshape([count, spec.head_dim]) });
+        }
+        merged
+    }
+
+    /// Leaves what a split found for some query heads.
+    #[track_caller]
+    fn store<I: ViewIndex>(
+        &self,
+        spec: &DecodeSpec,
+        request: Scalar<i32>,
+        split: Scalar<i32>,
+        members: &Members<I>,
+        online: &OnlineSoftmax,
+    ) {
+        let (rows, one) = (members.rows, [1, members.count, 1]);
+        let spread = |inside: Tile<bool, 1>| inside.reshape(one);
+        members.store(self.max.tile((request, rows, split), one), online.max.reshape(one), spread);
+        members.store(self.sum.tile((request, rows, split), one), online.sum.reshape(one), spread);
+        let all = [1, members.count, 1, spec.head_dim];
+        members.store(self.acc.tile((request, rows, split, 0), all), online.acc.reshape(all), |inside| {
+            inside.reshape([1, members.count, 1, 1]).broadcast(all)
+        });
+    }
+}
+
+/// Adds to a block's tokens what they received from pending queries, except to frozen tokens and to the newest one of the high tier; gives the
+/// candidates so far with those of the block, if any are looked for.
+#[track_caller]
+fn add(
+    block: &impl KvBlock,
+    low: bool,
+    step: Tile<f32, 1>,
+    (frozen, newest): (Scalar<i32>, Scalar<i32>),
+    search: Option<Search>,
+    (least, leaving): (Best, Best),
+) -> (Best, Best) {
+    let numbers = block.first_token() + iota(step.extents()[0]);
+    let step = if low { step } else { numbers.eq(newest).select(0.0, step) };
+    let mass = block.add_significance(step, frozen);
+    let Some(search) = search else { return (least, leaving) };
+    let own = block.valid() & numbers.ge(frozen);
+    let seen = search.look(mass, block.positions(), numbers, own);
+    let leaving = if low { leaving } else { search.leaving(leaving, &seen) };
+    (search.least(least, &seen), leaving)
+}
+
 /// The queries of a query group as the hooks left them, with those of the group that are pending, if any.
 #[derive(Clone, Copy, Debug)]
 struct Queries {
@@ -129,6 +208,8 @@ struct Queries {
     /// Of the step's query; the pending ones stand one before it.
     position: Scalar<i32>,
     asked: Option<Asked>,
+    /// Numbers of the rows in the group, where they are not all of it.
+    members: Option<Tile<i32, 1>>,
     request: Scalar<i32>,
     head: Scalar<i32>,
 }
@@ -144,7 +225,8 @@ impl Queries {
         hooks: &dyn AttentionHooks,
     ) -> (Tile<f32, 2>, Option<Tile<f32, 2>>) {
         let [rows, _] = self.q.extents();
-        let (mut queries, mut members) = (self.position.splat([rows]), iota(rows));
+        let (mut queries, mut members) =
+            (self.position.splat([rows]), self.members.unwrap_or_else(|| iota(rows)));
         if self.asked.is_some() {
             let group = spec.group as i32;
             (queries, members) = (queries - members / group, members % group);
@@ -208,7 +290,9 @@ fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
 ///   frozen tokens, nor to the one that this step inserted. Without it `pending` is not looked at.
 /// * With `candidates` each split leaves in `shortlist` what the step after this one may change in its pages, with the significance as
 ///   added here. Without it `shortlist` is not looked at.
-/// * Errors: formats that do not fit the page are refused at specialisation.
+/// * A group of more than 16 query heads is worked on in equal parts of at most 16: the keys are read once for each, and once more for the
+///   significance of all.
+/// * Errors: formats that do not fit the page, and groups and head dims that are not built, are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
 #[kernel]
 pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
@@ -227,55 +311,82 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
     let (head, request) = (program_id(0), program_id(1));
     let at = Work { head, slot: kv.slot(request), split: program_id(2), splits: spec.splits };
     let position = query_positions.get([request]);
-    let q = q.tile((request, head, 0), [1, spec.group, spec.head_dim]).load().squeeze(0);
-    let q = hooks.query(q.cast());
-    let asked = spec.significance.then(|| pending.load(at.slot, request, head, spec.group, spec.head_dim));
-    let both = asked.map_or(q, |asked| stacked(q, asked.q));
-    let queries = Queries { q: both, position, asked, request, head };
+    let (parts, _) = parts_of(spec.group);
+    if parts == 1 {
+        let members = Members::all(head, spec.group);
+        let q = hooks.query(members.load(q, request, spec.head_dim).cast());
+        let asked = spec.significance.then(|| pending.load(at.slot, request, head, &members, spec.head_dim));
+        let both = asked.map_or(q, |asked| stacked(q, asked.q));
+        let queries = Queries { q: both, position, asked, members: None, request, head };
+        let search = spec.search(&shortlist, request, position);
 
-    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
-    let search = spec.candidates.then(|| Search::new(rule, shortlist.prompt(request), position + 1));
-
-    let mut online = OnlineSoftmax::new(spec.group, spec.head_dim);
-    for tier in tiers.iter() {
-        let frozen = asked.map(|_| kv.frozen(at, tier.is_low()));
-        let (mut least, mut leaving) = (Best::none(spec.block), Best::none(spec.block));
-        for block in kv.blocks(at, tier, spec.stages) {
-            let (logits, before) = queries.logits(&spec, &block, scale, &hooks);
-            if let (Some(asked), Some(before), Some(frozen)) = (asked, before, frozen) {
-                let step = asked.received(before);
-                let numbers = block.first_token() + iota(spec.block);
-                let step = if tier.is_low() { step } else { numbers.eq(asked.newest).select(0.0, step) };
-                let mass = block.add_significance(step, frozen);
-                if let Some(search) = search {
-                    let own = block.valid() & numbers.ge(frozen);
-                    let seen = search.look(mass, block.positions(), numbers, own);
-                    least = search.least(least, &seen);
-                    if !tier.is_low() {
-                        leaving = search.leaving(leaving, &seen);
-                    }
+        let mut online = OnlineSoftmax::new(spec.group, spec.head_dim);
+        for tier in tiers.iter() {
+            let frozen = asked.map(|_| kv.frozen(at, tier.is_low()));
+            let (mut least, mut leaving) = (Best::none(spec.block), Best::none(spec.block));
+            for block in kv.blocks(at, tier, spec.stages) {
+                let (logits, before) = queries.logits(&spec, &block, scale, &hooks);
+                if let (Some(asked), Some(before), Some(frozen)) = (asked, before, frozen) {
+                    let (step, tokens) = (asked.received(before), (frozen, asked.newest));
+                    (least, leaving) = add(&block, tier.is_low(), step, tokens, search, (least, leaving));
                 }
+                let weights = online.step(logits, &hooks);
+                online.acc = block.accumulate(weights, online.acc);
             }
-            let weights = online.step(logits, &hooks);
-            online.acc = block.accumulate(weights, online.acc);
+            if spec.candidates {
+                shortlist.keep(at, tier.is_low(), least, leaving);
+            }
         }
         if spec.candidates {
-            shortlist.store(at, Kind::least_of(tier.is_low()), least);
-            if !tier.is_low() {
-                shortlist.store(at, Kind::Leaving, leaving);
+            shortlist.mark(at, position + 1, lengths_of(&kv, at));
+        }
+        out.store(&spec, request, at.split, &members, &online);
+    } else {
+        // A large group's significance first, over all its parts; then each part attends on its own, which reads the keys again.
+        if spec.significance {
+            let search = spec.search(&shortlist, request, position);
+            let newest = pending.newest(request, head);
+            for tier in tiers.iter() {
+                let frozen = kv.frozen(at, tier.is_low());
+                let (mut least, mut leaving) = (Best::none(spec.block), Best::none(spec.block));
+                for block in kv.blocks(at, tier, 1) {
+                    let mut step = Tile::<f32, 1>::zeros([spec.block]);
+                    for part in range(0, parts as i32) {
+                        let members = Members::part(head, spec.group, part);
+                        let asked = pending.load(at.slot, request, head, &members, spec.head_dim);
+                        let numbers = Some(members.numbers());
+                        let (q, position) = (asked.q, position - 1);
+                        let queries = Queries { q, position, asked: None, members: numbers, request, head };
+                        let (logits, _) = queries.logits(&spec, &block, scale, &hooks);
+                        step = step.max(asked.received(logits));
+                    }
+                    let tokens = (frozen, newest);
+                    (least, leaving) = add(&block, tier.is_low(), step, tokens, search, (least, leaving));
+                }
+                if spec.candidates {
+                    shortlist.keep(at, tier.is_low(), least, leaving);
+                }
+            }
+            if spec.candidates {
+                shortlist.mark(at, position + 1, lengths_of(&kv, at));
             }
         }
+        for part in range(0, parts as i32) {
+            let members = Members::part(head, spec.group, part);
+            let q = hooks.query(members.load(q, request, spec.head_dim).cast());
+            let numbers = Some(members.numbers());
+            let queries = Queries { q, position, asked: None, members: numbers, request, head };
+            let mut online = OnlineSoftmax::new(members.count, spec.head_dim);
+            for tier in tiers.iter() {
+                for block in kv.blocks(at, tier, spec.stages) {
+                    let (logits, _) = queries.logits(&spec, &block, scale, &hooks);
+                    let weights = online.step(logits, &hooks);
+                    online.acc = block.accumulate(weights, online.acc);
+                }
+            }
+            out.store(&spec, request, at.split, &members, &online);
+        }
     }
-    if spec.candidates {
-        shortlist.mark(at, position + 1, lengths_of(&kv, at));
-    }
-
-    let place = (request, head, at.split);
-    out.max.tile(place, [1, spec.group, 1]).store(online.max.reshape([1, spec.group, 1]));
-    out.sum.tile(place, [1, spec.group, 1]).store(online.sum.reshape([1, spec.group, 1]));
-    let place = (request, head, at.split, 0);
-    let extents = [1, spec.group, 1, spec.head_dim];
-    out.acc.tile(place, extents).store(online.acc.reshape(extents));
 }
 
 /// Merges the splits of [`decode_attention`](fn@decode_attention) in split order, and with `significance` makes this step's queries the
@@ -299,25 +410,40 @@ pub fn merge_splits<H: AttentionHooks, E: Float>(
     lse: ViewMut<f32, 2>,
     hooks: H,
 ) {
-    let (head, request) = (program_id(0), program_id(1));
-    let mut merged = OnlineSoftmax::new(spec.group, spec.head_dim);
-    for split in range(0, spec.splits as i32) {
-        let place = (request, head, split);
-        let max = parts.max.tile(place, [1, spec.group, 1]).load().reshape([spec.group]);
-        let sum = parts.sum.tile(place, [1, spec.group, 1]).load().reshape([spec.group]);
-        let acc = parts.acc.tile((request, head, split, 0), [1, spec.group, 1, spec.head_dim]).load();
-        merged = merged.merge(OnlineSoftmax { max, sum, acc: acc.reshape([spec.group, spec.head_dim]) });
+    if comptime(!possible(spec.head_dim, spec.group)) {
+        return;
     }
-    let total = merged.lse();
-    out.tile((request, head, 0), [1, spec.group, spec.head_dim])
-        .store(hooks.output(merged.output()).expand_dims(0));
-    lse.tile((request, head), [1, spec.group]).store(total.expand_dims(0));
+    let (head, request) = (program_id(0), program_id(1));
+    let (count, _) = parts_of(spec.group);
+    if count == 1 {
+        let members = Members::all(head, spec.group);
+        let merged = parts.merged(&spec, request, &members);
+        let total = merged.lse();
+        members.store_rows(out, request, hooks.output(merged.output()));
+        members.store_numbers(lse, request, total);
 
-    if spec.significance {
-        let slot = slots.get([request]);
-        if slot.ge(0) {
-            let q = q.tile((request, head, 0), [1, spec.group, spec.head_dim]).load().squeeze(0);
-            pending.store(slot, head, hooks.query(q.cast()), total);
+        if spec.significance {
+            let slot = slots.get([request]);
+            if slot.ge(0) {
+                let q = members.load(q, request, spec.head_dim);
+                pending.store(slot, &members, hooks.query(q.cast()), total);
+            }
+        }
+    } else {
+        for part in range(0, count as i32) {
+            let members = Members::part(head, spec.group, part);
+            let merged = parts.merged(&spec, request, &members);
+            let total = merged.lse();
+            members.store_rows(out, request, hooks.output(merged.output()));
+            members.store_numbers(lse, request, total);
+
+            if spec.significance {
+                let slot = slots.get([request]);
+                if slot.ge(0) {
+                    let q = members.load(q, request, spec.head_dim);
+                    pending.store(slot, &members, hooks.query(q.cast()), total);
+                }
+            }
         }
     }
 }

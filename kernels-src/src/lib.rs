@@ -10,6 +10,7 @@ pub mod chunk;
 pub mod decode;
 pub mod manager;
 pub mod matmul;
+mod members;
 pub mod page_writer;
 pub mod pattern;
 pub mod pending;
@@ -21,6 +22,9 @@ pub mod softmax;
 pub mod step;
 pub mod vector_add;
 pub mod workload;
+
+/// Most query heads that may share a KV head.
+pub const MAX_GROUP: usize = 256;
 
 use half::{bf16, f16};
 use leankv_dsl::lang::KernelDef;

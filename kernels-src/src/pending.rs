@@ -3,6 +3,8 @@
 use half::f16;
 use leankv_dsl::lang::*;
 
+use crate::members::Members;
+
 /// Queries that were asked in the step before, of one layer: what [`decode_attention`](fn@crate::decode::decode_attention) reads.
 #[derive(Clone, Copy, Debug, KernelArg)]
 pub struct Pending {
@@ -38,20 +40,27 @@ pub(crate) struct Asked {
 impl Pending {
     /// Those of a (request, KV head) whose slot is `slot`; of no meaning where that is negative.
     #[track_caller]
-    pub(crate) fn load(
+    pub(crate) fn load<I: ViewIndex>(
         &self,
         slot: Scalar<i32>,
         request: Scalar<i32>,
         head: Scalar<i32>,
-        group: usize,
+        members: &Members<I>,
         head_dim: usize,
     ) -> Asked {
-        let row = slot.max(0);
-        let lse = self.lse.tile((row, head), [1, group]).load().squeeze(0);
-        let q = self.q.tile((row, head, 0), [1, group, head_dim]).load().squeeze(0);
+        let (row, count) = (slot.max(0), members.count);
+        let lse = self.lse.tile((row, members.rows), [1, count]).load().squeeze(0);
+        let lse = members.inside().map_or(lse, |inside| inside.select(lse, f32::INFINITY));
+        let q = members.load(self.q, row, head_dim);
         // Where there is none, a request that is gone may have left anything.
-        let q = lse.lt(f32::INFINITY).expand_dims(1).broadcast([group, head_dim]).select(q, f16::ZERO);
-        Asked { q, lse, newest: self.newest.get([request, head, lit(0)]) }
+        let q = lse.lt(f32::INFINITY).expand_dims(1).broadcast([count, head_dim]).select(q, f16::ZERO);
+        Asked { q, lse, newest: self.newest(request, head) }
+    }
+
+    /// The number in the high tier's list of the token that came after a KV head's pending queries.
+    #[track_caller]
+    pub(crate) fn newest(&self, request: Scalar<i32>, head: Scalar<i32>) -> Scalar<i32> {
+        self.newest.get([request, head, lit(0)])
     }
 }
 
@@ -64,13 +73,18 @@ impl Asked {
 }
 
 impl PendingMut {
-    /// Makes these queries `[group, head_dim]` with logarithms `lse: [group]` the pending ones of a (slot, KV head).
+    /// Makes these queries `[group, head_dim]` with logarithms `lse: [group]` the pending ones of these members of a slot.
     #[track_caller]
-    pub(crate) fn store(&self, slot: Scalar<i32>, head: Scalar<i32>, q: Tile<f16, 2>, lse: Tile<f32, 1>) {
-        let [group, head_dim] = q.extents();
+    pub(crate) fn store<I: ViewIndex>(
+        &self,
+        slot: Scalar<i32>,
+        members: &Members<I>,
+        q: Tile<f16, 2>,
+        lse: Tile<f32, 1>,
+    ) {
         // A query that attended to nothing, or to what is no number, adds nothing.
         let lse = (lse.gt(f32::NEG_INFINITY) & lse.lt(f32::INFINITY)).select(lse, f32::INFINITY);
-        self.q.tile((slot, head, 0), [1, group, head_dim]).store(q.expand_dims(0));
-        self.lse.tile((slot, head), [1, group]).store(lse.expand_dims(0));
+        members.store_rows(self.q, slot, q);
+        members.store_numbers(self.lse, slot, lse);
     }
 }

@@ -4,6 +4,8 @@ use half::f16;
 use leankv_dsl::lang::attention::{OnlineSoftmax, Plain};
 use leankv_dsl::lang::*;
 
+use crate::members::possible;
+
 /// Specialisation of the prefill kernels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
 #[spec(valid = |s| s.group >= 1 && s.group <= 16)]
@@ -45,6 +47,9 @@ pub fn prefill_attention(
     #[arg(align = 16)] out: ViewMut<f32, 3>,
     lse: ViewMut<f32, 2>,
 ) {
+    if comptime(!possible(spec.head_dim, spec.group)) {
+        return;
+    }
     let (block, head) = (program_id(0), program_id(1));
     let kv_head = head / spec.group as i32;
     let [q, k, v] = [q, k, v].map(|view| view.with_extent(2, spec.head_dim));
@@ -94,6 +99,9 @@ pub fn prefill_significance(
     column_sums: ViewMut<f32, 2>,
     group_max_sums: ViewMut<f32, 2>,
 ) {
+    if comptime(!possible(spec.head_dim, spec.group)) {
+        return;
+    }
     let (tile, kv_head) = (program_id(0), program_id(1));
     let [q, k] = [q, k].map(|view| view.with_extent(2, spec.head_dim));
     let queries = q.extent(0).cast::<i32>();

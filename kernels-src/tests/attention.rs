@@ -148,6 +148,44 @@ fn query_groups_of_one_to_eight() {
     }
 }
 
+/// In parts: equal ones, and one whose last part reaches beyond the group, into the rows of the next KV head.
+#[test]
+fn query_groups_of_more_heads_than_a_tile_has() {
+    for (group, splits) in [(32, 1), (48, 2), (71, 3)] {
+        check("K8V4/K4V2", group, splits, HeadPattern::Dense, 16);
+    }
+    check("fp16", 17, 1, HeadPattern::SinkWindow { sinks: 3, window: 9 }, 16);
+}
+
+#[test]
+fn head_dims_and_groups_that_no_kernel_is_built_for_are_refused_in_a_sentence() {
+    let kernels = [
+        "decode_attention",
+        "merge_splits",
+        "chunk_attention",
+        "cached_significance",
+        "chunk_significance",
+        "prefill_attention",
+        "prefill_significance",
+    ];
+    let refused = |kernel: &str, field: &str, value: &str| {
+        let settings = [(field.to_owned(), value.to_owned())].into();
+        find(kernel).unwrap().build(&settings).unwrap_err().to_string()
+    };
+    for kernel in kernels {
+        for dim in ["4", "100", "1024"] {
+            let found = refused(kernel, "head_dim", dim);
+            let wanted = format!("head dim {dim} is not supported: it must be a multiple of 8 from 8 to 512");
+            assert_eq!(found.matches(&wanted).count(), 1, "{kernel}: {found}");
+        }
+    }
+    for kernel in &kernels[..5] {
+        let found = refused(kernel, "group", "300");
+        assert!(found.contains("300 query heads a KV head; at most 256 are possible"), "{kernel}: {found}");
+    }
+    assert!(refused("chunk_attention", "group", "17").contains("272 rows of queries; at most 256"));
+}
+
 #[test]
 fn head_patterns_mask_by_position() {
     check("K8V4/K4V2", 2, 2, HeadPattern::Causal, 16);

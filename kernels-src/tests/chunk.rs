@@ -7,7 +7,7 @@ use common::{Run, close, halves, random};
 use half::{bf16, f16};
 use leankv_dsl::lang::attention::{AttentionHooks, PagedKv, Site, Stock};
 use leankv_dsl::lang::*;
-use leankv_kernels::chunk::{chunk_attention, chunk_significance};
+use leankv_kernels::chunk::{ChunkSpec, chunk_attention, chunk_significance};
 use leankv_kernels::find;
 use leankv_kernels::reference::{ChunkArgs, attend_chunk, write_chunk};
 
@@ -135,6 +135,15 @@ fn head_dims_and_query_groups() {
     check(two, &Shape { d: 256, group: 1, block: 8, block_q: 16 }, [[9, 10], [3, 0]], 17, 5, 0);
     check(two, &Shape { d: 64, group: 7, block: 16, block_q: 2 }, [[13, 20], [0, 7]], 5, 64, 0);
     check("fp16", &Shape { d: 256, group: 2, block: 8, block_q: 8 }, [[9, 0], [1, 0]], 8, 3, 0);
+}
+
+/// As many chunk tokens a tile as the engine takes for these groups.
+#[test]
+fn query_groups_of_more_heads_than_a_decode_tile_has() {
+    for group in [32, 48, 71] {
+        let shape = Shape { d: 64, group, block: 16, block_q: ChunkSpec::block_q_of(group) };
+        check("K8V4/K4V2", &shape, [[13, 20], [0, 7]], 5, 3, 0);
+    }
 }
 
 #[test]

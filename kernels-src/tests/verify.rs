@@ -59,6 +59,7 @@ fn decode_attention_agrees_away_from_its_declared_space() {
         "tiering=K8V4/K4V2,significance=true,candidates=true,head_dim=64,page_bytes=2048,block=16,window=4,sinks=2,chunk=24,window_q=9",
         "tiering=K8V4/K4V2,significance=true,candidates=true,splits=3,group=7,head_dim=64,page_bytes=2048,block=8,window=20",
         "tiering=K8V4,significance=true,candidates=true,splits=4,group=8,head_dim=128,window=9,chunk=16,window_q=2",
+        "tiering=K8V4/K4V2,significance=true,candidates=true,splits=2,group=71,head_dim=64,page_bytes=2048,block=16,window=4,sinks=2",
         "tiering=K8V4,pattern=causal,group=3,head_dim=64,page_bytes=2048",
         "tiering=K4V2g2.4,pattern=sink3-window9,head_dim=96,page_bytes=4096",
     ]

@@ -111,6 +111,18 @@ pub enum ArgumentError {
         /// The given rank.
         got: usize,
     },
+    /// An extent or stride of a view, given as a number.
+    #[error(
+        "kernel `{kernel}`: `{name}` belongs to the view `{view}`; give the extents with its buffer, by `view` or `view_mut`"
+    )]
+    PartOfView {
+        /// The kernel.
+        kernel: String,
+        /// The parameter.
+        name: String,
+        /// The view.
+        view: String,
+    },
     /// A buffer too short for the view's extents.
     #[error(
         "kernel `{kernel}`: `{name}` as {} needs {needed} elements of {dtype}, and the buffer has {len}",
@@ -199,6 +211,16 @@ pub enum ArgumentError {
         /// The buffer's device.
         other: String,
     },
+    /// Bindings that gave another launch back than the one they were to add parameters to.
+    #[error(
+        "bindings for a launch of `{kernel}` gave another one back, of `{got}`; they add parameters to the launch that they are given, and leave its grid and stream"
+    )]
+    Exchanged {
+        /// The kernel to be launched.
+        kernel: String,
+        /// The kernel of the launch that came back.
+        got: String,
+    },
     /// A grid that no device takes.
     #[error("kernel `{kernel}`: a grid of {}x{}x{} programs is not possible; each extent is 1 or more, at most {}",
         grid[0], grid[1], grid[2], "2147483647 x 65535 x 65535")]
@@ -258,6 +280,22 @@ impl Signature {
     pub(crate) fn view_rank(&self, name: &str) -> usize {
         (0..).take_while(|i| self.position(&format!("{name}.shape{i}")).is_some()).count()
     }
+}
+
+impl Signature {
+    /// The view whose extent or stride the parameter `name` is.
+    pub(crate) fn view_of<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let view = split_part(name)?;
+        let place = self.position(view)?;
+        (self.params[place].kind != ParamKind::Scalar).then_some(view)
+    }
+}
+
+/// The view's name in that of an extent or a stride: `x` of `x.shape0`, `kv.pages` of `kv.pages.stride1`.
+pub(crate) fn split_part(name: &str) -> Option<&str> {
+    let (view, part) = name.rsplit_once('.')?;
+    let number = part.strip_prefix("shape").or_else(|| part.strip_prefix("stride"))?;
+    (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some(view)
 }
 
 impl fmt::Display for Signature {

@@ -22,6 +22,8 @@ use leankv_dsl::format::Tiering;
 use leankv_dsl::lang::attention::{AttentionHooks, Codecs, Site, Tiers};
 use leankv_dsl::lang::*;
 
+use crate::members::possible;
+
 pub use attention::chunk_attention;
 pub use classify::{ClassifySpec, classify_chunk};
 pub use compact::{RecompactSpec, recompact};
@@ -36,7 +38,7 @@ fn few_tierings() -> [Tiering; 2] {
 /// Specialisation of [`chunk_attention`](fn@chunk_attention), [`cached_significance`](fn@cached_significance) and
 /// [`chunk_significance`](fn@chunk_significance).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
-#[spec(valid = |s| s.group >= 1 && s.group <= 16 && s.block_q >= 1 && s.splits >= 1)]
+#[spec(valid = |s| s.group >= 1 && s.block_q >= 1 && s.splits >= 1)]
 pub struct ChunkSpec {
     /// Formats of the tiers, such as `K8V4/K4V2`.
     #[spec(default = few_tierings()[0], values = few_tierings())]
@@ -65,8 +67,35 @@ pub struct ChunkSpec {
 }
 
 impl ChunkSpec {
+    /// Most rows of a tile of queries: more would not fit a program's registers.
+    pub const MAX_ROWS: usize = 256;
+
+    /// How many chunk tokens share a tile, for groups of this size: few where each has many query heads.
+    #[must_use]
+    pub const fn block_q_of(group: usize) -> usize {
+        match group {
+            0..=16 => 16,
+            17..=128 => 128 / group,
+            _ => 1,
+        }
+    }
+
+    /// Whether the kernels are built for this; reported at the caller's line when they are not.
+    #[track_caller]
+    fn possible(&self) -> bool {
+        let (block_q, group, most) = (self.block_q, self.group, ChunkSpec::MAX_ROWS);
+        let rows = block_q.saturating_mul(group);
+        let what = format!(
+            "{block_q} tokens of {group} query heads are {rows} rows of queries; at most {most} are possible: take fewer tokens (block_q)"
+        );
+        possible(self.head_dim, group) && static_assert(rows <= most, what)
+    }
+
     #[track_caller]
     fn tiers(&self, codecs: &dyn Codecs) -> Option<Tiers> {
+        if !self.possible() {
+            return None;
+        }
         Tiers::new(codecs, &self.tiering, self.head_dim, self.page_bytes, self.block)
     }
 

@@ -86,6 +86,9 @@ pub fn chunk_significance<H: AttentionHooks, E: Float>(
     mass: ViewMut<f32, 2>,
     hooks: H,
 ) {
+    if comptime(!spec.possible()) {
+        return;
+    }
     let (tile, head) = (program_id(0), program_id(1));
     let k = k.with_extent(2, spec.head_dim);
     let keys = k.tile((tile, head, 0), [spec.block, 1, spec.head_dim]).load().squeeze(1).cast::<f16>();

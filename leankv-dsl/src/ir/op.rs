@@ -409,7 +409,8 @@ pub enum Op {
     /// (f16, f16, f32), (bf16, bf16, f32), (f32, f32, f32), (f64, f64, f64), (i8|u8, i8|u8, i32).
     Dot,
     /// `src, index: int tile -> tile`: along `axis`, `out[..i..] = src[..index[..i..]..]`; the other extents are equal.
-    /// An index out of range is a checked error in the interpreter and undefined elsewhere.
+    /// An index out of range is a checked error in the interpreter; elsewhere it gives a number that means nothing, and on the host reads no
+    /// memory but the tile's.
     Gather {
         /// The dimension that is indexed.
         axis: u8,

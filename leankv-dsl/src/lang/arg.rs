@@ -43,10 +43,33 @@ impl ArgOptions {
 
 /// Where parameters are declared.
 #[derive(Debug)]
-#[non_exhaustive]
-pub struct ArgScope;
+pub struct ArgScope {
+    /// Whether what is declared belongs to code that must stay within its buffers, whatever it does.
+    checked: bool,
+}
 
 impl ArgScope {
+    pub(crate) fn new() -> ArgScope {
+        ArgScope { checked: false }
+    }
+
+    /// Declares parameters of code that nobody vouches for: its views check every access, and it has no other way to memory.
+    pub(crate) fn checked<T>(&mut self, declare: impl FnOnce(&mut ArgScope) -> T) -> T {
+        record::mark_checked();
+        declare(&mut ArgScope { checked: true })
+    }
+
+    /// Refuses a parameter that checked code cannot have.
+    fn refused(&self, name: &str, what: &str, loc: Loc) -> Option<Handle> {
+        self.checked.then(|| {
+            let message = format!("`{name}` is {what}, which a codec or hook of a cache cannot take");
+            record::fail(
+                Diagnostic::error(BAD_ARGUMENT, loc, message)
+                    .help("take a `View`: every access through it is checked against its extents"),
+            )
+        })
+    }
+
     /// A pointer parameter whose address is a multiple of `align` bytes, at least the element's size.
     fn pointer(&mut self, name: &str, dtype: Dtype, access: Access, align: u64, loc: Loc) -> Handle {
         let natural = u64::from(dtype.bytes().unwrap_or(1));
@@ -81,7 +104,7 @@ impl ArgScope {
                 *slot = Some(self.number(&format!("{name}.stride{axis}"), Dtype::I64, promise));
             }
         }
-        super::ops::Dims { extents, strides }
+        super::ops::Dims { extents, strides, checked: self.checked }
     }
 }
 
@@ -110,7 +133,10 @@ impl<E: Plain, const R: usize> KernelArg for View<E, R> {
 impl<E: Plain, const R: usize> KernelArg for ViewMut<E, R> {
     #[track_caller]
     fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
-        let ptr = scope.pointer(name, E::TYPE, Access::ReadWrite, options.align, Loc::caller());
+        let loc = Loc::caller();
+        let refused = scope.refused(name, "memory to write", loc);
+        let ptr =
+            refused.unwrap_or_else(|| scope.pointer(name, E::TYPE, Access::ReadWrite, options.align, loc));
         ViewMut { ptr: PtrMut::new(ptr), dims: scope.dims(name, E::TYPE, options) }
     }
 }
@@ -118,20 +144,35 @@ impl<E: Plain, const R: usize> KernelArg for ViewMut<E, R> {
 impl<E: Plain> KernelArg for Ptr<E> {
     #[track_caller]
     fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
-        Ptr::new(scope.pointer(name, E::TYPE, Access::Read, options.align, Loc::caller()))
+        let loc = Loc::caller();
+        let refused = scope.refused(name, "a raw pointer", loc);
+        Ptr::new(refused.unwrap_or_else(|| scope.pointer(name, E::TYPE, Access::Read, options.align, loc)))
     }
 }
 
 impl<E: Plain> KernelArg for PtrMut<E> {
     #[track_caller]
     fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
-        PtrMut::new(scope.pointer(name, E::TYPE, Access::ReadWrite, options.align, Loc::caller()))
+        let loc = Loc::caller();
+        let refused = scope.refused(name, "a raw pointer", loc);
+        PtrMut::new(
+            refused.unwrap_or_else(|| scope.pointer(name, E::TYPE, Access::ReadWrite, options.align, loc)),
+        )
     }
 }
 
 impl<E: Plain> KernelArg for Scalar<E> {
     #[track_caller]
     fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        // A launch tells the rank of a view by such names.
+        let last = name.rsplit('.').next().unwrap_or(name);
+        if let (true, Some(part)) =
+            (scope.checked, ["shape", "stride"].iter().find(|p| last.starts_with(**p)))
+        {
+            let message = format!("a number called `{last}`, as the {part}s of views are");
+            let diagnostic = Diagnostic::error(BAD_ARGUMENT, Loc::caller(), message);
+            return Tile::new(record::fail(diagnostic.help("give it another name")));
+        }
         Tile::new(scope.number(name, E::TYPE, options.multiple_of))
     }
 }

@@ -39,7 +39,7 @@ pub trait TypedKernel {
                 .into());
         }
         record(name, spec.to_string(), self.warps(spec), loc, || {
-            self.record(spec, &mut ArgScope);
+            self.record(spec, &mut ArgScope::new());
         })
     }
 }

@@ -70,6 +70,8 @@ struct Session {
     /// Whether regions were taken out.
     detached: bool,
     calls: calls::Calls,
+    /// Whether code takes part that must stay within its buffers, whatever it does.
+    checked: bool,
 }
 
 impl Session {
@@ -163,6 +165,7 @@ pub(crate) fn record(
             repeated: 0,
             detached: false,
             calls: calls::Calls::default(),
+            checked: false,
         });
     });
     let outcome = catch_unwind(AssertUnwindSafe(body));
@@ -203,6 +206,16 @@ pub(crate) fn record(
 /// Whether a kernel is being recorded on this thread.
 pub(crate) fn active() -> bool {
     SESSIONS.with_borrow(|sessions| !sessions.is_empty())
+}
+
+/// From now on the kernel has parts that must stay within their buffers, whatever they do.
+pub(crate) fn mark_checked() {
+    with(|s| s.checked = true);
+}
+
+/// Whether it has such parts.
+pub(crate) fn checked() -> bool {
+    with(|s| s.checked).unwrap_or(false)
 }
 
 /// Reports a mistake.

@@ -79,7 +79,8 @@ impl Twin {
         self.targets.write(held)?;
         self.evict();
         let start = Instant::now();
-        self.manager.queue(self.slots.as_view(), self.targets.as_view())?;
+        // SAFETY: the slots are 0 up to their number.
+        unsafe { self.manager.queue(self.slots.as_view(), self.targets.as_view()) }?;
         Ok(micros(start))
     }
 

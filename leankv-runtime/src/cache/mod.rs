@@ -8,6 +8,9 @@
 //! * Entries appear by atomic rename: a reader sees a whole entry or none, also after a crash.
 //! * At any time at most one thread of a process builds a given key; the others wait for it.
 //! * An I/O error (read-only or full folder) is counted and logged, and the freshly built bytes are returned.
+//! * Entries are code that this process runs, so only what this user alone can have written is read: the folder is made with mode 0700, and one that
+//!   another user owns or others can write is left alone, with a warning; kernels are then built in memory. Entries are regular files of the
+//!   user's, opened without following a link, and of bounded size. Root is a user like any other here.
 //!
 //! Lookup order: bundles (see [`Bundle`]), then the folder, then the build function, unless the cache was told to
 //! [`deny`](KernelCache::deny_jit) it.
@@ -15,6 +18,7 @@
 mod bundle;
 mod entry;
 mod flight;
+mod folder;
 mod key;
 /// What `flight` locks with; its test under every schedule (`tests/flight`) puts in another.
 mod sync {
@@ -28,6 +32,7 @@ use std::sync::{Arc, RwLock};
 pub use bundle::{Bundle, BundleError, BundleWriter};
 pub use entry::Damage;
 use flight::SingleFlight;
+use folder::Refusal;
 pub use key::{CacheKey, Digest};
 
 /// The environment variable that moves the cache folder.
@@ -70,6 +75,8 @@ pub struct CacheStats {
     pub corrupt: u64,
     /// Reads and writes that failed; none of them failed a launch.
     pub io_errors: u64,
+    /// Lookups and writes that were left out since another user owns the folder, or others can write it.
+    pub distrusted: u64,
 }
 
 /// Why a lookup gave nothing.
@@ -95,6 +102,8 @@ pub struct KernelCache {
     dir: Option<PathBuf>,
     bundles: RwLock<Vec<Arc<Bundle>>>,
     deny_jit: AtomicBool,
+    /// Whether left-over files were looked for.
+    swept: AtomicBool,
     flights: SingleFlight,
     counters: Counters,
 }
@@ -107,6 +116,7 @@ struct Counters {
     built: AtomicU64,
     corrupt: AtomicU64,
     io_errors: AtomicU64,
+    distrusted: AtomicU64,
 }
 
 impl KernelCache {
@@ -130,6 +140,7 @@ impl KernelCache {
             dir,
             bundles: RwLock::default(),
             deny_jit: AtomicBool::new(false),
+            swept: AtomicBool::new(false),
             flights: SingleFlight::default(),
             counters: Counters::default(),
         }
@@ -165,6 +176,7 @@ impl KernelCache {
             built: get(&self.counters.built),
             corrupt: get(&self.counters.corrupt),
             io_errors: get(&self.counters.io_errors),
+            distrusted: get(&self.counters.distrusted),
         }
     }
 
@@ -226,11 +238,17 @@ impl KernelCache {
     /// Removes every entry of the folder. Files that are not entries stay.
     ///
     /// # Errors
-    /// The first file or folder that could not be listed or removed.
+    /// The first file or folder that could not be listed or removed, and a folder that is not this user's alone.
     pub fn clear(&self) -> std::io::Result<u64> {
-        match &self.dir {
-            Some(dir) => entry::clear(dir),
-            None => Ok(0),
+        let Some(dir) = &self.dir else { return Ok(0) };
+        match folder::trusted(dir, dir) {
+            Ok(true) => entry::clear(dir),
+            Ok(false) => Ok(0),
+            Err(Refusal::Io(error)) => Err(error),
+            Err(Refusal::Distrust(why)) => {
+                let text = format!("the kernel cache in {} is not cleared: {why}", dir.display());
+                Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text))
+            }
         }
     }
 
@@ -246,7 +264,15 @@ impl KernelCache {
     }
 
     fn on_disk(&self, digest: &Digest, usable: &impl Fn(&[u8]) -> bool) -> Option<Fetched> {
-        let path = self.path_of(digest)?;
+        let (dir, path) = (self.dir.as_deref()?, self.path_of(digest)?);
+        match folder::trusted(dir, path.parent()?) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(refusal) => {
+                self.refused("read", &path, refusal);
+                return None;
+            }
+        }
         let damage = match entry::read(&path, digest) {
             Ok(None) => return None,
             Ok(Some(bytes)) if usable(&bytes) => {
@@ -269,9 +295,31 @@ impl KernelCache {
     }
 
     fn store(&self, digest: &Digest, bytes: &[u8]) {
-        let Some(path) = self.path_of(digest) else { return };
+        let (Some(dir), Some(path)) = (self.dir.as_deref(), self.path_of(digest)) else { return };
+        let Some(of_entry) = path.parent() else { return };
+        if let Err(refusal) = folder::make(dir, of_entry) {
+            return self.refused("write", &path, refusal);
+        }
+        if !self.swept.swap(true, Ordering::Relaxed)
+            && let Err(error) = entry::sweep(dir)
+        {
+            self.io_error("remove", dir, &error);
+        }
         if let Err(error) = entry::write(&path, digest, bytes) {
             self.io_error("write", &path, &error);
+        }
+    }
+
+    fn refused(&self, what: &str, path: &Path, refusal: Refusal) {
+        let why = match refusal {
+            Refusal::Io(error) if error.kind() == std::io::ErrorKind::NotADirectory && what == "read" => {
+                return;
+            }
+            Refusal::Io(error) => return self.io_error(what, path, &error),
+            Refusal::Distrust(why) => why,
+        };
+        if self.counters.distrusted.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(path = %path.display(), %why, "the folder of the kernel cache is not this user's alone; kernels are built in memory");
         }
     }
 
@@ -301,5 +349,7 @@ fn user_dir(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<Pat
         .or_else(|| set("HOME").map(|d| d.join(".cache").join("leankv")))
 }
 
+#[cfg(all(test, unix))]
+mod folder_tests;
 #[cfg(test)]
 mod tests;

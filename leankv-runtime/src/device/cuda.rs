@@ -201,6 +201,12 @@ impl CudaDevice {
         &self.name
     }
 
+    /// Bytes of its memory, if the driver says.
+    pub(super) fn memory(&self) -> Option<u64> {
+        let bytes = driver("asking for the memory", || self.context.total_mem());
+        bytes.ok().and_then(|bytes| u64::try_from(bytes).ok())
+    }
+
     pub(crate) fn compute_capability(&self) -> (u32, u32) {
         self.capability
     }

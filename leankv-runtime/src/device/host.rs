@@ -8,6 +8,14 @@ use super::DeviceError;
 /// Host buffers are aligned as CUDA's are, so that a launch that is aligned on one is aligned on the other.
 pub(crate) const ALIGNMENT: usize = 256;
 
+/// Bytes of this machine's memory, as Linux tells them.
+pub(super) fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// A block of host memory, reached through raw pointers because compiled kernels write into it.
 #[derive(Debug)]
 pub(crate) struct HostMemory {

@@ -150,6 +150,14 @@ impl Device {
         }
     }
 
+    /// Bytes of its memory: the GPU's, or this machine's. `None` where that cannot be told.
+    pub fn memory(&self) -> Option<u64> {
+        match &*self.inner {
+            DeviceKind::Host | DeviceKind::Reference | DeviceKind::Emulated(_) => host::memory(),
+            DeviceKind::Cuda(cuda) => cuda.memory(),
+        }
+    }
+
     /// A buffer of `len` elements, all bits zero.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::{Input, RequestId};
 use crate::compiler::CompileError;
-use crate::device::DeviceError;
+use crate::device::{Device, DeviceError};
 use crate::launch::LaunchError;
 
 /// There are too few free pages. The request that lacked them took none, and no token was touched; requests of the same batch that were
@@ -38,6 +38,15 @@ pub enum KvError {
     Shape {
         /// Which, and what is possible.
         why: String,
+    },
+    /// Kernels that were built for caches of another configuration, or on another device.
+    #[error(
+        "these kernels were built for another cache: {}; build kernels with the configuration and device of the cache",
+        differ.join(", ")
+    )]
+    OtherKernels {
+        /// The fields that differ, each with what the kernels were built for and what was asked for.
+        differ: Vec<String>,
     },
     /// A slot that does not exist.
     #[error("slot {slot} does not exist; there are {slots}, numbered from 0")]
@@ -197,4 +206,18 @@ pub enum KvError {
         /// The first failure.
         why: String,
     },
+}
+
+impl KvError {
+    pub(super) fn other_device(built: &Device, asked: &Device) -> KvError {
+        KvError::OtherKernels { differ: vec![different_device(built, asked)] }
+    }
+}
+
+/// That kernels are on one device and the cache on another. Two devices may have one name.
+pub(in crate::kv) fn different_device(built: &Device, asked: &Device) -> String {
+    match (built.name(), asked.name()) {
+        (built, asked) if built == asked => format!("device (another {built})"),
+        (built, asked) => format!("device ({built}, not {asked})"),
+    }
 }

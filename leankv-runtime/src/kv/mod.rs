@@ -24,6 +24,7 @@ mod engine;
 mod error;
 mod manager;
 mod shape;
+mod size;
 mod state;
 
 pub use audit::{Finding, audit};

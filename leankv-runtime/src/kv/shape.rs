@@ -24,7 +24,7 @@ pub struct CacheShape {
 }
 
 impl CacheShape {
-    /// Most requests, which is a limit of launch grids.
+    /// Most requests, layers and KV heads, which is a limit of launch grids.
     pub const MAX_SLOTS: usize = 65_535;
     /// Longest row of the page table.
     pub const MAX_TABLE_LEN: usize = 1 << 20;
@@ -74,6 +74,11 @@ impl CacheShape {
                 self.table_len
             ));
         }
+        for (what, extent) in [("layers", self.layers), ("KV heads", self.kv_heads)] {
+            if extent > CacheShape::MAX_SLOTS {
+                return wrong(format!("{extent} {what}; at most {} are possible", CacheShape::MAX_SLOTS));
+            }
+        }
         let lists = self.layers.checked_mul(self.kv_heads).filter(|&lists| lists <= 1 << 20);
         if lists.is_none() {
             return wrong(format!(
@@ -87,9 +92,6 @@ impl CacheShape {
         if !self.page_bytes.is_multiple_of(16) {
             return wrong(format!("pages of {} bytes; a page is a multiple of 16 bytes", self.page_bytes));
         }
-        if self.pages.checked_mul(self.page_bytes).is_none() {
-            return wrong("the arena exceeds the address space".to_owned());
-        }
-        Ok(())
+        super::size::check_bytes(self.bytes(), self, None)
     }
 }

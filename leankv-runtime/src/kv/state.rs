@@ -2,6 +2,7 @@
 
 use leankv_kernels::reference::PageState;
 
+use super::size::check_bytes;
 use super::{CacheShape, KvError};
 use crate::device::{Device, DeviceBuffer, DeviceError};
 
@@ -35,13 +36,16 @@ impl State {
     /// Empty lists; all pages free.
     ///
     /// # Errors
-    /// [`KvError::Shape`], and [`DeviceError::OutOfMemory`] when the device has no room.
+    /// [`KvError::Shape`], also for more bytes than the device has, and [`DeviceError::OutOfMemory`] when it has no room for them now.
     pub fn new(device: &Device, shape: CacheShape) -> Result<State, KvError> {
         shape.check()?;
+        check_bytes(shape.bytes(), &shape, Some(device))?;
+        // The largest first, so that a lack of room is found before the rest is made.
+        let arena = device.zeros(shape.arena_bytes())?;
         let empty = PageState::new(shape.page_shape());
         Ok(State {
             shape,
-            arena: device.zeros(shape.arena_bytes())?,
+            arena,
             table: device.upload(&empty.table)?,
             lengths: device.upload(&empty.lengths)?,
             held: device.upload(&empty.held)?,

@@ -5,7 +5,7 @@ use leankv_dsl::ir::Dtype;
 use crate::device::{BufferView, BufferViewMut, Device, DeviceError, Memory, Stream};
 use crate::element::Element;
 use crate::kernel::Kernel;
-use crate::signature::{ArgumentError, ParamKind, ParamSpec, Signature};
+use crate::signature::{ArgumentError, ParamKind, ParamSpec, Signature, split_part};
 
 /// How many programs run, along three axes. From a number, a pair, a triple or an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +40,9 @@ pub struct Launch<'a> {
     error: Option<ArgumentError>,
 }
 
+/// What a launch is a launch of.
+pub(crate) type Identity<'a> = (&'a Kernel, Grid, Option<&'a Stream>);
+
 /// An argument in its place.
 #[derive(Clone, Copy)]
 pub(crate) enum Slot<'a> {
@@ -66,10 +69,14 @@ impl<'a> Launch<'a> {
         self
     }
 
-    /// Gives a number.
+    /// Gives a number. Extents and strides of a view come with its buffer, which they are checked against.
     pub fn scalar<T: Element>(self, name: &str, value: T) -> Self {
         self.with(|launch| {
             let place = launch.place(name, "a number", |k| k == ParamKind::Scalar)?;
+            if let Some(view) = launch.signature().view_of(name) {
+                let (kernel, name, view) = (launch.kernel_name(), name.to_owned(), view.to_owned());
+                return Err(ArgumentError::PartOfView { kernel, name, view });
+            }
             launch.check_dtype(place, T::DTYPE)?;
             let mut bytes = [0; 8];
             bytes[..size_of::<T>()].copy_from_slice(bytemuck::bytes_of(&value));
@@ -155,8 +162,9 @@ impl<'a> Launch<'a> {
     ///
     /// # Safety
     /// The kernel's own address arithmetic stays within its buffers, whose lengths were checked against the views'
-    /// extents only. Kernels that reach memory through views alone keep this by construction; kernels that follow offsets
-    /// found in memory (page tables) keep it when those offsets are right.
+    /// extents only, and programs that run at the same time do not write what others read or write. Kernels that reach memory by tiles of
+    /// views alone keep the first by construction, as long as no index wraps; single elements (`get`, `set`), parts (`at`) and raw pointers are where the kernel's numbers say, and kernels that
+    /// follow offsets found in memory (page tables) keep it when those offsets are right.
     pub unsafe fn run(self) -> Result<(), LaunchError> {
         let stream = match self.stream {
             Some(stream) => stream.clone(),
@@ -209,6 +217,28 @@ impl<'a> Launch<'a> {
             .try_for_each(|(p, slot)| check_multiple(signature, p, slot))
     }
 
+    /// Which kernel is launched, over which grid and on which stream.
+    pub(crate) fn identity(&self) -> Identity<'a> {
+        (self.kernel, self.grid, self.stream)
+    }
+
+    /// The launch, if it is the one that this was the identity of; otherwise a launch of that one that reports the exchange.
+    pub(crate) fn expecting(self, (kernel, grid, stream): Identity<'a>) -> Launch<'a> {
+        let same_stream = match (self.stream, stream) {
+            (None, None) => true,
+            (Some(a), Some(b)) => std::ptr::eq(a, b),
+            _ => false,
+        };
+        if std::ptr::eq(self.kernel, kernel) && self.grid == grid && same_stream {
+            return self;
+        }
+        let error = ArgumentError::Exchanged {
+            kernel: kernel.signature().kernel.clone(),
+            got: self.kernel.signature().kernel.clone(),
+        };
+        Launch { stream, error: Some(error), ..Launch::new(kernel, grid) }
+    }
+
     fn none_missing(&self, wanted: impl Fn(&str) -> bool) -> Result<(), ArgumentError> {
         let params = self.kernel.signature().params.iter().zip(&self.slots);
         let missing = params.filter(|(param, slot)| slot.is_none() && wanted(&param.name));
@@ -245,7 +275,7 @@ impl<'a> Launch<'a> {
         let Some(place) = signature.position(name) else {
             // Parts of views are filled in with their view; listing them would only confuse.
             let known =
-                signature.params.iter().map(|p| p.name.clone()).filter(|n| !part_of_view(n)).collect();
+                signature.params.iter().map(|p| p.name.clone()).filter(|n| split_part(n).is_none()).collect();
             return Err(ArgumentError::Unknown { kernel: self.kernel_name(), name: name.to_owned(), known });
         };
         let kind = signature.params[place].kind;
@@ -422,14 +452,6 @@ fn dense_strides(extents: &[usize]) -> Vec<usize> {
         strides[axis - 1] = strides[axis].saturating_mul(extents[axis]);
     }
     strides
-}
-
-/// Whether a parameter is an extent or a stride of a view: `x.shape0`, `kv.pages.stride1`.
-fn part_of_view(name: &str) -> bool {
-    name.rsplit_once('.').is_some_and(|(_, part)| {
-        let number = part.strip_prefix("shape").or_else(|| part.strip_prefix("stride"));
-        number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-    })
 }
 
 /// The signed number in the low bits.

@@ -37,6 +37,20 @@ fn head_dims_and_query_groups_attend_as_f64_does() {
 }
 
 #[test]
+fn head_dims_that_are_multiples_of_8_attend_as_f64_does_and_others_are_refused_in_a_sentence() {
+    for head_dim in [8, 40, 104] {
+        let config = CacheConfig { head_dim, page_bytes: 4096, ..config() };
+        check(&Device::host(), &config, &Thresholds::new(50.0, 0.5), 40);
+    }
+    for head_dim in [0, 4, 60, 100, 520] {
+        let error = CacheConfig { head_dim, page_bytes: 4096, ..config() }.shape().unwrap_err();
+        let wanted =
+            format!("head dim {head_dim} is not supported: it must be a multiple of 8 from 8 to 512");
+        assert!(error.to_string().contains(&wanted), "{error}");
+    }
+}
+
+#[test]
 fn formats_of_one_and_two_tiers_and_one_two_and_four_groups_attend_as_f64_does() {
     // Every pair of the standard formats' widths, the groups, symmetric and unquantised sides, and metadata in bf16.
     for tiering in [

@@ -10,3 +10,5 @@ mod pressure;
 mod promises;
 mod prompt;
 mod random;
+mod safety;
+mod wide_groups;

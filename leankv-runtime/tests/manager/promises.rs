@@ -152,7 +152,8 @@ fn p9_pages_beyond_two_to_the_31_bytes_are_copied_where_they_belong() {
     assert_eq!(manager.snapshot().unwrap().table[shape.table_len..][..2], [2200, tail]);
     let word = 0x0123_4567_89AB_CDEFu64.to_le_bytes();
     let at = tail as usize * shape.page_bytes + 4096;
-    manager.state_mut().arena.write_at(at, &word).unwrap();
+    // SAFETY: pages hold any bytes.
+    unsafe { manager.state_mut() }.arena.write_at(at, &word).unwrap();
     assert_eq!(manager.fork(&[(1, 2)]).unwrap(), [Ok(())]);
     assert_eq!(manager.snapshot().unwrap().table[2 * shape.table_len..][..2], [2200, 2202]);
     let mut copy = [0; 8];
@@ -174,7 +175,8 @@ fn p10_a_snapshot_shows_what_is_held_and_a_finding_says_what_is_wrong() {
     let state = manager.snapshot().unwrap();
     assert_eq!((state.cursors, state.held[16..24].iter().sum::<i32>()), ([8, 60], 8));
     // Somebody writes over the page table.
-    manager.state_mut().table.write_at(2 * 4 * 8, &[59]).unwrap();
+    // SAFETY: nothing but the audit follows what was written.
+    unsafe { manager.state_mut() }.table.write_at(2 * 4 * 8, &[59]).unwrap();
     let texts: Vec<String> = manager.audit().unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(
         texts,
@@ -192,7 +194,8 @@ fn forks_copy_partly_filled_pages_and_share_the_others_byte_for_byte() {
     let mut manager = device_manager(&Device::host(), SHAPE);
     let mut model = SequentialManager::new(SHAPE).unwrap();
     let bytes: Vec<u8> = (0..SHAPE.arena_bytes()).map(|i| (i * 7 % 251) as u8).collect();
-    manager.state_mut().arena.write(&bytes).unwrap();
+    // SAFETY: pages hold any bytes.
+    unsafe { manager.state_mut() }.arena.write(&bytes).unwrap();
     model.arena_mut().copy_from_slice(&bytes);
     for manager in [&mut manager as &mut dyn PageManager, &mut model] {
         manager.rebalance(&[1], &wanted(2, 2)).unwrap();
@@ -211,11 +214,14 @@ fn targets_on_the_device_are_followed_without_a_word_from_the_host() {
     let mut manager = device_manager(&device, SHAPE);
     let slots = device.upload(&[3i32, 1]).unwrap();
     let targets = device.upload(&[wanted(2, 1), wanted(1, 0)].concat()).unwrap();
-    manager.queue(slots.as_view(), targets.as_view()).unwrap();
+    // SAFETY: slots 3 and 1 exist.
+    unsafe { manager.queue(slots.as_view(), targets.as_view()) }.unwrap();
     assert_eq!(manager.granted().to_vec().unwrap()[..2], [1, 1]);
     assert_eq!(manager.answers(2).unwrap(), [Ok(()), Ok(())]);
     assert_eq!(manager.free_pages().unwrap(), 60 - 16);
     sound(&manager);
     let short = targets.slice(..8).unwrap();
-    assert!(matches!(manager.queue(slots.as_view(), short), Err(KvError::Length { .. })));
+    // SAFETY: as above.
+    let refused = unsafe { manager.queue(slots.as_view(), short) };
+    assert!(matches!(refused, Err(KvError::Length { .. })));
 }

@@ -5,10 +5,11 @@ use leankv_dsl::format::{CodecShape, HalfType};
 use leankv_dsl::lang::attention::{Codec, Encoded, EncodedCodes, Rows, Tokens};
 use leankv_dsl::lang::*;
 
-/// The table of levels in -1..1 comes with the launch: `codecs.keys.levels`.
+/// The table of 16 levels in -1..1 comes with the launch: `codecs.keys.levels`. A view knows its extent, so a cache can check that nothing beyond
+/// the table is read; raw pointers are for kernels that one launches oneself.
 #[derive(Clone, Copy, KernelArg)]
 pub(crate) struct Codebook {
-    levels: Ptr<f32>,
+    levels: View<f32, 1>,
 }
 
 impl Codec for Codebook {
@@ -19,9 +20,10 @@ impl Codec for Codebook {
     fn encode(&self, x: Tile<f32, 2>, _: Tokens) -> Encoded {
         let scale = x.abs().reduce_max(1).cast::<f16>().expand_dims(1);
         let unit = x / scale.cast::<f32>().max(1e-6);
-        let (mut best, mut code) = ((unit - self.levels.get(0)).abs(), Tile::<i32, 2>::zeros(unit.extents()));
+        let (mut best, mut code) =
+            ((unit - self.levels.get([lit(0)])).abs(), Tile::<i32, 2>::zeros(unit.extents()));
         for k in 1..16 {
-            let distance = (unit - self.levels.get(k)).abs();
+            let distance = (unit - self.levels.get([lit(k)])).abs();
             code = distance.lt(best).select(k, code);
             best = best.min(distance);
         }
@@ -29,6 +31,8 @@ impl Codec for Codebook {
     }
 
     fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
-        self.levels.load(rows.codes().cast::<i32>()) * rows.meta(0, HalfType::F16)
+        let (count, dim) = (rows.count(), rows.head_dim());
+        let levels = self.levels.tile(rows.codes().cast::<i32>().ravel(), [count * dim]).load();
+        levels.reshape([count, dim]) * rows.meta(0, HalfType::F16)
     }
 }

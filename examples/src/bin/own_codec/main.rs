@@ -42,9 +42,9 @@ fn round_trip(device: &Device, x: &[f32], head_dim: usize) -> Result<Vec<f32>, B
         .view("x", &input, &[rows, head_dim])
         .buffer_mut("codes", &mut codes)
         .buffer_mut("meta", &mut meta)
-        .buffer("codecs.keys.levels", &table)
-        .buffer("codecs.values.levels", &table);
-    // SAFETY: `codes` holds `rows * head_dim / 2` bytes and `meta` one word a row, as the codec's shape says; the table has 16 levels.
+        .view("codecs.keys.levels", &table, &[16])
+        .view("codecs.values.levels", &table, &[16]);
+    // SAFETY: `codes` holds `rows * head_dim / 2` bytes and `meta` one word a row, as the codec's shape says; numbers 0 to 15 of the table are read.
     unsafe { launch.run() }?;
 
     let mut out = device.zeros::<f32>(x.len())?;
@@ -54,9 +54,9 @@ fn round_trip(device: &Device, x: &[f32], head_dim: usize) -> Result<Vec<f32>, B
         .buffer("codes", &codes)
         .buffer("meta", &meta)
         .view_mut("out", &mut out, &[rows, head_dim])
-        .buffer("codecs.keys.levels", &table)
-        .buffer("codecs.values.levels", &table);
-    // SAFETY: as above; codes of 4 bits name one of the 16 levels.
+        .view("codecs.keys.levels", &table, &[16])
+        .view("codecs.values.levels", &table, &[16]);
+    // SAFETY: as above.
     unsafe { launch.run() }?;
     Ok(out.to_vec()?)
 }

@@ -89,7 +89,7 @@ pub trait Codecs {
 pub fn shapes<C: Codecs + KernelArg>(named: &KvFormat) -> Result<[CodecShape; 2], Diagnostics> {
     let mut found = None;
     record::record("codecs", named.to_string(), None, Loc::caller(), || {
-        let codecs = C::declare(&mut ArgScope, "codecs", ArgOptions::new());
+        let codecs = C::declare(&mut ArgScope::new(), "codecs", ArgOptions::new());
         found = Some([codecs.keys(&named.key).shape(), codecs.values(&named.value).shape()]);
     })?;
     Ok(found.expect("a body that ends without a mistake has run"))

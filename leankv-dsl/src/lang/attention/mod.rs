@@ -8,10 +8,12 @@
 //! | KV operand | [`KvOperand`], [`KvBlock`] | where keys and values lie |
 //! | paged cache | [`PagedKv`], [`PagedKvMut`], [`LayeredKv`], [`LayeredKvMut`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
 //! | hooks | [`AttentionHooks`] | what a variant changes: query, key logits, mask, running state, output |
+//! | bounds | [`Checked`] | that a user's codecs and hooks stay within their buffers |
 //! | online softmax | [`OnlineSoftmax`] | running maximum, sum and output |
 //!
 //! A kernel never does page arithmetic; a codec never sees a page.
 
+mod checked;
 mod codec;
 mod half16;
 mod hooks;
@@ -23,6 +25,7 @@ mod paged;
 mod rows;
 mod stock;
 
+pub use checked::Checked;
 pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock, Tokens, shapes};
 pub use half16::{decode16, encode16, floor16, positive_scale16};
 pub use hooks::{AttentionHooks, Plain, Site};

@@ -214,6 +214,25 @@ impl Form {
         }
     }
 
+    /// Whether elements are stored unquantised, 16 bits each.
+    fn is_raw(&self) -> bool {
+        self.shape.code_bits == 16
+    }
+
+    /// Whether there is a part with this number; reported at the caller's line when there is none.
+    #[track_caller]
+    fn has(&self, what: &str, number: usize, count: u32) -> bool {
+        let there = number < count as usize;
+        if !there {
+            let message = format!("{what} {number} of rows that have {count} each");
+            record::report(
+                Diagnostic::error(BAD_ARGUMENT, Loc::caller(), message)
+                    .help("groups and metadata words are those of the codec's shape, numbered from 0"),
+            );
+        }
+        there
+    }
+
     /// All bytes of the rows' codes, as one run.
     fn whole(&self) -> Run {
         Run { start: 0, bytes: self.row_bytes(), row_bytes: self.row_bytes(), align: self.align }
@@ -303,6 +322,9 @@ impl Rows {
     #[track_caller]
     pub fn group_codes(&self, group: usize) -> Tile<Code, 2> {
         let len = self.group_len();
+        if !self.form.has("group", group, self.form.shape.groups) {
+            return Tile::poison();
+        }
         if !self.groups_are_bytes() {
             let what = format!(
                 "a group of {len} codes of {} bits does not fill whole bytes",
@@ -346,9 +368,17 @@ impl Rows {
         run.offsets(&self.form).load(codes, self.form.mask())
     }
 
-    /// Unquantised rows of a 16-bit type, `[count, head_dim]`.
+    /// Unquantised rows of a 16-bit type, `[count, head_dim]`. Rows of codes, and other types, are an error at the caller's line.
     #[track_caller]
     pub fn raw<T: Plain>(&self) -> Tile<T, 2> {
+        if T::TYPE.bytes() != Some(2) || !self.form.is_raw() {
+            let what = format!("elements of {} bits as `{}`", self.form.shape.code_bits, T::TYPE);
+            record::report(
+                Diagnostic::error(BAD_ARGUMENT, Loc::caller(), what)
+                    .help("`raw` reads rows that are stored unquantised, as a type of 16 bits"),
+            );
+            return Tile::poison();
+        }
         let offsets = self.form.raw_offsets();
         offsets.load(self.codes.cast::<T>(), self.form.mask())
     }
@@ -361,6 +391,9 @@ impl Rows {
 
     #[track_caller]
     fn meta_words(&self, word: usize) -> Tile<u16, 2> {
+        if !self.form.has("metadata word", word, self.form.shape.meta_words) {
+            return Tile::poison();
+        }
         let meta = self.meta.cast::<u16>();
         self.form.meta_offsets(word).load(meta, self.form.mask())
     }
@@ -380,6 +413,12 @@ impl Rows {
     /// Metadata word `word` of one group as a number, `[count]`.
     #[track_caller]
     pub fn group_meta(&self, group: usize, word: usize, t: HalfType) -> Tile<f32, 1> {
+        let shape = self.form.shape;
+        if !self.form.has("group", group, shape.groups)
+            || !self.form.has("metadata word", word, shape.meta_words)
+        {
+            return Tile::poison();
+        }
         let words = (self.form.shape.groups * self.form.shape.meta_words) as i32;
         let at = group * self.form.shape.meta_words as usize + word;
         let offsets = match self.form.place {
@@ -415,9 +454,24 @@ impl RowsMut {
         self.form.count
     }
 
-    /// Writes codes and metadata of the rows that exist.
+    /// Writes codes and metadata of the rows that exist. What the codec's shape does not say is an error at the caller's line.
     #[track_caller]
     pub fn store(&self, encoded: &Encoded) {
+        let (words, wanted) = (encoded.meta.len(), self.form.shape.meta_words as usize);
+        let raw = matches!(encoded.codes, EncodedCodes::Words(_));
+        if words != wanted || raw != self.form.is_raw() {
+            let stored = |raw| if raw { "16-bit words" } else { "codes" };
+            let what = format!(
+                "a codec gives {} and {words} metadata word(s), and its shape says {} and {wanted}",
+                stored(raw),
+                stored(self.form.is_raw())
+            );
+            record::report(
+                Diagnostic::error(BAD_ARGUMENT, Loc::caller(), what)
+                    .help("`encode` and `shape` of a codec say the same"),
+            );
+            return;
+        }
         match encoded.codes {
             EncodedCodes::Codes(codes) => self.store_codes(codes),
             EncodedCodes::Words(words) => {

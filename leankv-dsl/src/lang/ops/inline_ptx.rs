@@ -1,8 +1,9 @@
 //! Element-wise inline PTX, with the meaning that other executors run.
 
+use crate::diag::Diagnostic;
 use crate::ir::{Loc, Op, Type};
 use crate::lang::element::Plain;
-use crate::lang::record::{self, Handle};
+use crate::lang::record::{self, BAD_ARGUMENT, Handle};
 use crate::lang::tile::{Scalar, Tile};
 
 /// One or more PTX instructions that compute one element from one element of each operand.
@@ -69,6 +70,13 @@ impl InlinePtx {
         body: impl FnOnce(&[Handle]) -> Handle,
         loc: Loc,
     ) -> Tile<O, R> {
+        if record::checked() {
+            record::report(
+                Diagnostic::error(BAD_ARGUMENT, loc, "inline PTX in a codec or hook of a cache")
+                    .help("nothing keeps it within its buffers; write it with the ops of the language"),
+            );
+            return Tile::poison();
+        }
         let types: Option<Vec<Type>> = operands.iter().map(|&h| record::ty(h, loc)).collect();
         let Some(types) = types else { return Tile::poison() };
         let op = Op::InlinePtx { asm: self.asm, constraints: self.constraints };

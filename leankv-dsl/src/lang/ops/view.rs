@@ -2,14 +2,17 @@
 //!
 //! A view is a pointer, `R` extents and `R` strides in elements. Unless the parameter says `#[arg(strided)]`, the last dimension is
 //! contiguous: its stride is 1 by contract, the launch checks it, and loads along it can be vectorised.
-//! What lies outside of the extents is neither read nor written: loads give zero there, unless told otherwise.
+//! What lies outside of the extents is neither read nor written by tiles: loads give zero there, unless told otherwise. Single elements (`get`,
+//! `set`) and parts (`at`) are not compared with the extents, since kernels find them by numbers that they trust; nor is index arithmetic
+//! looked at that wraps. The views of a codec or hook of a cache trust nothing: see [`Checked`](crate::lang::attention::Checked).
 
 use std::marker::PhantomData;
 
 use super::memory::{Ptr, PtrMut, index64};
+use crate::diag::Diagnostic;
 use crate::ir::{BinaryOp, CmpOp, Const, Dtype, Loc, Op, Shape, Type};
 use crate::lang::element::{Index, Plain};
-use crate::lang::record::{self, Handle};
+use crate::lang::record::{self, BAD_ARGUMENT, Handle};
 use crate::lang::tile::{Arg, Operand, Scalar, Side, Tile, extents};
 
 /// Shape of memory: handles of the extents (`i64`) and strides (`i64`, elements; `None` for the contiguous last one).
@@ -17,6 +20,8 @@ use crate::lang::tile::{Arg, Operand, Scalar, Side, Tile, extents};
 pub(crate) struct Dims<const R: usize> {
     pub(crate) extents: [Handle; R],
     pub(crate) strides: [Option<Handle>; R],
+    /// Whether accesses check that they lie inside, however indices came about: see [`Checked`](crate::lang::attention::Checked).
+    pub(crate) checked: bool,
 }
 
 /// Memory that a kernel reads, of `R` dimensions.
@@ -265,7 +270,7 @@ impl Part {
         let least = |number: Handle| binary(BinaryOp::Min, number, int64(size.into(), loc), loc);
         let positive = |number: Handle| binary(BinaryOp::Max, number, int64(0, loc), loc);
         let left = least(left);
-        let before = Before::of(at, first, loc);
+        let before = Before::of(at, first, dims.checked, loc);
         let left = match before {
             // A grid that fits its launch does not reach 2^31 elements beyond the extent.
             Before::None => left,
@@ -308,8 +313,9 @@ enum Before {
 }
 
 impl Before {
-    fn of(at: At, first: Handle, loc: Loc) -> Before {
-        if record::never_negative(first) {
+    fn of(at: At, first: Handle, checked: bool, loc: Loc) -> Before {
+        // Checked views do not rely on sums and products that do not wrap.
+        if !checked && record::never_negative(first) {
             return Before::None;
         }
         match at.0 {
@@ -363,8 +369,21 @@ macro_rules! view {
                 self
             }
 
-            /// The address of the first element.
+            /// The address of the first element. A view among a codec's or hook's parameters in a cache has none to give: it is an error of
+            /// the specialisation.
+            #[track_caller]
             pub fn ptr(self) -> $ptr<E> {
+                if self.dims.checked {
+                    record::report(
+                        Diagnostic::error(
+                            BAD_ARGUMENT,
+                            Loc::caller(),
+                            "the address of a view of a codec or hook of a cache",
+                        )
+                        .help("read through the view: `tile`, `get`, `at`"),
+                    );
+                    return $ptr::new(Handle::poison());
+                }
                 self.ptr
             }
 
@@ -381,12 +400,16 @@ macro_rules! view {
                 $tile { ptr: self.ptr, place }
             }
 
-            /// One element, by element numbers, which must lie inside.
+            /// One element, by element numbers. They must lie inside, which is for the kernel to see to: only a view among a codec's or
+            /// hook's parameters in a cache checks them, and gives zero outside.
             #[track_caller]
             pub fn get<I: Index>(self, at: [Scalar<I>; R]) -> Scalar<E> {
                 let loc = Loc::caller();
-                let offset = self.dims.offset(at, loc);
-                self.ptr.get(Scalar::<i64>::new(offset))
+                let offset = Scalar::<i64>::new(self.dims.offset(at, loc));
+                match self.dims.checked {
+                    true => self.ptr.load_masked(offset, Scalar::<bool>::new(self.dims.holds(at, loc))),
+                    false => self.ptr.get(offset),
+                }
             }
         }
 
@@ -434,7 +457,8 @@ view!(ViewMut PtrMut ViewTileMut);
 macro_rules! slices {
     ($view:ident $($rank:literal -> $down:literal)*) => {$(
         impl<E: Plain> $view<E, $rank> {
-            /// The part at `index` along `axis`: one dimension less. `index` must lie inside.
+            /// The part at `index` along `axis`: one dimension less. `index` must lie inside, as for `get`; where that is checked, there is
+            /// nothing in a part outside.
             #[track_caller]
             pub fn at<I: Index>(self, axis: usize, index: Scalar<I>) -> $view<E, $down> {
                 let loc = Loc::caller();
@@ -444,10 +468,19 @@ macro_rules! slices {
                     Some(stride) => binary(BinaryOp::Mul, index, stride, loc),
                     None => index,
                 };
+                let inside = self.dims.checked.then(|| self.dims.within(along, index, loc));
                 let kept = |i: usize| if i < along { i } else { i + 1 };
-                let mut dims = Dims { extents: [Handle::poison(); $down], strides: [None; $down] };
+                let mut dims = Dims {
+                    extents: [Handle::poison(); $down],
+                    strides: [None; $down],
+                    checked: self.dims.checked,
+                };
                 for i in 0..$down {
-                    dims.extents[i] = self.dims.extents[kept(i)];
+                    let extent = self.dims.extents[kept(i)];
+                    dims.extents[i] = match inside {
+                        Some(inside) => record::value(Op::Select, &[inside, extent, int64(0, loc)], None, loc),
+                        None => extent,
+                    };
                     dims.strides[i] = self.dims.strides[kept(i)];
                 }
                 $view { ptr: self.ptr.add(Scalar::<i64>::new(offset)), dims }
@@ -459,6 +492,19 @@ slices!(View 2 -> 1 3 -> 2 4 -> 3 5 -> 4);
 slices!(ViewMut 2 -> 1 3 -> 2 4 -> 3 5 -> 4);
 
 impl<const R: usize> Dims<R> {
+    /// Whether an `i64` index lies inside along an axis.
+    fn within(&self, axis: usize, index: Handle, loc: Loc) -> Handle {
+        let below = record::value(Op::Cmp(CmpOp::Lt), &[index, self.extents[axis]], None, loc);
+        let above = record::value(Op::Cmp(CmpOp::Ge), &[index, int64(0, loc)], None, loc);
+        binary(BinaryOp::And, below, above, loc)
+    }
+
+    /// Whether an element lies inside.
+    fn holds<I: Index>(&self, at: [Scalar<I>; R], loc: Loc) -> Handle {
+        let each = at.into_iter().enumerate().map(|(axis, at)| self.within(axis, index64::<I>(at, loc), loc));
+        each.reduce(|a, b| binary(BinaryOp::And, a, b, loc)).unwrap_or_else(Handle::poison)
+    }
+
     fn offset<I: Index>(&self, at: [Scalar<I>; R], loc: Loc) -> Handle {
         let mut sum = int64(0, loc);
         for (axis, index) in at.into_iter().enumerate() {
@@ -474,7 +520,7 @@ impl<const R: usize> Dims<R> {
 }
 
 impl<E: Plain, const R: usize> ViewMut<E, R> {
-    /// Stores one element, by element numbers, which must lie inside.
+    /// Stores one element, by element numbers, which must lie inside: that is for the kernel to see to.
     #[track_caller]
     pub fn set<I: Index>(self, at: [Scalar<I>; R], value: impl Operand<E, 0>) {
         let loc = Loc::caller();

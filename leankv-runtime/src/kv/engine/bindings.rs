@@ -32,8 +32,9 @@ impl Binds {
 
 /// What a user's codecs and hooks bring to a launch: their kernel parameters (`codecs.keys.table`, `hooks.window`), for one layer.
 ///
-/// It is asked for every layer when a cache is made, and for every launch afterwards; it always gives the same for the same layer. What
-/// a codec or hook reads through a `Ptr` stays within the buffer that is given for it: only views know their extents.
+/// It is asked for every layer when a cache is made, and for every launch afterwards; it gives back the launch that it was given, and
+/// always the same for the same layer. Views are checked against their buffers at every launch. For kernels of
+/// [`EngineKernels::of_trusted`] it is a part of what was promised there.
 ///
 /// ```
 /// use leankv_runtime::Launch;
@@ -64,7 +65,10 @@ pub(super) struct Bound(pub(super) Option<Arc<dyn Bindings>>);
 impl Bound {
     pub(super) fn to<'a>(&'a self, launch: Launch<'a>, layer: usize, binds: Binds) -> Launch<'a> {
         match &self.0 {
-            Some(bindings) => bindings.bind(launch, layer, binds),
+            Some(bindings) => {
+                let before = launch.identity();
+                bindings.bind(launch, layer, binds).expecting(before)
+            }
             None => launch,
         }
     }

@@ -1,5 +1,7 @@
 //! A chunk of a prompt that is under way.
 
+use leankv_kernels::chunk::ChunkSpec;
+
 use super::compact::Room;
 use super::launch::run;
 use super::request::Request;
@@ -42,7 +44,9 @@ impl<'a> PromptChunk<'a> {
         let low = cache.config.tierings().nth(request.tiering).is_some_and(|tiering| tiering.low.is_some());
         cache.free_floor = 0;
         cache.chunk.slot.write(&[slot as i32])?;
-        cache.manager.queue_fit(cache.chunk.slot.as_view(), [tokens, if low { tokens } else { 0 }])?;
+        let more = [tokens, if low { tokens } else { 0 }];
+        // SAFETY: it is the slot of a request that is here.
+        unsafe { cache.manager.queue_fit(cache.chunk.slot.as_view(), more) }?;
         let answers = cache.manager.answers(1)?;
         cache.ask_free();
         for answer in answers {
@@ -162,7 +166,7 @@ impl KvCache {
         let heads = shape.kv_heads;
         let (d, query_heads, scale) = (self.config.head_dim, self.config.query_heads(), self.config.scale());
         let window = self.config.window_q.min(n) as i32;
-        let (state, chunk) = (self.manager.state_mut(), &mut self.chunk);
+        let (state, chunk) = (self.manager.state_for_kernels(), &mut self.chunk);
         let kernels = &self.kernels.tierings[tiering];
         let bound = &self.bound;
         let of = Layer {
@@ -178,7 +182,8 @@ impl KvCache {
         let before = before as i32;
         let programs = |block: usize| n.div_ceil(block) as u32;
 
-        let attend = kernels.chunk_attend.launch((programs(super::kernels::BLOCK_Q), heads as u32));
+        let attend =
+            kernels.chunk_attend.launch((programs(ChunkSpec::block_q_of(self.config.group)), heads as u32));
         let attend = bound.to(attend, layer, Binds::BOTH);
         let attend = attend.view("q", q, &queries).view("k", k, &pairs).view("v", v, &pairs);
         let attend = attend.scalar("before", before).scalar("scale", scale);

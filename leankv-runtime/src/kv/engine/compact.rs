@@ -131,7 +131,8 @@ impl KvCache {
         }
         let result = self.launch_recompact(&told);
         self.remember(result)?;
-        self.manager.queue_fit(self.compact.slots.slice(..rows.len())?, [0, 0])?;
+        // SAFETY: they are the slots of requests that are here, each once.
+        unsafe { self.manager.queue_fit(self.compact.slots.slice(..rows.len())?, [0, 0]) }?;
         self.ask_free();
         for request in rows.into_iter().filter(|request| moving.contains(&request.slot)) {
             if let Some(here) = &mut self.slots[request.slot] {
@@ -206,7 +207,7 @@ impl KvCache {
     fn launch_solve(&mut self, rows: &Rows, room: Room) -> Result<(), KvError> {
         let shape = *self.manager.shape();
         let (slots, layers, heads, rungs) = (shape.slots, shape.layers, shape.kv_heads, Ladder::RUNGS);
-        let (state, scratch) = (self.manager.state_mut(), &mut self.compact);
+        let (state, scratch) = (self.manager.state_for_kernels(), &mut self.compact);
         let (n, groups) = (rows.slots.len(), rows.budgets.len());
         scratch.slots.write_at(0, &rows.slots)?;
         scratch.moving.write_at(0, &rows.moving)?;
@@ -269,7 +270,8 @@ impl KvCache {
             return Ok(());
         }
         let targets = self.compact.targets.slice(..n * layers * heads * 2)?;
-        self.manager.queue(self.compact.slots.slice(..n)?, targets)
+        // SAFETY: they are the slots of requests that are here, each once.
+        unsafe { self.manager.queue(self.compact.slots.slice(..n)?, targets) }
     }
 
     /// Classifies again what those hold that are reclassified.
@@ -284,7 +286,7 @@ impl KvCache {
         let shape = *self.manager.shape();
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
         let kernels = &self.kernels.tierings[rows.tierings[row]];
-        let (state, scratch, bound) = (self.manager.state_mut(), &self.compact, &self.bound);
+        let (state, scratch, bound) = (self.manager.state_for_kernels(), &self.compact, &self.bound);
         // A launch takes the codecs' parameters of one layer.
         let count = bound.layers_at_once(layers);
         for layer in (0..layers).step_by(count) {

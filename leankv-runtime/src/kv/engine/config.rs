@@ -1,10 +1,13 @@
 //! What a cache is for.
 
 use leankv_dsl::format::{Interleave, PageLayout, Tiering};
+use leankv_kernels::MAX_GROUP;
 use leankv_kernels::budget::pages_for;
 use leankv_kernels::policy::{PolicySpec, SINKS};
 
 use super::Input;
+use crate::device::Device;
+use crate::kv::size::check_bytes;
 use crate::kv::{CacheShape, KvError};
 
 /// What a cache is for: a model's extents, formats, rules, and how much there is of everything.
@@ -157,6 +160,9 @@ impl CacheConfig {
         Ok([high, low.map_or(high, |low| low.tokens_per_page() as usize)])
     }
 
+    /// Most parts into which a decode step cuts the pages of a KV head.
+    pub const MAX_SPLITS: usize = 256;
+
     /// Decode steps of a request of `tokens` tokens until thresholds are solved for its budget again. Room for so many tokens more is set aside
     /// in every list, which weighs more in a short sequence: so it is a 32nd of it, at least 4 and at most [`CacheConfig::solve_every`].
     pub fn steps_between(&self, tokens: usize) -> usize {
@@ -192,6 +198,13 @@ impl CacheConfig {
         Ok(pages * self.lists() * self.page_bytes)
     }
 
+    /// As [`CacheConfig::shape`], of a cache that the device has memory for.
+    pub(super) fn check_room(&self, device: &Device) -> Result<CacheShape, KvError> {
+        let shape = self.shape()?;
+        check_bytes(self.bytes(&shape), &shape, Some(device))?;
+        Ok(shape)
+    }
+
     /// The extents of the cache's buffers. A row of the page table holds a whole sequence in the tier that packs the fewest tokens, and one
     /// chunk more in both tiers.
     ///
@@ -208,8 +221,16 @@ impl CacheConfig {
         if longest.iter().any(|&n| i32::try_from(n).is_err()) {
             return Err(KvError::Shape { why: "positions have 31 bits".to_owned() });
         }
+        if self.splits > Self::MAX_SPLITS {
+            let why = format!("{} splits; at most {} are possible", self.splits, Self::MAX_SPLITS);
+            return Err(KvError::Shape { why });
+        }
+        if self.group > MAX_GROUP {
+            let why = format!("{} query heads a KV head; at most {MAX_GROUP} are possible", self.group);
+            return Err(KvError::Shape { why });
+        }
         // Requests of another tiering are rows in the middle of a tensor, which kernels read in vectors.
-        if !self.more_tierings.is_empty() && !(self.head_dim * 2).is_multiple_of(16) {
+        if !self.more_tierings.is_empty() && !self.head_dim.is_multiple_of(8) {
             let why =
                 format!("several tierings and vectors of {} elements; take a multiple of 8", self.head_dim);
             return Err(KvError::Shape { why });
@@ -230,6 +251,7 @@ impl CacheConfig {
             tokens: self.page_tokens(&self.tiering)?,
         };
         shape.check()?;
+        check_bytes(self.bytes(&shape), &shape, None)?;
         Ok(shape)
     }
 }

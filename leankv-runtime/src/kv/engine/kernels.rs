@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use leankv_dsl::diag::Diagnostics;
 use leankv_dsl::format::{CodecShape, Tiering};
 use leankv_dsl::ir::Func;
-use leankv_dsl::lang::attention::{AttentionHooks, Codecs, PagedKv, Plain, Stock, shapes};
+use leankv_dsl::lang::attention::{AttentionHooks, Checked, Codecs, PagedKv, Plain, Stock, shapes};
 use leankv_dsl::lang::{Float, KernelArg};
 use leankv_kernels::budget::{
     BudgetSpec, SolveBudgetSpec, make_room, price_tally, solve_budget, tally_tokens,
@@ -24,11 +24,14 @@ use super::{Binds, CacheConfig, Input};
 use crate::compiler::{CompileError, Compiler};
 use crate::device::Device;
 use crate::kernel::Kernel;
+use crate::kv::error::different_device;
 use crate::kv::{KvError, ManagerKernels};
 
-/// The kernels of a [`KvCache`](super::KvCache). Clones share the loaded code.
+/// The kernels of a [`KvCache`](super::KvCache), and what they were built for. Clones share the loaded code.
 #[derive(Clone, Debug)]
 pub struct EngineKernels {
+    device: Device,
+    config: CacheConfig,
     pub(super) manager: ManagerKernels,
     pub(super) chunk_significance: Kernel,
     pub(super) solve: Kernel,
@@ -58,8 +61,6 @@ pub(super) struct TieringKernels {
 pub(super) const BLOCK: usize = 32;
 /// Tokens of a tile in a chunk's kernels.
 pub(super) const BLOCK_CHUNK: usize = 16;
-/// Chunk tokens whose queries share a tile.
-pub(super) const BLOCK_Q: usize = 16;
 /// Tokens that a program writes.
 pub(super) const BLOCK_WRITE: usize = 8;
 /// Requests that a program moves on by a token.
@@ -75,17 +76,21 @@ impl EngineKernels {
     /// # Errors
     /// [`KvError::Shape`] and [`KvError::Compile`].
     pub fn new(compiler: &Compiler, device: &Device, config: &CacheConfig) -> Result<EngineKernels, KvError> {
-        EngineKernels::of::<Stock, Plain>(compiler, device, config)
+        EngineKernels::build::<Stock, Plain>(compiler, device, config)
     }
 
     /// As [`EngineKernels::new`], with a user's codecs and attention hooks. Their parameters come with the launches:
     /// see [`KvCache::with_bindings`](super::KvCache::with_bindings).
     ///
+    /// Whatever codecs and hooks do, they stay within the buffers that their views were given: see [`Checked`]. For that they take
+    /// views and numbers; kernels that need raw pointers are built with [`EngineKernels::of_trusted`].
+    ///
     /// Codecs are asked for those of the formats that [`CacheConfig::tierings`] name. Pages are laid out for these, so bits, groups and metadata
     /// of the codecs are theirs. Kernels that only look at significance and positions (plans, budgets) take no parameters of codecs.
     ///
     /// # Errors
-    /// As [`EngineKernels::new`], with [`KvError::Shape`] for a codec of another shape than the format's.
+    /// As [`EngineKernels::new`], with [`KvError::Shape`] for a codec of another shape than the format's, and [`KvError::Compile`], at the line, for
+    /// a parameter that is a raw pointer or memory to write.
     pub fn of<C, H>(
         compiler: &Compiler,
         device: &Device,
@@ -95,6 +100,45 @@ impl EngineKernels {
         C: Codecs + KernelArg + 'static,
         H: AttentionHooks + KernelArg + 'static,
     {
+        EngineKernels::build::<Checked<C>, Checked<H>>(compiler, device, config)
+    }
+
+    /// As [`EngineKernels::of`], without its checks: codecs and hooks may take raw pointers and memory to write, and single elements of views are
+    /// read without a comparison.
+    ///
+    /// # Errors
+    /// As [`EngineKernels::of`].
+    ///
+    /// # Safety
+    /// In every launch that the cache makes, with the [`Bindings`](super::Bindings) that it is given, codecs and hooks
+    ///
+    /// * read and write within the buffers given for their parameters: through pointers, by `get`, `set` and `at` of views, whatever
+    ///   positions, codes and numbers they meet;
+    /// * write nothing that another program of the launch reads or writes;
+    /// * and a codec's `shape` is always the same.
+    pub unsafe fn of_trusted<C, H>(
+        compiler: &Compiler,
+        device: &Device,
+        config: &CacheConfig,
+    ) -> Result<EngineKernels, KvError>
+    where
+        C: Codecs + KernelArg + 'static,
+        H: AttentionHooks + KernelArg + 'static,
+    {
+        EngineKernels::build::<C, H>(compiler, device, config)
+    }
+
+    fn build<C, H>(
+        compiler: &Compiler,
+        device: &Device,
+        config: &CacheConfig,
+    ) -> Result<EngineKernels, KvError>
+    where
+        C: Codecs + KernelArg + 'static,
+        H: AttentionHooks + KernelArg + 'static,
+    {
+        // Before anything is compiled.
+        config.check_room(device)?;
         check_shapes::<C>(config)?;
         match config.input {
             Input::F16 => EngineKernels::of_input::<C, H, f16>(compiler, device, config),
@@ -118,6 +162,8 @@ impl EngineKernels {
         let advance = AdvancePositionsSpec { block: BLOCK_ADVANCE };
         let solve = SolveBudgetSpec { page_bytes: config.page_bytes };
         Ok(EngineKernels {
+            device: device.clone(),
+            config: config.clone(),
             manager: ManagerKernels::new(compiler, device, &shape)?,
             // These two read no page, so that one is for all tierings.
             chunk_significance: build
@@ -130,6 +176,16 @@ impl EngineKernels {
                 .map(|&tiering| build.tiering::<C, H, E>(tiering))
                 .collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Whether they are for caches of this configuration on this device. How much a cache holds (layers, KV heads, pages, slots, tokens) is
+    /// nothing that they depend on.
+    pub(super) fn check(&self, device: &Device, config: &CacheConfig) -> Result<(), KvError> {
+        let mut differ = differences(&self.config, config);
+        if !self.device.same_as(device) {
+            differ.insert(0, different_device(&self.device, device));
+        }
+        if differ.is_empty() { Ok(()) } else { Err(KvError::OtherKernels { differ }) }
     }
 
     /// The kernels that take parameters of a user's codecs or hooks, and which.
@@ -170,7 +226,7 @@ impl Build<'_> {
             group,
             page_bytes,
             block: BLOCK_CHUNK,
-            block_q: BLOCK_Q,
+            block_q: ChunkSpec::block_q_of(group),
             splits: SPLITS,
             stages: 1,
         }
@@ -258,6 +314,49 @@ impl Build<'_> {
             room: self.kernel(make_room::<Stock>::build(&budget))?,
         })
     }
+}
+
+/// What kernels depend on and the two do not agree about: each field with what the kernels were built for, and what is asked for. A field of
+/// [`CacheConfig`] is named here as one or the other.
+fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
+    let CacheConfig {
+        layers: _,
+        kv_heads: _,
+        group,
+        head_dim,
+        input,
+        tiering: _,
+        more_tierings: _,
+        page_bytes,
+        pages: _,
+        slots: _,
+        max_tokens: _,
+        chunk,
+        window_q,
+        window,
+        sinks,
+        policy,
+        splits,
+        solve_every: _,
+        shared_budget: _,
+    } = built;
+    let tierings =
+        |config: &CacheConfig| config.tierings().map(Tiering::to_string).collect::<Vec<_>>().join(", ");
+    let fields: [(&str, String, String); 11] = [
+        ("group", group.to_string(), asked.group.to_string()),
+        ("head_dim", head_dim.to_string(), asked.head_dim.to_string()),
+        ("input", input.to_string(), asked.input.to_string()),
+        ("tierings", tierings(built), tierings(asked)),
+        ("page_bytes", page_bytes.to_string(), asked.page_bytes.to_string()),
+        ("chunk", chunk.to_string(), asked.chunk.to_string()),
+        ("window_q", window_q.to_string(), asked.window_q.to_string()),
+        ("window", window.to_string(), asked.window.to_string()),
+        ("sinks", sinks.to_string(), asked.sinks.to_string()),
+        ("policy", format!("{policy:?}"), format!("{:?}", asked.policy)),
+        ("splits", splits.to_string(), asked.splits.to_string()),
+    ];
+    let differ = fields.into_iter().filter(|(_, built, asked)| built != asked);
+    differ.map(|(field, built, asked)| format!("{field} ({built}, not {asked})")).collect()
 }
 
 /// Codecs store rows as the named formats do, which pages are laid out for.

@@ -15,7 +15,7 @@ impl KvCache {
         let per_request = layers * heads;
         for Run { tiering, rows } in runs {
             let (of, n) = (rows.clone(), rows.len());
-            let state = self.manager.state_mut();
+            let state = self.manager.state_for_kernels();
             let plan = self.kernels.tierings[*tiering].plan.launch((heads as u32, layers as u32, n as u32));
             let plan = plan.view("positions", scratch.positions.slice(of.clone())?, &[n]);
             let plan = plan.view("prompts", scratch.prompts.slice(of.clone())?, &[n]);
@@ -32,8 +32,10 @@ impl KvCache {
             let plan = plan.view_mut("target", scratch.target.slice_mut(part(2))?, &[n, layers, heads, 2]);
             run(plan)?;
         }
-        self.manager
-            .queue(scratch.slots.slice(..requests)?, scratch.target.slice(..requests * per_request * 2)?)
+        let (slots, targets) =
+            (scratch.slots.slice(..requests)?, scratch.target.slice(..requests * per_request * 2)?);
+        // SAFETY: a batch is of requests that are here, each once, so its slots are.
+        unsafe { self.manager.queue(slots, targets) }
     }
 
     /// Inserts one layer's new tokens of requests of one tiering, and attends; the output is in `scratch.out`.
@@ -49,7 +51,7 @@ impl KvCache {
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
         let (d, query_heads) = (self.config.head_dim, self.config.query_heads());
         let table_len = shape.table_len;
-        let (state, scratch, bound) = (self.manager.state_mut(), &mut self.scratch, &self.bound);
+        let (state, scratch, bound) = (self.manager.state_for_kernels(), &mut self.scratch, &self.bound);
         let at = layer * heads;
         let kernels = &self.kernels.tierings[these.tiering];
         let (of, requests) = (these.rows.clone(), these.rows.len());

@@ -106,10 +106,11 @@ impl KvCache {
         KvCache::with_kernels(device, config, kernels)
     }
 
-    /// As [`KvCache::new`], with kernels that were compiled for this configuration already.
+    /// As [`KvCache::new`], with kernels that were compiled for this configuration already. How much the cache holds may differ: layers, KV
+    /// heads, pages, slots, the longest sequence.
     ///
     /// # Errors
-    /// As [`KvCache::new`].
+    /// As [`KvCache::new`], and [`KvError::OtherKernels`] for kernels of another configuration or device.
     pub fn with_kernels(
         device: &Device,
         config: CacheConfig,
@@ -121,22 +122,17 @@ impl KvCache {
     /// As [`KvCache::with_kernels`], with what the codecs and attention hooks of the kernels take.
     ///
     /// # Errors
-    /// As [`KvCache::new`], and [`KvError::Launch`] when in some layer a parameter is missing, unknown, or not what the kernel takes.
+    /// As [`KvCache::with_kernels`], and [`KvError::Launch`] when in some layer a parameter is missing, unknown, or not what the kernel takes.
     pub fn with_bindings(
         device: &Device,
         config: CacheConfig,
         kernels: EngineKernels,
         bindings: Option<Arc<dyn Bindings>>,
     ) -> Result<KvCache, KvError> {
-        let shape = config.shape()?;
+        let shape = config.check_room(device)?;
         let page_tokens: Vec<[usize; 2]> =
             config.tierings().map(|tiering| config.page_tokens(tiering)).collect::<Result<_, _>>()?;
-        if kernels.tierings.len() != page_tokens.len() {
-            let (made, asked) = (kernels.tierings.len(), page_tokens.len());
-            let why =
-                format!("kernels for {made} tierings and a configuration of {asked}; build them with it");
-            return Err(KvError::Shape { why });
-        }
+        kernels.check(device, &config)?;
         let bound = Bound(bindings);
         bound.check(&kernels, config.layers)?;
         let manager = DeviceManager::with_kernels(device, shape, kernels.manager.clone())?;
@@ -251,8 +247,8 @@ impl KvCache {
         if self.free_floor < need {
             return Err(Refused::OutOfPages(OutOfPages { need, free: self.free_floor }).into());
         }
-        self.manager.state_mut().thresholds.write_at(slot * numbers.len(), &numbers)?;
-        self.manager.set_page_tokens(slot, self.page_tokens[number])?;
+        self.manager.state_for_kernels().thresholds.write_at(slot * numbers.len(), &numbers)?;
+        self.manager.set_page_tokens_of_empty(slot, self.page_tokens[number])?;
         self.pending.clear(slot)?;
         self.shortlist.clear(slot)?;
         Ok(self.occupy(slot, |id| Request {
@@ -422,7 +418,7 @@ impl KvCache {
     pub fn write_arena(&mut self, bytes: &[u8]) -> Result<(), KvError> {
         // What was found among the tokens that were here is nothing of those that are here now.
         self.shortlist.clear_all()?;
-        Ok(self.manager.state_mut().arena.write(bytes)?)
+        Ok(self.manager.state_for_kernels().arena.write(bytes)?)
     }
 
     /// Why nothing works any more, after a launch that failed.

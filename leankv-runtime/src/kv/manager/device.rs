@@ -3,11 +3,12 @@
 use leankv_kernels::reference::PageState;
 
 use super::{
-    ManagerKernels, PageManager, answer, check_forks, check_len, check_page_tokens, check_slots,
-    check_targets,
+    ManagerKernels, PageManager, answer, check_forks, check_len, check_lengths, check_page_tokens,
+    check_slots, check_targets,
 };
 use crate::compiler::Compiler;
 use crate::device::{BufferView, Device, DeviceBuffer};
+use crate::kv::size::check_bytes;
 use crate::kv::{CacheShape, KvError, Refused, State};
 use crate::launch::Launch;
 
@@ -46,6 +47,7 @@ impl DeviceManager {
     /// [`KvError::Shape`], [`KvError::Compile`], and what the device says when it has no room.
     pub fn new(compiler: &Compiler, device: &Device, shape: CacheShape) -> Result<DeviceManager, KvError> {
         shape.check()?;
+        check_bytes(shape.bytes(), &shape, Some(device))?;
         let kernels = ManagerKernels::new(compiler, device, &shape)?;
         DeviceManager::with_kernels(device, shape, kernels)
     }
@@ -53,12 +55,16 @@ impl DeviceManager {
     /// As [`DeviceManager::new`], with kernels that are compiled already.
     ///
     /// # Errors
-    /// [`KvError::Shape`], and what the device says when it has no room.
+    /// [`KvError::Shape`], [`KvError::OtherKernels`] for kernels of another device, and what the device says when it has no room.
     pub fn with_kernels(
         device: &Device,
         shape: CacheShape,
         kernels: ManagerKernels,
     ) -> Result<DeviceManager, KvError> {
+        let built = kernels.scan.device();
+        if !built.same_as(device) {
+            return Err(KvError::other_device(built, device));
+        }
         let state = State::new(device, shape)?;
         let (slots, lists) = (shape.slots, shape.lists());
         let tiles = lists.div_ceil(kernels.block);
@@ -88,7 +94,17 @@ impl DeviceManager {
     }
 
     /// The cache's buffers, for kernels that write them. Lists, counts, references and ring are the manager's alone.
-    pub fn state_mut(&mut self) -> &mut State {
+    ///
+    /// # Safety
+    /// Kernels follow page numbers and counts that they find in these buffers, without a comparison. What is written keeps to what
+    /// [`audit`](PageManager::audit) counts: page numbers below the number of pages, counts that are those of the table, lengths that the held pages
+    /// have room for. No buffer is replaced by another one.
+    pub unsafe fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// As [`state_mut`](DeviceManager::state_mut), for the engine, whose kernels keep its promise.
+    pub(in crate::kv) fn state_for_kernels(&mut self) -> &mut State {
         &mut self.state
     }
 
@@ -100,13 +116,21 @@ impl DeviceManager {
     /// Queues a rebalance by slots and targets that lie on the device, and waits for nothing. Who was granted is known to kernels that
     /// are queued later ([`granted`](DeviceManager::granted)), and to the host when it asks for [`answers`](DeviceManager::answers).
     ///
-    /// * `slots` is `[requests]`, existing slots without repetition, which is the caller's promise;
-    /// * `targets` is `[requests, layers, kv_heads, 2]`.
+    /// * `slots` is `[requests]`;
+    /// * `targets` is `[requests, layers, kv_heads, 2]`, pages wanted; any number is possible, and one that cannot be is refused by the kernels.
     ///
     /// # Errors
     /// [`KvError::Length`] when they do not belong together, [`KvError::Poisoned`], and what the launches say; after that the manager
     /// is poisoned.
-    pub fn queue(&mut self, slots: BufferView<'_, i32>, targets: BufferView<'_, i32>) -> Result<(), KvError> {
+    ///
+    /// # Safety
+    /// Every number in `slots` is that of an existing slot, and none is there twice. Kernels use them as they are, since they lie on the
+    /// device; [`rebalance`](PageManager::rebalance) takes them from the host and checks them.
+    pub unsafe fn queue(
+        &mut self,
+        slots: BufferView<'_, i32>,
+        targets: BufferView<'_, i32>,
+    ) -> Result<(), KvError> {
         check_len("slots", slots.len().clamp(1, self.state.shape().slots), slots.len())?;
         check_len(
             "targets [slots, layers, kv_heads, 2]",
@@ -123,7 +147,10 @@ impl DeviceManager {
     ///
     /// # Errors
     /// As [`queue`](DeviceManager::queue).
-    pub fn queue_fit(&mut self, slots: BufferView<'_, i32>, more: [usize; 2]) -> Result<(), KvError> {
+    ///
+    /// # Safety
+    /// As [`queue`](DeviceManager::queue), except that slots may be negative.
+    pub unsafe fn queue_fit(&mut self, slots: BufferView<'_, i32>, more: [usize; 2]) -> Result<(), KvError> {
         let requests = slots.len();
         check_len("slots", requests.clamp(1, self.state.shape().slots), requests)?;
         self.alive()?;
@@ -160,6 +187,36 @@ impl DeviceManager {
             buffer.write(&vec![word; buffer.len()])?;
         }
         Ok(bases.write(&vec![i64::from(word); bases.len()])?)
+    }
+
+    /// As [`PageManager::set_page_tokens`], of a slot that is known to hold no page, without asking the device.
+    pub(in crate::kv) fn set_page_tokens_of_empty(
+        &mut self,
+        slot: usize,
+        tokens: [usize; 2],
+    ) -> Result<(), KvError> {
+        let tokens = check_page_tokens(self.state.shape(), slot, tokens)?;
+        Ok(self.state.page_tokens.write_at(slot * 2, &tokens)?)
+    }
+
+    /// Whether the pages that a slot holds have room for lengths `[lists, 4]`.
+    fn check_room(&self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
+        let lists = self.state.shape().lists() * 2;
+        let (mut held, mut tokens) = (vec![0; lists], [0; 2]);
+        self.state.held.slice(slot * lists..(slot + 1) * lists)?.read_into(&mut held)?;
+        self.state.page_tokens.slice(slot * 2..slot * 2 + 2)?.read_into(&mut tokens)?;
+        check_lengths(&held, tokens, lengths)
+    }
+
+    /// Whether a slot that exists holds no page.
+    fn check_empty(&self, slot: usize) -> Result<(), KvError> {
+        let lists = self.state.shape().lists() * 2;
+        let mut held = vec![0; lists];
+        self.state.held.slice(slot * lists..(slot + 1) * lists)?.read_into(&mut held)?;
+        match held.iter().all(|&held| held == 0) {
+            true => Ok(()),
+            false => Err(KvError::SlotInUse { slot }),
+        }
     }
 
     fn alive(&self) -> Result<(), KvError> {
@@ -321,8 +378,9 @@ fn run(left: &mut Option<usize>, launch: Launch<'_>) -> Result<(), KvError> {
         Some(left) => *left -= 1,
         None => {}
     }
-    // SAFETY: the kernels reach tables and lists through views, whose extents are those of the buffers; page numbers in tables and ring
-    // are below the number of pages, which is what the views of `refs`, `generation` and the arena hold.
+    // SAFETY: the kernels reach tables and lists through views, whose extents are those of the buffers; slots were checked or promised; page
+    // numbers in tables and ring are below the number of pages, which is what the views of `refs`, `generation` and the arena hold, and
+    // lengths are of pages that are held: only these kernels, and who promised to keep to that, write them.
     Ok(unsafe { launch.run() }?)
 }
 
@@ -352,13 +410,13 @@ impl PageManager for DeviceManager {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        let lists = self.state.shape().lists() * 2;
-        let mut held = vec![0; lists];
-        for &(_, slot) in pairs {
-            self.state.held.slice(slot * lists..(slot + 1) * lists)?.read_into(&mut held)?;
-            if held.iter().any(|&held| held != 0) {
-                return Err(KvError::SlotInUse { slot });
-            }
+        let lists = self.state.shape().lists() * 4;
+        let mut lengths = vec![0; lists];
+        for &(parent, child) in pairs {
+            self.check_empty(child)?;
+            // A rebalance may have taken the pages of tokens that a list still counts.
+            self.state.lengths.slice(parent * lists..(parent + 1) * lists)?.read_into(&mut lengths)?;
+            self.check_room(parent, &lengths)?;
         }
         let (parents, children): (Vec<i32>, Vec<usize>) = pairs.iter().map(|p| (p.0 as i32, p.1)).unzip();
         self.scratch.parents.write(&parents)?;
@@ -373,12 +431,14 @@ impl PageManager for DeviceManager {
         check_slots(self.state.shape(), &[slot])?;
         let lists = self.state.shape().lists() * 4;
         check_len("lengths [layers, kv_heads, 4]", lists, lengths.len())?;
+        self.check_room(slot, lengths)?;
         Ok(self.state.lengths.write_at(slot * lists, lengths)?)
     }
 
     fn set_page_tokens(&mut self, slot: usize, tokens: [usize; 2]) -> Result<(), KvError> {
-        let tokens = check_page_tokens(self.state.shape(), slot, tokens)?;
-        Ok(self.state.page_tokens.write_at(slot * 2, &tokens)?)
+        check_page_tokens(self.state.shape(), slot, tokens)?;
+        self.check_empty(slot)?;
+        self.set_page_tokens_of_empty(slot, tokens)
     }
 
     fn free_pages(&self) -> Result<usize, KvError> {

@@ -43,7 +43,8 @@ pub trait PageManager {
     /// Lets each child (second) go on from what its parent (first) holds. Full pages are shared and frozen, partly filled ones copied.
     ///
     /// # Errors
-    /// [`KvError::SlotInUse`] when a child holds pages, [`KvError::SlotTwice`] when it is named as another child or as a parent; the rest as
+    /// [`KvError::SlotInUse`] when a child holds pages, [`KvError::Shape`] when a parent has more tokens than its pages have room for,
+    /// [`KvError::SlotTwice`] when it is named as another child or as a parent; the rest as
     /// [`PageManager::rebalance`]. A child that was refused is left empty.
     fn fork(&mut self, pairs: &[(usize, usize)]) -> Result<Vec<Result<(), Refused>>, KvError>;
 
@@ -51,13 +52,13 @@ pub trait PageManager {
     /// for tests and for restoring.
     ///
     /// # Errors
-    /// [`KvError::NoSlot`], [`KvError::Length`] and what the device says.
+    /// [`KvError::NoSlot`], [`KvError::Length`], [`KvError::Shape`] for more tokens than the pages held have room for, and what the device says.
     fn set_lengths(&mut self, slot: usize, lengths: &[i32]) -> Result<(), KvError>;
 
     /// Sets the tokens of a high and of a low page of a request, which holds none. A child of a fork gets its parent's.
     ///
     /// # Errors
-    /// [`KvError::NoSlot`], [`KvError::Shape`] for pages without tokens, and what the device says.
+    /// [`KvError::NoSlot`], [`KvError::SlotInUse`] when it holds pages, [`KvError::Shape`] for pages without tokens, and what the device says.
     fn set_page_tokens(&mut self, slot: usize, tokens: [usize; 2]) -> Result<(), KvError>;
 
     /// Free pages, after the work queued so far.
@@ -107,6 +108,23 @@ fn check_page_tokens(shape: &CacheShape, slot: usize, tokens: [usize; 2]) -> Res
         [Some(high), Some(low)] => Ok([high, low]),
         _ => Err(KvError::Shape { why: format!("pages of {tokens:?} tokens; a page holds at least 1") }),
     }
+}
+
+/// Lengths `[lists, 4]` that pages held `[lists, 2]` of so many tokens have room for.
+fn check_lengths(held: &[i32], tokens: [i32; 2], lengths: &[i32]) -> Result<(), KvError> {
+    for (list, (held, lengths)) in held.chunks(2).zip(lengths.chunks(4)).enumerate() {
+        for tier in 0..2 {
+            let (length, frozen) = (lengths[tier], lengths[tier + 2]);
+            let room = i64::from(held[tier]) * i64::from(tokens[tier]);
+            if frozen < 0 || frozen > length || i64::from(length) > room {
+                let why = format!(
+                    "{length} tokens, {frozen} of them frozen, in list {list} of a request whose pages there hold {room}"
+                );
+                return Err(KvError::Shape { why });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_len(what: &'static str, expected: usize, got: usize) -> Result<(), KvError> {

@@ -2,7 +2,9 @@
 
 use leankv_kernels::reference::{Answer, PageState};
 
-use super::{PageManager, answer, check_forks, check_len, check_page_tokens, check_slots, check_targets};
+use super::{
+    PageManager, answer, check_forks, check_len, check_lengths, check_page_tokens, check_slots, check_targets,
+};
 use crate::kv::{CacheShape, KvError, Refused};
 
 /// A manager on the host that goes through the lists one after another.
@@ -39,6 +41,21 @@ impl SequentialManager {
         &self.state
     }
 
+    /// Whether the pages that a slot holds have room for lengths `[lists, 4]`.
+    fn check_room(&self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
+        let lists = self.shape.lists() * 2;
+        let tokens = [self.state.page_tokens[slot * 2], self.state.page_tokens[slot * 2 + 1]];
+        check_lengths(&self.state.held[slot * lists..][..lists], tokens, lengths)
+    }
+
+    fn check_empty(&self, slot: usize) -> Result<(), KvError> {
+        let lists = self.shape.lists() * 2;
+        match self.state.held[slot * lists..][..lists].iter().all(|&held| held == 0) {
+            true => Ok(()),
+            false => Err(KvError::SlotInUse { slot }),
+        }
+    }
+
     fn answers(&self, answers: Vec<Answer>) -> Vec<Result<(), Refused>> {
         let free = self.state.free() as usize;
         answers.into_iter().map(|a| answer(&self.shape, a.granted, a.need, free)).collect()
@@ -61,11 +78,10 @@ impl PageManager for SequentialManager {
 
     fn fork(&mut self, pairs: &[(usize, usize)]) -> Result<Vec<Result<(), Refused>>, KvError> {
         check_forks(&self.shape, pairs)?;
-        let lists = self.shape.lists() * 2;
-        for &(_, slot) in pairs {
-            if self.state.held[slot * lists..][..lists].iter().any(|&held| held != 0) {
-                return Err(KvError::SlotInUse { slot });
-            }
+        let lists = self.shape.lists() * 4;
+        for &(parent, child) in pairs {
+            self.check_empty(child)?;
+            self.check_room(parent, &self.state.lengths[parent * lists..][..lists])?;
         }
         let children: Vec<usize> = pairs.iter().map(|pair| pair.1).collect();
         let own: Vec<i32> = pairs.iter().flat_map(|&(parent, _)| self.state.fork_targets(parent)).collect();
@@ -87,12 +103,14 @@ impl PageManager for SequentialManager {
         check_slots(&self.shape, &[slot])?;
         let lists = self.shape.lists() * 4;
         check_len("lengths [layers, kv_heads, 4]", lists, lengths.len())?;
+        self.check_room(slot, lengths)?;
         self.state.lengths[slot * lists..][..lists].copy_from_slice(lengths);
         Ok(())
     }
 
     fn set_page_tokens(&mut self, slot: usize, tokens: [usize; 2]) -> Result<(), KvError> {
         let tokens = check_page_tokens(&self.shape, slot, tokens)?;
+        self.check_empty(slot)?;
         self.state.page_tokens[slot * 2..][..2].copy_from_slice(&tokens);
         Ok(())
     }

@@ -132,6 +132,14 @@ impl Emit<'_, '_> {
                 let index_type = of(1);
                 let at = self.eval(operand(1), point, lanes)?;
                 let wide = self.cast(index_type, Dtype::I64, at)?;
+                // An index out of range gives an element that means nothing, and reads no memory but the tile's; a negative one is a
+                // large unsigned number.
+                let last = i64::from(
+                    self.f.ty(operand(0)).shape().expect("gather takes a tile")[usize::from(*axis)],
+                ) - 1;
+                let last = self.b.splat(self.b.int(Elem::I64, 1, last), wide.lanes);
+                let within = self.b.icmp(IntCmp::LLVMIntULE, wide.v, last);
+                let wide = Val { v: self.b.select(within, wide.v, last), ..wide };
                 let mut source = point.clone();
                 source[usize::from(*axis)] =
                     if wide.lanes == 1 { Coord::at(wide.v, &self.b) } else { Coord::Each(wide.v) };

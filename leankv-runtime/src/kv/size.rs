@@ -1,0 +1,61 @@
+//! What a cache takes, counted before anything is compiled or allocated.
+
+use leankv_kernels::budget::Ladder;
+use leankv_kernels::candidates::{SHORTLIST_STATE, shortlist_columns};
+use leankv_kernels::step::PLAN_COLUMNS;
+
+use super::{CacheConfig, CacheShape, KvError};
+use crate::device::Device;
+
+/// The product; extents come from users, so it is counted in more bits than an address has.
+fn product(extents: &[usize]) -> u128 {
+    extents.iter().fold(1, |product: u128, &extent| product.saturating_mul(extent as u128))
+}
+
+impl CacheShape {
+    /// Bytes of lists, counts and arena.
+    pub(super) fn bytes(&self) -> u128 {
+        let lists = product(&[self.slots, self.layers, self.kv_heads]);
+        // Table; lengths, held, thresholds, and what the manager's launches tell one another.
+        let of_lists = lists.saturating_mul(self.table_len as u128 * 4 + 16 + 8 + 8 + 40);
+        // References, generation, ring.
+        let of_pages = product(&[self.pages, self.page_bytes]).saturating_add(product(&[self.pages, 12]));
+        of_lists.saturating_add(of_pages).saturating_add(product(&[self.slots, 32]))
+    }
+}
+
+impl CacheConfig {
+    /// Bytes of all buffers of a cache of this shape.
+    pub(super) fn bytes(&self, shape: &CacheShape) -> u128 {
+        let d = self.head_dim;
+        let lists = product(&[self.slots, self.layers, self.kv_heads]);
+        let columns: usize = shortlist_columns(self.splits).iter().sum::<usize>() + SHORTLIST_STATE;
+        let of_lists = lists.saturating_mul((PLAN_COLUMNS + 4 + columns + 2 * Ladder::RUNGS) as u128 * 4);
+        // Partial results of every split, the output, and the pending queries of every layer.
+        let row =
+            product(&[self.splits, d + 2]) * 4 + (d as u128 + 1) * 4 + product(&[self.layers, 2 * d + 4]);
+        let of_queries = product(&[self.slots, self.kv_heads, self.group]).saturating_mul(row);
+        let of_chunk = product(&[self.chunk, self.kv_heads, self.group, d + 1]).saturating_mul(4);
+        let of_tokens = product(&[self.chunk, self.kv_heads, 8]);
+        let of_slots = product(&[self.slots, 64 + 8 * Ladder::RUNGS]);
+        [of_lists, of_queries, of_chunk, of_tokens, of_slots]
+            .into_iter()
+            .fold(shape.bytes(), u128::saturating_add)
+    }
+}
+
+/// Whether so many bytes are possible: in an address space, and on the device if one is given.
+pub(super) fn check_bytes(bytes: u128, shape: &CacheShape, device: Option<&Device>) -> Result<(), KvError> {
+    let (there, whose) = match device.and_then(|device| Some((device.memory()?, device.name()))) {
+        Some((memory, name)) => (u128::from(memory), name),
+        None => (i64::MAX as u128, "an address space".to_owned()),
+    };
+    if bytes <= there {
+        return Ok(());
+    }
+    let pages = product(&[shape.pages, shape.page_bytes]);
+    let why = format!(
+        "its buffers take {bytes} bytes, {pages} of them for pages, and {whose} has {there}; take fewer pages, slots, tokens or splits"
+    );
+    Err(KvError::Shape { why })
+}
