@@ -106,12 +106,7 @@ impl BudgetSpec {
 
 /// As [`pages_for`], in a kernel. Elements are alternatives, one for each rung.
 #[track_caller]
-fn pages_of(
-    tiers: &Tiers,
-    high: Tile<i32, 1>,
-    low: Tile<i32, 1>,
-    ahead: Scalar<i32>,
-) -> Tile<i32, 1> {
+fn pages_of(tiers: &Tiers, high: Tile<i32, 1>, low: Tile<i32, 1>, ahead: Scalar<i32>) -> Tile<i32, 1> {
     let per_page = |tier: &Tier| tier.layout().tokens() as i32;
     let in_high = per_page(tiers.high());
     let all = (high + ahead).cdiv(in_high);

@@ -25,8 +25,7 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
     let lists = Lists::new(tiering, &of_list, &RULES, true, 11);
     let slot_of = |request: usize| REQUESTS[request].max(0) as usize;
     let tokens: Vec<i32> = (0..4).map(|r| PROMPTS[slot_of(r)]).collect();
-    let texts =
-        [D as i32, PAGE as i32, RULES.window, RULES.sinks, RULES.chunk as i32, RULES.window_q as i32];
+    let texts = [D as i32, PAGE as i32, RULES.window, RULES.sinks, RULES.chunk as i32, RULES.window_q as i32];
     let texts = texts.map(|n| n.to_string());
     let names = ["head_dim", "page_bytes", "window", "sinks", "chunk", "window_q"];
     let mut settings = vec![("tiering", tiering), ("block", "16")];

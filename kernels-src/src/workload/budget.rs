@@ -106,8 +106,7 @@ impl Tallies {
 
     /// The prices of each request.
     fn prices(&self) -> Vec<Vec<i64>> {
-        let (lists, low, per_page) =
-            (self.layers * self.kv_heads, self.cache.low.as_ref(), self.per_page());
+        let (lists, low, per_page) = (self.layers * self.kv_heads, self.cache.low.as_ref(), self.per_page());
         let heads = |request: usize| &self.tallies[request * lists..][..lists];
         let price = |request: usize| {
             reference::price_tally(heads(request), per_page, (low.is_some(), gap(request)), ahead(request))

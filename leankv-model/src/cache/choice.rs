@@ -45,11 +45,7 @@ pub struct Always {
 
 impl Default for Always {
     fn default() -> Always {
-        Always {
-            sinks: CacheConfig::SINKS,
-            window: CacheConfig::WINDOW,
-            keep: CacheConfig::KEEP_TOKENS,
-        }
+        Always { sinks: CacheConfig::SINKS, window: CacheConfig::WINDOW, keep: CacheConfig::KEEP_TOKENS }
     }
 }
 

@@ -137,7 +137,8 @@ pub fn open(
 /// What is done to keys of a choice: what it says, or what suits the model.
 fn variant(model: &Model, choice: &KvChoice) -> Variant {
     let codes = |format: KvFormat| format.key.shape().code_bits < 16;
-    let biased = model.key_bias(0).is_some() && model.rope_pairs() == RopePairs::Halves;
+    let biased = (0..model.config().layers)
+        .all(|layer| model.key_bias(layer).is_some() && model.rope(layer).pairs() == RopePairs::Halves);
     let offset = biased && choice.tiering.formats().any(codes) && Windows::of(model.config()).is_none();
     choice.variant.unwrap_or(Variant { offset, hadamard: false })
 }

@@ -284,16 +284,8 @@ impl Build<'_> {
             chunk,
             window_q,
         };
-        let budget = BudgetSpec {
-            tiering,
-            head_dim,
-            page_bytes,
-            block: BLOCK,
-            window,
-            sinks,
-            chunk,
-            window_q,
-        };
+        let budget =
+            BudgetSpec { tiering, head_dim, page_bytes, block: BLOCK, window, sinks, chunk, window_q };
         let prompt = self.chunk(tiering);
         let writer = ChunkWriterSpec { tiering, head_dim, page_bytes, block: BLOCK_WRITE };
         Ok(TieringKernels {
@@ -339,6 +331,7 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
         splits,
         solve_every: _,
         shared_budget: _,
+        keep_tokens: _,
     } = built;
     let tierings =
         |config: &CacheConfig| config.tierings().map(Tiering::to_string).collect::<Vec<_>>().join(", ");

@@ -137,7 +137,8 @@ impl World {
     /// Whether a budget is solved for before the next step.
     pub(super) fn is_due(&self, request: &Living) -> bool {
         let tokens = self.cache.tokens(request.id).unwrap();
-        request.budget != Budget::None && tokens >= request.solved + self.cache.config().steps_between(request.solved)
+        request.budget != Budget::None
+            && tokens >= request.solved + self.cache.config().steps_between(request.solved)
     }
 
     /// What was solved for when a request had so many tokens holds: its pages fit its budget, or nothing stricter can be.
