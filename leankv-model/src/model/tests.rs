@@ -282,9 +282,9 @@ fn linear_scaling_divides_all_angles() {
 
 #[test]
 fn products_are_scaled_as_the_file_says() {
-    // An eighth is the root of 64 elements; a quarter is as if both sides were multiplied by the root of two.
-    let file = &mut llama(&[("attention.scale", Value::F32(0.25))]);
-    let expected = Expected { magnitude: 2f64.sqrt(), ..Expected::llama() };
+    // An eighth is what the root of 64 elements makes; half of that is as if both sides were divided by the root of two.
+    let file = &mut llama(&[("attention.scale", Value::F32(0.0625))]);
+    let expected = Expected { magnitude: 0.5f64.sqrt(), ..Expected::llama() };
     check("attention.scale", file, &expected, Some(&Expected::llama()));
 }
 
