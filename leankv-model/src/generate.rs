@@ -132,14 +132,11 @@ fn with_request(
 
 #[cfg(test)]
 mod tests {
-    use leankv_runtime::Compiler;
-    use leankv_runtime::cache::KernelCache;
-
     use super::*;
     use crate::cache::{KvChoice, Room, open};
     use crate::finite::Place;
     use crate::model::{Attend, LayerRows};
-    use crate::testing::tiny_model_with;
+    use crate::testing::{compiler, tiny_model_with};
 
     /// Models of which one tensor was changed, with the first place that it shows.
     fn broken() -> Vec<(Place, Model)> {
@@ -170,12 +167,11 @@ mod tests {
 
     #[test]
     fn nothing_is_generated_from_what_is_not_finite_and_the_first_layer_is_named() {
-        let compiler = Compiler::new(KernelCache::without_folder());
         let (device, choice) = (Device::host(), KvChoice::fp16());
         let prompt = [5, 0, 7, 9];
         for (place, model) in broken() {
             let room = Room { requests: 1, tokens: 16, prompt: 4, chunk: 4, bytes: None };
-            let mut cache = open(&compiler, &device, &model, &choice, &room).unwrap();
+            let mut cache = open(compiler(), &device, &model, &choice, &room).unwrap();
             for temperature in [0.0, 0.7] {
                 let sampling = Sampling { temperature, top_p: 0.9, seed: 1 };
                 let options = GenerateOptions { max_tokens: 5, sampling, stop: Vec::new() };

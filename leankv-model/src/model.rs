@@ -182,7 +182,7 @@ impl Model {
             let attended = self.attention(at, layer, &hidden, positions, attend, &mut watch)?;
             add(&mut hidden, &attended);
             watch.look(Place::Attention(at), &hidden);
-            let fed = self.feed_forward(layer, &hidden)?;
+            let fed = self.feed_forward(at, layer, &hidden, &mut watch)?;
             add(&mut hidden, &fed);
             watch.look(Place::FeedForward(at), &hidden);
         }
@@ -224,7 +224,10 @@ impl Model {
         watch: &mut Watch,
     ) -> Result<Vec<f32>, ModelError> {
         let config = &self.config;
-        let x = rows(&rms_norm(hidden, &layer.attn_norm, config.eps), config.dim)?;
+        let x = rms_norm(hidden, &layer.attn_norm, config.eps);
+        // Products with quantised weights round their inputs to 8 bits, which makes zero of NaN: so inputs are looked at, too.
+        watch.look(Place::Projections(at), &x);
+        let x = rows(&x, config.dim)?;
         let (mut q, mut k, v) = (layer.q.forward(&x)?, layer.k.forward(&x)?, layer.v.forward(&x)?);
         if let Some([q_norm, k_norm]) = &layer.qk_norms {
             rms_norm_in_place(&mut q, q_norm, config.eps);
@@ -243,6 +246,7 @@ impl Model {
         let [q, k, v] = whole.map(|x| halves(x));
         watch.rounded([(whole[0], &q), (whole[1], &k), (whole[2], &v)]);
         attend.layer(at, LayerRows { q: &q, k: &k, v: &v }, &mut out)?;
+        watch.look(Place::Attention(at), &out);
         let mut y = layer.output.forward(&rows(&out, config.heads * config.head_dim)?)?;
         if let Some(norm) = &layer.post_attn_norm {
             rms_norm_in_place(&mut y, norm, config.eps);
@@ -250,14 +254,23 @@ impl Model {
         Ok(y)
     }
 
-    fn feed_forward(&self, layer: &Layer, hidden: &[f32]) -> Result<Vec<f32>, ModelError> {
+    fn feed_forward(
+        &self,
+        at: usize,
+        layer: &Layer,
+        hidden: &[f32],
+        watch: &mut Watch,
+    ) -> Result<Vec<f32>, ModelError> {
         let config = &self.config;
-        let x = rows(&rms_norm(hidden, &layer.ffn_norm, config.eps), config.dim)?;
+        let x = rms_norm(hidden, &layer.ffn_norm, config.eps);
+        watch.look(Place::FeedForward(at), &x);
+        let x = rows(&x, config.dim)?;
         let (mut gate, up) = (layer.gate.forward(&x)?, layer.up.forward(&x)?);
         match config.architecture {
             Architecture::Gemma3 => gelu_times(&mut gate, &up),
             Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => silu_times(&mut gate, &up),
         }
+        watch.look(Place::FeedForward(at), &gate);
         let mut y = layer.down.forward(&rows(&gate, config.ffn)?)?;
         if let Some(norm) = &layer.post_ffn_norm {
             rms_norm_in_place(&mut y, norm, config.eps);

@@ -26,6 +26,15 @@ const HEAD_DIM: usize = 64;
 pub const DIM: usize = HEADS * HEAD_DIM;
 const FFN: usize = 128;
 
+/// A compiler whose kernels are compiled once a process, and left nowhere.
+#[cfg(test)]
+pub(crate) fn compiler() -> &'static leankv_runtime::Compiler {
+    use leankv_runtime::Compiler;
+    use leankv_runtime::cache::KernelCache;
+    static COMPILER: std::sync::OnceLock<Compiler> = std::sync::OnceLock::new();
+    COMPILER.get_or_init(|| Compiler::new(KernelCache::without_folder()))
+}
+
 /// Writes the model as a GGUF file. Its vocabulary is the 256 bytes, as GPT-2 writes them, and an end of text.
 ///
 /// # Panics

@@ -2,9 +2,8 @@
 
 use std::sync::OnceLock;
 
-use leankv_runtime::cache::KernelCache;
+use leankv_runtime::Device;
 use leankv_runtime::kv::{PageManager, Side};
-use leankv_runtime::{Compiler, Device};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{Failed, Request, Scheduler, ServeError, ServeOptions};
 use crate::cache::{KvChoice, Room, open};
 use crate::sample::Sampling;
-use crate::testing::{DIM, tiny_model, tiny_model_with};
+use crate::testing::{DIM, compiler, tiny_model, tiny_model_with};
 use crate::{Model, ModelError, Place};
 
 const CHUNK: usize = 32;
@@ -22,11 +21,6 @@ const CHOICES: [&str; 4] = ["fp16", "K8V4", "K8V4/K4V2@1,0.1", "K8V4/K4V2@1/3"];
 fn model() -> &'static Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| tiny_model(1))
-}
-
-fn compiler() -> &'static Compiler {
-    static COMPILER: OnceLock<Compiler> = OnceLock::new();
-    COMPILER.get_or_init(|| Compiler::new(KernelCache::without_folder()))
 }
 
 /// A scheduler over so many pages; without a number, over enough for all.

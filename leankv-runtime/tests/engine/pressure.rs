@@ -97,33 +97,33 @@ fn p7_a_step_may_be_left_after_any_layer_and_the_request_can_be_freed() {
 
 #[test]
 fn thresholds_and_budgets_that_mean_nothing_are_refused() {
-    let mut config = config();
-    config.shared_budget = Some(0);
-    let mut two = cache(&Device::host(), &config);
+    let config = config();
+    let mut cache = cache(&Device::host(), &config);
     let (nan, inf) = (f32::NAN, f32::INFINITY);
-    let all = [[nan, 0.0], [1.0, nan], [inf, 0.0], [1.0, -0.5], [-1.0, -1.0], [0.5, 1.0]];
-    for [high, low] in all {
+    for [high, low] in [[nan, 0.0], [1.0, nan], [inf, 0.0], [1.0, -0.5], [-1.0, -1.0], [0.5, 1.0]] {
         for bad in [Thresholds::new(high, low), keep_all().with(1, Some(1), high, low)] {
-            let error = two.admit(0, &bad).unwrap_err();
+            let error = cache.admit(0, &bad).unwrap_err();
             assert!(matches!(error, KvError::Threshold { .. }), "{high} {low}: {error}");
             assert!(error.to_string().contains("such as 1 and 0.02"), "{error}");
         }
     }
-    let parts = [0.0, -0.0, -2.0, nan, inf].map(Budget::Part);
-    for budget in parts.into_iter().chain([Budget::Bytes(0), Budget::Shared]) {
-        let error = two.admit(0, &Thresholds::solved(budget)).unwrap_err();
+    for budget in [0.0, -0.0, -2.0, nan, inf].map(Budget::Part).into_iter().chain([Budget::Bytes(0)]) {
+        let error = cache.admit(0, &Thresholds::solved(budget)).unwrap_err();
         assert!(matches!(error, KvError::Budget { .. }), "{budget:?}: {error}");
     }
     // None of them took a slot, and what is at the edge of meaning is taken.
-    for edge in [Thresholds::new(1e6, 1e6), keep_all(), Thresholds::within(1)] {
-        two.admit(0, &edge).unwrap();
+    for edge in [Thresholds::new(1e6, 1e6), keep_all(), Thresholds::solved(Budget::Part(0.5))] {
+        cache.admit(0, &edge).unwrap();
     }
 
+    let check = |thresholds: Thresholds, config: &CacheConfig| thresholds.check(config, &config.tiering);
+    let nothing = CacheConfig { shared_budget: Some(0), ..config.clone() };
+    let error = check(Thresholds::solved(Budget::Shared), &nothing).unwrap_err();
+    assert!(matches!(error, KvError::Budget { .. }), "{error}");
     // With one tier the high threshold is not read, and for heavy hitters it is a number of tokens.
-    let one = CacheConfig { tiering: "K8V4".parse().unwrap(), shared_budget: None, ..config.clone() };
-    cache(&Device::host(), &one).admit(0, &Thresholds::new(0.0, 0.7)).unwrap();
-    let hitters = CacheConfig { policy: PolicySpec::HeavyHitter, ..one };
-    Thresholds::new(0.0, 0.7).check(&hitters, &hitters.tiering).unwrap();
+    let one = CacheConfig { tiering: "K8V4".parse().unwrap(), ..config.clone() };
+    check(Thresholds::new(0.0, 0.7), &one).unwrap();
+    check(Thresholds::new(0.0, 0.7), &CacheConfig { policy: PolicySpec::HeavyHitter, ..config }).unwrap();
 }
 
 #[test]
