@@ -8,7 +8,7 @@
 //! * `leankv demo` and `leankv results` take minutes to hours: their arguments are parsed.
 //! * Commands with a language model are [shortened](SHORTER): less text, fewer questions. `run` and tasks have SmolLM2-135M, whatever model they
 //!   name; `eval`, `calibrate` and `serve-bench` have a tiny one with random weights. Neither has a bias on its keys that could be taken out, so
-//!   `+hadamard` stands for `+offset`; tasks without `--kv` have one cache instead of the usual twelve.
+//!   `+hadamard` stands for `+offset`. Of several tasks the last one is run, without `--kv` over one cache instead of the usual ones.
 //! * Mentions in running text, such as `` `leankv compile --bundle` ``, name a sub-command and options that there are.
 //!
 //! A user's own files are here: `my.gguf` is SmolLM2-135M, and `page.txt` the first page of a novel.
@@ -135,13 +135,16 @@ fn shortened(shown: &Shown) -> Option<String> {
             text = text.replacen(&format!("leankv {name}"), &format!("leankv {name} {option} {number}"), 1);
         }
         let at = line.iter().position(|word| word == "--model").expect("commands of models name one");
-        let tasks = line.contains(&"--task".to_owned());
+        let tasks = line.iter().skip_while(|word| *word != "--task").nth(1);
+        if let Some((others, last)) = tasks.and_then(|tasks| tasks.rsplit_once(',')) {
+            text = text.replace(&format!("--task {others},{last}"), &format!("--task {last}"));
+        }
         // A file is there under the name that is shown.
         if !line[at + 1].ends_with(".gguf") {
-            let model = if name == "run" || tasks { MODEL } else { "tiny.gguf" };
+            let model = if name == "run" || tasks.is_some() { MODEL } else { "tiny.gguf" };
             text = text.replace(&format!("--model {}", line[at + 1]), &format!("--model {model}"));
         }
-        if tasks && !line.contains(&"--kv".to_owned()) {
+        if tasks.is_some() && !line.contains(&"--kv".to_owned()) {
             text = text.replacen(&format!("leankv {name}"), &format!("leankv {name} --kv k8v4"), 1);
         }
         text = text.replace("+offset", "+hadamard");
