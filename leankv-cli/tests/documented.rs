@@ -6,8 +6,9 @@
 //! * `make X`: the Makefile has the target. `cargo ..`: packages, programs, tests, benches and manifests that it names exist, and what stands
 //!   behind `-p leankv-cli --` is a command line of `leankv`. (`examples/tests/programs.rs` runs the examples.)
 //! * `leankv demo` and `leankv results` take minutes to hours: their arguments are parsed.
-//! * A command with a language model runs with SmolLM2-135M, whatever it names, and is [shortened](SHORTER): less text, fewer questions.
-//!   That model's keys have no bias to take out, so `+hadamard` stands for `+offset`.
+//! * Commands with a language model are [shortened](SHORTER): less text, fewer questions. `run` and tasks have SmolLM2-135M, whatever model they
+//!   name; `eval`, `calibrate` and `serve-bench` have a tiny one with random weights. Neither has a bias on its keys that could be taken out, so
+//!   `+hadamard` stands for `+offset`. Of several tasks the last one is run, without `--kv` over one cache instead of the usual ones.
 //! * Mentions in running text, such as `` `leankv compile --bundle` ``, name a sub-command and options that there are.
 //!
 //! A user's own files are here: `my.gguf` is SmolLM2-135M, and `page.txt` the first page of a novel.
@@ -39,6 +40,9 @@ const LONG: [&str; 2] = ["demo", "results"];
 
 const MODEL: &str = "smollm2-135m";
 
+/// The cache folder.
+const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/documented");
+
 /// A folder that looks like a checkout, with a home of its own.
 struct Checkout {
     folder: tempfile::TempDir,
@@ -54,9 +58,13 @@ impl Checkout {
         // The assembler, where it was set up.
         link(&root().join(".tools"), ".tools");
         fs::copy(root().join("leankv.toml"), at("leankv.toml")).unwrap();
-        fs::create_dir(at("cache")).unwrap();
-        link(model.parent().unwrap(), "cache/models");
         link(&model, "my.gguf");
+        leankv_model::testing::write_tiny_gguf(&at("tiny.gguf"), 1);
+        // Compiled kernels are kept, for all tests of this file and for the next time.
+        let models = Path::new(CACHE).join("models");
+        fs::create_dir_all(CACHE).unwrap();
+        let _ = std::os::unix::fs::symlink(model.parent().unwrap(), &models);
+        assert_eq!(models.canonicalize().unwrap(), model.parent().unwrap().canonicalize().unwrap());
         let novel = fs::read_to_string(root().join("data/emma.txt")).unwrap();
         fs::write(at("page.txt"), &novel[..1000]).unwrap();
         Checkout { folder }
@@ -73,7 +81,7 @@ impl Checkout {
             .current_dir(self.folder.path())
             .env("PATH", path.unwrap())
             .env("HOME", self.folder.path())
-            .env("LEANKV_CACHE_DIR", self.folder.path().join("cache"))
+            .env("LEANKV_CACHE_DIR", CACHE)
             .env("PIP_NO_INDEX", "1")
             .stdin(std::process::Stdio::null())
             .output()
@@ -127,11 +135,19 @@ fn shortened(shown: &Shown) -> Option<String> {
             text = text.replacen(&format!("leankv {name}"), &format!("leankv {name} {option} {number}"), 1);
         }
         let at = line.iter().position(|word| word == "--model").expect("commands of models name one");
+        let tasks = line.iter().skip_while(|word| *word != "--task").nth(1);
+        if let Some((others, last)) = tasks.and_then(|tasks| tasks.rsplit_once(',')) {
+            text = text.replace(&format!("--task {others},{last}"), &format!("--task {last}"));
+        }
         // A file is there under the name that is shown.
         if !line[at + 1].ends_with(".gguf") {
-            text = text.replace(&format!("--model {}", line[at + 1]), &format!("--model {MODEL}"));
-            text = text.replace("+offset", "+hadamard");
+            let model = if name == "run" || tasks.is_some() { MODEL } else { "tiny.gguf" };
+            text = text.replace(&format!("--model {}", line[at + 1]), &format!("--model {model}"));
         }
+        if tasks.is_some() && !line.contains(&"--kv".to_owned()) {
+            text = text.replacen(&format!("leankv {name}"), &format!("leankv {name} --kv k8v4"), 1);
+        }
+        text = text.replace("+offset", "+hadamard");
     }
     Some(text)
 }
@@ -302,9 +318,10 @@ fn names() -> Vec<String> {
 
 #[test]
 fn examples_of_every_help_run() {
-    let checkout = Checkout::new();
     let mut with_examples = Vec::new();
     for name in names() {
+        // Nothing is there from other examples.
+        let checkout = Checkout::new();
         let shown = examples(&name);
         for shown in &shown {
             check(&checkout, shown);

@@ -11,6 +11,8 @@ use std::process::{Command, Output, Stdio};
 fn command(cache: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leankv"));
     command.args(args).env("LEANKV_CACHE_DIR", cache).env("PIP_NO_INDEX", "1");
+    // Tables in one piece, with a row a line; `output.rs` has narrower ones.
+    command.env("COLUMNS", "250");
     command
 }
 
