@@ -7,8 +7,8 @@
 //! What the macros see change (assignments, `&mut`, methods, local macros) is carried or refused. What they cannot see is found in three
 //! ways. Variables that a construct mentions are looked at before and after it, through `Cell`s and the like ([`hidden`]). The body of a
 //! recorded loop is recorded twice and must come out the same. And a value that was made in a region is refused outside of it.
-//! What is left: a plain value that changes in a *branch* behind a type parameter, in a `static`, or in a type that has a `Cell` and no
-//! `Debug`; and one that a loop sets to the same at every turn there, when it is read after the loop.
+//! What is left: a plain value that changes in a *branch* behind a type parameter, in a `static`, behind a `&mut` inside of a struct, or in
+//! a type that has a `Cell` and no `Debug`; and one that a loop sets to the same at every turn there, when it is read after the loop.
 //!
 //! Names in this module are the macros' business; kernels use [`range`], [`comptime`] and `#[derive(Carry)]`.
 
