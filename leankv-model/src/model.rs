@@ -13,7 +13,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::config::{Architecture, ModelConfig};
 use crate::error::ModelError;
-use crate::linear::{Linear, WeightForm, rows};
+use crate::linear::{Linear, WeightForm};
 use crate::math::{add, gelu_times, rms_norm, rms_norm_in_place, silu_times};
 use crate::rope::{Rope, RopePairs};
 
@@ -176,7 +176,7 @@ impl Model {
         if hidden.is_empty() {
             return Ok(Vec::new());
         }
-        self.head.forward(&rows(hidden, self.config.dim)?)
+        self.head.forward(hidden)
     }
 
     fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
@@ -198,7 +198,7 @@ impl Model {
         attend: &mut dyn Attend,
     ) -> Result<Vec<f32>, ModelError> {
         let config = &self.config;
-        let x = rows(&rms_norm(hidden, &layer.attn_norm, config.eps), config.dim)?;
+        let x = rms_norm(hidden, &layer.attn_norm, config.eps);
         let (mut q, mut k, v) = (layer.q.forward(&x)?, layer.k.forward(&x)?, layer.v.forward(&x)?);
         if let Some([q_norm, k_norm]) = &layer.qk_norms {
             rms_norm_in_place(&mut q, q_norm, config.eps);
@@ -211,7 +211,7 @@ impl Model {
         let mut out = vec![0.0; q.len()];
         let (q, k, v) = (halves(&q), halves(&k), halves(&v));
         attend.layer(at, LayerRows { q: &q, k: &k, v: &v }, &mut out)?;
-        let mut y = layer.output.forward(&rows(&out, config.heads * config.head_dim)?)?;
+        let mut y = layer.output.forward(&out)?;
         if let Some(norm) = &layer.post_attn_norm {
             rms_norm_in_place(&mut y, norm, config.eps);
         }
@@ -220,13 +220,13 @@ impl Model {
 
     fn feed_forward(&self, layer: &Layer, hidden: &[f32]) -> Result<Vec<f32>, ModelError> {
         let config = &self.config;
-        let x = rows(&rms_norm(hidden, &layer.ffn_norm, config.eps), config.dim)?;
+        let x = rms_norm(hidden, &layer.ffn_norm, config.eps);
         let (mut gate, up) = (layer.gate.forward(&x)?, layer.up.forward(&x)?);
         match config.architecture {
             Architecture::Gemma3 => gelu_times(&mut gate, &up),
             Architecture::Llama | Architecture::Qwen2 => silu_times(&mut gate, &up),
         }
-        let mut y = layer.down.forward(&rows(&gate, config.ffn)?)?;
+        let mut y = layer.down.forward(&gate)?;
         if let Some(norm) = &layer.post_ffn_norm {
             rms_norm_in_place(&mut y, norm, config.eps);
         }
