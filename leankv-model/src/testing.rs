@@ -36,10 +36,10 @@ pub fn write_tiny_gguf(path: &Path, seed: u64) {
 ///
 /// # Panics
 /// Never, unless the loader is wrong.
-pub fn tiny_model(seed: u64) -> Model {
+pub fn tiny_model(seed: u64, form: WeightForm) -> Model {
     let mut file = Cursor::new(tiny_gguf(seed));
     let content = Content::read(&mut file).expect("it was written as GGUF");
-    Model::read(&content, &mut file, WeightForm::Quantised).expect("it has all that a model has")
+    Model::read(&content, &mut file, form).expect("it has all that a model has")
 }
 
 /// As [`write_tiny_gguf`], the bytes.

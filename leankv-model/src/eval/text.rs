@@ -161,6 +161,8 @@ pub fn evaluate(
             }
         }
     }
+    // In one order, in which sums are rounded in one way.
+    pieces.sort_by_key(|piece| piece.chunk);
     Ok(report(eval, model, &choices, &pieces))
 }
 

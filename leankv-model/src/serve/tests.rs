@@ -10,18 +10,18 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Request, Scheduler, ServeError, ServeOptions};
-use crate::Model;
 use crate::cache::{KvChoice, Room, open};
 use crate::sample::Sampling;
 use crate::testing::tiny_model;
+use crate::{Model, WeightForm};
 
 const CHUNK: usize = 32;
 const MOST: usize = 160;
 const CHOICES: [&str; 4] = ["fp16", "K8V4", "K8V4/K4V2@1,0.1", "K8V4/K4V2@1/3"];
 
-fn model() -> &'static Model {
-    static MODEL: OnceLock<Model> = OnceLock::new();
-    MODEL.get_or_init(|| tiny_model(1))
+fn model(form: WeightForm) -> &'static Model {
+    static MODELS: [OnceLock<Model>; 2] = [OnceLock::new(), OnceLock::new()];
+    MODELS[usize::from(form == WeightForm::Dense)].get_or_init(|| tiny_model(1, form))
 }
 
 fn compiler() -> &'static Compiler {
@@ -31,8 +31,18 @@ fn compiler() -> &'static Compiler {
 
 /// A scheduler over so many pages; without a number, over enough for all.
 fn scheduler(choice: &str, slots: usize, pages: Option<usize>, options: ServeOptions) -> Scheduler<'static> {
-    let choice: KvChoice = choice.parse().unwrap();
-    let page_bytes = crate::cache::page_bytes(&choice.tiering, model().config().head_dim).unwrap();
+    scheduler_of(WeightForm::Quantised, choice, slots, pages, options)
+}
+
+fn scheduler_of(
+    form: WeightForm,
+    choice: &str,
+    slots: usize,
+    pages: Option<usize>,
+    options: ServeOptions,
+) -> Scheduler<'static> {
+    let (model, choice) = (model(form), choice.parse::<KvChoice>().unwrap());
+    let page_bytes = crate::cache::page_bytes(&choice.tiering, model.config().head_dim).unwrap();
     let room = Room {
         requests: slots,
         tokens: MOST,
@@ -41,8 +51,8 @@ fn scheduler(choice: &str, slots: usize, pages: Option<usize>, options: ServeOpt
         bytes: pages.map(|pages| pages * page_bytes),
     };
     let device = Device::host();
-    let cache = open(compiler(), &device, model(), &choice, &room).unwrap();
-    Scheduler::new(model(), &device, cache, &choice, options)
+    let cache = open(compiler(), &device, model, &choice, &room).unwrap();
+    Scheduler::new(model, &device, cache, &choice, options)
 }
 
 /// Pages that surely hold one request of so many tokens, whatever its thresholds leave.
@@ -92,17 +102,20 @@ proptest! {
         lengths in prop::collection::vec((1usize..80, 1usize..60), 2..6),
         slots in 1usize..6,
         more in 0.0f64..2.0,
+        form in prop::sample::select(&[WeightForm::Quantised, WeightForm::Dense][..]),
+        temperature in prop::sample::select(&[0.0f32, 1.0][..]),
         seed in 0u64..1000,
     ) {
         let requests: Vec<Request> =
             lengths.iter().enumerate().map(|(i, &(p, o))| request(seed * 10 + i as u64, p, o)).collect();
-        let options = ServeOptions::default();
+        let sampling = Sampling { temperature, top_p: 1.0, seed };
+        let options = ServeOptions { sampling, ..ServeOptions::default() };
         let longest = requests.iter().map(Request::tokens).max().unwrap();
-        let mut single = scheduler(choice, 1, None, options.clone());
+        let mut single = scheduler_of(form, choice, 1, None, options.clone());
         let expected = serve(&mut single, &requests);
         let least = enough(&single, longest);
         let pages = least + (least as f64 * more) as usize;
-        let mut scheduler = scheduler(choice, slots, Some(pages), options.clone());
+        let mut scheduler = scheduler_of(form, choice, slots, Some(pages), options.clone());
         prop_assert_eq!(serve(&mut scheduler, &requests), expected);
     }
 }
