@@ -1,7 +1,7 @@
 //! Language models whose attention and cache are LeanKV's, at every layer.
 //!
-//! * [`Model`] is a decoder-only transformer read from a GGUF file; its matrix products are candle's, its attention is whatever
-//!   [`Attend`] is given.
+//! * [`Model`] is a decoder-only transformer read from a GGUF file; its attention is whatever [`Attend`] is given. What it computes for a row
+//!   does not depend on the rows beside it, to the bit.
 //!
 //! Of GGUF files, these are run. All else is refused by its name: nothing that changes the answers is passed over.
 //!

@@ -16,7 +16,7 @@ use crate::config::{Architecture, ModelConfig};
 use crate::error::ModelError;
 use crate::finite::{Hidden, Place, Watch, check_logits};
 use crate::gguf::{bytes_of, read_header};
-use crate::linear::{Linear, WeightForm, rows};
+use crate::linear::{Linear, WeightForm};
 use crate::math::{add, gelu_times, rms_norm, rms_norm_in_place, silu_times};
 use crate::rope::{Rope, RopePairs};
 
@@ -199,7 +199,7 @@ impl Model {
         if hidden.is_empty() {
             return Ok(Vec::new());
         }
-        let logits = self.head.forward(&rows(hidden, self.config.dim)?)?;
+        let logits = self.head.forward(hidden)?;
         check_logits(&logits, self.config.vocab)?;
         Ok(logits)
     }
@@ -227,7 +227,6 @@ impl Model {
         let x = rms_norm(hidden, &layer.attn_norm, config.eps);
         // Products with quantised weights round their inputs to 8 bits, which makes zero of NaN: so inputs are looked at, too.
         watch.look(Place::Projections(at), &x);
-        let x = rows(&x, config.dim)?;
         let (mut q, mut k, v) = (layer.q.forward(&x)?, layer.k.forward(&x)?, layer.v.forward(&x)?);
         if let Some([q_norm, k_norm]) = &layer.qk_norms {
             rms_norm_in_place(&mut q, q_norm, config.eps);
@@ -247,7 +246,7 @@ impl Model {
         watch.rounded([(whole[0], &q), (whole[1], &k), (whole[2], &v)]);
         attend.layer(at, LayerRows { q: &q, k: &k, v: &v }, &mut out)?;
         watch.look(Place::Attention(at), &out);
-        let mut y = layer.output.forward(&rows(&out, config.heads * config.head_dim)?)?;
+        let mut y = layer.output.forward(&out)?;
         if let Some(norm) = &layer.post_attn_norm {
             rms_norm_in_place(&mut y, norm, config.eps);
         }
@@ -264,14 +263,13 @@ impl Model {
         let config = &self.config;
         let x = rms_norm(hidden, &layer.ffn_norm, config.eps);
         watch.look(Place::FeedForward(at), &x);
-        let x = rows(&x, config.dim)?;
         let (mut gate, up) = (layer.gate.forward(&x)?, layer.up.forward(&x)?);
         match config.architecture {
             Architecture::Gemma3 => gelu_times(&mut gate, &up),
             Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => silu_times(&mut gate, &up),
         }
         watch.look(Place::FeedForward(at), &gate);
-        let mut y = layer.down.forward(&rows(&gate, config.ffn)?)?;
+        let mut y = layer.down.forward(&gate)?;
         if let Some(norm) = &layer.post_ffn_norm {
             rms_norm_in_place(&mut y, norm, config.eps);
         }

@@ -48,11 +48,11 @@ pub fn write_tiny_gguf(path: &Path, seed: u64) {
 ///
 /// # Panics
 /// Never, unless the loader is wrong.
-pub fn tiny_model(seed: u64) -> Model {
-    tiny_model_with(seed, &mut |_, _| ())
+pub fn tiny_model(seed: u64, form: WeightForm) -> Model {
+    TinyFile::new("llama", seed).model(form).expect("it has all that a model has")
 }
 
-/// As [`tiny_model`], with weights that were changed.
+/// As [`tiny_model`] with quantised weights, which were changed.
 ///
 /// # Panics
 /// Never, unless the loader is wrong.

@@ -42,7 +42,7 @@ fn broken() -> Model {
 
 #[test]
 fn every_token_is_reported_and_the_means_are_theirs() {
-    let report = run(&tiny_model(1), &eval(None)).unwrap();
+    let report = run(&tiny_model(1, WeightForm::Quantised), &eval(None)).unwrap();
     for config in &report.configs {
         let (figures, score) = (config.figures.unwrap(), &config.score);
         assert_eq!([figures.tokens, score.nll.len(), score.kl.len()], [3 * CTX / 2; 3]);
@@ -68,7 +68,7 @@ fn every_token_is_reported_and_the_means_are_theirs() {
 fn a_run_goes_on_from_its_journal_and_counts_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.jsonl");
-    let (model, eval) = (tiny_model(1), eval(Some(path.clone())));
+    let (model, eval) = (tiny_model(1, WeightForm::Quantised), eval(Some(path.clone())));
     let report = run(&model, &eval).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(text.lines().count(), 4);
@@ -117,7 +117,7 @@ fn there_is_no_score_and_there_are_no_thresholds_of_what_is_not_finite() {
     };
     assert_eq!(first(found(&grid, &model).unwrap_err()), Place::Projections(1));
     let grid = Grid { max_kl: f64::NAN, ..grid };
-    assert!(matches!(found(&grid, &tiny_model(1)), Err(EvalError::Grid(_))));
+    assert!(matches!(found(&grid, &tiny_model(1, WeightForm::Quantised)), Err(EvalError::Grid(_))));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn choices_that_mean_nothing_are_refused_before_anything_runs() {
     for limit in [Limit::Part(f32::NAN), Limit::Part(0.0), Limit::Thresholds([f32::INFINITY, 0.0])] {
         for name in ["K8V4/K4V2", "K8V4@1/5:sink-window"] {
             let bad = KvChoice { limit, ..name.parse().unwrap() };
-            let error = run(&tiny_model(1), &TextEval { choices: vec![bad], ..eval(None) }).unwrap_err();
+            let error = run(&tiny_model(1, WeightForm::Quantised), &TextEval { choices: vec![bad], ..eval(None) }).unwrap_err();
             assert!(matches!(error, EvalError::Model(ModelError::Choice(_))), "{error}");
         }
     }

@@ -12,20 +12,20 @@ use super::{Failed, Request, Scheduler, ServeError, ServeOptions};
 use crate::cache::{KvChoice, Room, open};
 use crate::sample::Sampling;
 use crate::testing::{DIM, compiler, tiny_model, tiny_model_with};
-use crate::{Model, ModelError, Place};
+use crate::{Model, ModelError, Place, WeightForm};
 
 const CHUNK: usize = 32;
 const MOST: usize = 160;
 const CHOICES: [&str; 4] = ["fp16", "K8V4", "K8V4/K4V2@1,0.1", "K8V4/K4V2@1/3"];
 
-fn model() -> &'static Model {
-    static MODEL: OnceLock<Model> = OnceLock::new();
-    MODEL.get_or_init(|| tiny_model(1))
+fn model(form: WeightForm) -> &'static Model {
+    static MODELS: [OnceLock<Model>; 2] = [OnceLock::new(), OnceLock::new()];
+    MODELS[usize::from(form == WeightForm::Dense)].get_or_init(|| tiny_model(1, form))
 }
 
 /// A scheduler over so many pages; without a number, over enough for all.
 fn scheduler(choice: &str, slots: usize, pages: Option<usize>, options: ServeOptions) -> Scheduler<'static> {
-    scheduler_of(model(), choice, slots, pages, options)
+    scheduler_of(model(WeightForm::Quantised), choice, slots, pages, options)
 }
 
 fn scheduler_of<'m>(
@@ -96,17 +96,20 @@ proptest! {
         lengths in prop::collection::vec((1usize..80, 1usize..60), 2..6),
         slots in 1usize..6,
         more in 0.0f64..2.0,
+        form in prop::sample::select(&[WeightForm::Quantised, WeightForm::Dense][..]),
+        temperature in prop::sample::select(&[0.0f32, 1.0][..]),
         seed in 0u64..1000,
     ) {
         let requests: Vec<Request> =
             lengths.iter().enumerate().map(|(i, &(p, o))| request(seed * 10 + i as u64, p, o)).collect();
-        let options = ServeOptions::default();
+        let sampling = Sampling { temperature, top_p: 1.0, seed };
+        let options = ServeOptions { sampling, ..ServeOptions::default() };
         let longest = requests.iter().map(Request::tokens).max().unwrap();
-        let mut single = scheduler(choice, 1, None, options.clone());
+        let mut single = scheduler_of(model(form), choice, 1, None, options.clone());
         let expected = serve(&mut single, &requests);
         let least = enough(&single, longest);
         let pages = least + (least as f64 * more) as usize;
-        let mut scheduler = scheduler(choice, slots, Some(pages), options.clone());
+        let mut scheduler = scheduler_of(model(form), choice, slots, Some(pages), options.clone());
         prop_assert_eq!(serve(&mut scheduler, &requests), expected);
     }
 }
