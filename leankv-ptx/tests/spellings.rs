@@ -157,7 +157,7 @@ const REFUSED: &[&str] = &[
 
 fn kernel(body: &str) -> String {
     format!(
-        ".version 8.7\n.target sm_100a\n.address_size 64\n.shared .align 128 .b8 tile[4096];\n.shared .align 8 .b64 bar;\n\
+        ".version 8.8\n.target sm_100a\n.address_size 64\n.shared .align 128 .b8 tile[4096];\n.shared .align 8 .b64 bar;\n\
          .const .align 4 .b32 constant = 7;\n\
          .func (.param .b32 out) callee(.param .b32 in) {{\n.reg .b32 %x;\nld.param.b32 %x, [in];\nst.param.b32 [out], %x;\nret;\n}}\n\
          .visible .entry k(.param .u64 pg, .param .u32 p32, .param .u16 p16) {{\n.local .align 4 .b32 local;\n\
