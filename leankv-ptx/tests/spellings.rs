@@ -84,6 +84,7 @@ const FORMS: &[(&str, &str)] = &[
     ("%r1, [%g], %r5, %r6", "atom.global.acq_rel.gpu.cas.b32 atom.relaxed.sys.global.cas.b32"),
     ("%l1, [%g], %l5, %l6", "atom.global.cas.b64"),
     ("%h1, [%g], %h5", "atom.global.add.noftz.f16"),
+    ("{%r1, %r2, %r3, %r4}, [%g], {%r5, %r6, %r7, %r8}", "atom.global.add.v4.f32 atom.global.v4.f32.add"),
     ("%r1, [%s], %r5", "atom.shared.add.u32 atom.shared.max.u32"),
     ("[%g], %r5", "red.global.add.u32 red.global.add.f32 red.relaxed.gpu.global.add.u32 red.global.add.noftz.f16x2"),
     ("", "membar.gl membar.cta membar.sys fence.acq_rel.gpu fence.sc.cta fence.proxy.async.shared::cta"),
