@@ -1,6 +1,6 @@
 //! Which feature needs which target and which version of PTX.
 //!
-//! One table ([`table`]) says it: for opcodes with modifiers and operands, special registers, directives, and for targets themselves.
+//! One table (`table.rs`) says it: for opcodes with modifiers and operands, special registers, directives, and for targets themselves.
 //! A [`Module`](crate::Module) that uses what its `.target` or `.version` does not have is refused; who writes PTX asks
 //! [`required_version`].
 
@@ -93,7 +93,9 @@ impl Target {
                     out = Some(Target { name: name.clone(), number, specific: !suffix.is_empty(), since });
                 }
                 Some(_) => {
-                    return Err(START.err(format!("`.target` names two targets: `{}`", ast.target.join(", "))));
+                    return Err(
+                        START.err(format!("`.target` names two targets: `{}`", ast.target.join(", ")))
+                    );
                 }
                 None if table::TARGET_WORDS.contains(&&**name) => {}
                 None => {
