@@ -54,6 +54,7 @@ mod config;
 mod counters;
 mod decode;
 mod error;
+pub mod feature;
 mod finding;
 mod machine;
 mod soft;

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::counters::{Counters, InstrLine, RangeCounters};
 use crate::decode::{self, Program};
 use crate::error::{Error, ParseError};
+use crate::feature;
 use crate::finding::Finding;
 use crate::syntax::ast::Ast;
 use crate::vm::context::Launch;
@@ -27,7 +28,8 @@ impl Module {
     /// Parses PTX text and decodes every function.
     ///
     /// # Errors
-    /// Syntax errors, unknown opcodes and modifiers, wrong operands and unresolved names, with line and column.
+    /// Syntax errors, unknown opcodes and modifiers, wrong operands, unresolved names, and what the module's `.target` and `.version`
+    /// do not have ([`feature`]), with line and column.
     pub fn parse(text: &str) -> Result<Module, ParseError> {
         Module::from_ast(Ast::parse(text)?)
     }
@@ -38,6 +40,7 @@ impl Module {
     /// As for [`Module::parse`]; the places are those of the text that the tree was parsed from.
     pub fn from_ast(ast: Ast) -> Result<Module, ParseError> {
         let program = decode::program(&ast)?;
+        feature::check(&ast)?;
         let id = NEXT_MODULE.fetch_add(1, Relaxed);
         Ok(Module { id, ast: Arc::new(ast), program: Arc::new(program) })
     }

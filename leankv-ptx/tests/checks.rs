@@ -355,7 +355,7 @@ fn barriers_in_divergent_code() {
         fault("setp.lt.u32 %p0, %tid, 32;\n @%p0 bra A;\n bar.sync 1;\n bra E;\nA:\n bar.sync 0;\nE:", 64);
     let FaultKind::Deadlock(text) = kind else { panic!("{kind:?}") };
     assert!(text.contains("at barrier 0") && text.contains("at barrier 1"), "{text}");
-    let (kind, _) = fault("bar.sync 0, 33;", 64);
+    let (kind, _) = fault("mov.u32 %r0, 33;\n bar.sync 0, %r0;", 64);
     assert!(matches!(kind, FaultKind::Illegal(_)));
     let r = report(
         "setp.lt.u32 %p0, %tid, 32;\n @%p0 bra A;\n bar.sync 1, 64;\n bra E;\nA:\n bar.sync 1;\nE:",
@@ -573,12 +573,16 @@ fn refused_forms_say_what_to_write_instead() {
         assert_eq!(e.line, 3, "{e}");
         assert!(e.col > 5 && e.message.contains("`.param`"), "{decl}: {e}");
     }
+    assert!(at_3(".const .b8 a[65537];").message.contains("65536 bytes of constant"));
     let error = |line: &str| Module::parse(&format!("{HEAD}{line}\nret;\n}}\n")).unwrap_err();
     for (line, text) in [
         ("vote.ballot.b32 %r0, %p0;", ".sync"),
         ("shfl.up.b32 %r0, %r1, 1, 0;", ".sync"),
         ("mov.v4.b32 {%r0,%r1,%r2,%r3}, {%r0,%r1,%r2,%r3};", "unknown modifier `.v4`"),
         ("set.lo.u32.f16x2 %r0, %r1, %r2;", "not a form"),
+        ("bar.sync 16;", "0 to 15"),
+        ("bar.sync 1, 33;", "a multiple of 32"),
+        ("cvt.rn.f64.f32 %rd0, %r0;", "takes no rounding"),
     ] {
         let e = error(line);
         assert!(e.message.contains(text) && e.col > 0, "{line}: {e}");

@@ -84,6 +84,7 @@ const FORMS: &[(&str, &str)] = &[
     ("%r1, [%g], %r5, %r6", "atom.global.acq_rel.gpu.cas.b32 atom.relaxed.sys.global.cas.b32"),
     ("%l1, [%g], %l5, %l6", "atom.global.cas.b64"),
     ("%h1, [%g], %h5", "atom.global.add.noftz.f16"),
+    ("{%r1, %r2, %r3, %r4}, [%g], {%r5, %r6, %r7, %r8}", "atom.global.add.v4.f32 atom.global.v4.f32.add"),
     ("%r1, [%s], %r5", "atom.shared.add.u32 atom.shared.max.u32"),
     ("[%g], %r5", "red.global.add.u32 red.global.add.f32 red.relaxed.gpu.global.add.u32 red.global.add.noftz.f16x2"),
     ("", "membar.gl membar.cta membar.sys fence.acq_rel.gpu fence.sc.cta fence.proxy.async.shared::cta"),
@@ -157,7 +158,7 @@ const REFUSED: &[&str] = &[
 
 fn kernel(body: &str) -> String {
     format!(
-        ".version 8.7\n.target sm_100a\n.address_size 64\n.shared .align 128 .b8 tile[4096];\n.shared .align 8 .b64 bar;\n\
+        ".version 8.8\n.target sm_100a\n.address_size 64\n.shared .align 128 .b8 tile[4096];\n.shared .align 8 .b64 bar;\n\
          .const .align 4 .b32 constant = 7;\n\
          .func (.param .b32 out) callee(.param .b32 in) {{\n.reg .b32 %x;\nld.param.b32 %x, [in];\nst.param.b32 [out], %x;\nret;\n}}\n\
          .visible .entry k(.param .u64 pg, .param .u32 p32, .param .u16 p16) {{\n.local .align 4 .b32 local;\n\

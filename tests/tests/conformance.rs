@@ -20,7 +20,7 @@ fn main() {
                 continue;
             }
             trials.push(Trial::test(format!("{}::{}", executor.name(), group.name), move || {
-                check_group(executor, &group).map_err(Into::into)
+                on_a_thread(move || check_group(executor, &group)).map_err(Into::into)
             }));
         }
         for chunk in 0..RANDOM / CHUNK {
@@ -31,6 +31,12 @@ fn main() {
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// On the stack that a thread has by default, wherever the test runs: compilers and executors need no more.
+fn on_a_thread(run: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(run).expect("a thread can be started");
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn random_programs(executor: &dyn Executor, seeds: std::ops::Range<u64>) -> Result<(), String> {

@@ -15,17 +15,22 @@ fn kernel(name: &str, settings: &[(&str, &str)]) -> Func {
     kernel.build(&settings).unwrap_or_else(|found| panic!("{found}"))
 }
 
-/// Compiles and assembles; panics with all broken cases at once.
+/// Compiles, reads with the PTX machine, which knows what the target has, and assembles; panics with all broken cases at once.
 fn no_spills(cases: Vec<(Func, String)>) {
     let limits = [
         Limit { metric: "spills", relation: "==", bound: 0 },
         Limit { metric: "stack", relation: "==", bound: 0 },
         Limit { metric: "local", relation: "==", bound: 0 },
     ];
+    let check = |func: &Func, sm: &str| {
+        let ptx = func.ptx(sm)?;
+        leankv_ptx::Module::parse(&ptx).map_err(|e| e.to_string())?;
+        check_budget(&ptx, sm, &limits)
+    };
     let broken: Vec<String> = cases
         .par_iter()
         .filter_map(|(func, sm)| {
-            let found = check_budget(func, sm, &limits).err()?;
+            let found = check(func, sm).err()?;
             Some(format!("{} ({}): {found}", func.name, func.spec))
         })
         .collect();

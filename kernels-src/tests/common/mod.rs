@@ -147,7 +147,7 @@ impl Run {
             grid,
             args,
             fails: false,
-            check_division: true,
+            checked: true,
         }
     }
 

@@ -121,13 +121,13 @@ impl<'a> Machine<'a> {
             value.ok_or_else(|| machine.malformed(data, "the bounds of `for` are no integers"))
         };
         let (lower, upper, step) = (bound(self, 0)?, bound(self, 1)?, bound(self, 2)?);
-        if step <= 0 {
+        if lower < upper && step <= 0 && self.options.check_steps {
             return Err(self.fault(data, FaultKind::NonPositiveStep { step }.raised()));
         }
         let dtype = func.ty(data.operands[0]).dtype();
         let mut carried = self.operands(data)?.split_off(3);
         let mut i = i128::from(lower);
-        while i < i128::from(upper) {
+        while i < i128::from(upper) && step > 0 {
             let index = match dtype {
                 Dtype::I32 => Data::I32(vec![i as i32]),
                 _ => Data::I64(vec![i as i64]),

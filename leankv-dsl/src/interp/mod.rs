@@ -89,6 +89,8 @@ pub struct Options {
     pub check_duplicate_stores: bool,
     /// Integer division by zero is a fault; otherwise it gives 0, as in generated code.
     pub check_division: bool,
+    /// A loop that would run but for a step of 0 or below is a fault; otherwise it does not run, as in generated code.
+    pub check_steps: bool,
     /// Steps (ops and iterations) that one program may take.
     pub max_steps: u64,
     /// The launch stops at this many faults. A program ends at its first.
@@ -106,6 +108,7 @@ impl Default for Options {
             check_races: true,
             check_duplicate_stores: true,
             check_division: true,
+            check_steps: true,
             max_steps: 50_000_000,
             max_faults: 8,
             max_prints: 10_000,

@@ -253,13 +253,32 @@ impl Func {
 
     /// The constant a value is known to be, scalar or in all elements of a tile; looks through `splat`, `broadcast`,
     /// `expand_dims` and `reshape`.
-    pub fn constant(&self, value: Value) -> Option<super::Const> {
-        let inst = self.inst(self.def_inst(value)?);
-        match inst.op {
-            Op::Constant(c) => Some(c),
-            Op::Splat | Op::Broadcast | Op::ExpandDims { .. } | Op::Reshape => {
-                self.constant(inst.operands[0])
+    pub fn constant(&self, mut value: Value) -> Option<super::Const> {
+        loop {
+            let inst = self.inst(self.def_inst(value)?);
+            match inst.op {
+                Op::Constant(c) => return Some(c),
+                Op::Splat | Op::Broadcast | Op::ExpandDims { .. } | Op::Reshape => value = inst.operands[0],
+                _ => return None,
             }
+        }
+    }
+
+    /// What a pointer is derived from through `ptr_add` and `ptr_cast`: a parameter, or a result of control flow.
+    pub fn pointer_base(&self, mut pointer: Value) -> Value {
+        while let Some(inst) = self.def_inst(pointer).map(|inst| self.inst(inst)) {
+            match inst.op {
+                Op::PtrCast | Op::PtrAdd => pointer = inst.operands[0],
+                _ => break,
+            }
+        }
+        pointer
+    }
+
+    /// The number of the kernel parameter that a pointer is derived from, where no control flow stands between.
+    pub fn pointer_param(&self, pointer: Value) -> Option<usize> {
+        match self.value(self.pointer_base(pointer)).def {
+            Def::Param(block, index) if block == self.entry() => Some(index as usize),
             _ => None,
         }
     }

@@ -11,11 +11,15 @@
 //!   (or the sign fill for `shr` of a signed type).
 //! * Float arithmetic rounds to nearest even in the element type, subnormals kept. `f16` and `bf16`
 //!   arithmetic computes in `f32` and rounds the result once. `mul` followed by `add` is never contracted;
-//!   write `fma`. `min`/`max` give the other operand when one is NaN, and NaN when both are.
+//!   write `fma`. `min`/`max` give the other operand when one is NaN, and NaN when both are; -0 is below +0. Comparisons take
+//!   -0 and +0 for equal. Which NaN an op gives is not said.
 //! * `exp2`, `log2`, `rsqrt`, `rcp`, `sin`, `cos`, `tanh`, `erf` are approximate: relative error at most 2^-20 in `f32`
 //!   (absolute 2^-20 for `sin`/`cos` within `[-pi, pi]` and for `log2` near 1), one rounding more for 16-bit types. `sqrt` and `div` are correctly rounded.
 //! * Sums in `reduce`, `scan` and `dot` have an unspecified but fixed association per executor, so a
 //!   result is reproducible on one executor and equal across executors within rounding.
+//! * `reduce` and `scan` of floats mean what their element-wise op means, whatever the association: NaN among the addends or factors
+//!   gives NaN, and so do infinities of both signs in a sum, and a zero beside an infinity in a product; a sum is -0 only when all
+//!   addends are; `min`/`max` skip NaN, and give NaN where there is no number: in a scan, up to the first one.
 //! * Padding that a backend adds to a tile is never observable.
 
 use std::fmt;
@@ -260,12 +264,13 @@ impl CombineKind {
             }
         };
         match self {
-            CombineKind::Add | CombineKind::Or | CombineKind::Xor if dtype.is_float() => Const::float(0.0),
+            // A sum of -0 alone is -0.
+            CombineKind::Add | CombineKind::Or | CombineKind::Xor if dtype.is_float() => Const::float(-0.0),
             CombineKind::Add | CombineKind::Or | CombineKind::Xor => Const::Int(0),
             CombineKind::Mul if dtype.is_float() => Const::float(1.0),
             CombineKind::Mul => Const::Int(1),
-            CombineKind::Min if dtype.is_float() => Const::float(f64::INFINITY),
-            CombineKind::Max if dtype.is_float() => Const::float(f64::NEG_INFINITY),
+            // It gives way to every number, infinities too, and is what NaN alone gives.
+            CombineKind::Min | CombineKind::Max if dtype.is_float() => Const::float(f64::NAN),
             CombineKind::Min => Const::Int(int_max()),
             CombineKind::Max => Const::Int(int_min()),
             CombineKind::And => Const::Int(-1).rounded(dtype),
@@ -487,7 +492,9 @@ pub enum Op {
         constraints: String,
     },
     /// `lower, upper, step: i32|i64 scalars, inits.. -> finals..`; region: `(i, carried..)`, yields carried.
-    /// Runs for i = lower, lower + step, .. while i < upper; step must be positive (checked by the interpreter).
+    /// Runs for i = lower, lower + step, .. while i < upper, as integers without end: i never wraps, so a loop also ends where
+    /// the next i is beyond its type. A constant step is positive. Any other that is 0 or below is a checked error in the interpreter
+    /// where lower < upper, and in generated code the loop does not run.
     For {
         /// Software pipeline depth asked for; 1 for none.
         stages: u8,

@@ -109,7 +109,7 @@ impl Merge {
         };
         let mut operands = data.operands.clone();
         if let Op::Binary(op) = data.op
-            && commutes(op, func.ty(operands[0]))
+            && commutes(op)
         {
             operands.sort_unstable();
         }
@@ -119,12 +119,16 @@ impl Merge {
 }
 
 /// Whether swapping the operands gives the same bits.
-fn commutes(op: BinaryOp, ty: &Type) -> bool {
-    match op {
-        BinaryOp::Add | BinaryOp::Mul => true,
-        BinaryOp::And | BinaryOp::Or | BinaryOp::Xor | BinaryOp::MulHi => true,
-        // Of -0 and +0 either may be given.
-        BinaryOp::Min | BinaryOp::Max => !ty.dtype().is_float(),
-        _ => false,
-    }
+fn commutes(op: BinaryOp) -> bool {
+    matches!(
+        op,
+        BinaryOp::Add
+            | BinaryOp::Mul
+            | BinaryOp::And
+            | BinaryOp::Or
+            | BinaryOp::Xor
+            | BinaryOp::MulHi
+            | BinaryOp::Min
+            | BinaryOp::Max
+    )
 }

@@ -169,9 +169,7 @@ fn is_total(func: &Func, inst: Inst) -> bool {
 
 /// Whether a `for` is known to run.
 fn runs_at_least_once(func: &Func, inst: Inst) -> bool {
-    let operands = &func.inst(inst).operands;
-    match (func.constant(operands[0]), func.constant(operands[1])) {
-        (Some(Const::Int(lower)), Some(Const::Int(upper))) => lower < upper,
-        _ => false,
-    }
+    let bounds = &func.inst(inst).operands[..3];
+    let known: Option<Vec<i128>> = bounds.iter().map(|&v| func.constant(v)?.as_int()).collect();
+    matches!(known.as_deref(), Some([lower, upper, step]) if lower < upper && *step > 0)
 }

@@ -107,17 +107,19 @@ fn candidates(func: &Func, body: Block) -> Vec<Staged> {
 
 /// Whether every use of a value is a dot, possibly of the value transposed or without its unit dimensions.
 fn feeds_dots(func: &Func, users: &BTreeMap<Value, Vec<Inst>>, value: Value) -> bool {
-    let Some(users_here) = users.get(&value) else { return false };
-    users_here.iter().all(|&user| {
-        let data = func.inst(user);
-        match data.op {
-            Op::Dot => data.operands[2] != value,
-            Op::Transpose { .. } | Op::Reshape | Op::ExpandDims { .. } => {
-                feeds_dots(func, users, data.results[0])
+    let mut work = vec![value];
+    while let Some(value) = work.pop() {
+        let Some(users_here) = users.get(&value) else { return false };
+        for &user in users_here {
+            let data = func.inst(user);
+            match data.op {
+                Op::Dot if data.operands[2] != value => {}
+                Op::Transpose { .. } | Op::Reshape | Op::ExpandDims { .. } => work.push(data.results[0]),
+                _ => return false,
             }
-            _ => false,
         }
-    })
+    }
+    true
 }
 
 /// The ops of the body that the load's operands follow from; `None` when they need a carried value or an op with effects.
@@ -147,15 +149,7 @@ fn address_slice(func: &Func, body: Block, load: Inst) -> Option<Vec<Inst>> {
 }
 
 fn is_read_only(func: &Func, pointer: Value) -> bool {
-    match func.value(pointer).def {
-        Def::Param(block, index) => {
-            block == func.entry() && func.params[index as usize].access == Access::Read
-        }
-        Def::Result(inst, _) => {
-            let data = func.inst(inst);
-            matches!(data.op, Op::PtrAdd | Op::PtrCast) && is_read_only(func, data.operands[0])
-        }
-    }
+    func.pointer_param(pointer).is_some_and(|index| func.params[index].access == Access::Read)
 }
 
 /// Appends ops to a list.
@@ -190,17 +184,32 @@ impl At<'_> {
         self.value(Op::Cmp(op), &[a, b], &Type::scalar(Dtype::I1))
     }
 
-    /// `if index < upper { start copying that turn's tiles into slot }`, and the end of their group in any case.
+    /// For each number of turns below `depth`, the bound that the index of a turn is below which has so many turns after it, for a
+    /// positive step: `upper`, `upper - step`, .. and never below the least of the type.
+    fn bounds(&mut self, upper: Value, step: Value, depth: u32) -> Vec<Value> {
+        let ty = self.func.ty(upper).clone();
+        let least = self.constant(-1 << (ty.dtype().bits() - 1), &ty);
+        let lowest = self.binary(BinaryOp::Add, least, step);
+        let mut bounds = vec![upper];
+        for _ in 1..depth {
+            let bound = bounds[bounds.len() - 1];
+            let beyond = self.compare(CmpOp::Lt, bound, lowest);
+            let moved = self.binary(BinaryOp::Sub, bound, step);
+            bounds.push(self.value(Op::Select, &[beyond, least, moved], &ty));
+        }
+        bounds
+    }
+
+    /// `if runs { start copying the tiles of the turn at index into slot }`, and the end of their group in any case.
     fn copy_turn(
         &mut self,
         staged: &[Staged],
         blocks: &[Value],
         body: Block,
         index: Value,
-        upper: Value,
+        runs: Value,
         slot: Value,
     ) {
-        let runs = self.compare(CmpOp::Lt, index, upper);
         let [yes, no] = [self.func.new_block(), self.func.new_block()];
         let loop_index = self.func.block(body).params[0];
         let mut map: BTreeMap<Value, Value> = BTreeMap::from([(loop_index, index)]);
@@ -253,10 +262,18 @@ fn transform(func: &mut Func, inst: Inst, body: Block, staged: &[Staged], depth:
             at.value(Op::LocalAlloc, &[], &ty)
         })
         .collect();
+    let bounds = at.bounds(upper, step, depth);
+    let known_step = at.func.constant(step).and_then(Const::as_int);
     let mut index = lower;
     for turn in 0..depth - 1 {
+        let mut runs = at.compare(CmpOp::Lt, lower, bounds[turn as usize]);
+        if known_step.is_none_or(|step| step <= 0) {
+            let zero = at.constant(0, &index_type);
+            let positive = at.compare(CmpOp::Gt, step, zero);
+            runs = at.binary(BinaryOp::And, runs, positive);
+        }
         let slot = at.constant(turn.into(), &slot_type);
-        at.copy_turn(staged, &blocks, body, index, upper, slot);
+        at.copy_turn(staged, &blocks, body, index, runs, slot);
         index = at.binary(BinaryOp::Add, index, step);
     }
     let ahead = at.constant((depth - 1).into(), &index_type);
@@ -278,7 +295,8 @@ fn transform(func: &mut Func, inst: Inst, body: Block, staged: &[Staged], depth:
     let previous = at.binary(BinaryOp::Sub, slot, one);
     let previous = at.value(Op::Select, &[is_first, last, previous], &slot_type);
     let next_index = at.binary(BinaryOp::Add, loop_index, ahead);
-    at.copy_turn(staged, &blocks, body, next_index, upper, previous);
+    let runs = at.compare(CmpOp::Lt, loop_index, bounds[depth as usize - 1]);
+    at.copy_turn(staged, &blocks, body, next_index, runs, previous);
     let is_last = at.compare(CmpOp::Eq, slot, last);
     let next = at.binary(BinaryOp::Add, slot, one);
     let next = at.value(Op::Select, &[is_last, zero, next], &slot_type);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::ir::{Access, AtomicOp, Block, Def, Func, Inst, Op, Value};
+use crate::ir::{Access, AtomicOp, Block, Func, Inst, Op, Value};
 
 /// What happened since the last barrier. A place is a parameter's number, or `None` for an address of unknown origin.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -38,15 +38,9 @@ pub fn keep_program_order(func: &mut Func) {
 
 /// The parameter that an address comes from: its number and whether it is only read.
 fn origin(func: &Func, pointer: Value) -> (Option<u32>, bool) {
-    match func.value(pointer).def {
-        Def::Param(block, index) if block == func.entry() => {
-            (Some(index), func.params[index as usize].access == Access::Read)
-        }
-        Def::Param(..) => (None, false),
-        Def::Result(inst, _) => match func.inst(inst).op {
-            Op::PtrAdd | Op::PtrCast => origin(func, func.inst(inst).operands[0]),
-            _ => (None, false),
-        },
+    match func.pointer_param(pointer) {
+        Some(index) => (Some(index as u32), func.params[index].access == Access::Read),
+        None => (None, false),
     }
 }
 

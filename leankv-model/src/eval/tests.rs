@@ -8,7 +8,7 @@ use super::{EvalError, JournalError, Report, TextEval, evaluate};
 use crate::cache::{KvChoice, Limit};
 use crate::calibrate::{Grid, calibrate};
 use crate::testing::{compiler, tiny_model, tiny_model_with};
-use crate::{Model, ModelError, Place};
+use crate::{Model, ModelError, Place, WeightForm};
 
 const CTX: usize = 48;
 

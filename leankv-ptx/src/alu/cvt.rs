@@ -248,6 +248,12 @@ pub(crate) fn decode(cx: &mut Cx<'_, '_>) -> Res<Op> {
             return cx.err(format!("`{}` needs a rounding such as `.rn`", cx.opcode()));
         }
         (None, None) if rounded || integer_rounding => return cx.no_form(),
+        // Where nothing is lost there is nothing to round. With bf16 a rounding may be written all the same.
+        (Some(d), Some(s))
+            if rounded && d.frac >= s.frac && (dst == src || (dst != Ty::Bf16 && src != Ty::Bf16)) =>
+        {
+            return cx.err(format!("`{}` is exact and takes no rounding", cx.opcode()));
+        }
         (Some(d), Some(s)) if dst != src && d.frac < s.frac && !rounded => {
             return cx.err(format!("`{}` narrows and needs a rounding such as `.rn`", cx.opcode()));
         }

@@ -301,6 +301,14 @@ impl<'a> Cx<'a, '_> {
         Ok(v.bits_of(ty))
     }
 
+    /// The value of an operand that is a constant number.
+    pub(crate) fn known(&self, i: usize) -> Res<Option<u64>> {
+        match self.operand(i)? {
+            Operand::Imm(e) if symbol_sum(e).is_none() => self.imm(e, Ty::U32).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Integer constant that the encoding needs at assembly time.
     pub(crate) fn const_int(&self, i: usize) -> Res<u64> {
         match self.operand(i)? {

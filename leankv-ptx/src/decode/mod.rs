@@ -131,6 +131,9 @@ impl Program {
 /// Largest variable with an initialiser, in bytes.
 const INITIALISED_BYTES: u64 = 64 << 20;
 
+/// Largest sum of a module's constant variables, in bytes.
+const CONSTANT_BYTES: u64 = 64 << 10;
+
 /// Size of a variable in bytes; `None` for an unsized array.
 fn var_bytes(v: &Var) -> Result<Option<u64>, ParseError> {
     let mut n = u64::from(v.ty.bytes()) * u64::from(v.vector);
@@ -314,6 +317,17 @@ pub(crate) fn program(ast: &Ast) -> Result<Program, ParseError> {
             }
             Item::Section { .. } | Item::Pragma(_) => {}
         }
+    }
+    let constants = globals.vars.iter().filter(|v| v.constant && !v.external);
+    let bytes = constants.fold(0u64, |end, v| end.next_multiple_of(v.align.into()).saturating_add(v.bytes));
+    if bytes > CONSTANT_BYTES {
+        let last = ast.items.iter().rev().find_map(|item| match item {
+            Item::Var(v) if v.space == Space::Const => Some(v.pos),
+            _ => None,
+        });
+        return Err(last.unwrap_or_default().err(format!(
+            "a module has at most {CONSTANT_BYTES} bytes of constant variables; this one has {bytes}"
+        )));
     }
     let mut funcs = Vec::with_capacity(defs.len());
     let mut by_name = BTreeMap::new();

@@ -233,9 +233,9 @@ fn atom(cx: &mut Cx<'_, '_>) -> Res<Op> {
         return cx.unsupported("asynchronous reductions to cluster memory are not executed");
     }
     let (mut space, mut acquire, mut release) = (Space::Generic, false, false);
-    let mut op = None;
+    let (mut op, mut ty) = (None, None);
     let mut vector = 1;
-    // Scope and semantics come in either order in real files.
+    // Scope and semantics come in either order in real files; ptxas lets the type of a vector stand before the operation too.
     while let Some(m) = cx.peek() {
         match m {
             "global" => space = Space::Global,
@@ -260,11 +260,18 @@ fn atom(cx: &mut Cx<'_, '_>) -> Res<Op> {
             "cas" => op = Some(AtomOp::Cas),
             "inc" => op = Some(AtomOp::Inc),
             "dec" => op = Some(AtomOp::Dec),
+            m if vector > 1 && op.is_none() && ty.is_none() => match Ty::from_name(m) {
+                Some(found) => ty = Some(found),
+                None => break,
+            },
             _ => break,
         }
         cx.at += 1;
     }
-    let ty = cx.ty()?;
+    let ty = match ty {
+        Some(ty) => ty,
+        None => cx.ty()?,
+    };
     let Some(op) = op else { return cx.err(format!("`{}` lacks an operation such as `.add`", cx.opcode())) };
     let legal = match op {
         AtomOp::Add => matches!(

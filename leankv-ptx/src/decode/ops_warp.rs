@@ -54,6 +54,26 @@ pub(super) fn decode(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
     })
 }
 
+/// A barrier's number, of which a block has 16.
+fn barrier_number(cx: &mut Cx<'_, '_>, i: usize) -> Res<u32> {
+    match cx.known(i)? {
+        Some(number) if number > 15 => {
+            cx.err(format!("there is no barrier {number}; a block has barriers 0 to 15"))
+        }
+        _ => cx.control(i, Ty::U32),
+    }
+}
+
+/// How many threads of the block take part: whole warps.
+fn barrier_threads(cx: &mut Cx<'_, '_>, i: usize) -> Res<Option<u32>> {
+    match cx.known(i)? {
+        Some(threads) if threads % 32 != 0 => {
+            cx.err(format!("{threads} threads cannot meet at a barrier: they must be a multiple of 32"))
+        }
+        _ => cx.control(i, Ty::U32).map(Some),
+    }
+}
+
 fn barrier(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
     let class = Class::Barrier;
     let bar = cx.instr.base == "bar";
@@ -104,15 +124,15 @@ fn barrier(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
         }
         cx.done(3, 4)?;
         let d = cx.dst(0, ty)?;
-        let id = cx.control(1, Ty::U32)?;
-        let count = if cx.has(3) { Some(cx.control(2, Ty::U32)?) } else { None };
+        let id = barrier_number(cx, 1)?;
+        let count = if cx.has(3) { barrier_threads(cx, 2)? } else { None };
         let src = cx.pred(if cx.has(3) { 3 } else { 2 })?;
         return Ok((Op::Bar(Box::new(Bar { kind, aligned, id, count, d, src })), class));
     }
     aligned |= cx.flag("aligned");
     cx.done(if what == "arrive" { 2 } else { 1 }, 2)?;
-    let id = cx.control(0, Ty::U32)?;
-    let count = if cx.has(1) { Some(cx.control(1, Ty::U32)?) } else { None };
+    let id = barrier_number(cx, 0)?;
+    let count = if cx.has(1) { barrier_threads(cx, 1)? } else { None };
     Ok((Op::Bar(Box::new(Bar { kind, aligned, id, count, d: SINK, src: 0 })), class))
 }
 

@@ -227,7 +227,7 @@ pub fn run(config: Config, body: &str, ins: &[(T, Vec<u64>)], outs: &[T]) -> Vec
         .chain((0..ins.len()).map(|i| format!(".param .u64 in{i}")))
         .collect();
     let ptx = format!(
-        ".version 8.7\n.target sm_100a\n.address_size 64\n.visible .entry k({}) {{\n.reg .b32 %i, %w, %t0, %t1;\n.reg .b16 %h0, %h1;\n.reg .pred %q0, %q1;\n.reg .b64 %base, %at, %u0, %u1;\n{decl}\
+        ".version 8.8\n.target sm_100a\n.address_size 64\n.visible .entry k({}) {{\n.reg .b32 %i, %w, %t0, %t1;\n.reg .b16 %h0, %h1;\n.reg .pred %q0, %q1;\n.reg .b64 %base, %at, %u0, %u1;\n{decl}\
          mov.u32 %i, %ctaid.x;\n mad.lo.u32 %i, %i, 64, %tid.x;\n{load}{body}\n{store}ret;\n}}\n",
         params.join(", ")
     );

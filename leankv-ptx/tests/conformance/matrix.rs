@@ -25,7 +25,7 @@ pub fn warp_with_shared(
         store += &format!("st.global.b32 [%out + {}], %o{i};\n", i * 128);
     }
     let ptx = format!(
-        ".version 8.7\n.target sm_100a\n.address_size 64\n.visible .entry k(.param .u64 po, .param .u64 pi) {{\n{decl}\n\
+        ".version 8.8\n.target sm_100a\n.address_size 64\n.visible .entry k(.param .u64 po, .param .u64 pi) {{\n{decl}\n\
          .reg .b32 %i<64>, %o<32>, %lane, %s, %x<8>;\n.reg .b64 %in, %out, %wide, %f<16>;\n.reg .pred %p<8>;\n.reg .b16 %h<8>;\n\
          ld.param.u64 %out, [po];\n ld.param.u64 %in, [pi];\n mov.u32 %lane, %laneid;\n\
          mad.wide.u32 %in, %lane, 4, %in;\n mad.wide.u32 %out, %lane, 4, %out;\n{load}{body}\n{store}ret;\n}}\n"

@@ -12,7 +12,7 @@ fn launch(
     input: &[u32],
     n: usize,
 ) -> (Vec<u32>, LaunchReport) {
-    let text = format!(".version 8.7\n.target sm_90\n.address_size 64\n{ptx}");
+    let text = format!(".version 8.8\n.target sm_100\n.address_size 64\n{ptx}");
     let module = Module::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     let printed = leankv_ptx::Ast::parse(&module.ast().print()).unwrap();
     assert!(printed.same(module.ast()), "printing changed the tree");

@@ -65,11 +65,34 @@ pub struct Case {
     pub args: Vec<CaseArg>,
     /// Whether the launch must fail instead of giving outputs.
     pub fails: bool,
-    /// Whether integer division by zero is checked; where not, it gives 0.
-    pub check_division: bool,
+    /// Whether integer division by zero and steps of 0 or below are errors; where not, they do what generated code does.
+    pub checked: bool,
 }
 
 impl Case {
+    /// A launch of one program of a kernel that is there already; its arguments are added in order.
+    pub fn of(name: impl Into<String>, func: Func) -> Case {
+        Case { name: name.into(), func, grid: [1, 1, 1], args: Vec::new(), fails: false, checked: true }
+    }
+
+    /// Adds a number.
+    pub fn scalar(&mut self, value: impl Into<ScalarValue>) {
+        self.args.push(CaseArg::Scalar(value.into()));
+    }
+
+    /// Adds an input buffer.
+    pub fn input(&mut self, name: &str, dtype: Dtype, values: &[Num]) {
+        let bytes = write_all(dtype, values.iter().copied());
+        self.args.push(CaseArg::Buffer(Slot { name: name.into(), dtype, bytes, output: None }));
+    }
+
+    /// Adds an output buffer with what is expected in it.
+    pub fn expected(&mut self, name: &str, dtype: Dtype, expect: &[Num], check: Check) {
+        let bytes = pattern(dtype, expect.len());
+        let output = Some(Output { check, expect: Some(write_all(dtype, expect.iter().copied())) });
+        self.args.push(CaseArg::Buffer(Slot { name: name.into(), dtype, bytes, output }));
+    }
+
     /// The buffers, in order.
     pub fn buffers(&self) -> impl Iterator<Item = &Slot> {
         self.args.iter().filter_map(|arg| match arg {
@@ -86,7 +109,7 @@ pub struct K {
     name: String,
     grid: [u32; 3],
     fails: bool,
-    check_division: bool,
+    checked: bool,
 }
 
 impl K {
@@ -96,7 +119,7 @@ impl K {
         let name = name.into();
         let ident: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let b = Builder::new(format!("k_{ident}"), Vec::new(), Loc::caller());
-        K { b, args: Vec::new(), name, grid: [1, 1, 1], fails: false, check_division: true }
+        K { b, args: Vec::new(), name, grid: [1, 1, 1], fails: false, checked: true }
     }
 
     /// Runs over this grid instead of one program.
@@ -117,9 +140,9 @@ impl K {
         self
     }
 
-    /// Division by zero gives 0 instead of failing.
-    pub fn unchecked_division(&mut self) -> &mut K {
-        self.check_division = false;
+    /// Division by zero and steps of 0 or below do what generated code does instead of failing.
+    pub fn unchecked(&mut self) -> &mut K {
+        self.checked = false;
         self
     }
 
@@ -387,7 +410,7 @@ impl K {
             grid: self.grid,
             args: self.args,
             fails: self.fails,
-            check_division: self.check_division,
+            checked: self.checked,
         }
     }
 }

@@ -33,6 +33,16 @@ impl Num {
     }
 }
 
+/// The smaller of two floats: -0 is below +0, and NaN gives way to numbers.
+pub fn least(a: f64, b: f64) -> f64 {
+    if a.is_nan() || (!b.is_nan() && b.total_cmp(&a).is_lt()) { b } else { a }
+}
+
+/// The larger of two floats, as [`least`].
+pub fn most(a: f64, b: f64) -> f64 {
+    -least(-a, -b)
+}
+
 /// A 16-bit float format.
 #[derive(Clone, Copy)]
 struct Short {

@@ -154,7 +154,7 @@ fn case(func: &Func, rng: &mut Rng) -> Case {
         grid: [1, 1, 1],
         args: args.collect(),
         fails: false,
-        check_division: true,
+        checked: true,
     }
 }
 

@@ -187,14 +187,7 @@ impl<'t> Line<'t> {
                 *slot = extent.parse().map_err(|_| format!("`{text}` is no grid"))?;
             }
         }
-        Ok(Case {
-            name: func.name.clone(),
-            func: func.clone(),
-            grid,
-            args,
-            fails: false,
-            check_division: true,
-        })
+        Ok(Case { name: func.name.clone(), func: func.clone(), grid, args, fails: false, checked: true })
     }
 
     /// Whether the buffers are as the line says.

@@ -5,6 +5,7 @@
 //!   writing and reading it.
 //! * A load from memory that may be written is materialised where a write stands between it and its last use, so that it reads
 //!   what the program's order says.
+//! * A tile below which too many ops would be computed on demand is materialised, so that emitting it takes a bounded stack.
 //! * Integers that run along the last dimension in steps of a constant (offsets) are never materialised: consumers see through them
 //!   to whole-vector accesses.
 
@@ -13,6 +14,9 @@ use crate::ir::{BinaryOp, Block, Def, Dtype, Entity, Func, Inst, Op, SideTable, 
 
 /// How many rows of a `dot` share one evaluation of its second operand; with more rows the operand is packed first.
 pub(super) const DOT_FUSED_ROWS: u32 = 8;
+
+/// The most ops that are computed on demand below one another.
+const FUSED_DEPTH: u32 = 256;
 
 /// The plan.
 pub(super) struct Plan {
@@ -81,6 +85,7 @@ pub(super) fn plan(func: &Func) -> Plan {
     for &inst in order.iter().rev() {
         planner.decide(inst, &mut materialised);
     }
+    planner.cut_chains(&order, &mut materialised);
     Plan { materialised }
 }
 
@@ -150,6 +155,29 @@ impl Planner<'_> {
         };
         for &result in &data.results {
             self.cost[result] = (operands + own).min(1e6);
+        }
+    }
+
+    /// Materialises the tiles that [`FUSED_DEPTH`] ops would be fused below.
+    fn cut_chains(&self, order: &[Inst], materialised: &mut [bool]) {
+        let mut depth: SideTable<Value, u32> = SideTable::new();
+        for &inst in order {
+            let data = self.func.inst(inst);
+            if is_consumer(&data.op) || data.results.iter().any(|v| materialised[v.index()]) {
+                continue;
+            }
+            let fused = data.operands.iter().map(|&v| depth[v]).max().unwrap_or(0) + 1;
+            for &result in &data.results {
+                let ty = self.func.ty(result);
+                if ty.is_ptr() || ty.is_scalar() {
+                    continue;
+                }
+                if fused < FUSED_DEPTH {
+                    depth[result] = fused;
+                } else {
+                    materialised[result.index()] = true;
+                }
+            }
         }
     }
 

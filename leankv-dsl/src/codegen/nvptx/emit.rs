@@ -258,28 +258,46 @@ impl<'c, 'f> Emitter<'c, 'f> {
             (self.scalar(data.operands[0]), self.scalar(data.operands[1]), self.scalar(data.operands[2]));
         let inits = &data.operands[3..];
         let start = self.flatten(inits);
+        let [inner, exit] = ["for", "for.end"].map(|name| self.ir.cx.append_basic_block(self.function, name));
+        let mut runs = self.ir.icmp(IntPredicate::SLT, lower, upper);
+        let known = self.func.constant(data.operands[2]).and_then(Const::as_int);
+        if known.is_none_or(|step| step <= 0) {
+            let positive = self.ir.icmp(IntPredicate::SGT, step, self.ir.zero(step.get_type()));
+            runs = self.ir.and(runs, positive);
+        }
+        // A step of 1 never leaves the type, since the index is below the upper bound before it. Any other might: then the
+        // indices that a turn follows are those below `upper - step`.
+        let last = match known {
+            Some(1) => None,
+            _ => Some(self.ir.call("llvm.ssub.sat", &[upper.get_type()], &[upper, step])?),
+        };
         let entry = self.ir.block();
-        let [head, inner, exit] =
-            ["for", "for.body", "for.end"].map(|name| self.ir.cx.append_basic_block(self.function, name));
-        self.ir.br(head);
-        self.ir.b.position_at_end(head);
+        self.ir.cond_br(runs, inner, exit);
+        self.ir.b.position_at_end(inner);
         let index = self.ir.phi(lower.get_type());
         index.add_incoming(&[(&lower, entry)]);
         let phis = self.phis(&start, entry);
         let carried: Vec<Val<'c>> = phis.iter().map(|p| p.as_basic_value()).collect();
-        let more = self.ir.icmp(IntPredicate::SLT, index.as_basic_value(), upper);
-        self.ir.cond_br(more, inner, exit);
-        self.ir.b.position_at_end(inner);
         self.set(params[0], Repr::Scalar(index.as_basic_value()));
         self.assign_like(&params[1..], inits, &carried);
         self.block(body)?;
         let back = self.flatten(self.yields(body));
         let next = self.ir.add_nsw(index.as_basic_value(), step);
+        let more = match last {
+            None => self.ir.icmp(IntPredicate::SLT, next, upper),
+            Some(last) => self.ir.icmp(IntPredicate::SLT, index.as_basic_value(), last),
+        };
         index.add_incoming(&[(&next, self.ir.block())]);
         self.add_incoming(&phis, &back);
-        self.ir.br(head);
+        let latch = self.ir.block();
+        self.ir.cond_br(more, inner, exit);
         self.ir.b.position_at_end(exit);
-        self.assign_like(&data.results, inits, &carried);
+        let ends = self.phis(&start, entry);
+        for (end, value) in ends.iter().zip(&back) {
+            end.add_incoming(&[(value, latch)]);
+        }
+        let finals: Vec<Val<'c>> = ends.iter().map(|p| p.as_basic_value()).collect();
+        self.assign_like(&data.results, inits, &finals);
         Ok(())
     }
 

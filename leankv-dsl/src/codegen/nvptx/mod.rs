@@ -179,6 +179,7 @@ pub fn compile(
         .write_to_memory_buffer(&ir.module, FileType::Assembly)
         .map_err(|e| CodegenError::llvm("writing PTX", e.to_string_lossy()))?;
     let ptx = String::from_utf8_lossy(buffer.as_slice()).trim_end_matches('\0').to_owned();
+    let ptx = with_needed_version(ptx, &func, target)?;
     tracing::debug!(
         kernel = %func.name,
         ?assigned,
@@ -198,6 +199,29 @@ pub fn compile(
         dynamic_shared_bytes: if dynamic { shared_bytes } else { 0 },
         notes,
     })
+}
+
+/// The PTX with the `.version` that its instructions need: LLVM knows what its own need, but not what an author's inline PTX does.
+fn with_needed_version(ptx: String, func: &Func, target: NvptxTarget) -> Result<String, CodegenError> {
+    // What the parser cannot read may be right all the same; ptxas and the driver will say.
+    let Ok(ast) = leankv_ptx::Ast::parse(&ptx) else { return Ok(ptx) };
+    let needed = leankv_ptx::feature::required_version(&ast).map_err(|lack| {
+        let line = ptx.lines().nth(lack.line as usize - 1).unwrap_or_default();
+        let written = func.walk().into_iter().find_map(|inst| match &func.inst(inst).op {
+            Op::InlinePtx { asm, .. } => {
+                let named = asm.split_whitespace().find(|word| line.split_whitespace().any(|w| w == *word));
+                named.map(|opcode| (opcode.to_owned(), func.inst(inst).loc))
+            }
+            _ => None,
+        });
+        let (op, loc) = written.unwrap_or_else(|| (func.name.clone(), func.loc));
+        CodegenError::Unsupported { op, target: target.to_string(), reason: lack.message, loc }
+    })?;
+    if needed <= ast.version {
+        return Ok(ptx);
+    }
+    let directive = |(major, minor)| format!(".version {major}.{minor}\n");
+    Ok(ptx.replacen(&directive(ast.version), &directive(needed), 1))
 }
 
 fn machine(target: NvptxTarget) -> Result<TargetMachine, CodegenError> {

@@ -147,22 +147,31 @@ macro_rules! reductions {
                 self.reduce_kind("reduce_min", axis, CombineKind::Min)
             }
 
-            /// Maximum along `axis` and the lowest index that has it.
+            /// Maximum along `axis` and the lowest index that has it. NaN is skipped unless all are: then it is NaN at index 0.
+            /// -0 and +0 are equal here, so the first of them is taken.
             #[track_caller]
             pub fn reduce_argmax(self, axis: usize) -> (Tile<E, $down>, Tile<i32, $down>) {
-                let index = self.index_along(axis);
-                self.reduce_with(index, axis, |(a, i), (b, j)| {
-                    let first = a.gt(b) | (a.eq(b) & i.lt(j));
-                    (first.select(a, b), first.select(i, j))
-                })
+                self.reduce_first(axis, |a, b| a.ge(b))
             }
 
-            /// Minimum along `axis` and the lowest index that has it.
+            /// Minimum along `axis` and the lowest index that has it; NaN and zeros as for [`reduce_argmax`](Tile::reduce_argmax).
             #[track_caller]
             pub fn reduce_argmin(self, axis: usize) -> (Tile<E, $down>, Tile<i32, $down>) {
+                self.reduce_first(axis, |a, b| a.le(b))
+            }
+
+            /// The first element along `axis` that is at least as good as every other, and its index; numbers are better than NaN.
+            #[track_caller]
+            fn reduce_first(
+                self,
+                axis: usize,
+                as_good: impl FnOnce(Scalar<E>, Scalar<E>) -> Scalar<bool>,
+            ) -> (Tile<E, $down>, Tile<i32, $down>) {
                 let index = self.index_along(axis);
+                // `a` is of lower index, so it is kept where both are as good: equal, or both NaN.
                 self.reduce_with(index, axis, |(a, i), (b, j)| {
-                    let first = a.lt(b) | (a.eq(b) & i.lt(j));
+                    let first = as_good(a, b);
+                    let first = if E::TYPE.is_float() { first | b.ne(b) } else { first };
                     (first.select(a, b), first.select(i, j))
                 })
             }

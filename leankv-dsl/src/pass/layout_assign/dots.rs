@@ -4,6 +4,8 @@
 //! straight from global memory gets the permutation under which every lane owns elements that lie next to each other there, and
 //! is loaded into its fragment with wide vectors, without shared memory.
 
+use std::cell::Cell;
+
 use crate::ir::{Dtype, Func, Inst, Op, Shape, Type, Value};
 use crate::layout::{MmaShape, Operand, log2_padded, mma_plan};
 use crate::pass::axis::AxisAnalysis;
@@ -19,6 +21,9 @@ pub enum DotPath {
     Fma,
 }
 
+/// The most ops that are looked at on the way from a dot's operand to the load that it comes from.
+const MOST_OPS: u32 = 256;
+
 /// Where an operand's elements lie in global memory.
 struct Origin {
     /// The dimension of the value along which consecutive elements run.
@@ -29,8 +34,9 @@ struct Origin {
     pair: u32,
 }
 
-/// Follows an operand through ops that keep elements in place to a load.
-fn origin(func: &Func, axes: &AxisAnalysis, value: Value) -> Option<Origin> {
+/// Follows an operand through ops that keep elements in place to a load; through so many of them as `left` says.
+fn origin(func: &Func, axes: &AxisAnalysis, value: Value, left: &Cell<u32>) -> Option<Origin> {
+    left.set(left.get().checked_sub(1)?);
     let data = func.inst(func.def_inst(value)?);
     match &data.op {
         Op::Load { masked, .. } => {
@@ -43,25 +49,25 @@ fn origin(func: &Func, axes: &AxisAnalysis, value: Value) -> Option<Origin> {
             (chunk > 0).then_some(Origin { axis, chunk, pair })
         }
         Op::Unpack => {
-            let inner = origin(func, axes, data.operands[0])?;
+            let inner = origin(func, axes, data.operands[0], left)?;
             let low = codes_a_word(func.ty(value), func.ty(data.operands[0]));
             let pair = (16 / func.ty(value).dtype().bits()).trailing_zeros();
             let last = func.ty(value).shape()?.rank() - 1;
             (inner.axis == last).then_some(Origin { chunk: inner.chunk + low, pair, ..inner })
         }
         Op::Transpose { perm } => {
-            let inner = origin(func, axes, data.operands[0])?;
+            let inner = origin(func, axes, data.operands[0], left)?;
             let axis = perm.iter().position(|&p| usize::from(p) == inner.axis)?;
             Some(Origin { axis, ..inner })
         }
         Op::ExpandDims { axis } => {
-            let inner = origin(func, axes, data.operands[0])?;
+            let inner = origin(func, axes, data.operands[0], left)?;
             let moved = inner.axis + usize::from(inner.axis >= usize::from(*axis));
             Some(Origin { axis: moved, ..inner })
         }
         Op::Reshape => {
             // Where only dimensions of extent 1 come and go.
-            let inner = origin(func, axes, data.operands[0])?;
+            let inner = origin(func, axes, data.operands[0], left)?;
             let (from, to) = (func.ty(data.operands[0]).shape()?, func.ty(value).shape()?);
             let real = |s: &Shape| -> Vec<usize> { (0..s.rank()).filter(|&a| s[a] != 1).collect() };
             let (a, b) = (real(from), real(to));
@@ -73,21 +79,23 @@ fn origin(func: &Func, axes: &AxisAnalysis, value: Value) -> Option<Origin> {
         }
         op if is_elementwise(op) => {
             let full = |v: &Value| matches!(func.ty(*v), Type::Tile { shape, .. } if shape.rank() > 1);
-            data.operands.iter().filter(|v| full(v)).find_map(|&v| origin(func, axes, v))
+            data.operands.iter().filter(|v| full(v)).find_map(|&v| origin(func, axes, v, left))
         }
         _ => None,
     }
 }
 
 /// Whether an operand is read from shared memory as it is.
-fn from_shared(func: &Func, value: Value) -> bool {
-    let Some(inst) = func.def_inst(value) else { return false };
-    let data = func.inst(inst);
-    match data.op {
-        Op::LocalLoad => true,
-        Op::Transpose { .. } | Op::Reshape | Op::ExpandDims { .. } => from_shared(func, data.operands[0]),
-        _ => false,
+fn from_shared(func: &Func, mut value: Value) -> bool {
+    while let Some(inst) = func.def_inst(value) {
+        let data = func.inst(inst);
+        match data.op {
+            Op::LocalLoad => return true,
+            Op::Transpose { .. } | Op::Reshape | Op::ExpandDims { .. } => value = data.operands[0],
+            _ => return false,
+        }
     }
+    false
 }
 
 /// Whether `value` is computed from the result of another dot.
@@ -150,7 +158,8 @@ pub(crate) fn plan(func: &Func, axis: &AxisAnalysis, inst: Inst, warp_bits: u32)
     }
     let mut out = mma_plan(mma, m_bits, n_bits, k_bits, warps_m, warps_n, warp_bits - warps_m - warps_n);
 
-    let (from_a, from_b) = (origin(func, axis, a), origin(func, axis, b));
+    let from = |value| origin(func, axis, value, &Cell::new(MOST_OPS));
+    let (from_a, from_b) = (from(a), from(b));
     if from_shared(func, a) || from_shared(func, b) {
         // `ldmatrix` gives fragments in the order of the hardware.
         return DotPath::Mma(out);

@@ -7,6 +7,9 @@ use super::memory;
 use super::pull::{dims, is_elementwise, pull, push};
 use super::{Pass, State, needs_layout};
 
+/// The most cheap ops one below the other: copying them for a consumer takes stack for each.
+const LONGEST_CHAIN: u32 = 256;
+
 impl Pass {
     pub(super) fn infer_block(&mut self, func: &Func, block: Block) {
         for &inst in &func.block(block).insts {
@@ -16,6 +19,7 @@ impl Pass {
 
     fn fix(&mut self, value: Value, layout: LinearLayout) {
         self.states[value] = State::Fixed(layout);
+        self.chains[value] = 0;
     }
 
     /// The layout of an operand that must have one: its own, or the one that suits it.
@@ -75,7 +79,12 @@ impl Pass {
             }
             Op::Load { .. } if needs_layout(func, data.results[0]) => match self.loads.get(&inst).cloned() {
                 Some(layout) => self.fix(data.results[0], layout),
-                None if data.operands[1..].iter().all(|&v| self.is_free(func, v)) => {}
+                None if data.operands[1..].iter().all(|&v| self.is_free(func, v)) => {
+                    if !self.chain(func, inst) {
+                        let layout = self.preferred(func, data.results[0]);
+                        self.fix(data.results[0], layout);
+                    }
+                }
                 None => {
                     let fixed = self.fixed_operand(func, inst).expect("an operand is not free");
                     self.fix(data.results[0], fixed);
@@ -134,9 +143,22 @@ impl Pass {
                     self.out.operand_layouts.insert(inst, layout);
                 }
             }
-            Op::Constant(_) | Op::Iota | Op::Splat | Op::ExpandDims { .. } | Op::Broadcast => {}
+            Op::Constant(_) | Op::Iota | Op::Splat => {}
+            Op::ExpandDims { .. } | Op::Broadcast => {
+                self.chain(func, inst);
+            }
             _ => self.infer_in_place(func, inst),
         }
+    }
+
+    /// Counts a cheap op onto the longest chain of cheap ops that it uses. Whether the chain may grow so long.
+    fn chain(&mut self, func: &Func, inst: Inst) -> bool {
+        let data = func.inst(inst);
+        let longest = data.operands.iter().map(|&v| self.chains[v]).max().unwrap_or(0) + 1;
+        for &result in &data.results {
+            self.chains[result] = longest;
+        }
+        longest < LONGEST_CHAIN
     }
 
     /// Ops that layouts pass through: free when all operands are, else the layout of one that is not.
@@ -155,7 +177,7 @@ impl Pass {
             &memory::default_layout(func.ty(first).shape().expect("a tile has a shape"), self.warp_bits),
         )
         .is_some();
-        if free && renames && !inline {
+        if free && renames && !inline && self.chain(func, inst) {
             return;
         }
         let layout = match self.fixed_operand(func, inst) {

@@ -85,6 +85,7 @@ pub fn assign(func: &mut Func) -> Assignment {
         axis,
         requests: SideTable::new(),
         states: SideTable::new(),
+        chains: SideTable::new(),
         loads: BTreeMap::new(),
         out: Assignment::default(),
     };
@@ -103,6 +104,8 @@ pub(crate) struct Pass {
     /// What consumers would like: priority and layout. Dots ask with 2, addresses with 1.
     requests: SideTable<Value, Option<(u8, LinearLayout)>>,
     states: SideTable<Value, State>,
+    /// How many cheap ops without a layout stand one below the other in a value.
+    chains: SideTable<Value, u32>,
     /// The layout chosen for each load that is not cheap.
     loads: BTreeMap<Inst, LinearLayout>,
     out: Assignment,

@@ -203,17 +203,19 @@ impl Rewriter<'_> {
 /// Drops ops whose results nobody uses.
 pub(crate) fn sweep(func: &mut Func) {
     loop {
-        let uses = func.use_counts();
-        let dead: std::collections::BTreeSet<Inst> = func
-            .walk()
-            .into_iter()
-            .filter(|&inst| {
-                let data = func.inst(inst);
-                !data.op.is_terminator()
-                    && func.effect(inst) != Effect::Write
-                    && data.results.iter().all(|r| uses[r.index()] == 0)
-            })
-            .collect();
+        let mut uses = func.use_counts();
+        let mut dead = std::collections::BTreeSet::new();
+        // Users first, so that a chain goes at once.
+        for inst in func.walk().into_iter().rev() {
+            let data = func.inst(inst);
+            let unused = !data.op.is_terminator()
+                && func.effect(inst) != Effect::Write
+                && data.results.iter().all(|r| uses[r.index()] == 0);
+            if unused {
+                data.operands.iter().for_each(|v| uses[v.index()] -= 1);
+                dead.insert(inst);
+            }
+        }
         if dead.is_empty() {
             return;
         }

@@ -22,7 +22,8 @@ pub(crate) fn modules() {
 
     let load = |text: &str| code(context.load_module(Ptx::from_src(text)));
     assert_eq!(load(&PTX.replace("mad.wide.u32", "mad.broad.u32")), CUresult::CUDA_ERROR_INVALID_PTX);
-    assert_eq!(load(&PTX.replace("sm_80", "sm_120")), CUresult::CUDA_ERROR_INVALID_PTX);
+    let newer = PTX.replace(".version 8.0", ".version 8.7").replace("sm_80", "sm_120");
+    assert_eq!(load(&newer), CUresult::CUDA_ERROR_INVALID_PTX);
     assert_eq!(load("\x7fELF and so on"), CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU);
     assert_eq!(load(""), CUresult::CUDA_ERROR_INVALID_IMAGE);
     assert_eq!(

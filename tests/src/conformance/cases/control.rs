@@ -4,12 +4,14 @@ use leankv_dsl::ir::{BinaryOp, CmpOp, Combine, CombineKind, Const, Dtype, Op, Ty
 
 use crate::conformance::case::{LOAD, STORE};
 use crate::conformance::data::{Rng, small};
-use crate::conformance::number::Num;
+use crate::conformance::number::{Num, wrap};
 use crate::conformance::{Case, Check, Group, K};
 
 pub(super) fn groups() -> Vec<Group> {
     vec![
         Group { name: "for", cases: for_loops, exchanges: true },
+        Group { name: "for_ends", cases: for_ends, exchanges: false },
+        Group { name: "for_stages_ends", cases: staged_ends, exchanges: false },
         Group { name: "for_pointer", cases: carried_pointer, exchanges: true },
         Group { name: "for_stages", cases: staged, exchanges: true },
         Group { name: "while", cases: while_loops, exchanges: true },
@@ -29,51 +31,97 @@ fn mul(k: &mut K, a: Value, b: Value) -> Value {
 /// Bounds known only at run time, steps, loops that run never, carried scalars and tiles.
 fn for_loops() -> Vec<Case> {
     let mut out = Vec::new();
-    for (lower, upper, step) in
-        [(0i64, 5i64, 1i64), (3, 20, 4), (5, 5, 1), (9, 2, 1), (-7, 8, 3), (0, 1, 100)]
-    {
-        for wide in [false, true] {
-            let mut k = K::new(format!("for.{lower}.{upper}.{step}.{}", if wide { "i64" } else { "i32" }));
-            let dtype = if wide { Dtype::I64 } else { Dtype::I32 };
-            let bound = |k: &mut K, name: &str, x: i64| match wide {
-                true => k.scalar(name, x),
-                false => k.scalar(name, x as i32),
-            };
-            let bounds =
-                [bound(&mut k, "lower", lower), bound(&mut k, "upper", upper), bound(&mut k, "step", step)];
-            let mut indices = Vec::new();
-            let mut i = lower;
-            while i < upper {
-                indices.push(i128::from(i));
-                i += step;
-            }
-            let sum: i128 = indices.iter().sum();
-            let hash = indices.iter().fold(1i32, |h, &i| h.wrapping_mul(31).wrapping_add(i as i32));
-            let tile: Vec<Num> = (0..13).map(|j| Num::Int(j + indices.iter().sum::<i128>() * j)).collect();
-            let to_sum = k.expected("sum", dtype, &[Num::Int(sum)], Check::Bits);
-            let to_hash = k.expected("hash", Dtype::I32, &[Num::Int(hash.into())], Check::Bits);
-            let to_tile = k.expected("tile", Dtype::I32, &tile, Check::Bits);
-            let zero = k.constant(Const::Int(0), &Type::scalar(dtype));
-            let one = k.i32(1);
-            let line = k.typed(Op::Iota, &[], &Type::tile(Dtype::I32, &[13]));
-            let finals = k.for_loop(bounds, &[zero, one, line], 1, |k, i, carried| {
-                let sum = add(k, carried[0], i);
-                let narrow = if wide { k.cast(i, Dtype::I32) } else { i };
-                let factor = k.i32(31);
-                let hash = mul(k, carried[1], factor);
-                let hash = add(k, hash, narrow);
-                let wide = k.typed(Op::Splat, &[narrow], &Type::tile(Dtype::I32, &[13]));
-                let grown = mul(k, wide, line);
-                let tile = add(k, carried[2], grown);
-                vec![sum, hash, tile]
-            });
-            k.store(to_sum, finals[0]);
-            k.store(to_hash, finals[1]);
-            k.store(to_tile, finals[2]);
-            out.push(k.done());
+    for bounds in [[0, 5, 1], [3, 20, 4], [5, 5, 1], [9, 2, 1], [-7, 8, 3], [0, 1, 100]] {
+        for dtype in [Dtype::I32, Dtype::I64] {
+            out.push(for_case(bounds, dtype, false));
         }
     }
     out
+}
+
+/// Loops whose next index would leave the type, and loops with steps of 0 and below; bounds known when compiled, and not.
+fn for_ends() -> Vec<Case> {
+    let mut out = Vec::new();
+    for dtype in [Dtype::I32, Dtype::I64] {
+        let (min, max) = (-1i128 << (dtype.bits() - 1), (1i128 << (dtype.bits() - 1)) - 1);
+        let ends = [
+            [max - 5, max, 1],
+            [max - 5, max, 2],
+            [max - 5, max, 3],
+            [max - 5, max, 5],
+            [max - 5, max, 6],
+            [max - 1, max, max],
+            [min, max, max],
+            [min, max, max / 2 + 1],
+            [min, min + 3, 2],
+            [min, min + 1, max],
+            [-3, max, max - 1],
+            [max, max, 1],
+            [0, 5, 0],
+            [0, 5, -1],
+            [5, 0, -1],
+            [min, max, min],
+            [max - 3, max, -max],
+        ];
+        for bounds in ends {
+            out.push(for_case(bounds, dtype, false));
+            // The verifier refuses constant steps of 0 and below.
+            if bounds[2] > 0 {
+                out.push(for_case(bounds, dtype, true));
+            }
+        }
+    }
+    out
+}
+
+/// The sum of a loop's indices, a number that their order shows in, and a tile that grows with them.
+fn for_case(bounds: [i128; 3], dtype: Dtype, constant: bool) -> Case {
+    let [lower, upper, step] = bounds;
+    let kind = if constant { ".constant" } else { "" };
+    let mut k = K::new(format!("for.{lower}.{upper}.{step}.{dtype}{kind}"));
+    k.unchecked();
+    let wide = dtype == Dtype::I64;
+    let mut names = ["lower", "upper", "step"].into_iter();
+    let bounds = bounds.map(|x| {
+        let name = names.next().expect("each bound has a name");
+        match (constant, wide) {
+            (true, _) => k.constant(Const::Int(x), &Type::scalar(dtype)),
+            (false, true) => k.scalar(name, x as i64),
+            (false, false) => k.scalar(name, x as i32),
+        }
+    });
+    let mut indices = Vec::new();
+    let mut i = lower;
+    while i < upper && step > 0 {
+        indices.push(i);
+        i += step;
+    }
+    let sum = wrap(dtype, indices.iter().sum());
+    let narrow = |i: i128| i as i32;
+    let hash = indices.iter().fold(1i32, |h, &i| h.wrapping_mul(31).wrapping_add(narrow(i)));
+    let total = indices.iter().fold(0i32, |sum, &i| sum.wrapping_add(narrow(i)));
+    let tile: Vec<Num> = (0..13i32).map(|j| Num::Int(total.wrapping_mul(j).wrapping_add(j).into())).collect();
+    let to_sum = k.expected("sum", dtype, &[Num::Int(sum)], Check::Bits);
+    let to_hash = k.expected("hash", Dtype::I32, &[Num::Int(hash.into())], Check::Bits);
+    let to_tile = k.expected("tile", Dtype::I32, &tile, Check::Bits);
+    let zero = k.constant(Const::Int(0), &Type::scalar(dtype));
+    let one = k.i32(1);
+    let line = k.typed(Op::Iota, &[], &Type::tile(Dtype::I32, &[13]));
+    let finals = k.for_loop(bounds, &[zero, one, line], 1, |k, i, carried| {
+        let sum = add(k, carried[0], i);
+        let narrow = if wide { k.cast(i, Dtype::I32) } else { i };
+        let factor = k.i32(31);
+        let hash = mul(k, carried[1], factor);
+        let hash = add(k, hash, narrow);
+        let wide = k.typed(Op::Splat, &[narrow], &Type::tile(Dtype::I32, &[13]));
+        let grown = mul(k, wide, line);
+        let tile = add(k, carried[2], grown);
+        vec![sum, hash, tile]
+    });
+    k.store(to_sum, finals[0]);
+    k.store(to_hash, finals[1]);
+    k.store(to_tile, finals[2]);
+    k.done()
 }
 
 /// A pointer that moves on with the loop, and two values that swap.
@@ -107,55 +155,93 @@ fn staged() -> Vec<Case> {
     let mut out = Vec::new();
     for stages in [1u8, 2, 3, 4] {
         for steps in [0usize, 1, 2, 5] {
-            let mut k = K::new(format!("for.stages{stages}.steps{steps}"));
-            let (m, depth, n) = (16usize, 32usize, 16usize);
-            let mut rng = Rng::named("staged");
-            let total = depth * steps;
-            let a = small(Dtype::F16, (m * total).max(1), 4, &mut rng);
-            let b = small(Dtype::F16, (total * n).max(1), 4, &mut rng);
-            let mut expect = Vec::new();
-            for i in 0..m {
-                for j in 0..n {
-                    let sum: f64 = (0..total).map(|p| a[i * total + p].float() * b[p * n + j].float()).sum();
-                    expect.push(Num::Float(sum));
-                }
-            }
-            let a = k.aligned_input("a", Dtype::F16, &a);
-            let b = k.aligned_input("b", Dtype::F16, &b);
-            let out_ptr = k.expected("out", Dtype::F32, &expect, Check::Value);
-            let stride = k.scalar("stride", total as i32);
-            let count = k.scalar("steps", steps as i32);
-            let (zero, one) = (k.i32(0), k.i32(1));
-            let shape = Type::tile(Dtype::I32, &[m as u32, depth as u32]);
-            let spread = |k: &mut K, n: usize, axis: u8| {
-                let line = k.typed(Op::Iota, &[], &Type::tile(Dtype::I32, &[n as u32]));
-                let line = k.op(Op::ExpandDims { axis }, &[line]);
-                k.typed(Op::Broadcast, &[line], &shape)
-            };
-            let (row, column) = (spread(&mut k, m, 1), spread(&mut k, depth, 0));
-            let stride = k.typed(Op::Splat, &[stride], &shape);
-            let start = mul(&mut k, row, stride);
-            let start = add(&mut k, start, column);
-            let b_start = k.offsets(&[depth as u32, n as u32]);
-            let acc = k.constant(Const::float(0.0), &Type::tile(Dtype::F32, &[m as u32, n as u32]));
-            let finals = k.for_loop([zero, count, one], &[acc], stages, |k, i, carried| {
-                let moved = |k: &mut K, start: Value, by: usize| {
-                    let by = k.i32(by as i32);
-                    let by = mul(k, i, by);
-                    let ty = k.ty(start);
-                    let by = k.typed(Op::Splat, &[by], &ty);
-                    add(k, start, by)
-                };
-                let a_at = moved(k, start, depth);
-                let b_at = moved(k, b_start, depth * n);
-                let (x, y) = (k.op(LOAD, &[a, a_at]), k.op(LOAD, &[b, b_at]));
-                vec![k.op(Op::Dot, &[x, y, carried[0]])]
-            });
-            k.store(out_ptr, finals[0]);
-            out.push(k.done());
+            let name = format!("for.stages{stages}.steps{steps}");
+            out.push(staged_case(name, stages, steps, [0, steps as i128, 1], Dtype::I32));
         }
     }
     out
+}
+
+/// The same at the upper end of the index's type, where the turns that are fetched ahead are beyond it; and with steps that let
+/// the loop not run.
+fn staged_ends() -> Vec<Case> {
+    let mut out = Vec::new();
+    for dtype in [Dtype::I32, Dtype::I64] {
+        let max = (1i128 << (dtype.bits() - 1)) - 1;
+        for (steps, bounds) in [
+            (3, [max - 3, max, 1]),
+            (2, [max - 5, max, 3]),
+            (1, [max - 1, max, max]),
+            (4, [-max - 1, max, max / 2 + 1]),
+            (0, [0, 5, 0]),
+            (0, [0, 5, -max]),
+        ] {
+            let [lower, upper, step] = bounds;
+            let name = format!("for.stages4.{lower}.{upper}.{step}.{dtype}");
+            out.push(staged_case(name, 4, steps, bounds, dtype));
+        }
+    }
+    out
+}
+
+/// A product whose operands are loaded in a loop of `steps` turns.
+fn staged_case(name: String, stages: u8, steps: usize, bounds: [i128; 3], dtype: Dtype) -> Case {
+    let mut k = K::new(name);
+    k.unchecked();
+    let (m, depth, n) = (16usize, 32usize, 16usize);
+    let mut rng = Rng::named("staged");
+    let total = depth * steps;
+    let a = small(Dtype::F16, (m * total).max(1), 4, &mut rng);
+    let b = small(Dtype::F16, (total * n).max(1), 4, &mut rng);
+    let mut expect = Vec::new();
+    for i in 0..m {
+        for j in 0..n {
+            let sum: f64 = (0..total).map(|p| a[i * total + p].float() * b[p * n + j].float()).sum();
+            expect.push(Num::Float(sum));
+        }
+    }
+    let a = k.aligned_input("a", Dtype::F16, &a);
+    let b = k.aligned_input("b", Dtype::F16, &b);
+    let out_ptr = k.expected("out", Dtype::F32, &expect, Check::Value);
+    let stride = k.scalar("stride", total as i32);
+    let mut names = ["lower", "upper", "step"].into_iter();
+    let bounds = bounds.map(|x| {
+        let name = names.next().expect("each bound has a name");
+        if dtype == Dtype::I64 { k.scalar(name, x as i64) } else { k.scalar(name, x as i32) }
+    });
+    let shape = Type::tile(Dtype::I32, &[m as u32, depth as u32]);
+    let spread = |k: &mut K, n: usize, axis: u8| {
+        let line = k.typed(Op::Iota, &[], &Type::tile(Dtype::I32, &[n as u32]));
+        let line = k.op(Op::ExpandDims { axis }, &[line]);
+        k.typed(Op::Broadcast, &[line], &shape)
+    };
+    let (row, column) = (spread(&mut k, m, 1), spread(&mut k, depth, 0));
+    let stride = k.typed(Op::Splat, &[stride], &shape);
+    let start = mul(&mut k, row, stride);
+    let start = add(&mut k, start, column);
+    let b_start = k.offsets(&[depth as u32, n as u32]);
+    let acc = k.constant(Const::float(0.0), &Type::tile(Dtype::F32, &[m as u32, n as u32]));
+    let finals = k.for_loop(bounds, &[acc], stages, |k, i, carried| {
+        // The number of the turn; it is exact though the difference may wrap.
+        let from_start = k.op(Op::Binary(BinaryOp::Sub), &[i, bounds[0]]);
+        let unsigned = if dtype == Dtype::I64 { Dtype::U64 } else { Dtype::U32 };
+        let (from_start, step) = (k.cast(from_start, unsigned), k.cast(bounds[2], unsigned));
+        let turn = k.op(Op::Binary(BinaryOp::Div), &[from_start, step]);
+        let i = k.cast(turn, Dtype::I32);
+        let moved = |k: &mut K, start: Value, by: usize| {
+            let by = k.i32(by as i32);
+            let by = mul(k, i, by);
+            let ty = k.ty(start);
+            let by = k.typed(Op::Splat, &[by], &ty);
+            add(k, start, by)
+        };
+        let a_at = moved(k, start, depth);
+        let b_at = moved(k, b_start, depth * n);
+        let (x, y) = (k.op(LOAD, &[a, a_at]), k.op(LOAD, &[b, b_at]));
+        vec![k.op(Op::Dot, &[x, y, carried[0]])]
+    });
+    k.store(out_ptr, finals[0]);
+    k.done()
 }
 
 /// Steps of the Collatz sequence, for a few starts; and one that runs never.

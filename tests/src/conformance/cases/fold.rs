@@ -2,9 +2,11 @@
 
 use leankv_dsl::ir::{BinaryOp, CmpOp, Combine, CombineKind, Dtype, Op, Type, UnaryOp, Value};
 
+use leankv_dsl::lang::{Number, Ptr, PtrMut, iota, kernel};
+
 use super::count;
 use crate::conformance::data::{Rng, random, small, units};
-use crate::conformance::number::{Num, rounded, wrap};
+use crate::conformance::number::{Num, least, most, rounded, wrap};
 use crate::conformance::{Case, Check, Group, K};
 
 pub(super) fn groups() -> Vec<Group> {
@@ -28,7 +30,9 @@ pub(super) fn groups() -> Vec<Group> {
         group!("scan_and", scans(CombineKind::And)),
         group!("scan_or", scans(CombineKind::Or)),
         group!("scan_xor", scans(CombineKind::Xor)),
+        group!("fold_specials", specials()),
         group!("float_sums", float_sums()),
+        group!("reduce_arg", arg_cases()),
         group!("reduce_region", regions(Mode::Reduce)),
         group!("scan_region", [regions(Mode::Scan), regions(Mode::ScanReverse)].concat()),
         group!("reduce_warps", warps()),
@@ -160,6 +164,78 @@ fn kind_case(kind: CombineKind, mode: Mode, dtype: Dtype) -> Case {
         let x = k.load(x, extents);
         let folded = k.op(mode.op(axis as u8, Combine::Kind(kind)), &[x]);
         k.store(out, folded);
+    }
+    k.done()
+}
+
+/// What stands in the rows of [`specials`]: each row takes its elements from one list. Sums and products of them are exact.
+const ROWS: &[&[f64]] = {
+    const NAN: f64 = f64::NAN;
+    const INF: f64 = f64::INFINITY;
+    &[
+        &[NAN],
+        &[NAN, NAN, NAN, 1.0, -2.0],
+        &[NAN, -0.0],
+        &[NAN, -0.0, 0.0],
+        &[-0.0],
+        &[-0.0, 0.0],
+        &[-0.0, 1.0, -1.0],
+        &[INF],
+        &[-INF, NAN],
+        &[INF, -INF, 1.0],
+        &[-INF, 0.0, 1.0],
+        &[INF, -1.0, 1.0, 1.0],
+        &[NAN, INF, -INF, 0.0, -0.0, 1.0],
+    ]
+};
+
+/// NaN, infinities and signed zeros through every kind of every float type, bit by bit, along rows and across them.
+fn specials() -> Vec<Case> {
+    let mut out = Vec::new();
+    for kind in [CombineKind::Add, CombineKind::Mul, CombineKind::Min, CombineKind::Max] {
+        for mode in [Mode::Reduce, Mode::Scan, Mode::ScanReverse] {
+            for dtype in Dtype::PLAIN.into_iter().filter(|d| d.is_float()) {
+                out.push(special_case(kind, mode, dtype));
+            }
+        }
+    }
+    out
+}
+
+/// Rows of `extent` elements from [`ROWS`], one behind the other.
+fn special_rows(extent: usize, rng: &mut Rng) -> Vec<f64> {
+    ROWS.iter().flat_map(|row| (0..extent).map(|_| rng.pick(row)).collect::<Vec<f64>>()).collect()
+}
+
+/// The same with rows down instead of along.
+fn transposed<T: Copy>(rows: usize, elements: &[T]) -> Vec<T> {
+    let extent = elements.len() / rows;
+    (0..extent).flat_map(|at| (0..rows).map(move |row| elements[row * extent + at])).collect()
+}
+
+fn special_case(kind: CombineKind, mode: Mode, dtype: Dtype) -> Case {
+    let name = format!("{}_{kind}.{dtype}.specials", mode.name());
+    let mut rng = Rng::named(&name);
+    let mut k = K::new(name);
+    let rows = ROWS.len();
+    // Powers of two and others, along the last axis and across it.
+    for (i, extent) in [3usize, 13, 64, 100].into_iter().enumerate() {
+        let along = special_rows(extent, &mut rng);
+        for (axis, elements) in [(1, along.clone()), (0, transposed(rows, &along))] {
+            let extents = if axis == 1 { [rows as u32, extent as u32] } else { [extent as u32, rows as u32] };
+            let expect = fold(&elements, &extents, axis, mode, |a, b| match kind {
+                CombineKind::Add => a + b,
+                CombineKind::Mul => a * b,
+                CombineKind::Min => least(a, b),
+                _ => most(a, b),
+            });
+            let nums = |v: &[f64]| v.iter().map(|&x| Num::Float(x)).collect::<Vec<_>>();
+            let x = k.input(&format!("x{i}_{axis}"), dtype, &nums(&elements));
+            let out = k.expected(&format!("out{i}_{axis}"), dtype, &nums(&expect), Check::Bits);
+            let x = k.load(x, &extents);
+            let folded = k.op(mode.op(axis as u8, Combine::Kind(kind)), &[x]);
+            k.store(out, folded);
+        }
     }
     k.done()
 }
@@ -321,4 +397,76 @@ fn warps() -> Vec<Case> {
         k.done()
     };
     [1, 2, 4, 8].into_iter().map(case).collect()
+}
+
+/// The language's `reduce_argmax` and `reduce_argmin` of rows of `extent` elements, which lie along or across.
+#[kernel]
+fn first_best<E: Number>(
+    #[comptime] rows: usize,
+    #[comptime] extent: usize,
+    #[comptime] along: bool,
+    x: Ptr<E>,
+    most: PtrMut<E>,
+    most_at: PtrMut<i32>,
+    least: PtrMut<E>,
+    least_at: PtrMut<i32>,
+) {
+    let (shape, axis) = if along { ([rows, extent], 1) } else { ([extent, rows], 0) };
+    let tile = x.load(iota(rows * extent)).reshape(shape);
+    let (value, at) = tile.reduce_argmax(axis);
+    most.store(iota(rows), value);
+    most_at.store(iota(rows), at);
+    let (value, at) = tile.reduce_argmin(axis);
+    least.store(iota(rows), value);
+    least_at.store(iota(rows), at);
+}
+
+/// The first of the largest and of the smallest elements, zeros of both signs being equal; NaN only where there is nothing else.
+fn arg_cases() -> Vec<Case> {
+    let rows = ROWS.len();
+    let mut out = Vec::new();
+    for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::F64, Dtype::I32] {
+        for (extent, along) in [(3, true), (13, false), (64, true), (100, true), (100, false)] {
+            let spec = FirstBestSpec { rows, extent, along };
+            let built = match dtype {
+                Dtype::F16 => first_best::<half::f16>::build(&spec),
+                Dtype::BF16 => first_best::<half::bf16>::build(&spec),
+                Dtype::F32 => first_best::<f32>::build(&spec),
+                Dtype::F64 => first_best::<f64>::build(&spec),
+                _ => first_best::<i32>::build(&spec),
+            };
+            let func = built.unwrap_or_else(|found| panic!("{found}"));
+            let name = format!("argmax_argmin.{dtype}.{extent}.{}", if along { "along" } else { "across" });
+            let mut rng = Rng::named(&name);
+            let elements: Vec<f64> = if dtype.is_float() {
+                special_rows(extent, &mut rng)
+            } else {
+                small(dtype, rows * extent, 4, &mut rng).iter().map(|x| x.float()).collect()
+            };
+            let best = |better: fn(f64, f64) -> bool| -> (Vec<Num>, Vec<Num>) {
+                let first = |row: &[f64]| {
+                    let beats = |a: f64, b: f64| better(a, b) || (b.is_nan() && !a.is_nan());
+                    let at = (1..extent).fold(0, |best, i| if beats(row[i], row[best]) { i } else { best });
+                    (number(dtype, row[at]), Num::Int(at as i128))
+                };
+                elements.chunks(extent).map(first).unzip()
+            };
+            let (most, most_at) = best(|a, b| a > b);
+            let (least, least_at) = best(|a, b| a < b);
+            let elements = if along { elements } else { transposed(rows, &elements) };
+            let x: Vec<Num> = elements.into_iter().map(|x| number(dtype, x)).collect();
+            let mut case = Case::of(name, func);
+            case.input("x", dtype, &x);
+            case.expected("most", dtype, &most, Check::Bits);
+            case.expected("most_at", Dtype::I32, &most_at, Check::Bits);
+            case.expected("least", dtype, &least, Check::Bits);
+            case.expected("least_at", Dtype::I32, &least_at, Check::Bits);
+            out.push(case);
+        }
+    }
+    out
+}
+
+fn number(dtype: Dtype, x: f64) -> Num {
+    if dtype.is_float() { Num::Float(x) } else { Num::Int(x as i128) }
 }

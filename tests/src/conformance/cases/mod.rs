@@ -1,6 +1,7 @@
 //! The cases, by kind of op.
 
 mod atomics;
+mod chains;
 mod control;
 mod convert;
 mod dot;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Group> {
         atomics::groups(),
         packing::groups(),
         control::groups(),
+        chains::groups(),
         misc::groups(),
     ];
     parts.into_iter().flatten().collect()

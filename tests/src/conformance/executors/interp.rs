@@ -61,7 +61,8 @@ fn run(case: &Case, func: &Func, order: Order) -> Result<Vec<Vec<u8>>, Failure> 
             CaseArg::Scalar(value) => Arg::Scalar(*value),
         });
     }
-    let options = Options { order, check_division: case.check_division, ..Options::default() };
+    let (check_division, check_steps) = (case.checked, case.checked);
+    let options = Options { order, check_division, check_steps, ..Options::default() };
     match interp::launch(func, case.grid, &args, &mut mem, &options) {
         Ok(_) => Ok(ids.into_iter().map(|id| mem.bytes(id).to_vec()).collect()),
         Err(LaunchError::Faults(faults)) => Err(Failure::Fault(faults[0].to_string())),

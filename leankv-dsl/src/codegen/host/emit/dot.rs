@@ -7,9 +7,11 @@
 //! * *inner* form, vectors along k: `acc[m][n] += a[m][k..] * b[k..][n]` and a sum over lanes at the end, for operands that
 //!   are transposed on the way in (keys).
 
+use std::cell::Cell;
+
 use super::super::build::V;
 use super::super::plan::DOT_FUSED_ROWS;
-use super::lanes::{Pattern, lane_stride, without_units};
+use super::lanes::{MOST_OPS, Pattern, lane_stride, without_units};
 use super::{Buf, CodegenError, Coord, Emit, Point, Val, register, scratch_elem};
 use crate::ir::{Def, Dtype, Inst, Op, Shape, Value};
 
@@ -45,8 +47,8 @@ impl Emit<'_, '_> {
         let dtype = self.f.ty(result).dtype();
         let (m, k, n) = (a_shape[0], a_shape[1], b_shape[1]);
         let a = self.in_accumulator_type(a, dtype, &a_shape)?;
-        let along_n = self.gathers(b, &Pattern::from_slice(&[Some(0), Some(1)]));
-        let along_k = self.gathers(b, &Pattern::from_slice(&[Some(1), Some(0)]));
+        let along_n = self.gathers(b, &Pattern::from_slice(&[Some(0), Some(1)]), &Cell::new(MOST_OPS));
+        let along_k = self.gathers(b, &Pattern::from_slice(&[Some(1), Some(0)]), &Cell::new(MOST_OPS));
         // On a tie the outer form, unless its vectors would be short and the inner form's are not.
         let inner = along_k < along_n || (along_k == along_n && n < self.width && k >= self.width);
         let b = if m <= DOT_FUSED_ROWS {
@@ -100,11 +102,12 @@ impl Emit<'_, '_> {
         Ok(buf)
     }
 
-    /// The number of accesses below a value that are neither uniform nor of neighbouring elements.
-    fn gathers(&self, value: Value, pattern: &Pattern) -> u32 {
-        if pattern.iter().all(|stride| *stride == Some(0)) {
+    /// The number of accesses below a value that are neither uniform nor of neighbouring elements, among the first ops below it.
+    fn gathers(&self, value: Value, pattern: &Pattern, left: &Cell<u32>) -> u32 {
+        if left.get() == 0 || pattern.iter().all(|stride| *stride == Some(0)) {
             return 0;
         }
+        left.set(left.get() - 1);
         if let Some(buf) = self.buffer_of(value) {
             let mut step = 1;
             let mut total = Some(0i64);
@@ -121,7 +124,7 @@ impl Emit<'_, '_> {
             if self.f.ty(operand).is_ptr() || self.f.ty(operand).is_scalar() {
                 0
             } else {
-                self.gathers(operand, pattern)
+                self.gathers(operand, pattern, left)
             }
         };
         let all = |pattern: &Pattern| (0..data.operands.len()).map(|i| of(i, pattern)).sum::<u32>();

@@ -143,8 +143,9 @@ impl Emit<'_, '_> {
                 let name = if elem == Elem::F64 { "fmod" } else { "fmodf" };
                 self.by_lane(name, elem, &[a, b], lanes)
             }
-            BinaryOp::Min => self.b.intrinsic("llvm.minnum", &[ty], &[a, b])?,
-            BinaryOp::Max => self.b.intrinsic("llvm.maxnum", &[ty], &[a, b])?,
+            // `minnum` and `maxnum` may give either zero of -0 and +0.
+            BinaryOp::Min => self.b.intrinsic("llvm.minimumnum", &[ty], &[a, b])?,
+            BinaryOp::Max => self.b.intrinsic("llvm.maximumnum", &[ty], &[a, b])?,
             _ => return Err(CodegenError::Malformed(format!("`{op}` of floats"))),
         })
     }

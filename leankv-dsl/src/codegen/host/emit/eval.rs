@@ -30,16 +30,16 @@ impl Emit<'_, '_> {
 
     /// The memory that holds a value: its own, or that of the tile of which it is another shape.
     pub(super) fn buffer_of(&self, value: Value) -> Option<Buf> {
-        if let Some(buf) = &self.bufs[value] {
-            return Some(buf.clone());
-        }
-        let data = self.f.inst(self.f.def_inst(value)?);
-        match data.op {
-            Op::Reshape | Op::ExpandDims { .. } => {
-                let buf = self.buffer_of(data.operands[0])?;
-                Some(Buf { shape: self.f.ty(value).shape()?.clone(), ..buf })
+        let mut source = value;
+        loop {
+            if let Some(buf) = &self.bufs[source] {
+                return Some(Buf { shape: self.f.ty(value).shape()?.clone(), ..buf.clone() });
             }
-            _ => None,
+            let data = self.f.inst(self.f.def_inst(source)?);
+            match data.op {
+                Op::Reshape | Op::ExpandDims { .. } => source = data.operands[0],
+                _ => return None,
+            }
         }
     }
 

@@ -3,9 +3,13 @@
 use super::{Emit, Point};
 use crate::ir::{BinaryOp, Const, Def, Dtype, Op, Value};
 use smallvec::SmallVec;
+use std::cell::Cell;
 
 /// For each coordinate its distance between neighbouring lanes; `None` when lanes differ in any way.
 pub(in super::super) type Pattern = SmallVec<[Option<i64>; 5]>;
+
+/// The most ops that a search looks at.
+pub(super) const MOST_OPS: u32 = 512;
 
 /// The pattern of a point.
 pub(super) fn pattern(point: &Point) -> Pattern {
@@ -16,12 +20,23 @@ pub(super) fn pattern(point: &Point) -> Pattern {
 /// not looked into, since they lie in memory.
 ///
 /// Signed arithmetic is taken not to wrap *between the lanes of one vector*: an offset that wraps addresses nothing.
-/// Unsigned types may wrap within a vector (`iota - 1`), so a widening conversion of them ends the search.
+/// Unsigned types may wrap within a vector (`iota - 1`), so a widening conversion of them ends the search. So does a value that is
+/// made by more than [`MOST_OPS`] ops: addresses are not, and what uses one value twice is visited twice.
 pub(in super::super) fn lane_stride(
     func: &crate::ir::Func,
     opaque: &dyn Fn(Value) -> bool,
     value: Value,
     pattern: &Pattern,
+) -> Option<i64> {
+    lane_stride_within(func, opaque, value, pattern, &Cell::new(MOST_OPS))
+}
+
+fn lane_stride_within(
+    func: &crate::ir::Func,
+    opaque: &dyn Fn(Value) -> bool,
+    value: Value,
+    pattern: &Pattern,
+    left: &Cell<u32>,
 ) -> Option<i64> {
     if pattern.iter().all(|stride| *stride == Some(0)) {
         return Some(0);
@@ -29,9 +44,10 @@ pub(in super::super) fn lane_stride(
     if opaque(value) {
         return None;
     }
+    left.set(left.get().checked_sub(1)?);
     let Def::Result(inst, _) = func.value(value).def else { return None };
     let data = func.inst(inst);
-    let of = |i: usize, pattern: &Pattern| lane_stride(func, opaque, data.operands[i], pattern);
+    let of = |i: usize, pattern: &Pattern| lane_stride_within(func, opaque, data.operands[i], pattern, left);
     let dtype = func.ty(value).dtype();
     match &data.op {
         Op::Constant(_) | Op::Splat => Some(0),
@@ -113,16 +129,18 @@ pub(super) fn without_units(pattern: &Pattern, to: &[u32], from: &[u32]) -> Opti
 }
 
 /// Whether a value is a plain count, seen through changes of shape: it never wraps.
-fn is_iota(func: &crate::ir::Func, value: Value) -> bool {
-    let Some(inst) = func.def_inst(value) else { return false };
-    let data = func.inst(inst);
-    match data.op {
-        Op::Iota => func.ty(value).dtype() != Dtype::I8,
-        Op::ExpandDims { .. } | Op::Broadcast | Op::Transpose { .. } | Op::Reshape => {
-            is_iota(func, data.operands[0])
+fn is_iota(func: &crate::ir::Func, mut value: Value) -> bool {
+    while let Some(inst) = func.def_inst(value) {
+        let data = func.inst(inst);
+        match data.op {
+            Op::Iota => return func.ty(value).dtype() != Dtype::I8,
+            Op::ExpandDims { .. } | Op::Broadcast | Op::Transpose { .. } | Op::Reshape => {
+                value = data.operands[0]
+            }
+            _ => return false,
         }
-        _ => false,
     }
+    false
 }
 
 impl Emit<'_, '_> {

@@ -2,7 +2,7 @@
 
 use super::super::build::{Elem, IntCmp, V};
 use super::{Buf, CodegenError, Coord, Emit, Point, Val, memory_elem, scratch_elem};
-use crate::ir::{Access, Def, Dtype, Func, Inst, Op, Value};
+use crate::ir::{Access, Dtype, Func, Inst, Op, Value};
 
 /// Where the lanes of an access lie, in elements from a base pointer.
 #[derive(Clone, Copy)]
@@ -17,20 +17,9 @@ enum Place {
     Any(V),
 }
 
-/// The parameter that a pointer is derived from, when it is one.
-pub(in super::super) fn parameter_of(func: &Func, pointer: Value) -> Option<usize> {
-    match func.value(pointer).def {
-        Def::Param(block, index) => (block == func.entry()).then_some(index as usize),
-        Def::Result(inst, _) => match func.inst(inst).op {
-            Op::PtrCast | Op::PtrAdd => parameter_of(func, func.inst(inst).operands[0]),
-            _ => None,
-        },
-    }
-}
-
 /// Whether nobody writes the memory behind a pointer while the kernel runs.
 pub(in super::super) fn is_read_only(func: &Func, pointer: Value) -> bool {
-    parameter_of(func, pointer).is_some_and(|index| func.params[index].access == Access::Read)
+    func.pointer_param(pointer).is_some_and(|index| func.params[index].access == Access::Read)
 }
 
 impl Emit<'_, '_> {

@@ -178,3 +178,34 @@ fn accesses_of_one_program_stay_in_order() {
     let data: Vec<u8> = (0..256i32).flat_map(|i| (i * 7).to_le_bytes()).collect();
     check_text(text, [1, 1, 1], &[data], 0.0);
 }
+
+/// The larger of three numbers in one instruction, which is newer than what LLVM writes by itself.
+const LARGEST_OF_THREE: &str = "kernel @largest(%px x: ptr<f32> read, %po o: ptr<f32> write) num_warps 1 {
+  %i = iota : tile<32xi32>
+  %x = load %px[%i] : tile<32xf32>
+  %y = neg %x : tile<32xf32>
+  %z = inline_ptx \"max.f32 $0, $1, $2, 0f3F800000;\" \"=f,f,f\" %x, %y : tile<32xf32> { |%a: f32, %b: f32|
+    %m = max %a, %b : f32
+    %one = constant 1.0 : f32
+    %n = max %m, %one : f32
+    yield %n
+  }
+  store %po[%i], %z
+  return
+}";
+
+#[test]
+fn inline_ptx_gets_the_version_that_it_needs_or_is_refused_at_its_line() {
+    let func = parse("test.tile", LARGEST_OF_THREE).unwrap_or_else(|e| panic!("{e}"));
+    for (target, version) in [(NvptxTarget::Sm100, ".version 8.8"), (NvptxTarget::Sm120, ".version 8.8")] {
+        let artifact = compile(&func, &target, &NvptxOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert!(artifact.ptx.contains(version), "{}", artifact.ptx);
+        let buffers = [floats(32), vec![0; 128]];
+        let want = interpret(&func, [1, 1, 1], &buffers);
+        assert_eq!(run(&artifact, [1, 1, 1], &buffers, Config::default())[1], want[1]);
+    }
+    let error = compile(&func, &NvptxTarget::Sm90, &NvptxOptions::default()).unwrap_err();
+    let CodegenError::Unsupported { op, reason, loc, .. } = &error else { panic!("{error}") };
+    assert_eq!((&op[..], loc.line()), ("max.f32", 5));
+    assert!(reason.contains("sm_100") && reason.contains("8.8") && reason.contains("sm_90"), "{reason}");
+}
