@@ -419,7 +419,7 @@ pub fn merge_splits<H: AttentionHooks, E: Float>(
         let members = Members::all(head, spec.group);
         let merged = parts.merged(&spec, request, &members);
         let total = merged.lse();
-        members.store_rows(out, request, hooks.output(merged.output()));
+        members.store_rows(out, request, spec.head_dim, || hooks.output(merged.output()));
         members.store_numbers(lse, request, total);
 
         if spec.significance {
@@ -434,7 +434,7 @@ pub fn merge_splits<H: AttentionHooks, E: Float>(
             let members = Members::part(head, spec.group, part);
             let merged = parts.merged(&spec, request, &members);
             let total = merged.lse();
-            members.store_rows(out, request, hooks.output(merged.output()));
+            members.store_rows(out, request, spec.head_dim, || hooks.output(merged.output()));
             members.store_numbers(lse, request, total);
 
             if spec.significance {

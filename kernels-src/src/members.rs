@@ -77,13 +77,18 @@ impl<I: ViewIndex> Members<I> {
         q.tile((request, self.rows, 0), [1, self.count, head_dim]).load().squeeze(0)
     }
 
-    /// Stores `[count, head_dim]` as their rows of `[requests, query_heads, head_dim]`.
+    /// Stores what `rows` gives, `[count, head_dim]`, as their rows of `[requests, query_heads, head_dim]`.
     #[track_caller]
-    pub(crate) fn store_rows<E: Plain>(&self, to: ViewMut<E, 3>, request: Scalar<i32>, rows: Tile<E, 2>) {
-        let [count, head_dim] = rows.extents();
-        let extents = [1, count, head_dim];
+    pub(crate) fn store_rows<E: Plain>(
+        &self,
+        to: ViewMut<E, 3>,
+        request: Scalar<i32>,
+        head_dim: usize,
+        rows: impl FnOnce() -> Tile<E, 2>,
+    ) {
+        let extents = [1, self.count, head_dim];
         let to = to.tile((request, self.rows, 0), extents);
-        self.store(to, rows.expand_dims(0), |inside| inside.reshape([1, count, 1]).broadcast(extents));
+        self.store(to, rows().expand_dims(0), |inside| inside.reshape([1, self.count, 1]).broadcast(extents));
     }
 
     /// Stores `[count]` as their numbers of `[requests, query_heads]`.

@@ -84,7 +84,7 @@ impl PendingMut {
     ) {
         // A query that attended to nothing, or to what is no number, adds nothing.
         let lse = (lse.gt(f32::NEG_INFINITY) & lse.lt(f32::INFINITY)).select(lse, f32::INFINITY);
-        members.store_rows(self.q, slot, q);
+        members.store_rows(self.q, slot, q.extents()[1], || q);
         members.store_numbers(self.lse, slot, lse);
     }
 }

@@ -53,10 +53,10 @@ impl ArgScope {
         ArgScope { checked: false }
     }
 
-    /// Declares parameters of code that nobody vouches for: its views check every access, and it has no other way to memory.
-    pub(crate) fn checked<T>(&mut self, declare: impl FnOnce(&mut ArgScope) -> T) -> T {
+    /// For parameters of code that nobody vouches for: its views check every access, and it has no other way to memory.
+    pub(crate) fn checked() -> ArgScope {
         record::mark_checked();
-        declare(&mut ArgScope { checked: true })
+        ArgScope { checked: true }
     }
 
     /// Refuses a parameter that checked code cannot have.

@@ -74,17 +74,17 @@ impl CacheShape {
                 self.table_len
             ));
         }
-        for (what, extent) in [("layers", self.layers), ("KV heads", self.kv_heads)] {
-            if extent > CacheShape::MAX_SLOTS {
-                return wrong(format!("{extent} {what}; at most {} are possible", CacheShape::MAX_SLOTS));
-            }
-        }
         let lists = self.layers.checked_mul(self.kv_heads).filter(|&lists| lists <= 1 << 20);
         if lists.is_none() {
             return wrong(format!(
                 "{} layers of {} KV heads; at most 2^20 in all",
                 self.layers, self.kv_heads
             ));
+        }
+        for (what, extent) in [("layers", self.layers), ("KV heads", self.kv_heads)] {
+            if extent > CacheShape::MAX_SLOTS {
+                return wrong(format!("{extent} {what}; at most {} are possible", CacheShape::MAX_SLOTS));
+            }
         }
         if i32::try_from(self.pages).is_err() {
             return wrong(format!("{} pages; page numbers have 31 bits", self.pages));

@@ -24,8 +24,8 @@ pub struct Checked<T>(T);
 
 impl<T: KernelArg> KernelArg for Checked<T> {
     #[track_caller]
-    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
-        Checked(scope.checked(|scope| T::declare(scope, name, options)))
+    fn declare(_: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        Checked(T::declare(&mut ArgScope::checked(), name, options))
     }
 }
 

@@ -296,9 +296,21 @@ impl Part {
             None => first,
             Some(stride) => binary(BinaryOp::Mul, first, stride, loc),
         };
+        let start = match dims.checked {
+            true => near(start, first, size, dims.extents[axis], loc),
+            false => start,
+        };
         let lanes = record::value(Op::Cast, &[lanes], Some(&i64_type(&line)), loc);
         Part { start: Some(start), offsets: scaled(lanes), mask }
     }
+}
+
+/// Where a tile starts, if any of it can lie inside; 0 otherwise, so that no address is far from the buffer.
+fn near(start: Handle, first: Handle, size: u32, extent: Handle, loc: Loc) -> Handle {
+    let compare = |op, a, b| record::value(Op::Cmp(op), &[a, b], None, loc);
+    let after = compare(CmpOp::Gt, first, int64(-i64::from(size), loc));
+    let some = binary(BinaryOp::And, after, compare(CmpOp::Lt, first, extent), loc);
+    record::value(Op::Select, &[some, start, int64(0, loc)], None, loc)
 }
 
 /// What of a tile lies before element 0.
@@ -469,6 +481,11 @@ macro_rules! slices {
                     None => index,
                 };
                 let inside = self.dims.checked.then(|| self.dims.within(along, index, loc));
+                let or_none = |number: Handle| match inside {
+                    Some(inside) => record::value(Op::Select, &[inside, number, int64(0, loc)], None, loc),
+                    None => number,
+                };
+                let offset = or_none(offset);
                 let kept = |i: usize| if i < along { i } else { i + 1 };
                 let mut dims = Dims {
                     extents: [Handle::poison(); $down],
@@ -476,11 +493,7 @@ macro_rules! slices {
                     checked: self.dims.checked,
                 };
                 for i in 0..$down {
-                    let extent = self.dims.extents[kept(i)];
-                    dims.extents[i] = match inside {
-                        Some(inside) => record::value(Op::Select, &[inside, extent, int64(0, loc)], None, loc),
-                        None => extent,
-                    };
+                    dims.extents[i] = or_none(self.dims.extents[kept(i)]);
                     dims.strides[i] = self.dims.strides[kept(i)];
                 }
                 $view { ptr: self.ptr.add(Scalar::<i64>::new(offset)), dims }

@@ -100,6 +100,9 @@ impl EngineKernels {
         C: Codecs + KernelArg + 'static,
         H: AttentionHooks + KernelArg + 'static,
     {
+        // Checked codecs have the format's shape whatever they say.
+        config.check_room(device)?;
+        check_shapes::<C>(config)?;
         EngineKernels::build::<Checked<C>, Checked<H>>(compiler, device, config)
     }
 
