@@ -218,8 +218,8 @@ fn special_case(kind: CombineKind, mode: Mode, dtype: Dtype) -> Case {
     let mut rng = Rng::named(&name);
     let mut k = K::new(name);
     let rows = ROWS.len();
-    // Powers of two and others, along the last axis and across it.
-    for (i, extent) in [3usize, 13, 64, 100].into_iter().enumerate() {
+    // A power of two and another, along the last axis and across it.
+    for (i, extent) in [64usize, 100].into_iter().enumerate() {
         let along = special_rows(extent, &mut rng);
         for (axis, elements) in [(1, along.clone()), (0, transposed(rows, &along))] {
             let extents = if axis == 1 { [rows as u32, extent as u32] } else { [extent as u32, rows as u32] };
