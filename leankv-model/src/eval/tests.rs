@@ -144,7 +144,9 @@ fn choices_that_mean_nothing_are_refused_before_anything_runs() {
     for limit in [Limit::Part(f32::NAN), Limit::Part(0.0), Limit::Thresholds([f32::INFINITY, 0.0])] {
         for name in ["K8V4/K4V2", "K8V4@1/5:sink-window"] {
             let bad = KvChoice { limit, ..name.parse().unwrap() };
-            let error = run(&tiny_model(1, WeightForm::Quantised), &TextEval { choices: vec![bad], ..eval(None) }).unwrap_err();
+            let error =
+                run(&tiny_model(1, WeightForm::Quantised), &TextEval { choices: vec![bad], ..eval(None) })
+                    .unwrap_err();
             assert!(matches!(error, EvalError::Model(ModelError::Choice(_))), "{error}");
         }
     }
