@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(softmax(&[f32::NEG_INFINITY; 4], 4).unwrap(), [0.0; 4]);
         let half = softmax(&[0.0, f32::NEG_INFINITY], 2).unwrap();
         assert_eq!(half, [1.0, 0.0]);
-        assert_eq!(softmax(&[], 0).unwrap(), []);
+        assert!(softmax(&[], 0).unwrap().is_empty());
         assert!(softmax(&[0.0; 5], 4).is_err());
     }
 
