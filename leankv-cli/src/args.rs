@@ -335,8 +335,9 @@ impl Task {
     }
 }
 
-/// `leankv calibrate`.
+/// `leankv calibrate`. Its text is not the one that `eval` scores.
 #[derive(Debug, Args)]
+#[command(mut_arg("text", |text| text.default_value("data/opticks.txt")))]
 pub(crate) struct Calibrate {
     /// Which model on which text; the text should not be the one that is scored later.
     #[command(flatten)]

@@ -59,6 +59,7 @@ pub(crate) fn measure(args: &args::Eval, compiler: &Compiler) -> Result<Report, 
     let device = Device::host();
     let choices = choices(&args.kv, &settings, &loaded.name)?;
     let eval = TextEval { choices, ..text_eval(&args.on, &loaded)? };
+    warn_of_calibration_text(&eval, &settings, &loaded.name);
     if eval.chunks == 0 && args.task.is_empty() {
         return Err(Failure::usage("no chunks and no task: there is nothing to measure"));
     }
@@ -83,6 +84,17 @@ pub(crate) fn measure(args: &args::Eval, compiler: &Compiler) -> Result<Report, 
         plot::draw(&report, folder)?;
     }
     Ok(report)
+}
+
+/// Thresholds look better than they are on the text that they were found on.
+fn warn_of_calibration_text(eval: &TextEval, settings: &Settings, model: &str) {
+    let same = |choice: &&KvChoice| {
+        let found = settings.get(model, &choice.tiering);
+        found.is_some_and(|found| found.text == eval.text && choice.limit == Limit::Thresholds([found.high, found.low]))
+    };
+    if let Some(choice) = eval.choices.iter().find(same) {
+        eprintln!("warning: {choice}: these thresholds were found on the text that is scored here; score another one");
+    }
 }
 
 /// Caches by name, with what was calibrated.

@@ -6,9 +6,7 @@ fn broken(n: Scalar<i32>, x: View<f32, 1>, out: PtrMut<f32>) {
         out.set(0, 1.0);
     }
     for i in range(0, n) {
-        if 5 == i {
-            out.set(i, i as f32);
-        }
+        out.set(i, i as f32);
     }
     // Words do not tell what these are; the missing trait is named after what to write.
     let width = x.extent(0);

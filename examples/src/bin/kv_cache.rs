@@ -14,7 +14,7 @@ const LAYERS: usize = 2;
 const KV_HEADS: usize = 2;
 const GROUP: usize = 4;
 const HEAD_DIM: usize = 64;
-const PROMPT: usize = 1000;
+const PROMPT: usize = 1400;
 const STEPS: usize = 20;
 
 /// What a model's layer would give for `tokens` tokens from position `first` on: queries, keys or values of `heads` heads.

@@ -14,16 +14,21 @@ macro_rules! caches {
     () => {
         "\
 Caches:
-  FORMAT[/LOW][+VARIANT][@LIMIT][:POLICY], in capitals or not, such as
+  FORMAT[/LOW][+VARIANT][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N],
+  in capitals or not, such as
   fp16                   no compression
   k8v4                   every token with 8-bit keys and 4-bit values
   k8v4/k4v2              significant tokens in K8V4, others in K4V2 or dropped,
                          by the thresholds of --settings, else the paper's
   k8v4/k4v2@1,0.02       by these thresholds: times the mean significance
   k8v4/k4v2@1/5          by thresholds that fit a fifth of the bytes of FP16
-  k4v4+offset            keys without their projection's bias (Qwen2.5);
-                         +hadamard rotates keys
+  k4v4+hadamard          keys rotated; a bias of the model's key projection
+                         (Qwen2.5) is taken out of keys unless a variant is
+                         written: +offset, +hadamard, +plain for none
   k8v4@1/5:sink-window   another policy; also heavy-hitter
+  k8v4/k4v2@1/8:keep=0   sequences of up to 512 tokens keep them all, in the
+                         low tier if need be, unless keep says otherwise;
+                         4 sinks and a window of 64 are always in the high one
 
 "
     };
@@ -61,7 +66,7 @@ pub(super) const EVAL: &str = concat!(
 Examples:
   leankv eval --model smollm2-135m --kv k8v4 k4v8 k8v4/k4v2@1/5
   leankv eval --model qwen2.5-coder-1.5b --ctx 1024 --chunks 4 \\
-      --kv k4v4 k4v4+offset --plots out/
+      --kv k4v4+plain k4v4 --plots out/
   # a run that was cut off goes on from its journal
   leankv eval --model smollm2-135m --task arithmetic,passkey \\
       --journal out/run.jsonl"
