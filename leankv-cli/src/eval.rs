@@ -90,10 +90,14 @@ pub(crate) fn measure(args: &args::Eval, compiler: &Compiler) -> Result<Report, 
 fn warn_of_calibration_text(eval: &TextEval, settings: &Settings, model: &str) {
     let same = |choice: &&KvChoice| {
         let found = settings.get(model, &choice.tiering);
-        found.is_some_and(|found| found.text == eval.text && choice.limit == Limit::Thresholds([found.high, found.low]))
+        found.is_some_and(|found| {
+            found.text == eval.text && choice.limit == Limit::Thresholds([found.high, found.low])
+        })
     };
     if let Some(choice) = eval.choices.iter().find(same) {
-        eprintln!("warning: {choice}: these thresholds were found on the text that is scored here; score another one");
+        eprintln!(
+            "warning: {choice}: these thresholds were found on the text that is scored here; score another one"
+        );
     }
 }
 

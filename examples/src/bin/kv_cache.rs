@@ -29,7 +29,7 @@ fn projected(seed: u64, first: usize, tokens: usize, heads: usize) -> Vec<f16> {
 }
 
 fn run(device: &Device) -> Result<Vec<RequestStats>, Box<dyn Error>> {
-    let mut config = CacheConfig::new([LAYERS, KV_HEADS, GROUP, HEAD_DIM], 3, 2048, 500);
+    let mut config = CacheConfig::new([LAYERS, KV_HEADS, GROUP, HEAD_DIM], 3, 2048, 700);
     config.page_bytes = 1920;
     let plain = "K8V8".parse()?;
     config.more_tierings = vec![plain];

@@ -215,6 +215,7 @@ fn replayed(requests: &[(&str, Thresholds)]) -> Vec<RequestStats> {
         chunk: 16,
         window_q: 8,
         window: 3,
+        sinks: 0,
         solve_every: 4,
         more_tierings: vec!["K4V4".parse().unwrap()],
         ..CacheConfig::new([2, 1, 2, 64], 3, 64, 36)

@@ -131,9 +131,9 @@ pub enum KvError {
         "only a step of the same requests as the last one can be replayed; take this one with `decode_step`"
     )]
     NotReplayable,
-    /// A budget that cannot be kept: what no threshold can take away (window, sinks, frozen tokens of forks) takes more.
+    /// A budget of bytes that cannot be kept, of a request or of all that share one: no threshold takes window and sinks away.
     #[error(
-        "window, sinks and frozen tokens alone take {need} bytes, and the budget has {bytes}: raise it, make the window smaller, or free a \
+        "what is always kept, window and sinks, takes {need} bytes, and the budget has {bytes}: raise it, make the window smaller, or free a \
          request that shares it"
     )]
     OverBudget {

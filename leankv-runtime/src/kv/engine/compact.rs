@@ -64,7 +64,7 @@ struct Rows {
     /// The first of a group, and how many there are.
     groups: Vec<i32>,
     budgets: Vec<i64>,
-    /// Whether a group's budget is never passed: a part of FP16 may be, by what nothing can take away.
+    /// Whether a group's budget is never passed. A part of FP16 may be, by what nothing can take away, and so may any budget of forks.
     bounds: Vec<bool>,
 }
 
@@ -90,13 +90,16 @@ impl KvCache {
     /// Solves again for those requests of a step whose budget is due, and reclassifies what they hold. Only this waits for the device in between steps:
     /// a request that lacks pages to demote to is [`OutOfPages`](crate::kv::OutOfPages), with no token touched.
     pub(super) fn solve_due(&mut self, requests: &[RequestId]) -> Result<(), KvError> {
-        let config = &self.config;
-        let due = |request: &Request| {
-            let steps = |at: usize| request.tokens >= at + config.steps_between(at);
-            request.budget != Budget::None && request.solved.is_none_or(steps)
-        };
-        let here = requests.iter().filter_map(|id| self.slots[id.slot].as_ref());
-        let due: Vec<Request> = here.filter(|request| due(request)).cloned().collect();
+        let mut due = Vec::new();
+        for request in requests.iter().filter_map(|id| self.slots[id.slot].as_ref()) {
+            let next = match request.solved {
+                Some(at) => at + self.steps_between(request, at)?,
+                None => 0,
+            };
+            if request.budget != Budget::None && request.tokens >= next {
+                due.push(request.clone());
+            }
+        }
         if due.is_empty() { Ok(()) } else { self.compact(due, Room::Taken) }
     }
 
@@ -142,6 +145,12 @@ impl KvCache {
         Ok(())
     }
 
+    /// Steps of a request until its thresholds are solved for again, after it had so many tokens.
+    fn steps_between(&self, request: &Request, tokens: usize) -> Result<usize, KvError> {
+        let tiering = self.config.tierings().nth(request.tiering).unwrap_or(&self.config.tiering);
+        self.config.steps_between(tiering, request.budget, tokens)
+    }
+
     /// What the device is told of these requests, which are in order.
     fn told(&self, rows: &[Request]) -> Result<Rows, KvError> {
         let tierings: Vec<&Tiering> = self.config.tierings().collect();
@@ -150,11 +159,12 @@ impl KvCache {
             told.slots.push(request.slot as i32);
             told.tokens.push(request.tokens as i32);
             told.prompts.push(request.prompt as i32);
-            told.ahead.push(self.config.steps_between(request.tokens) as i32);
+            let ahead = self.steps_between(request, request.tokens)?;
+            told.ahead.push(ahead as i32);
             told.tierings.push(request.tiering);
             let tiering = tierings[request.tiering];
             let tokens = request.tokens.max(request.prompt);
-            let floor = self.config.demoted_bytes(tiering, tokens.min(self.config.keep_tokens))?;
+            let floor = self.config.demoted_bytes(tiering, tokens.min(self.config.keep_tokens), ahead)?;
             let budget = match request.budget {
                 Budget::None => None,
                 Budget::Bytes(bytes) => Some(bytes),
@@ -164,7 +174,7 @@ impl KvCache {
                 }
             };
             // Nothing is dropped while the low tier has room for all that is not always high.
-            let demoted = self.config.demoted_bytes(tiering, request.tokens)?;
+            let demoted = self.config.demoted_bytes(tiering, request.tokens, ahead)?;
             let all = request.budget != Budget::Shared && budget.is_some_and(|bytes| bytes >= demoted);
             told.gaps.push(match (tiering.low, all) {
                 (None, _) => 0,
@@ -175,12 +185,16 @@ impl KvCache {
             let budget = budget.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
             match (request.budget, told.groups.last_mut()) {
                 (Budget::Shared, Some(count)) if row > 0 && rows[row - 1].budget == Budget::Shared => {
-                    *count += 1
+                    *count += 1;
+                    if let Some(bound) = told.bounds.last_mut() {
+                        *bound &= !request.forked;
+                    }
                 }
                 _ => {
                     told.groups.extend([row as i32, 1]);
                     told.budgets.push(budget);
-                    told.bounds.push(matches!(request.budget, Budget::Bytes(_) | Budget::Shared));
+                    told.bounds
+                        .push(matches!(request.budget, Budget::Bytes(_) | Budget::Shared) && !request.forked);
                 }
             }
         }

@@ -163,39 +163,49 @@ impl CacheConfig {
     /// Most parts into which a decode step cuts the pages of a KV head.
     pub const MAX_SPLITS: usize = 256;
 
-    /// Decode steps of a request of `tokens` tokens until thresholds are solved for its budget again. Room for so many tokens more is set aside
-    /// in every list, which weighs more in a short sequence: so it is a 32nd of it, at least 4 and at most [`CacheConfig::solve_every`].
-    pub fn steps_between(&self, tokens: usize) -> usize {
-        (tokens / 32).max(4).min(self.solve_every)
-    }
-
-    /// Bytes of the pages of a request of `tokens` tokens that keeps them all, and as many as it can in the low tier: as few as it takes without
-    /// dropping one, with room for the steps until thresholds are solved for again.
+    /// Decode steps of a request of `tokens` tokens in these formats until thresholds are solved for its budget again. Room for so many tokens more
+    /// is set aside in every list, which weighs more in a short sequence: so it is a 32nd of it, at least 4 and at most
+    /// [`CacheConfig::solve_every`]; and no more than a budget of bytes has room for beside what is always high, but 1.
     ///
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
-    pub fn demoted_bytes(&self, tiering: &Tiering, tokens: usize) -> Result<usize, KvError> {
+    pub fn steps_between(&self, tiering: &Tiering, budget: Budget, tokens: usize) -> Result<usize, KvError> {
+        let mut steps = (tokens / 32).max(4).min(self.solve_every);
+        if let Budget::Bytes(bytes) = budget {
+            while steps > 1 && self.always_bytes(tiering, steps)? > bytes {
+                steps -= 1;
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Bytes of the pages of a request of `tokens` tokens that keeps them all, and as many as it can in the low tier: as few as it takes without
+    /// dropping one, with room for `ahead` more.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`] for formats that do not fit the page.
+    pub fn demoted_bytes(&self, tiering: &Tiering, tokens: usize, ahead: usize) -> Result<usize, KvError> {
         let [in_high, in_low] = self.page_tokens(tiering)?;
         let high = match tiering.low {
             Some(_) => tokens.min(self.window + self.sinks),
             None => tokens,
         };
         let per_page = (in_high, tiering.low.map(|_| in_low));
-        let pages = pages_for([high, tokens - high], per_page, self.steps_between(tokens));
-        Ok(pages * self.lists() * self.page_bytes)
+        Ok(pages_for([high, tokens - high], per_page, ahead) * self.lists() * self.page_bytes)
     }
 
-    /// Bytes of the pages that no threshold can take from a request of these formats: window and sinks, with room for the steps until thresholds
-    /// are solved for again. No budget of bytes can be less.
+    /// Bytes of the pages that no threshold can take from a request in these formats: window and sinks, with room for a step. No budget of bytes can
+    /// be less.
     ///
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
     pub fn least_bytes(&self, tiering: &Tiering) -> Result<usize, KvError> {
-        let [in_high, in_low] = self.page_tokens(tiering)?;
-        let always = (self.window + self.sinks).min(self.max_tokens);
-        let per_page = (in_high, tiering.low.map(|_| in_low));
-        let pages = pages_for([always, 0], per_page, self.solve_every.min(self.max_tokens - always));
-        Ok(pages * self.lists() * self.page_bytes)
+        self.always_bytes(tiering, 1)
+    }
+
+    /// Window and sinks, with room for `ahead` tokens.
+    fn always_bytes(&self, tiering: &Tiering, ahead: usize) -> Result<usize, KvError> {
+        self.demoted_bytes(tiering, (self.window + self.sinks).min(self.max_tokens), ahead)
     }
 
     /// As [`CacheConfig::shape`], of a cache that the device has memory for.
@@ -280,8 +290,8 @@ pub enum Budget {
     /// Anything: thresholds are given.
     #[default]
     None,
-    /// So many bytes, and never more: fewer than [`CacheConfig::least_bytes`] are refused when the request is admitted, and a step after which a
-    /// fork's frozen tokens would take more is refused.
+    /// So many bytes, and never more; fewer than [`CacheConfig::least_bytes`] are refused when the request is admitted. Of a request that was forked,
+    /// and of its forks, what is frozen may come on top: it lies in pages that they share.
     Bytes(usize),
     /// The bytes of the sequence in FP16 over this number, and of the whole prompt while that is still coming; but what
     /// [`CacheConfig::keep_tokens`] tokens take, or all tokens of a shorter sequence, is there in any case. It is finite and above 0. What came of it is in

@@ -259,6 +259,7 @@ impl KvCache {
             tiering: number,
             budget: thresholds.budget,
             solved: Some(0),
+            forked: false,
             torn: false,
         }))
     }
@@ -291,7 +292,10 @@ impl KvCache {
         for answer in answers {
             answer?;
         }
-        Ok(self.occupy(slot, |id| Request { id, slot, ..request }))
+        if let Some(parent) = &mut self.slots[request.slot] {
+            parent.forked = true;
+        }
+        Ok(self.occupy(slot, |id| Request { id, slot, forked: true, ..request }))
     }
 
     /// Ends requests, all at once; also such that were left in the middle of a step. Their pages come back.

@@ -40,6 +40,8 @@ pub(super) struct Request {
     pub(super) budget: Budget,
     /// Tokens of its sequence when thresholds were last solved for; none when that is due.
     pub(super) solved: Option<usize>,
+    /// It was forked, or is a fork: tokens in full pages that it shares are frozen, and no budget can take them away.
+    pub(super) forked: bool,
     /// A step was left in its middle: some layers have its token, others do not.
     pub(super) torn: bool,
 }

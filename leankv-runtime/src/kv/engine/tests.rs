@@ -56,7 +56,7 @@ fn take_step(cache: &mut KvCache, batch: &[RequestId]) -> Result<(), KvError> {
 
 /// What a server might do, until the first thing that does not work.
 fn story(cache: &mut KvCache, first: RequestId) -> Result<(), KvError> {
-    let second = cache.admit(20, &Thresholds::within(6 * 2048))?;
+    let second = cache.admit(20, &Thresholds::within(10 * 2048))?;
     for n in [16, 4] {
         let [q, k, v] = tensors(cache, n)?;
         let mut chunk = cache.prefill_chunk(second)?;
@@ -213,7 +213,7 @@ fn outputs(
         Ok::<_, KvError>(())
     };
     let mut ids =
-        vec![cache.admit(20, &Thresholds::within(6 * 2048))?, cache.admit(36, &Thresholds::new(1.1, 0.8))?];
+        vec![cache.admit(20, &Thresholds::within(10 * 2048))?, cache.admit(36, &Thresholds::new(1.1, 0.8))?];
     for (id, tokens) in [(ids[0], 16), (ids[1], 16), (ids[0], 4), (ids[1], 16), (ids[1], 4)] {
         let [q, k, v] = tensors(cache, tokens)?;
         scribble(cache)?;

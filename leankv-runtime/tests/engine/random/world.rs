@@ -86,6 +86,11 @@ impl World {
     }
 
     pub(super) fn admit(&mut self, tiering: &Tiering, prompt: usize, thresholds: &Thresholds) {
+        if matches!(thresholds.budget, Budget::Bytes(bytes) if bytes < self.cache.config().least_bytes(tiering).unwrap())
+        {
+            let bound = |error: &KvError| matches!(error, KvError::OverBudget { .. });
+            return self.refused(|cache| cache.admit_as(tiering, prompt, thresholds), bound);
+        }
         let before = Picture::of(&self.cache);
         let slots = self.cache.config().slots;
         if before.free() < self.first_pages(tiering, prompt) && self.living.len() < slots {
@@ -137,8 +142,12 @@ impl World {
     /// Whether a budget is solved for before the next step.
     pub(super) fn is_due(&self, request: &Living) -> bool {
         let tokens = self.cache.tokens(request.id).unwrap();
-        request.budget != Budget::None
-            && tokens >= request.solved + self.cache.config().steps_between(request.solved)
+        request.budget != Budget::None && tokens >= request.solved + self.steps_between(request)
+    }
+
+    /// Steps until it is solved for again.
+    fn steps_between(&self, request: &Living) -> usize {
+        self.cache.config().steps_between(&request.tiering, request.budget, request.solved).unwrap()
     }
 
     /// What was solved for when a request had so many tokens holds: its pages fit its budget, or nothing stricter can be.
@@ -149,7 +158,8 @@ impl World {
             Budget::Bytes(bytes) => bytes,
             Budget::Part(part) => {
                 let tokens = request.solved.max(request.prompt);
-                let floor = config.demoted_bytes(&request.tiering, tokens.min(config.keep_tokens)).unwrap();
+                let (tokens_kept, ahead) = (tokens.min(config.keep_tokens), self.steps_between(request));
+                let floor = config.demoted_bytes(&request.tiering, tokens_kept, ahead).unwrap();
                 ((config.fp16_bytes(tokens) as f64 / f64::from(part)) as usize).max(floor)
             }
         };
