@@ -316,9 +316,7 @@ impl Walker<'_, '_> {
             None => modifiers.contains(&format!(".{word}.")),
         };
         for row in [instr.base.as_str(), "*"].iter().filter_map(|opcode| rows().get(opcode)).flatten() {
-            if row.all.iter().all(|any| any.iter().any(|word| has(word)))
-                && !row.none.iter().any(|word| has(word))
-            {
+            if row.all.iter().all(|any| any.iter().any(&has)) && !row.none.iter().any(&has) {
                 let operands = if row.all.iter().flatten().any(|word| word.starts_with('#')) {
                     format!(" with {count} operands")
                 } else {

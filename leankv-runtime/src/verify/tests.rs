@@ -16,7 +16,7 @@ fn never_ends(out: PtrMut<i32>) {
     for _ in range(0, 3) {
         while i.ge(0) {
             for _ in range(0, 10) {
-                i = i * 1;
+                i *= 1;
             }
         }
     }
