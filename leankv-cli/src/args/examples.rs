@@ -15,7 +15,7 @@ macro_rules! caches {
         "\
 Caches:
   FORMAT[/LOW][+VARIANT][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N],
-  in capitals or not, such as
+    in capitals or not, such as
   fp16                   no compression
   k8v4                   every token with 8-bit keys and 4-bit values
   k8v4/k4v2              significant tokens in K8V4, others in K4V2 or dropped,

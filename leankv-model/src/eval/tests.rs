@@ -7,7 +7,7 @@ use leankv_runtime::Device;
 use super::{EvalError, JournalError, Report, TextEval, evaluate};
 use crate::cache::{KvChoice, Limit};
 use crate::calibrate::{Grid, calibrate};
-use crate::testing::{compiler, tiny_model, tiny_model_with};
+use crate::testing::{LAYERS, TinyFile, compiler, tiny_model, tiny_model_with};
 use crate::{Model, ModelError, Place, WeightForm};
 
 const CTX: usize = 48;
@@ -150,4 +150,21 @@ fn choices_that_mean_nothing_are_refused_before_anything_runs() {
             assert!(matches!(error, EvalError::Model(ModelError::Choice(_))), "{error}");
         }
     }
+}
+
+#[test]
+fn a_bias_of_keys_is_taken_out_unless_the_choice_says_otherwise() {
+    let mut file = TinyFile::new("qwen2", 3);
+    for layer in 0..LAYERS {
+        for (part, len, reach) in [("q", 128, 0.1), ("k", 64, 40.0), ("v", 64, 0.1)] {
+            let bias = file.random(len, 0.0, reach);
+            file.vector(&format!("blk.{layer}.attn_{part}.bias"), &bias);
+        }
+    }
+    let model = file.model(WeightForm::Quantised).unwrap();
+    let choices = ["K4V4", "K4V4+offset", "K4V4+plain"].map(|name| name.parse::<KvChoice>().unwrap());
+    let report = run(&model, &TextEval { choices: choices.to_vec(), ..eval(None) }).unwrap();
+    let kl: Vec<f64> = report.configs.iter().map(|config| config.figures.unwrap().kl.mean).collect();
+    assert_eq!(kl[1], kl[2], "what suits the model");
+    assert!(kl[3] > 2.0 * kl[1], "{kl:?}");
 }

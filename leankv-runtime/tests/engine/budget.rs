@@ -1,10 +1,11 @@
 //! Byte budgets: at the end of a prompt, while a sequence grows, and shared by requests.
 
+use half::f16;
 use leankv_dsl::format::Tiering;
 use leankv_runtime::Device;
-use leankv_runtime::kv::{Budget, CacheConfig, KvCache, RequestId, Thresholds};
+use leankv_runtime::kv::{Budget, CacheConfig, KvCache, KvError, RequestId, Thresholds};
 
-use crate::common::{cache, checking_devices, chunk, config, sound, step};
+use crate::common::{cache, checking_devices, chunk, config, row, sound, step, upload};
 
 /// Pages of a request.
 fn pages(cache: &KvCache, id: RequestId) -> usize {
@@ -153,4 +154,72 @@ fn budgets_hold_on_devices_that_check_every_access() {
         sound(&cache);
         assert!(pages(&cache, ids[0]) <= 3);
     }
+}
+
+#[test]
+fn a_budget_of_bytes_holds_whatever_queries_and_keys_are() {
+    let config = long();
+    for bad in [f16::INFINITY, f16::NAN] {
+        let mut cache = cache(&Device::host(), &config);
+        let bytes = 12 * config.page_bytes;
+        let id = cache.admit(160, &Thresholds::within(bytes)).unwrap();
+        while cache.tokens(id).unwrap() < 160 {
+            let mut chunk = cache.prefill_chunk(id).unwrap();
+            let positions = chunk.positions();
+            for layer in 0..config.layers {
+                let mut rows: Vec<_> = positions.clone().map(|at| row(&config, 7, at, layer)).collect();
+                for row in &mut rows {
+                    for x in [&mut row.q, &mut row.k] {
+                        x.iter_mut().step_by(3).for_each(|x| *x = bad);
+                    }
+                }
+                let [q, k, v] = upload(&Device::host(), &rows);
+                chunk.layer(&q, &k, &v).unwrap();
+            }
+            chunk.finish().unwrap();
+            let taken = cache.stats(id).unwrap().page_bytes;
+            assert!(taken <= bytes, "{bad}: {taken} bytes of {bytes}");
+        }
+        sound(&cache);
+    }
+}
+
+#[test]
+fn a_budget_of_bytes_that_cannot_be_kept_is_refused_and_the_least_is_kept() {
+    let config = long();
+    let mut cache = cache(&Device::host(), &config);
+    let least = config.least_bytes(&config.tiering).unwrap();
+    let error = cache.admit(60, &Thresholds::within(least - 1)).unwrap_err();
+    assert!(
+        matches!(error, KvError::OverBudget { need, bytes } if need == least && bytes == least - 1),
+        "{error}"
+    );
+    let id = cache.admit(60, &Thresholds::within(least)).unwrap();
+    prompt(&mut cache, id, 60, 5);
+    while cache.tokens(id).unwrap() < 200 {
+        step(&mut cache, &[(id, 5)]).unwrap();
+        let taken = cache.stats(id).unwrap().page_bytes;
+        assert!(taken <= least, "{taken} bytes of {least} at {}", cache.tokens(id).unwrap());
+    }
+    sound(&cache);
+}
+
+#[test]
+fn a_part_of_fp16_drops_nothing_of_short_sequences_and_is_kept_by_long_ones() {
+    let config = CacheConfig { keep_tokens: 64, ..long() };
+    let mut cache = cache(&Device::host(), &config);
+    let id = cache.admit(40, &Thresholds::solved(Budget::Part(5.0))).unwrap();
+    prompt(&mut cache, id, 40, 6);
+    while cache.tokens(id).unwrap() < 64 {
+        let stats = cache.stats(id).unwrap();
+        assert!(stats.heads.iter().all(|head| head.pruned == 0 && head.low > 0), "{stats:?}");
+        assert!(!stats.keeps_budget(), "there is more than was asked for, and it says so: {stats:?}");
+        step(&mut cache, &[(id, 6)]).unwrap();
+    }
+    while cache.tokens(id).unwrap() < 400 {
+        step(&mut cache, &[(id, 6)]).unwrap();
+    }
+    let stats = cache.stats(id).unwrap();
+    assert!(stats.keeps_budget() && stats.heads.iter().any(|head| head.pruned > 0), "{stats:?}");
+    assert_eq!(stats.asked_bytes, Some(config.fp16_bytes(400) / 5));
 }

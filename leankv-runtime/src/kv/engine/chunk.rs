@@ -102,7 +102,8 @@ impl<'a> PromptChunk<'a> {
     /// pages that are not needed go back.
     ///
     /// # Errors
-    /// [`KvError::Length`] when layers are missing; the request can then only be freed. What the launches say.
+    /// [`KvError::Length`] when layers are missing, and [`KvError::OverBudget`] when window and sinks of all that share a budget pass it; the request
+    /// can then only be freed. What the launches say.
     pub fn finish(self) -> Result<(), KvError> {
         let layers = self.cache.config.layers;
         if self.next != layers {

@@ -323,7 +323,8 @@ impl KvCache {
     ///
     /// # Errors
     /// [`Refused::OutOfPages`] when there are too few pages: no token was added, requests that were granted keep their pages, and the
-    /// step can be tried again when others were freed. What a budget that was due has demoted or dropped by then stays so. [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::PromptPending`], [`KvError::SlotTwice`] for a request named twice, [`KvError::Full`] for a sequence that
+    /// step can be tried again when others were freed. What a budget that was due has demoted or dropped by then stays so. [`KvError::OverBudget`]
+    /// when window and sinks of all that share a budget pass it. [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::PromptPending`], [`KvError::SlotTwice`] for a request named twice, [`KvError::Full`] for a sequence that
     /// has all the tokens it can have, [`KvError::Poisoned`], and what the device says.
     pub fn decode_step(&mut self, requests: &[RequestId]) -> Result<DecodeStep<'_>, KvError> {
         self.plan(requests)?;
@@ -342,18 +343,21 @@ impl KvCache {
     ) -> Result<DecodeStep<'_>, KvError> {
         let mut left = requests.to_vec();
         loop {
-            match self.plan(&left) {
+            let out = match self.plan(&left) {
                 Ok(()) => return Ok(DecodeStep::new(self, &left)),
-                Err(KvError::Refused(Refused::OutOfPages(out))) => {
-                    let running = self.requests();
-                    let Some(victim) = preempt(out, &running) else {
-                        return Err(Refused::OutOfPages(out).into());
-                    };
-                    self.free(&[victim])?;
-                    left.retain(|&id| id != victim);
+                Err(KvError::Refused(Refused::OutOfPages(out))) => out,
+                // Requests that share a budget lack the pages by which they pass it.
+                Err(KvError::OverBudget { need, bytes }) => {
+                    OutOfPages { need: (need - bytes).div_ceil(self.config.page_bytes), free: 0 }
                 }
                 Err(error) => return Err(error),
-            }
+            };
+            let running = self.requests();
+            let Some(victim) = preempt(out, &running) else {
+                return Err(Refused::OutOfPages(out).into());
+            };
+            self.free(&[victim])?;
+            left.retain(|&id| id != victim);
         }
     }
 
