@@ -55,7 +55,7 @@ pub(crate) fn run(args: &args::Eval, compiler: &Compiler) -> Result<(), Failure>
 /// Measures, and writes what is to be written.
 pub(crate) fn measure(args: &args::Eval, compiler: &Compiler) -> Result<Report, Failure> {
     let loaded = load(&args.on.model, args.on.weights.form())?;
-    let settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    let settings = language::settings(&args.settings)?;
     let device = Device::host();
     let choices = choices(&args.kv, &settings, &loaded.name)?;
     let eval = TextEval { choices, ..text_eval(&args.on, &loaded)? };
@@ -301,6 +301,27 @@ pub(crate) fn print(report: &Report) {
     table::numbers_from(&mut table, 1);
     println!("{table}");
     terminal::print(COLUMNS);
+    if let Some(note) = not_kept(report) {
+        terminal::print(&note);
+    }
+}
+
+/// Which caches hold more than the part of FP16 that was asked for, and why.
+pub(crate) fn not_kept(report: &Report) -> Option<String> {
+    let more = |config: &&ConfigReport| match config.choice.limit {
+        // Page tables come on top of what budgets count.
+        Limit::Part(part) => config.memory.compression() < 0.97 * f64::from(part),
+        Limit::Calibrated | Limit::Thresholds(_) => false,
+    };
+    let scored = report.configs.iter().filter(|config| config.figures.is_some());
+    let notes: Vec<String> = scored
+        .filter(more)
+        .map(|config| {
+            let (choice, holds) = (&config.choice, config.memory.compression());
+            format!("* Not kept: {choice} holds 1/{holds:.1} of FP16; {}.", choice.floor())
+        })
+        .collect();
+    if notes.is_empty() { None } else { Some(notes.join("\n")) }
 }
 
 /// A mean with its standard error.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use leankv_model::settings::Settings;
 use leankv_model::tokenizer::Tokenizer;
 use leankv_model::{BeyondF16, Model, ModelError, WeightForm, fetch, gguf};
 use leankv_runtime::kv::KvError;
@@ -60,6 +61,15 @@ pub(crate) fn warn_beyond_f16(of: &dyn std::fmt::Display, beyond: &BeyondF16) {
     if let Some(warning) = beyond.warning() {
         eprintln!("warning: {of}: {warning}");
     }
+}
+
+/// What was calibrated. The usual file may not be there; one that was named has to be.
+pub(crate) fn settings(path: &Path) -> Result<Settings, Failure> {
+    if path != Path::new(leankv_model::settings::FILE) && !path.exists() {
+        let what = format!("{}: there is no such file of settings", path.display());
+        return Err(Failure::usage(what).help("`leankv calibrate --settings FILE` writes one"));
+    }
+    Settings::read(path).map_err(Failure::usage)
 }
 
 /// The file of a model.

@@ -4,6 +4,12 @@
 //! Results go to standard output, everything else to standard error, so that output can be piped. Exit codes are part of
 //! the interface (`leankv --help` has them).
 
+/// A line to standard output, in place of the standard library's, which panics where it cannot be written.
+macro_rules! println {
+    () => { $crate::terminal::line(format_args!("")) };
+    ($($text:tt)*) => { $crate::terminal::line(format_args!($($text)*)) };
+}
+
 mod args;
 mod cache;
 mod compile;

@@ -3,12 +3,12 @@
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 
+use leankv_kernels::policy::PolicySpec;
 use leankv_model::WeightForm;
-use leankv_model::cache::{KvChoice, Room, open, thresholds};
+use leankv_model::cache::{KvChoice, Limit, Room, open, thresholds};
 use leankv_model::eval::Memory;
 use leankv_model::generate::{GenerateOptions, Generation, generate};
 use leankv_model::sample::Sampling;
-use leankv_model::settings::Settings;
 use leankv_model::tokenizer::TokenizerError;
 use leankv_runtime::kv::CacheConfig;
 use leankv_runtime::{Compiler, Device};
@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::args;
 use crate::failure::{Failure, at_path};
 use crate::interrupt;
-use crate::language::{Loaded, failure, load, warn_beyond_f16};
+use crate::language::{self, Loaded, failure, load, warn_beyond_f16};
 
 /// Runs the command.
 pub(crate) fn run(args: &args::Run, compiler: &Compiler) -> Result<(), Failure> {
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &args::Run, compiler: &Compiler) -> Result<(), Failure> 
         ));
     };
     let choice: KvChoice = choice.parse().map_err(Failure::usage)?;
-    let settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    let settings = language::settings(&args.settings)?;
     let text = prompt(args)?;
     let loaded = load(&args.model, WeightForm::Quantised)?;
     let tokens = encode(&loaded, &text, args.raw)?;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &args::Run, compiler: &Compiler) -> Result<(), Failure> 
             put && !interrupt::interrupted()
         })?;
     put(&stream.finish());
-    let took = Took::new(&generation, &config, tokens.len());
+    let took = Took::new(&choice, &generation, &config, tokens.len());
     if args.json {
         println!("{:#}", took.to_json(&choice, &shown, &generation));
     } else {
@@ -157,7 +157,12 @@ pub(crate) struct Took {
 }
 
 impl Took {
-    pub(crate) fn new(generation: &Generation, config: &CacheConfig, prompt: usize) -> Took {
+    pub(crate) fn new(
+        choice: &KvChoice,
+        generation: &Generation,
+        config: &CacheConfig,
+        prompt: usize,
+    ) -> Took {
         let stats = &generation.stats;
         let memory = Memory::of(stats, config);
         let share = |of: fn(&leankv_model::eval::HeadMemory) -> f64| {
@@ -172,7 +177,13 @@ impl Took {
             bytes: stats.bytes,
             fp16_bytes: stats.fp16_bytes,
             page_bytes: stats.page_bytes,
-            asked_bytes: stats.asked_bytes,
+            asked_bytes: stats.asked_bytes.or(match (choice.limit, choice.policy) {
+                // Its window is what the part pays for, and the cache knows no budget.
+                (Limit::Part(part), PolicySpec::SinkWindow) => {
+                    Some((stats.fp16_bytes as f64 / f64::from(part)) as usize)
+                }
+                _ => None,
+            }),
             kept: [share(|h| h.high), share(|h| h.low), share(|h| h.pruned)],
         }
     }
@@ -208,9 +219,9 @@ impl Took {
     fn budget(&self, choice: &KvChoice) -> String {
         match self.asked_bytes {
             Some(asked) if self.page_bytes > asked => format!(
-                "warning: the pages take {} bytes, and the budget asks for {asked}: short sequences keep what {} tokens take in the low tier \
-                 (`:keep=N`)\n",
-                self.page_bytes, choice.always.keep
+                "warning: the pages take {} bytes, and the budget asks for {asked}: {}\n",
+                self.page_bytes,
+                choice.floor()
             ),
             _ => String::new(),
         }

@@ -4,7 +4,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use leankv_model::WeightForm;
 use leankv_model::cache::{KvChoice, Room, open, page_bytes};
 use leankv_model::serve::{Failed, Report, Request, Scheduler, ServeError, ServeOptions};
-use leankv_model::settings::Settings;
 use leankv_runtime::{Compiler, Device};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -62,7 +61,7 @@ pub(crate) fn measure(args: &args::ServeBench, compiler: &Compiler) -> Result<Se
     let names = if args.kv.is_empty() { &usual } else { &args.kv };
     let choices = names.iter().map(|name| name.parse::<KvChoice>()).collect::<Result<Vec<_>, _>>();
     let choices = choices.map_err(Failure::usage)?;
-    let settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    let settings = language::settings(&args.settings)?;
     let text = std::fs::read_to_string(&args.text)
         .map_err(at_path(&args.text))
         .map_err(|f| f.help("prompts are pieces of a text: name one with `--text`"))?;

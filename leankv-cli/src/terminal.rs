@@ -1,6 +1,7 @@
 //! How output fits where it goes: its width, whether it takes colours, and running text in lines of that width.
 
-use std::io::IsTerminal;
+use std::fmt::Arguments;
+use std::io::{IsTerminal, Write};
 
 /// Columns where there is no terminal.
 const COLUMNS: usize = 100;
@@ -18,6 +19,15 @@ pub(crate) fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
     std::io::stderr().is_terminal() && !refused && !dumb
+}
+
+/// A line to standard output. Where it cannot be written (a full disk) the process ends with a word and the machine's exit code: what the command
+/// was asked for is that output.
+pub(crate) fn line(text: Arguments<'_>) {
+    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
+        eprintln!("error: standard output: {error}");
+        std::process::exit(3);
+    }
 }
 
 /// Prints running text, such as the note below a table, in lines that fit.

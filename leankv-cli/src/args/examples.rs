@@ -26,9 +26,9 @@ Caches:
                          (Qwen2.5) is taken out of keys unless a variant is
                          written: +offset, +hadamard, +plain for none
   k8v4@1/5:sink-window   another policy; also heavy-hitter
-  k8v4/k4v2@1/8:keep=0   sequences of up to 512 tokens keep them all, in the
-                         low tier if need be, unless keep says otherwise;
-                         4 sinks and a window of 64 are always in the high one
+  k8v4/k4v2@1/8:keep=0   a part of FP16 is at least what 512 tokens take in the
+                         low tier, unless keep says otherwise: short sequences
+                         drop none; 4 sinks and a window of 64 are always high
 
 "
     };

@@ -68,7 +68,7 @@ pub(super) fn run(args: &args::Demo, compiler: &Compiler) -> Result<Vec<Answer>,
         let (generation, config) =
             continued(&loaded, compiler, &choice, &prompt, CHUNK, &options, &mut |_| true)?;
         let text = loaded.tokenizer.decode(&generation.tokens);
-        let took = Took::new(&generation, &config, prompt.len());
+        let took = Took::new(&choice, &generation, &config, prompt.len());
         if !args.json {
             println!("{choice}:\n{}\n", indented(&text));
         }

@@ -53,7 +53,9 @@ impl Always {
     /// Sets a number by its name.
     fn set(&mut self, name: &str, number: &str) -> Result<(), String> {
         let n = number.parse::<usize>().ok().filter(|n| i32::try_from(*n).is_ok());
-        let n = n.ok_or_else(|| format!("`{number}` is no number of tokens"))?;
+        let n = n.ok_or_else(|| {
+            format!("`{number}` is no number of tokens, which is a whole one below 2147483648")
+        })?;
         match name {
             "sinks" => self.sinks = n,
             "window" if n == 0 => return Err("a window has at least 1 token, the newest".to_owned()),
@@ -132,6 +134,23 @@ impl KvChoice {
         check(self).map_err(|why| BadChoice { text: self.to_string(), why })
     }
 
+    /// What is kept whatever a part of FP16 asks for, in words: why one is not kept to.
+    #[must_use]
+    pub fn floor(&self) -> String {
+        let Always { sinks, window, keep } = self.always;
+        let always = match self.policy {
+            PolicySpec::SinkWindow => format!("{sinks} sinks"),
+            _ => format!("{sinks} sinks and a window of {window} tokens"),
+        };
+        let format = self.tiering.low.unwrap_or(self.tiering.high);
+        match keep {
+            0 => format!("{always} are always kept, in whole pages"),
+            _ => format!(
+                "at least what {keep} tokens take in {format} (`:keep=N`), {always} are always kept, in whole pages"
+            ),
+        }
+    }
+
     /// Whether every token stays in the one format there is.
     pub fn is_uniform(&self) -> bool {
         self.policy == PolicySpec::Uniform
@@ -193,6 +212,9 @@ fn parse(text: &str) -> Result<KvChoice, String> {
     let (mut policy, mut always) = (None, Always::default());
     for part in parts {
         match part.split_once('=') {
+            Some((name, _)) if text.matches(&format!(":{name}=")).count() > 1 => {
+                return Err(format!("`{name}` is said twice"));
+            }
             Some((name, number)) => always.set(name, number)?,
             None if policy.is_some() => return Err(format!("`{part}` is a second policy")),
             None => policy = Some(part.parse::<PolicySpec>().map_err(|e| e.to_string())?),
@@ -262,7 +284,11 @@ fn check_limit(limit: Limit) -> Result<(), String> {
         }
         Limit::Part(part) => {
             number(part)?;
-            if part < 1.0 { Err(format!("1/{part} is more than FP16 takes")) } else { Ok(()) }
+            match part {
+                ..1.0 => Err(format!("1/{part} is more than FP16 takes")),
+                1e6.. => Err(format!("1/{part} of FP16 is less than a bit of a vector")),
+                _ => Ok(()),
+            }
         }
     }
 }
@@ -347,6 +373,9 @@ mod tests {
             ("k8v4@1/5:h2o", "heavy-hitter"),
             ("k8v4/k4v2:sinks=-1", "no number of tokens"),
             ("k8v4/k4v2:window=0", "at least 1"),
+            ("k8v4/k4v2:sinks=1:sinks=2", "said twice"),
+            ("k8v4/k4v2:keep=4294967295", "below 2147483648"),
+            ("k8v4/k4v2@1/1e20", "less than a bit"),
             ("k8v4/k4v2:sink=4", "there are sinks"),
             ("k8v4:sinks=8", "takes no sinks"),
             ("k8v4@1/5:sink-window:window=8", "pays for"),
