@@ -165,7 +165,7 @@ pub fn tally_tokens<C: Codecs>(
         let mut count = Tile::<i32, 1>::zeros([Ladder::RUNGS]);
         for block in kv.blocks(at, tier, 1) {
             let index = block.first_token() + iota(spec.block);
-            let Judged { sig, open } = rule.judge(now, block.significance(), block.positions());
+            let Judged { sig, open, .. } = rule.judge(now, block.significance(), block.positions());
             let rung = Ladder::rung_tile(sig * tokens.cast::<f32>());
             let rung: Tile<i32, 1> = (open & index.ge(frozen)).select(rung, Ladder::LAST);
             let rung: Tile<i32, 1> = block.valid().select(rung, -1);

@@ -31,13 +31,13 @@ pub(crate) struct Found {
 
 impl Found {
     #[track_caller]
-    fn new(sig: Scalar<f32>, index: Scalar<i32>) -> Found {
-        Found { candidate: Candidate { sig, exists: index.ge(0) }, index }
+    fn new(sig: Scalar<f32>, position: Scalar<i32>, index: Scalar<i32>) -> Found {
+        Found { candidate: Candidate { sig, position, exists: index.ge(0) }, index }
     }
 
     #[track_caller]
     pub(crate) fn none() -> Found {
-        Found::new(lit(0.0), lit(-1))
+        Found::new(lit(0.0), lit(0), lit(-1))
     }
 }
 
@@ -72,8 +72,8 @@ impl Best {
     /// The least significant of all lanes.
     #[track_caller]
     pub(crate) fn found(self) -> Found {
-        let (sig, _, index) = self.least();
-        Found::new(sig, index)
+        let (sig, position, index) = self.least();
+        Found::new(sig, position, index)
     }
 
     /// These tokens where `better`.
@@ -127,7 +127,7 @@ impl Search {
         index: Tile<i32, 1>,
         own: Tile<bool, 1>,
     ) -> Seen {
-        let Judged { sig, open } = self.rule.judge(self.now, mass, positions);
+        let Judged { sig, open, .. } = self.rule.judge(self.now, mass, positions);
         Seen { sig, positions, index, may: own & open }
     }
 

@@ -45,6 +45,9 @@ pub struct DecodeSpec {
     /// Query heads that share a KV head.
     #[spec(default = 4, values = [1, 4, 8])]
     pub group: usize,
+    /// Type of queries.
+    #[spec(default = FloatType::F16)]
+    pub input: FloatType,
     /// Bytes of a page.
     #[spec(default = 6784)]
     pub page_bytes: usize,
@@ -295,9 +298,9 @@ fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
 /// * Errors: formats that do not fit the page, and groups and head dims that are not built, are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
 #[kernel]
-pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
+pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: DecodeSpec,
-    #[arg(align = 16)] q: View<E, 3>,
+    #[arg(align = 16, element = spec.input)] q: FloatView<3>,
     query_positions: View<i32, 1>,
     scale: Scalar<f32>,
     kv: K,
@@ -314,7 +317,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
     let (parts, _) = parts_of(spec.group);
     if parts == 1 {
         let members = Members::all(head, spec.group);
-        let q = hooks.query(members.load(q, request, spec.head_dim).cast());
+        let q = hooks.query(members.load_floats(q, request, spec.head_dim));
         let asked = spec.significance.then(|| pending.load(at.slot, request, head, &members, spec.head_dim));
         let both = asked.map_or(q, |asked| stacked(q, asked.q));
         let queries = Queries { q: both, position, asked, members: None, request, head };
@@ -373,7 +376,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
         }
         for part in range(0, parts as i32) {
             let members = Members::part(head, spec.group, part);
-            let q = hooks.query(members.load(q, request, spec.head_dim).cast());
+            let q = hooks.query(members.load_floats(q, request, spec.head_dim));
             let numbers = Some(members.numbers());
             let queries = Queries { q, position, asked: None, members: numbers, request, head };
             let mut online = OnlineSoftmax::new(members.count, spec.head_dim);
@@ -400,10 +403,10 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
 /// * Significance: it is a launch of its own that overwrites `pending`, since every split of decode attention reads it. A request with a
 ///   negative slot leaves nothing there. Without `significance`, `q`, `slots` and `pending` are not looked at.
 #[kernel]
-pub fn merge_splits<H: AttentionHooks, E: Float>(
+pub fn merge_splits<H: AttentionHooks>(
     #[comptime] spec: DecodeSpec,
     parts: Partials,
-    #[arg(align = 16)] q: View<E, 3>,
+    #[arg(align = 16, element = spec.input)] q: FloatView<3>,
     slots: View<i32, 1>,
     pending: PendingMut,
     #[arg(align = 16)] out: ViewMut<f32, 3>,
@@ -425,8 +428,8 @@ pub fn merge_splits<H: AttentionHooks, E: Float>(
         if spec.significance {
             let slot = slots.get([request]);
             if slot.ge(0) {
-                let q = members.load(q, request, spec.head_dim);
-                pending.store(slot, &members, hooks.query(q.cast()), total);
+                let q = members.load_floats(q, request, spec.head_dim);
+                pending.store(slot, &members, hooks.query(q), total);
             }
         }
     } else {
@@ -440,8 +443,8 @@ pub fn merge_splits<H: AttentionHooks, E: Float>(
             if spec.significance {
                 let slot = slots.get([request]);
                 if slot.ge(0) {
-                    let q = members.load(q, request, spec.head_dim);
-                    pending.store(slot, &members, hooks.query(q.cast()), total);
+                    let q = members.load_floats(q, request, spec.head_dim);
+                    pending.store(slot, &members, hooks.query(q), total);
                 }
             }
         }

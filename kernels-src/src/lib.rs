@@ -26,7 +26,7 @@ pub mod workload;
 /// Most query heads that may share a KV head.
 pub const MAX_GROUP: usize = 256;
 
-use half::{bf16, f16};
+use half::f16;
 use leankv_dsl::lang::KernelDef;
 use leankv_dsl::lang::attention::{PagedKv, Plain, Stock};
 
@@ -38,22 +38,20 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &step::advance_positions::KERNEL,
     &page_writer::append_token::<Stock, f16>::KERNEL,
     &page_writer::append_token::<Stock, f32>::named("append_token_f32"),
-    &chunk::cached_significance::<Stock, Plain, PagedKv, f16>::KERNEL,
-    &chunk::chunk_attention::<Stock, Plain, PagedKv, f16>::KERNEL,
-    &chunk::chunk_significance::<Plain, f16>::KERNEL,
+    &chunk::cached_significance::<Stock, Plain, PagedKv>::KERNEL,
+    &chunk::chunk_attention::<Stock, Plain, PagedKv>::KERNEL,
+    &chunk::chunk_significance::<Plain>::KERNEL,
     &chunk::classify_chunk::<StockPolicies>::KERNEL,
     &manager::commit_pages::KERNEL,
     &manager::copy_tails::KERNEL,
-    &decode::decode_attention::<Stock, Plain, PagedKv, f16>::KERNEL,
+    &decode::decode_attention::<Stock, Plain, PagedKv>::KERNEL,
     &quantize::dequantize::<Stock>::KERNEL,
     &manager::fit_pages::KERNEL,
     &manager::fork_pages::KERNEL,
-    &step::insert_token::<Stock, f16>::KERNEL,
-    &step::insert_token::<Stock, bf16>::named("insert_token_bf16"),
-    &step::insert_token::<Stock, f32>::named("insert_token_f32"),
+    &step::insert_token::<Stock>::KERNEL,
     &budget::make_room::<Stock>::KERNEL,
     &matmul::matmul::KERNEL,
-    &decode::merge_splits::<Plain, f16>::KERNEL,
+    &decode::merge_splits::<Plain>::KERNEL,
     &manager::plan_fork::KERNEL,
     &step::plan_step::<Stock, StockPolicies>::KERNEL,
     &prefill::prefill_attention::KERNEL,
@@ -67,9 +65,7 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &budget::solve_budget::KERNEL,
     &budget::tally_tokens::<Stock>::KERNEL,
     &vector_add::vector_add::KERNEL,
-    &chunk::write_chunk::<Stock, f16>::KERNEL,
-    &chunk::write_chunk::<Stock, bf16>::named("write_chunk_bf16"),
-    &chunk::write_chunk::<Stock, f32>::named("write_chunk_f32"),
+    &chunk::write_chunk::<Stock>::KERNEL,
     &page_writer::write_prompt::<Stock, f16>::KERNEL,
     &page_writer::write_prompt::<Stock, f32>::named("write_prompt_f32"),
 ];

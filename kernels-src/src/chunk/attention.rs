@@ -18,11 +18,11 @@ use super::{ChunkSpec, Queries, Read};
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, prompt phase, for prompts in chunks; flash attention.
 #[kernel]
-pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
+pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: ChunkSpec,
-    #[arg(align = 16)] q: View<E, 3>,
-    #[arg(align = 16)] k: View<E, 3>,
-    #[arg(align = 16)] v: View<E, 3>,
+    #[arg(align = 16, element = spec.input)] q: FloatView<3>,
+    #[arg(align = 16, element = spec.input)] k: FloatView<3>,
+    #[arg(align = 16, element = spec.input)] v: FloatView<3>,
     before: Scalar<i32>,
     scale: Scalar<f32>,
     kv: K,
@@ -56,8 +56,8 @@ pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
     // Tiles above the diagonal are left out.
     let last = (first + spec.block_q as i32).min(tokens);
     for tile in range(0, last.cdiv(spec.block as i32)).stages(spec.stages) {
-        let keys = k.tile((tile, head, 0), extents).load().squeeze(1).cast::<f16>();
-        let values = v.tile((tile, head, 0), extents).load().squeeze(1).cast::<f16>();
+        let keys = k.tile((tile, head, 0), extents).load::<f16>().squeeze(1);
+        let values = v.tile((tile, head, 0), extents).load::<f16>().squeeze(1);
         let numbers = tile * spec.block as i32 + iota(spec.block);
         let row = numbers.expand_dims(0);
         let seen = row.le(queries.numbers.expand_dims(1)) & row.lt(tokens);

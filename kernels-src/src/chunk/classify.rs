@@ -2,12 +2,13 @@
 
 use leankv_dsl::lang::*;
 
-use crate::policy::{HIGH, HeadFacts, Judged, LOW, Policies, Policy, PolicySpec, Progress, Rule, SINKS};
+use crate::policy::{HIGH, HeadFacts, Judged, LOW, Policies, Policy, PolicySpec, Progress, Rule, SINKS, TokenFacts};
 
-/// Tiers of judged tokens: the policy's where it is asked, high elsewhere.
+/// Tiers of judged tokens that are in tier `now`: the policy's where it is asked, high elsewhere.
 #[track_caller]
-pub(super) fn tiers_of(policy: &dyn Policy, head: &HeadFacts, tokens: Judged) -> Tile<i32, 1> {
-    let tier = policy.prompt_tier(tokens.sig, head);
+pub(super) fn tiers_of(policy: &dyn Policy, head: &HeadFacts, tokens: Judged, now: i32) -> Tile<i32, 1> {
+    let facts = TokenFacts { sig: tokens.sig, positions: tokens.positions, tier: lit(now) };
+    let tier = policy.prompt_tier(&facts, head);
     // Whoever names a tier that does not exist gets the one that does.
     let tier = if head.has_low { tier } else { tier.eq(LOW).select(HIGH, tier) };
     tokens.open.select(tier, HIGH)
@@ -43,7 +44,7 @@ pub struct ClassifySpec {
 /// Decides the tier of every token of a chunk, and where in its tier's list it goes.
 ///
 /// * Shapes: `mass` is `[kv_heads, n]`, the significance summed over the chunk's counted queries; `before` is the position of the chunk's first
-///   token, `prompt` the length of the whole prompt; `slots` is `[1]`, `thresholds` is `[slots, kv_heads, 2]`, high and low; `lengths` is
+///   token, `prompt` the length of the whole prompt; `layer` is what policies are told; `slots` is `[1]`, `thresholds` is `[slots, kv_heads, 2]`, high and low; `lengths` is
 ///   `[slots, kv_heads, 4]`, of which the first two grow by what is kept; `dest` is `[kv_heads, n]`, as
 ///   [`write_chunk`](fn@crate::chunk::write_chunk) takes it.
 /// * Grid: `[kv_heads]`.
@@ -56,6 +57,7 @@ pub fn classify_chunk<P: Policies>(
     mass: View<f32, 2>,
     before: Scalar<i32>,
     prompt: Scalar<i32>,
+    layer: Scalar<i32>,
     slots: View<i32, 1>,
     thresholds: View<f32, 3>,
     lengths: ViewMut<i32, 3>,
@@ -70,13 +72,13 @@ pub fn classify_chunk<P: Policies>(
     let n = mass.extent(1).cast::<i32>();
     let now = Progress::new(prompt, before + n);
     let threshold = |column: i32| thresholds.get([row, head, lit(column)]);
-    let facts =
-        HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens: now.tokens, has_low: spec.two_tiers };
+    let (tokens, has_low) = (now.tokens, spec.two_tiers);
+    let facts = HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens, has_low, layer, head };
     let (mut high, mut low) = (lengths.get([row, head, lit(0)]), lengths.get([row, head, lit(1)]));
     for tile in range(0, n.cdiv(spec.block as i32)) {
         let numbers = tile * spec.block as i32 + iota(spec.block);
         let mass = mass.tile((head, tile), [1, spec.block]).load().squeeze(0);
-        let tiers = tiers_of(&*policy, &facts, rule.judge(now, mass, before + numbers));
+        let tiers = tiers_of(&*policy, &facts, rule.judge(now, mass, before + numbers), HIGH);
         let exist = numbers.lt(n) & slot.ge(0);
         let to_high = (exist & tiers.eq(HIGH)).cast::<i32>();
         let to_low = (exist & tiers.eq(LOW)).cast::<i32>();

@@ -78,7 +78,8 @@ impl<'t> Looked<'t> {
 /// Reclassifies every token of one request that is not frozen, after a chunk of its prompt or where its budget is solved for again: high ones
 /// stay, are demoted or dropped, low ones stay or are dropped, and both lists close up.
 ///
-/// * Shapes: `tokens` is the number of tokens of the sequence so far, `prompt` the length of the prompt; `thresholds` is
+/// * Shapes: `tokens` is the number of tokens of the sequence so far, `prompt` the length of the prompt; `first_layer` is the number of the first layer,
+///   which policies are told; `thresholds` is
 ///   `[slots, layers, kv_heads, 2]`, high and low; `held` is `[slots, layers, kv_heads, 2]`, the pages of each list; `kv` holds all layers, `kv.slots`
 ///   is `[1]`.
 /// * Grid: `[kv_heads, layers]`.
@@ -93,6 +94,7 @@ pub fn recompact<C: Codecs, P: Policies>(
     #[comptime] spec: RecompactSpec,
     tokens: Scalar<i32>,
     prompt: Scalar<i32>,
+    first_layer: Scalar<i32>,
     thresholds: View<f32, 4>,
     held: View<i32, 4>,
     kv: LayeredKvMut,
@@ -110,7 +112,8 @@ pub fn recompact<C: Codecs, P: Policies>(
         let now = Progress::new(prompt, tokens);
         let threshold = |column: i32| thresholds.get([slot, layer, head, lit(column)]);
         let has_low = tiers.low().is_some();
-        let facts = HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens, has_low };
+        let number = first_layer + layer;
+        let facts = HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens, has_low, layer: number, head };
 
         // The low list first: what it drops makes room for what is demoted.
         let (mut low, mut room) = (kv.length(slot, head, true), lit(0));
@@ -119,7 +122,7 @@ pub fn recompact<C: Codecs, P: Policies>(
             low = kv.frozen(slot, head, true);
             for first in range(low, len).step(block) {
                 let looked = Looked::new(&list, first, len, spec.block, head);
-                let tier = tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions));
+                let tier = tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions), LOW);
                 let stays = looked.from.valid() & tier.ne(PRUNED);
                 let to = low + stays.cast::<i32>().cumsum(0) - 1;
                 let moves = stays & to.ne(looked.numbers);
@@ -137,7 +140,7 @@ pub fn recompact<C: Codecs, P: Policies>(
         let mut high = kv.frozen(slot, head, false);
         for first in range(high, len).step(block) {
             let looked = Looked::new(&list, first, len, spec.block, head);
-            let tier = tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions));
+            let tier = tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions), HIGH);
             let mut stays = looked.from.valid() & tier.eq(HIGH);
             if let Some(tier_low) = tiers.low() {
                 let down = looked.from.valid() & tier.eq(LOW);

@@ -46,6 +46,9 @@ pub struct ChunkSpec {
     /// Elements of a vector.
     #[spec(default = 128)]
     pub head_dim: usize,
+    /// Type of queries, keys and values.
+    #[spec(default = FloatType::F16)]
+    pub input: FloatType,
     /// Query heads that share a KV head.
     #[spec(default = 4, values = [1, 4])]
     pub group: usize,
@@ -132,9 +135,9 @@ struct Queries {
 impl Queries {
     /// The queries from chunk token `first` on.
     #[track_caller]
-    fn load<E: Float>(
+    fn load(
         spec: &ChunkSpec,
-        q: View<E, 3>,
+        q: FloatView<3>,
         read: Read,
         before: Scalar<i32>,
         first: Scalar<i32>,
@@ -151,7 +154,7 @@ impl Queries {
         let rows = iota(spec.rows());
         let group = spec.group as i32;
         Queries {
-            q: hooks.query(q.cast().reshape([spec.rows(), spec.head_dim])),
+            q: hooks.query(q.reshape([spec.rows(), spec.head_dim])),
             numbers: first + rows / group,
             before,
             members: rows % group,

@@ -33,9 +33,9 @@ fn received(
 ///   and position stay where the token is.
 /// * Source: LeanKV, significance in the prompt phase, as a sum of maxima: what decode steps add too.
 #[kernel]
-pub fn cached_significance<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>(
+pub fn cached_significance<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: ChunkSpec,
-    #[arg(align = 16)] q: View<E, 3>,
+    #[arg(align = 16, element = spec.input)] q: FloatView<3>,
     lse: View<f32, 2>,
     before: Scalar<i32>,
     scale: Scalar<f32>,
@@ -75,10 +75,10 @@ pub fn cached_significance<C: Codecs, H: AttentionHooks, K: KvOperand, E: Float>
 /// * Values: as [`cached_significance`](fn@cached_significance) gives them to cached tokens; a token's own query counts.
 /// * Source: LeanKV, significance in the prompt phase, as a sum of maxima.
 #[kernel]
-pub fn chunk_significance<H: AttentionHooks, E: Float>(
+pub fn chunk_significance<H: AttentionHooks>(
     #[comptime] spec: ChunkSpec,
-    #[arg(align = 16)] q: View<E, 3>,
-    #[arg(align = 16)] k: View<E, 3>,
+    #[arg(align = 16, element = spec.input)] q: FloatView<3>,
+    #[arg(align = 16, element = spec.input)] k: FloatView<3>,
     lse: View<f32, 2>,
     before: Scalar<i32>,
     scale: Scalar<f32>,
@@ -91,7 +91,7 @@ pub fn chunk_significance<H: AttentionHooks, E: Float>(
     }
     let (tile, head) = (program_id(0), program_id(1));
     let k = k.with_extent(2, spec.head_dim);
-    let keys = k.tile((tile, head, 0), [spec.block, 1, spec.head_dim]).load().squeeze(1).cast::<f16>();
+    let keys = k.tile((tile, head, 0), [spec.block, 1, spec.head_dim]).load::<f16>().squeeze(1);
     let numbers = tile * spec.block as i32 + iota(spec.block);
     let count = q.extent(0).cast::<i32>();
     let counted = (count - window).max(0);

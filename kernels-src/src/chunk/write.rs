@@ -15,6 +15,9 @@ pub struct ChunkWriterSpec {
     /// Elements of a vector.
     #[spec(default = 128)]
     pub head_dim: usize,
+    /// Type of keys and values.
+    #[spec(default = FloatType::F16, values = FloatType::ALL)]
+    pub input: FloatType,
     /// Bytes of a page.
     #[spec(default = 6784)]
     pub page_bytes: usize,
@@ -34,10 +37,10 @@ pub struct ChunkWriterSpec {
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, unified compression in the prompt phase.
 #[kernel]
-pub fn write_chunk<C: Codecs, E: Float>(
+pub fn write_chunk<C: Codecs>(
     #[comptime] spec: ChunkWriterSpec,
-    #[arg(align = 16)] keys: View<E, 3>,
-    #[arg(align = 16)] values: View<E, 3>,
+    #[arg(align = 16, element = spec.input)] keys: FloatView<3>,
+    #[arg(align = 16, element = spec.input)] values: FloatView<3>,
     mass: View<f32, 2>,
     dest: View<i32, 2>,
     before: Scalar<i32>,
@@ -52,7 +55,7 @@ pub fn write_chunk<C: Codecs, E: Float>(
     let extents = [spec.block, 1, spec.head_dim];
     let [keys, values] = [keys, values].map(|view| {
         let view = view.with_extent(2, spec.head_dim);
-        view.tile((turn, head, 0), extents).load().squeeze(1).cast::<f32>()
+        view.tile((turn, head, 0), extents).load::<f32>().squeeze(1)
     });
     let mass = mass.tile((head, turn), [1, spec.block]).load().squeeze(0);
     let dest = dest.tile((head, turn), [1, spec.block]).load_or(-1).squeeze(0);

@@ -2,10 +2,7 @@
 
 use leankv_dsl::lang::*;
 
-use super::{
-    HIGH, HeadFacts, HeadNumbers, Needs, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts,
-    StepNumbers, tier_of_number,
-};
+use super::{HIGH, HeadFacts, HeadNumbers, Needs, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, tier_of_number, TokenFacts};
 
 /// A fixed number of tokens a head: the least significant one makes room (H2O). One tier.
 ///
@@ -16,8 +13,8 @@ use super::{
 pub struct HeavyHitter;
 
 impl Policy for HeavyHitter {
-    fn prompt_tier(&self, sig: Tile<f32, 1>, head: &HeadFacts) -> Tile<i32, 1> {
-        sig.lt(head.a_low * head.base()).select(PRUNED, HIGH)
+    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
+        tokens.sig.lt(head.a_low * head.base()).select(PRUNED, HIGH)
     }
 
     fn step(&self, facts: &StepFacts) -> StepAction {

@@ -2,10 +2,7 @@
 
 use leankv_dsl::lang::*;
 
-use super::{
-    HeadFacts, HeadNumbers, Needs, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers,
-    tier_by_cuts, tier_of_number,
-};
+use super::{HeadFacts, HeadNumbers, Needs, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, tier_by_cuts, tier_of_number, TokenFacts};
 
 /// The released rule's reuse of places, with each candidate judged on its own.
 ///
@@ -28,9 +25,9 @@ impl LeanKv {
 }
 
 impl Policy for LeanKv {
-    fn prompt_tier(&self, sig: Tile<f32, 1>, head: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
         let (low, high) = head.cuts(head.base());
-        tier_by_cuts(sig, low, high)
+        tier_by_cuts(tokens.sig, low, high)
     }
 
     fn step(&self, facts: &StepFacts) -> StepAction {

@@ -2,7 +2,8 @@
 //!
 //! A [`Policy`] is staged: it runs while a kernel is recorded and gives that kernel its decisions. [`PolicyMath`] is the same policy
 //! in plain Rust and `f32`; tests hold the two equal. Which policy a kernel uses is named by a [`PolicySpec`] in its
-//! specialisation; [`StockPolicies`] takes the ones of this crate, [`Only`] brings a user's own: one type, one file.
+//! specialisation; [`StockPolicies`] takes the ones of this crate, [`Only`] brings a user's own: one type, one file. A cache is given a
+//! [`PolicyChoice`]: a name of this crate's, or a user's policy as a value.
 //!
 //! Significance of a token is its mean share of attention, over the queries that count ([`Counting`]) and maximised over the query
 //! group. It is judged against `1 / tokens`: with every key equally important each has just that.
@@ -10,6 +11,7 @@
 //! What a policy is not asked about: tokens in the recent window and attention sinks are always high, frozen tokens are never
 //! touched, and a token that no query has counted for yet is never demoted.
 
+mod choice;
 mod counted;
 mod heavy_hitter;
 mod leankv;
@@ -20,6 +22,7 @@ mod sink_window;
 mod spec;
 mod uniform;
 
+pub use choice::{ChosenPolicies, PolicyChoice, PolicyVariant};
 pub use counted::Counting;
 pub use heavy_hitter::HeavyHitter;
 pub use leankv::LeanKv;
@@ -54,6 +57,21 @@ pub struct HeadFacts {
     pub tokens: Scalar<i32>,
     /// Whether there is a low tier. Known at specialisation time.
     pub has_low: bool,
+    /// The layer.
+    pub layer: Scalar<i32>,
+    /// The KV head.
+    pub head: Scalar<i32>,
+}
+
+/// Tokens of one (request, layer, KV head) that a policy sorts into tiers, all `[tokens]`.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenFacts {
+    /// Their significance.
+    pub sig: Tile<f32, 1>,
+    /// Their positions in the sequence.
+    pub positions: Tile<i32, 1>,
+    /// The tier that they are in now; [`HIGH`] for tokens that are not cached yet.
+    pub tier: Scalar<i32>,
 }
 
 impl HeadFacts {
@@ -77,6 +95,8 @@ impl HeadFacts {
 pub struct Candidate {
     /// Its significance; anything where it does not exist.
     pub sig: Scalar<f32>,
+    /// Its position in the sequence; anything where it does not exist.
+    pub position: Scalar<i32>,
     /// Whether there is one.
     pub exists: Scalar<bool>,
 }
@@ -129,8 +149,8 @@ impl Needs {
 
 /// A policy, as kernels record it.
 pub trait Policy {
-    /// Tier of prompt tokens of this significance: [`PRUNED`], [`LOW`] or [`HIGH`].
-    fn prompt_tier(&self, sig: Tile<f32, 1>, head: &HeadFacts) -> Tile<i32, 1>;
+    /// Tier of tokens while a prompt is cached, and where a budget is solved for again: [`PRUNED`], [`LOW`] or [`HIGH`].
+    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1>;
 
     /// What a decode step does.
     fn step(&self, facts: &StepFacts) -> StepAction;
@@ -218,14 +238,8 @@ pub trait Policies {
 }
 
 /// The policies of this crate.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, KernelArg)]
 pub struct StockPolicies;
-
-impl KernelArg for StockPolicies {
-    fn declare(_: &mut ArgScope, _: &str, _: ArgOptions) -> Self {
-        StockPolicies
-    }
-}
 
 impl Policies for StockPolicies {
     fn policy(&self, named: &PolicySpec) -> Box<dyn Policy> {
@@ -234,17 +248,10 @@ impl Policies for StockPolicies {
 }
 
 /// One policy, whatever the specialisation names. What it is made of are kernel parameters: `policies.policy.decay`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, KernelArg)]
 pub struct Only<P> {
     /// The policy.
     pub policy: P,
-}
-
-impl<P: KernelArg> KernelArg for Only<P> {
-    #[track_caller]
-    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
-        Only { policy: P::declare(scope, &format!("{name}.policy"), options) }
-    }
 }
 
 impl<P: Policy + KernelArg + Clone + 'static> Policies for Only<P> {

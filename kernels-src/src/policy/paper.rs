@@ -2,10 +2,7 @@
 
 use leankv_dsl::lang::*;
 
-use super::{
-    HIGH, HeadFacts, HeadNumbers, LOW, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts,
-    StepNumbers,
-};
+use super::{HIGH, HeadFacts, HeadNumbers, LOW, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, TokenFacts};
 
 /// Algorithm 1 of the paper: the token that leaves the window is placed at once.
 ///
@@ -23,13 +20,13 @@ use super::{
 pub struct Paper;
 
 impl Policy for Paper {
-    fn prompt_tier(&self, sig: Tile<f32, 1>, head: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
         let (low, high) = head.cuts(head.base());
         let kept = match head.has_low {
-            true => sig.le(high).select(LOW, HIGH),
-            false => Tile::full(sig.extents(), HIGH),
+            true => tokens.sig.le(high).select(LOW, HIGH),
+            false => Tile::full(tokens.sig.extents(), HIGH),
         };
-        sig.lt(low).select(PRUNED, kept)
+        tokens.sig.lt(low).select(PRUNED, kept)
     }
 
     fn step(&self, facts: &StepFacts) -> StepAction {

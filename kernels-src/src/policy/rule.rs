@@ -43,6 +43,8 @@ impl Progress {
 pub(crate) struct Judged {
     /// Their significance: mean share of attention over the queries that counted.
     pub(crate) sig: Tile<f32, 1>,
+    /// Their positions.
+    pub(crate) positions: Tile<i32, 1>,
     /// Whether the policy decides about them; the others stay as they are.
     pub(crate) open: Tile<bool, 1>,
 }
@@ -65,6 +67,6 @@ impl Rule {
         let queries = self.counting.before_tile(now.asked, now.prompt);
         let counted = queries - self.counting.before_tile(positions, prompt);
         let old = positions.lt(now.tokens - self.window) & positions.ge(self.sinks);
-        Judged { sig: Counting::significance_tile(mass, counted), open: old & counted.gt(0) }
+        Judged { sig: Counting::significance_tile(mass, counted), positions, open: old & counted.gt(0) }
     }
 }

@@ -2,9 +2,7 @@
 
 use leankv_dsl::lang::*;
 
-use super::{
-    HeadFacts, HeadNumbers, Needs, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers,
-};
+use super::{HeadFacts, HeadNumbers, Needs, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, TokenFacts};
 
 /// Nothing stays but the sinks and the window, which no policy is asked about; thresholds are not read.
 ///
@@ -13,8 +11,8 @@ use super::{
 pub struct SinkWindow;
 
 impl Policy for SinkWindow {
-    fn prompt_tier(&self, sig: Tile<f32, 1>, _: &HeadFacts) -> Tile<i32, 1> {
-        Tile::full(sig.extents(), PRUNED)
+    fn prompt_tier(&self, tokens: &TokenFacts, _: &HeadFacts) -> Tile<i32, 1> {
+        Tile::full(tokens.sig.extents(), PRUNED)
     }
 
     fn step(&self, facts: &StepFacts) -> StepAction {

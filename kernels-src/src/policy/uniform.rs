@@ -2,17 +2,15 @@
 
 use leankv_dsl::lang::*;
 
-use super::{
-    HIGH, HeadFacts, HeadNumbers, Needs, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers,
-};
+use super::{HIGH, HeadFacts, HeadNumbers, Needs, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, TokenFacts};
 
 /// Every token in the high tier, for ever; thresholds are not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uniform;
 
 impl Policy for Uniform {
-    fn prompt_tier(&self, sig: Tile<f32, 1>, _: &HeadFacts) -> Tile<i32, 1> {
-        Tile::full(sig.extents(), HIGH)
+    fn prompt_tier(&self, tokens: &TokenFacts, _: &HeadFacts) -> Tile<i32, 1> {
+        Tile::full(tokens.sig.extents(), HIGH)
     }
 
     fn step(&self, _: &StepFacts) -> StepAction {

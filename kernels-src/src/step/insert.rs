@@ -19,6 +19,9 @@ pub struct InsertSpec {
     /// Elements of a vector.
     #[spec(default = 128, values = [64, 128])]
     pub head_dim: usize,
+    /// Type of keys and values.
+    #[spec(default = FloatType::F16, values = FloatType::ALL)]
+    pub input: FloatType,
     /// Bytes of a page.
     #[spec(default = 6784)]
     pub page_bytes: usize,
@@ -35,10 +38,10 @@ pub struct InsertSpec {
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, decode phase.
 #[kernel(warps = 1)]
-pub fn insert_token<C: Codecs, E: Float>(
+pub fn insert_token<C: Codecs>(
     #[comptime] spec: InsertSpec,
-    #[arg(align = 16)] keys: View<E, 3>,
-    #[arg(align = 16)] values: View<E, 3>,
+    #[arg(align = 16, element = spec.input)] keys: FloatView<3>,
+    #[arg(align = 16, element = spec.input)] values: FloatView<3>,
     positions: View<i32, 1>,
     plan: View<i32, 3>,
     kv: PagedKvMut,
@@ -68,7 +71,7 @@ pub fn insert_token<C: Codecs, E: Float>(
         let (keys, values) = (keys.tile(at, extents).load(), values.tile(at, extents).load());
         let tokens = Tokens { positions: positions.tile(request, [1]).load(), head };
         let place = kv.place(slot, head, tiers.high(), new);
-        place.store(keys.squeeze(1).cast(), values.squeeze(1).cast(), Tile::zeros([1]), tokens);
+        place.store(keys.squeeze(1), values.squeeze(1), Tile::zeros([1]), tokens);
         kv.set_lengths(slot, head, column(6), column(7));
     }
 }

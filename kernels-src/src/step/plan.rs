@@ -166,6 +166,8 @@ pub fn plan_step<C: Codecs, P: Policies>(
             a_low: threshold(1),
             tokens: search.tokens(),
             has_low: tiers.low().is_some(),
+            layer,
+            head,
         },
         len_high,
         len_low,

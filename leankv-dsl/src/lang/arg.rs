@@ -1,10 +1,14 @@
 //! Kernel parameters: how a Rust type becomes parameters of the launch.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use crate::diag::Diagnostic;
 use crate::ir::{Access, Dtype, Loc, Param, Type};
 
 use super::element::Plain;
-use super::ops::{Ptr, PtrMut, View, ViewMut};
+use super::launch::{Arguments, Name, Slice, SliceMut, Tensor, TensorMut, Value};
+use super::ops::{FloatType, Ptr, PtrMut, View, ViewMut};
 use super::record::{self, BAD_ARGUMENT, Handle};
 use super::tile::{Scalar, Tile};
 
@@ -14,6 +18,7 @@ pub struct ArgOptions {
     strided: bool,
     align: u64,
     multiple_of: u64,
+    pub(super) element: Option<FloatType>,
 }
 
 impl ArgOptions {
@@ -34,10 +39,41 @@ impl ArgOptions {
         self
     }
 
+    /// Views of floats: their type.
+    pub fn element(mut self, element: FloatType) -> ArgOptions {
+        self.element = Some(element);
+        self
+    }
+
     /// Scalars: the number is a multiple of `divisor`.
     pub fn multiple_of(mut self, divisor: usize) -> ArgOptions {
         self.multiple_of = divisor as u64;
         self
+    }
+}
+
+/// Values that a kernel is recorded with, at most one of each type: what a parameter is made of where its type alone does not say it, such as
+/// codecs that were chosen by name.
+#[derive(Clone, Debug, Default)]
+pub struct Choices(Vec<Arc<dyn Any + Send + Sync>>);
+
+impl Choices {
+    /// None.
+    pub fn new() -> Choices {
+        Choices::default()
+    }
+
+    /// With this value, in place of another one of its type.
+    #[must_use]
+    pub fn with<T: Any + Send + Sync>(mut self, value: T) -> Choices {
+        self.0.retain(|other| !(**other).is::<T>());
+        self.0.push(Arc::new(value));
+        self
+    }
+
+    /// The value of a type.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.iter().find_map(|value| (**value).downcast_ref())
     }
 }
 
@@ -46,17 +82,28 @@ impl ArgOptions {
 pub struct ArgScope {
     /// Whether what is declared belongs to code that must stay within its buffers, whatever it does.
     checked: bool,
+    choices: Choices,
 }
 
 impl ArgScope {
-    pub(crate) fn new() -> ArgScope {
-        ArgScope { checked: false }
+    pub(crate) fn new(choices: &Choices) -> ArgScope {
+        ArgScope { checked: false, choices: choices.clone() }
     }
 
-    /// For parameters of code that nobody vouches for: its views check every access, and it has no other way to memory.
-    pub(crate) fn checked() -> ArgScope {
+    /// The same, for parameters of code that nobody vouches for: its views check every access, and it has no other way to memory.
+    pub fn checked(&self) -> ArgScope {
         record::mark_checked();
-        ArgScope { checked: true }
+        ArgScope { checked: true, choices: self.choices.clone() }
+    }
+
+    /// The same once more.
+    pub(crate) fn again(&self) -> ArgScope {
+        ArgScope { checked: self.checked, choices: self.choices.clone() }
+    }
+
+    /// What the kernel is recorded with.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
     }
 
     /// Refuses a parameter that checked code cannot have.
@@ -120,6 +167,12 @@ pub trait KernelArg: Sized {
     /// Declares the parameters called `name` and gives their handles.
     #[track_caller]
     fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self;
+
+    /// What a launch gives for it: see [`launch`](super::launch).
+    type Given<'a>;
+
+    /// Adds what is given to the arguments of a launch, in the order in which [`declare`](KernelArg::declare) declares parameters.
+    fn give<'a>(given: Self::Given<'a>, name: Name<'_>, to: &mut Arguments<'a>);
 }
 
 impl<E: Plain, const R: usize> KernelArg for View<E, R> {
@@ -127,6 +180,12 @@ impl<E: Plain, const R: usize> KernelArg for View<E, R> {
     fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
         let ptr = scope.pointer(name, E::TYPE, Access::Read, options.align, Loc::caller());
         View { ptr: Ptr::new(ptr), dims: scope.dims(name, E::TYPE, options) }
+    }
+
+    type Given<'a> = Tensor<'a, E, R>;
+
+    fn give<'a>(given: Self::Given<'a>, name: Name<'_>, to: &mut Arguments<'a>) {
+        to.push(name, given.into_value());
     }
 }
 
@@ -139,6 +198,12 @@ impl<E: Plain, const R: usize> KernelArg for ViewMut<E, R> {
             refused.unwrap_or_else(|| scope.pointer(name, E::TYPE, Access::ReadWrite, options.align, loc));
         ViewMut { ptr: PtrMut::new(ptr), dims: scope.dims(name, E::TYPE, options) }
     }
+
+    type Given<'a> = TensorMut<'a, E, R>;
+
+    fn give<'a>(given: Self::Given<'a>, name: Name<'_>, to: &mut Arguments<'a>) {
+        to.push(name, given.into_value());
+    }
 }
 
 impl<E: Plain> KernelArg for Ptr<E> {
@@ -147,6 +212,12 @@ impl<E: Plain> KernelArg for Ptr<E> {
         let loc = Loc::caller();
         let refused = scope.refused(name, "a raw pointer", loc);
         Ptr::new(refused.unwrap_or_else(|| scope.pointer(name, E::TYPE, Access::Read, options.align, loc)))
+    }
+
+    type Given<'a> = Slice<'a, E>;
+
+    fn give<'a>(given: Self::Given<'a>, name: Name<'_>, to: &mut Arguments<'a>) {
+        to.push(name, Value::Buffer(given.into_region()));
     }
 }
 
@@ -158,6 +229,12 @@ impl<E: Plain> KernelArg for PtrMut<E> {
         PtrMut::new(
             refused.unwrap_or_else(|| scope.pointer(name, E::TYPE, Access::ReadWrite, options.align, loc)),
         )
+    }
+
+    type Given<'a> = SliceMut<'a, E>;
+
+    fn give<'a>(given: Self::Given<'a>, name: Name<'_>, to: &mut Arguments<'a>) {
+        to.push(name, Value::Buffer(given.into_region()));
     }
 }
 
@@ -175,8 +252,18 @@ impl<E: Plain> KernelArg for Scalar<E> {
         }
         Tile::new(scope.number(name, E::TYPE, options.multiple_of))
     }
+
+    type Given<'a> = E;
+
+    fn give<'a>(given: Self::Given<'a>, name: Name<'_>, to: &mut Arguments<'a>) {
+        to.push(name, Value::Number { dtype: E::TYPE, bits: given.bits() });
+    }
 }
 
 impl KernelArg for () {
     fn declare(_: &mut ArgScope, _: &str, _: ArgOptions) -> Self {}
+
+    type Given<'a> = ();
+
+    fn give<'a>(_: (), _: Name<'_>, _: &mut Arguments<'a>) {}
 }

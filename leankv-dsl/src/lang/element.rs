@@ -28,6 +28,8 @@ pub trait Plain: Element {
     const TYPE: Dtype;
     /// The value as a constant.
     fn constant(self) -> Const;
+    /// The value's little-endian bytes in memory, zero-extended.
+    fn bits(self) -> u64;
 }
 
 /// Numbers: everything that can be added.
@@ -84,7 +86,7 @@ impl Element for Code {
 }
 
 macro_rules! plain {
-    ($($ty:ty => $dtype:ident, $value:ident => $constant:expr;)*) => {$(
+    ($($ty:ty => $dtype:ident, $value:ident => $constant:expr, $bits:expr;)*) => {$(
         impl sealed::Sealed for $ty {}
         impl Element for $ty {
             const DTYPE: Option<Dtype> = Some(Dtype::$dtype);
@@ -95,24 +97,28 @@ macro_rules! plain {
                 let $value = self;
                 $constant
             }
+            fn bits(self) -> u64 {
+                let $value = self;
+                $bits.into()
+            }
         }
     )*};
 }
 
 plain! {
-    bool => I1, v => Const::Int(v.into());
-    i8 => I8, v => Const::Int(v.into());
-    i16 => I16, v => Const::Int(v.into());
-    i32 => I32, v => Const::Int(v.into());
-    i64 => I64, v => Const::Int(v.into());
-    u8 => U8, v => Const::Int(v.into());
-    u16 => U16, v => Const::Int(v.into());
-    u32 => U32, v => Const::Int(v.into());
-    u64 => U64, v => Const::Int(v.into());
-    half::f16 => F16, v => Const::float(v.to_f64());
-    half::bf16 => BF16, v => Const::float(v.to_f64());
-    f32 => F32, v => Const::float(v.into());
-    f64 => F64, v => Const::float(v);
+    bool => I1, v => Const::Int(v.into()), v;
+    i8 => I8, v => Const::Int(v.into()), (v as u8);
+    i16 => I16, v => Const::Int(v.into()), (v as u16);
+    i32 => I32, v => Const::Int(v.into()), (v as u32);
+    i64 => I64, v => Const::Int(v.into()), (v as u64);
+    u8 => U8, v => Const::Int(v.into()), v;
+    u16 => U16, v => Const::Int(v.into()), v;
+    u32 => U32, v => Const::Int(v.into()), v;
+    u64 => U64, v => Const::Int(v.into()), v;
+    half::f16 => F16, v => Const::float(v.to_f64()), v.to_bits();
+    half::bf16 => BF16, v => Const::float(v.to_f64()), v.to_bits();
+    f32 => F32, v => Const::float(v.into()), v.to_bits();
+    f64 => F64, v => Const::float(v), v.to_bits();
 }
 
 macro_rules! mark {

@@ -1,6 +1,7 @@
 //! Kernels as values, for tables, the command line and the tuner.
 
-use super::arg::ArgScope;
+use super::arg::{ArgScope, Choices};
+use super::launch::Arguments;
 use super::record::record;
 use super::spec::{Settings, Spec, SpecField};
 use crate::diag::{Diagnostic, Diagnostics};
@@ -25,12 +26,24 @@ pub trait TypedKernel {
     /// Records parameters and body.
     #[doc(hidden)]
     fn record(&self, spec: &Self::Spec, scope: &mut ArgScope);
+    /// What a launch gives for its parameters.
+    type Args<'a>;
+    /// Lists what a launch gives, in the order of the parameters.
+    fn give<'a>(args: Self::Args<'a>, to: &mut Arguments<'a>);
 
     /// Records the kernel for one specialisation.
     ///
     /// # Errors
     /// Everything that is wrong with it, each at its line.
     fn build_spec(&self, spec: &Self::Spec) -> Result<Func, Diagnostics> {
+        self.build_with(spec, &Choices::new())
+    }
+
+    /// As [`build_spec`](TypedKernel::build_spec), with values that parameters find in their [`ArgScope`].
+    ///
+    /// # Errors
+    /// As [`build_spec`](TypedKernel::build_spec).
+    fn build_with(&self, spec: &Self::Spec, choices: &Choices) -> Result<Func, Diagnostics> {
         let (name, loc) = (self.kernel_name(), self.location());
         if let Err(condition) = spec.check() {
             let message = format!("`{name}` cannot be specialised for {spec}");
@@ -39,7 +52,7 @@ pub trait TypedKernel {
                 .into());
         }
         record(name, spec.to_string(), self.warps(spec), loc, || {
-            self.record(spec, &mut ArgScope::new());
+            self.record(spec, &mut ArgScope::new(choices));
         })
     }
 }

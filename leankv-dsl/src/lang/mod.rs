@@ -34,6 +34,7 @@ pub mod attention;
 pub mod control;
 mod element;
 mod kernel;
+pub mod launch;
 mod ops;
 mod record;
 pub mod spec;
@@ -41,13 +42,14 @@ pub mod spec;
 mod tests;
 mod tile;
 
-pub use arg::{ArgOptions, ArgScope, KernelArg};
+pub use arg::{ArgOptions, ArgScope, Choices, KernelArg};
 pub use control::{Carry, Iterable, Range, comptime, range};
 pub use element::{Bits, Code, Element, Float, Index, Int, Number, Plain};
 pub use kernel::{BAD_SPEC, KernelDef, TypedKernel};
 pub use ops::{
-    At, Atomics, Combined, DotWith, InlinePtx, Printable, Ptr, PtrMut, TileAt, View, ViewIndex, ViewMut,
-    ViewTile, ViewTileMut, Word, device_assert, device_print, element, static_assert,
+    At, Atomics, Combined, DotWith, FloatType, FloatView, FloatViewTile, InlinePtx, Printable, Ptr, PtrMut, TileAt, View, ViewIndex, ViewMut,
+    ViewTile, ViewTileMut, Word,
+    UnknownFloatType, device_assert, device_print, element, static_assert,
 };
 pub use record::Handle;
 pub use spec::{Settings, Spec, SpecError, SpecField};

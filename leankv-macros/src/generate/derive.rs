@@ -1,13 +1,14 @@
 //! `#[derive(Carry)]` and `#[derive(KernelArg)]`.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Generics, parse_quote};
 
+use super::args::{Args, Given, lifetime};
 use super::own;
 use crate::error::Errors;
-use crate::parse::derive::{ArgOptions, Struct, is_fixed, parse, take_arg_options};
+use crate::parse::derive::{ArgOptions, Field, Struct, doc_text, is_fixed, parse, take_arg_options};
 
 fn read(item: TokenStream, derive: &str, errors: &mut Errors) -> Option<Struct> {
     let input = errors.take(syn::parse2::<DeriveInput>(item))?;
@@ -92,9 +93,22 @@ pub(crate) fn kernel_arg(item: TokenStream) -> TokenStream {
     let generics = bounded(&input.generics, quote!(::leankv_dsl::lang::KernelArg));
     let (impl_generics, _, where_clause) = generics.split_for_impl();
     let (_, ty_generics, _) = input.generics.split_for_impl();
+    let args = Args {
+        vis: &input.vis,
+        name: Ident::new(&format!("{name}Args"), at),
+        doc: format!("What a launch gives for a parameter [`{name}`]."),
+        generics: &generics,
+        named: input.named,
+        fields: input.fields.iter().map(given).collect(),
+    };
+    let (definition, args_ty, a) = (args.definition(), args.ty(), lifetime());
+    let give = args.give(|field| quote!(#prefix.part(#field)));
+    let (given, to) = (own("__given", at), own("__to", at));
     let errors = errors.to_tokens();
     quote! {
         #errors
+        #definition
+
         #[automatically_derived]
         impl #impl_generics ::leankv_dsl::lang::KernelArg for #name #ty_generics #where_clause {
             #[track_caller]
@@ -106,8 +120,25 @@ pub(crate) fn kernel_arg(item: TokenStream) -> TokenStream {
                 let _ = (&#scope, #prefix);
                 #name { #(#inits),* }
             }
+
+            type Given<#a> = #args_ty;
+
+            fn give<#a>(
+                #given: Self::Given<#a>,
+                #prefix: ::leankv_dsl::lang::launch::Name<'_>,
+                #to: &mut ::leankv_dsl::lang::launch::Arguments<#a>,
+            ) {
+                let _ = #prefix;
+                #give
+            }
         }
     }
+}
+
+fn given(field: &Field) -> Given<'_> {
+    let text = doc_text(&field.attrs);
+    let doc = if text.is_empty() { format!("`{}`.", field.member.to_token_stream()) } else { text };
+    Given { member: field.member.clone(), ty: &field.ty, doc }
 }
 
 /// `ArgOptions` as an expression.
@@ -121,6 +152,9 @@ pub(crate) fn arg_options(options: &ArgOptions) -> TokenStream {
     }
     if let Some(divisor) = &options.multiple_of {
         out.extend(quote!(.multiple_of(#divisor)));
+    }
+    if let Some(element) = &options.element {
+        out.extend(quote!(.element(#element)));
     }
     out
 }

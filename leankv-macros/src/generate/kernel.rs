@@ -3,9 +3,10 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::GenericParam;
 use syn::spanned::Spanned;
+use syn::{GenericParam, Member};
 
+use super::args::{Args, Given, lifetime};
 use super::control::rewrite_fn;
 use super::derive::arg_options;
 use super::device::{check, quiet};
@@ -41,9 +42,11 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> TokenStream {
 
 /// `softmax` -> `SoftmaxSpec`.
 fn spec_name(kernel: &Kernel) -> Ident {
-    if let Some(name) = &kernel.keys.spec {
-        return name.clone();
-    }
+    kernel.keys.spec.clone().unwrap_or_else(|| derived_name(kernel, "Spec"))
+}
+
+/// `softmax` -> `Softmax` with this ending.
+fn derived_name(kernel: &Kernel, ending: &str) -> Ident {
     let words = kernel.item.sig.ident.to_string();
     let camel: String = words
         .split('_')
@@ -54,7 +57,7 @@ fn spec_name(kernel: &Kernel) -> Ident {
             head + chars.as_str()
         })
         .collect();
-    Ident::new(&format!("{camel}Spec"), kernel.item.sig.ident.span())
+    Ident::new(&format!("{camel}{ending}"), kernel.item.sig.ident.span())
 }
 
 fn spec_struct(kernel: &Kernel, name: &Ident) -> TokenStream {
@@ -124,6 +127,28 @@ fn definition(kernel: &Kernel) -> TokenStream {
         })
         .collect();
 
+    let launch_params = kernel.inputs.iter().filter_map(|input| match input {
+        Input::Launch(param) => Some(param),
+        Input::Comptime(_) => None,
+    });
+    let args = Args {
+        vis,
+        name: derived_name(kernel, "Args"),
+        doc: format!("What a launch of the kernel [`{ident}`](fn@{ident}) gives for its parameters."),
+        generics,
+        named: true,
+        fields: launch_params
+            .map(|param| Given {
+                member: Member::Named(param.name.clone()),
+                ty: &param.ty,
+                doc: format!("`{}`.", param.name),
+            })
+            .collect(),
+    };
+    let (args_struct, args_ty, a) = (args.definition(), args.ty(), lifetime());
+    let give = args.give(|name| quote!(::leankv_dsl::lang::launch::Name::new(#name)));
+    let (given, to) = (own("__given", ident.span()), own("__to", ident.span()));
+
     let launch_bounds: Vec<TokenStream> = kernel
         .inputs
         .iter()
@@ -142,13 +167,13 @@ fn definition(kernel: &Kernel) -> TokenStream {
     let own_spec = kernel.own_spec().is_some();
     let scope = own("__scope", ident.span());
     let mut declares = Vec::new();
-    let mut args = Vec::new();
+    let mut values = Vec::new();
     for input in &kernel.inputs {
         match input {
-            Input::Comptime(_) if own_spec => args.push(quote!(::core::clone::Clone::clone(__spec))),
+            Input::Comptime(_) if own_spec => values.push(quote!(::core::clone::Clone::clone(__spec))),
             Input::Comptime(c) => {
                 let field = &c.name;
-                args.push(quote!(::core::clone::Clone::clone(&__spec.#field)));
+                values.push(quote!(::core::clone::Clone::clone(&__spec.#field)));
             }
             Input::Launch(param) => {
                 let (field, ty, text) = (&param.name, &param.ty, param.name.to_string());
@@ -157,12 +182,15 @@ fn definition(kernel: &Kernel) -> TokenStream {
                     let #field = <#ty as ::leankv_dsl::lang::KernelArg>::declare(#scope, #text, #options);
                 };
                 declares.push(declare);
-                args.push(quote!(#field));
+                values.push(quote!(#field));
             }
         }
     }
     let unpack = if own_spec {
-        quote!(let spec = __spec;)
+        quote! {
+            #[allow(unused_variables)]
+            let spec = __spec;
+        }
     } else {
         let fields: Vec<&Ident> = kernel.comptime().map(|c| &c.name).collect();
         quote! {
@@ -182,6 +210,8 @@ fn definition(kernel: &Kernel) -> TokenStream {
     let marker = quote!(::core::marker::PhantomData<fn() -> (#(#type_params,)*)>);
     quote_spanned! {span=>
         #struct_tokens
+
+        #args_struct
 
         #[doc = #type_doc]
         #[allow(non_camel_case_types)]
@@ -232,8 +262,15 @@ fn definition(kernel: &Kernel) -> TokenStream {
 
             fn record(&self, __spec: &#spec_ty, #scope: &mut ::leankv_dsl::lang::ArgScope) {
                 let _ = (__spec, &#scope);
+                #unpack
                 #(#declares)*
-                #ident #turbofish (#(#args),*);
+                #ident #turbofish (#(#values),*);
+            }
+
+            type Args<#a> = #args_ty;
+
+            fn give<#a>(#given: Self::Args<#a>, #to: &mut ::leankv_dsl::lang::launch::Arguments<#a>) {
+                #give
             }
         }
     }

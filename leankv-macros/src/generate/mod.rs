@@ -1,5 +1,6 @@
-//! Writing expansions; each file has a namesake in `parse`.
+//! Writing expansions; each file but `args` has a namesake in `parse`.
 
+pub(crate) mod args;
 pub(crate) mod control;
 pub(crate) mod derive;
 pub(crate) mod device;

@@ -2,7 +2,7 @@
 
 use proc_macro2::Ident;
 use quote::ToTokens;
-use syn::{Attribute, Data, DeriveInput, Expr, Fields, Generics, Meta, Token, Type};
+use syn::{Attribute, Data, DeriveInput, Expr, Fields, Generics, Meta, Token, Type, Visibility};
 
 use super::list;
 use crate::error::Errors;
@@ -16,6 +16,7 @@ pub(crate) struct Field {
 
 /// A struct.
 pub(crate) struct Struct {
+    pub(crate) vis: Visibility,
     pub(crate) name: Ident,
     pub(crate) generics: Generics,
     pub(crate) attrs: Vec<Attribute>,
@@ -50,7 +51,7 @@ pub(crate) fn parse(input: DeriveInput, derive: &str, errors: &mut Errors) -> Op
             attrs: field.attrs,
         })
         .collect();
-    Some(Struct { name: input.ident, generics: input.generics, attrs: input.attrs, fields, named })
+    Some(Struct { vis: input.vis, name: input.ident, generics: input.generics, attrs: input.attrs, fields, named })
 }
 
 /// Whether a field has `#[carry(fixed)]`; other keys are errors.
@@ -79,9 +80,11 @@ pub(crate) struct ArgOptions {
     pub(crate) align: Option<Expr>,
     /// A scalar's divisor.
     pub(crate) multiple_of: Option<Expr>,
+    /// The element type of a view of floats.
+    pub(crate) element: Option<Expr>,
 }
 
-const ARG_KEYS: &[&str] = &["strided", "align", "multiple_of"];
+const ARG_KEYS: &[&str] = &["strided", "align", "multiple_of", "element"];
 
 /// Takes the `#[arg(..)]` attributes out of `attrs`.
 pub(crate) fn take_arg_options(attrs: &mut Vec<Attribute>, errors: &mut Errors) -> ArgOptions {
@@ -101,6 +104,7 @@ pub(crate) fn take_arg_options(attrs: &mut Vec<Attribute>, errors: &mut Errors) 
                     Some("strided") => options.strided = true,
                     Some("align") => options.align = Some(value(input)?),
                     Some("multiple_of") => options.multiple_of = Some(value(input)?),
+                    Some("element") => options.element = Some(value(input)?),
                     _ => return Err(unknown_key(&key, ARG_KEYS)),
                 }
                 if !input.is_empty() {

@@ -3,12 +3,9 @@
 use half::f16;
 
 use super::rows::Rows;
-use crate::diag::Diagnostics;
-use crate::format::{CodecShape, CodecSpec, KvFormat};
-use crate::ir::Loc;
-use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
+use crate::format::{CodecShape, CodecSpec};
+use crate::lang::KernelArg;
 use crate::lang::element::Code;
-use crate::lang::record;
 use crate::lang::tile::{Scalar, Tile};
 
 /// Whose keys or values a tile of rows holds, for codecs that depend on it.
@@ -81,29 +78,9 @@ pub trait Codecs {
     fn values(&self, named: &CodecSpec) -> Box<dyn Codec>;
 }
 
-/// What the codecs of keys and values for a format store for a row.
-///
-/// # Errors
-/// What codecs report when they are asked for.
-#[track_caller]
-pub fn shapes<C: Codecs + KernelArg>(named: &KvFormat) -> Result<[CodecShape; 2], Diagnostics> {
-    let mut found = None;
-    record::record("codecs", named.to_string(), None, Loc::caller(), || {
-        let codecs = C::declare(&mut ArgScope::new(), "codecs", ArgOptions::new());
-        found = Some([codecs.keys(&named.key).shape(), codecs.values(&named.value).shape()]);
-    })?;
-    Ok(found.expect("a body that ends without a mistake has run"))
-}
-
 /// The codecs of this crate: affine, symmetric, unquantised.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, KernelArg)]
 pub struct Stock;
-
-impl KernelArg for Stock {
-    fn declare(_: &mut ArgScope, _: &str, _: ArgOptions) -> Self {
-        Stock
-    }
-}
 
 impl Codecs for Stock {
     fn keys(&self, named: &CodecSpec) -> Box<dyn Codec> {
@@ -117,22 +94,12 @@ impl Codecs for Stock {
 
 /// One codec for keys and one for values, whatever the specialisation names. What they are made of are kernel parameters:
 /// `codecs.keys.table`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, KernelArg)]
 pub struct Of<K, V> {
     /// The codec of keys.
     pub keys: K,
     /// The codec of values.
     pub values: V,
-}
-
-impl<K: KernelArg, V: KernelArg> KernelArg for Of<K, V> {
-    #[track_caller]
-    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
-        Of {
-            keys: K::declare(scope, &format!("{name}.keys"), options),
-            values: V::declare(scope, &format!("{name}.values"), options),
-        }
-    }
 }
 
 impl<K, V> Codecs for Of<K, V>

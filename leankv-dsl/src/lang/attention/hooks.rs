@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use crate::lang::KernelArg;
 use crate::lang::tile::{Scalar, Tile};
 
 /// Where logits come from.
@@ -86,13 +87,7 @@ pub trait AttentionHooks {
 }
 
 /// Plain attention.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, KernelArg)]
 pub struct Plain;
 
 impl AttentionHooks for Plain {}
-
-impl crate::lang::KernelArg for Plain {
-    fn declare(_: &mut crate::lang::ArgScope, _: &str, _: crate::lang::ArgOptions) -> Self {
-        Plain
-    }
-}

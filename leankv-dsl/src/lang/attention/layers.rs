@@ -3,14 +3,15 @@
 use super::list::TokenList;
 use super::paged::{PagedKv, Slots, Tier};
 use crate::format::PageLayout;
-use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
+use crate::lang::KernelArg;
 use crate::lang::ops::{PtrMut, View, ViewMut};
 use crate::lang::tile::{Scalar, Tile, lit};
 
 /// The paged cache of all layers as kernel parameters: as [`PagedKv`], where `table` is `[slots, layers, kv_heads, table_len]` and
 /// `lengths` is `[slots, layers, kv_heads, 4]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, KernelArg)]
 pub struct LayeredKv {
+    #[arg(align = PageLayout::ARENA_ALIGN as usize)]
     arena: PtrMut<u8>,
     slots: View<i32, 1>,
     table: View<i32, 4>,
@@ -18,8 +19,9 @@ pub struct LayeredKv {
 }
 
 /// The paged cache of one layer as kernel parameters, to write: as [`PagedKv`], and the lengths can be set.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, KernelArg)]
 pub struct PagedKvMut {
+    #[arg(align = PageLayout::ARENA_ALIGN as usize)]
     arena: PtrMut<u8>,
     slots: View<i32, 1>,
     table: View<i32, 3>,
@@ -27,59 +29,13 @@ pub struct PagedKvMut {
 }
 
 /// The paged cache of all layers as kernel parameters, to write: as [`LayeredKv`], and the lengths can be set.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, KernelArg)]
 pub struct LayeredKvMut {
+    #[arg(align = PageLayout::ARENA_ALIGN as usize)]
     arena: PtrMut<u8>,
     slots: View<i32, 1>,
     table: View<i32, 4>,
     lengths: ViewMut<i32, 4>,
-}
-
-#[track_caller]
-fn arena(scope: &mut ArgScope, name: &str) -> PtrMut<u8> {
-    let align = ArgOptions::new().align(PageLayout::ARENA_ALIGN as usize);
-    PtrMut::declare(scope, &format!("{name}.arena"), align)
-}
-
-#[track_caller]
-fn field<T: KernelArg>(scope: &mut ArgScope, name: &str, field: &str) -> T {
-    T::declare(scope, &format!("{name}.{field}"), ArgOptions::new())
-}
-
-impl KernelArg for LayeredKv {
-    #[track_caller]
-    fn declare(scope: &mut ArgScope, name: &str, _: ArgOptions) -> Self {
-        LayeredKv {
-            arena: arena(scope, name),
-            slots: field(scope, name, "slots"),
-            table: field(scope, name, "table"),
-            lengths: field(scope, name, "lengths"),
-        }
-    }
-}
-
-impl KernelArg for LayeredKvMut {
-    #[track_caller]
-    fn declare(scope: &mut ArgScope, name: &str, _: ArgOptions) -> Self {
-        LayeredKvMut {
-            arena: arena(scope, name),
-            slots: field(scope, name, "slots"),
-            table: field(scope, name, "table"),
-            lengths: field(scope, name, "lengths"),
-        }
-    }
-}
-
-impl KernelArg for PagedKvMut {
-    #[track_caller]
-    fn declare(scope: &mut ArgScope, name: &str, _: ArgOptions) -> Self {
-        PagedKvMut {
-            arena: arena(scope, name),
-            slots: field(scope, name, "slots"),
-            table: field(scope, name, "table"),
-            lengths: field(scope, name, "lengths"),
-        }
-    }
 }
 
 impl LayeredKv {

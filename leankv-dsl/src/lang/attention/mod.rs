@@ -8,12 +8,12 @@
 //! | KV operand | [`KvOperand`], [`KvBlock`] | where keys and values lie |
 //! | paged cache | [`PagedKv`], [`PagedKvMut`], [`LayeredKv`], [`LayeredKvMut`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
 //! | hooks | [`AttentionHooks`] | what a variant changes: query, key logits, mask, running state, output |
-//! | bounds | [`Checked`] | that a user's codecs and hooks stay within their buffers |
+//! | choice | [`CodecChoice`], [`HookChoice`] | which codecs and hooks a kernel is recorded with, and that they stay within their buffers |
 //! | online softmax | [`OnlineSoftmax`] | running maximum, sum and output |
 //!
 //! A kernel never does page arithmetic; a codec never sees a page.
 
-mod checked;
+mod chosen;
 mod codec;
 mod half16;
 mod hooks;
@@ -23,10 +23,12 @@ mod online;
 mod operand;
 mod paged;
 mod rows;
+mod shaped;
+mod stacked;
 mod stock;
 
-pub use checked::Checked;
-pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock, Tokens, shapes};
+pub use chosen::{ChosenCodecs, ChosenHooks, CodecChoice, CodecVariant, ForLayer, HookChoice, HookVariant};
+pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock, Tokens};
 pub use half16::{decode16, encode16, floor16, positive_scale16};
 pub use hooks::{AttentionHooks, Plain, Site};
 pub use layers::{LayeredKv, LayeredKvMut, PagedKvMut};
@@ -35,4 +37,5 @@ pub use online::OnlineSoftmax;
 pub use operand::{KvBlock, KvOperand};
 pub use paged::{Block, PagedKv, Slots, Tier, TierLayout, Tiers, Work};
 pub use rows::{Rows, RowsMut, Stored};
+pub use stacked::Stacked;
 pub use stock::{Affine, Raw, Symmetric, stock};

@@ -11,7 +11,7 @@ use super::rows::{Form, Place, Rows, RowsMut};
 use crate::diag::Diagnostic;
 use crate::format::{Interleave, KvFormat, PageLayout, Segment, Tiering};
 use crate::ir::Loc;
-use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
+use crate::lang::KernelArg;
 use crate::lang::control::{Iterable, Recorded, comptime, range};
 use crate::lang::element::Plain;
 use crate::lang::ops::{PtrMut, View};
@@ -216,25 +216,13 @@ pub struct Work {
 /// * `table`: `[slots, kv_heads, table_len]` page numbers;
 /// * `lengths`: `[slots, kv_heads, 4]` tokens: high, low, and how many of each are frozen: the leading ones of the list, in pages shared
 ///   with another request, which are read and never written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, KernelArg)]
 pub struct PagedKv {
+    #[arg(align = PageLayout::ARENA_ALIGN as usize)]
     pub(super) arena: PtrMut<u8>,
     pub(super) slots: View<i32, 1>,
     pub(super) table: View<i32, 3>,
     pub(super) lengths: View<i32, 3>,
-}
-
-impl KernelArg for PagedKv {
-    #[track_caller]
-    fn declare(scope: &mut ArgScope, name: &str, _: ArgOptions) -> Self {
-        let align = ArgOptions::new().align(PageLayout::ARENA_ALIGN as usize);
-        PagedKv {
-            arena: PtrMut::declare(scope, &format!("{name}.arena"), align),
-            slots: View::declare(scope, &format!("{name}.slots"), ArgOptions::new()),
-            table: View::declare(scope, &format!("{name}.table"), ArgOptions::new()),
-            lengths: View::declare(scope, &format!("{name}.lengths"), ArgOptions::new()),
-        }
-    }
 }
 
 /// Some tokens of one page.

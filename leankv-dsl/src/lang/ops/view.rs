@@ -4,7 +4,7 @@
 //! contiguous: its stride is 1 by contract, the launch checks it, and loads along it can be vectorised.
 //! What lies outside of the extents is neither read nor written by tiles: loads give zero there, unless told otherwise. Single elements (`get`,
 //! `set`) and parts (`at`) are not compared with the extents, since kernels find them by numbers that they trust; nor is index arithmetic
-//! looked at that wraps. The views of a codec or hook of a cache trust nothing: see [`Checked`](crate::lang::attention::Checked).
+//! looked at that wraps. The views of a codec or hook of a cache trust nothing: see [`CodecChoice`](crate::lang::attention::CodecChoice).
 
 use std::marker::PhantomData;
 
@@ -20,7 +20,7 @@ use crate::lang::tile::{Arg, Operand, Scalar, Side, Tile, extents};
 pub(crate) struct Dims<const R: usize> {
     pub(crate) extents: [Handle; R],
     pub(crate) strides: [Option<Handle>; R],
-    /// Whether accesses check that they lie inside, however indices came about: see [`Checked`](crate::lang::attention::Checked).
+    /// Whether accesses check that they lie inside, however indices came about: see [`CodecChoice`](crate::lang::attention::CodecChoice).
     pub(crate) checked: bool,
 }
 

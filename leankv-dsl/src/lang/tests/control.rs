@@ -525,14 +525,9 @@ trait Weight {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, KernelArg)]
 struct ByDefault;
 impl Weight for ByDefault {}
-impl KernelArg for ByDefault {
-    fn declare(_: &mut ArgScope, _: &str, _: ArgOptions) -> Self {
-        ByDefault
-    }
-}
 
 #[derive(Clone, Copy, KernelArg)]
 struct Scaled {

@@ -1,0 +1,40 @@
+//! Codecs whose shape is known before they are asked.
+
+use half::f16;
+
+use super::codec::{Codec, Encoded, Tokens};
+use super::rows::Rows;
+use crate::format::CodecShape;
+use crate::lang::tile::Tile;
+
+/// A codec of a shape that does not change.
+pub(super) struct Shaped {
+    pub(super) inner: Box<dyn Codec>,
+    pub(super) shape: CodecShape,
+}
+
+impl Codec for Shaped {
+    fn shape(&self) -> CodecShape {
+        self.shape
+    }
+
+    #[track_caller]
+    fn encode(&self, x: Tile<f32, 2>, tokens: Tokens) -> Encoded {
+        self.inner.encode(x, tokens)
+    }
+
+    #[track_caller]
+    fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
+        self.inner.decode(rows)
+    }
+
+    #[track_caller]
+    fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
+        self.inner.logits(q, rows)
+    }
+
+    #[track_caller]
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, acc: Tile<f32, 2>) -> Tile<f32, 2> {
+        self.inner.accumulate(p, rows, acc)
+    }
+}
