@@ -79,7 +79,12 @@ impl<I: ViewIndex> Members<I> {
 
     /// As [`load`](Members::load), of a tensor of any type of floats.
     #[track_caller]
-    pub(crate) fn load_floats<E: Float>(&self, q: FloatView<3>, request: Scalar<i32>, head_dim: usize) -> Tile<E, 2> {
+    pub(crate) fn load_floats<E: Float>(
+        &self,
+        q: FloatView<3>,
+        request: Scalar<i32>,
+        head_dim: usize,
+    ) -> Tile<E, 2> {
         q.tile((request, self.rows, 0), [1, self.count, head_dim]).load().squeeze(0)
     }
 

@@ -6,12 +6,13 @@ use leankv_dsl::codegen::host;
 use leankv_dsl::codegen::llvm::{CodegenError, llvm_version};
 use leankv_dsl::diag::Diagnostics;
 use leankv_dsl::ir::{Func, Print};
+use leankv_dsl::lang::{Choices, TypedKernel};
 use leankv_dsl::pass::PassError;
 
 use crate::cache::{CacheError, CacheKey, KernelCache, Origin};
 use crate::compiled::CompiledKernel;
 use crate::device::{Device, DeviceError, Kind};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelOf};
 use crate::lower;
 use crate::target::{Target, newest_for};
 
@@ -231,6 +232,34 @@ impl Compiler {
             }
         };
         Ok(device.load(&self.compile(func, target)?.kernel)?)
+    }
+
+    /// One specialisation of a kernel, compiled for `device` and loaded on it.
+    ///
+    /// # Errors
+    /// [`CompileError`]; [`CompileError::Refused`] for what is wrong with the kernel at this specialisation.
+    pub fn load<K: TypedKernel>(
+        &self,
+        device: &Device,
+        kernel: &K,
+        spec: &K::Spec,
+    ) -> Result<KernelOf<K>, CompileError> {
+        self.load_with(device, kernel, spec, &Choices::new())
+    }
+
+    /// As [`Compiler::load`], recorded with these values: a user's codecs, hooks, policies.
+    ///
+    /// # Errors
+    /// As [`Compiler::load`].
+    pub fn load_with<K: TypedKernel>(
+        &self,
+        device: &Device,
+        kernel: &K,
+        spec: &K::Spec,
+        choices: &Choices,
+    ) -> Result<KernelOf<K>, CompileError> {
+        let func = kernel.build_with(spec, choices).map_err(CompileError::Refused)?;
+        Ok(KernelOf::new(self.kernel(device, &func)?))
     }
 }
 

@@ -1,11 +1,15 @@
 //! Kernels loaded on a device, ready to launch.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
+
+use leankv_dsl::lang::TypedKernel;
+use leankv_dsl::lang::launch::Arguments;
 
 use crate::device::{CudaArg, CudaKernel, Device, Stream};
 use crate::launch::{Grid, Launch, LaunchError, Slot};
-use crate::signature::Signature;
+use crate::signature::{ArgumentSpec, Signature};
 
 /// A kernel on a device. Clones share the loaded code.
 #[derive(Clone)]
@@ -16,6 +20,7 @@ pub struct Kernel {
 
 struct Inner {
     signature: Signature,
+    arguments: Vec<ArgumentSpec>,
     loaded: Loaded,
 }
 
@@ -55,7 +60,8 @@ pub(crate) enum HostArg {
 
 impl Kernel {
     pub(crate) fn new(device: Device, signature: Signature, loaded: Loaded) -> Kernel {
-        Kernel { device, inner: Arc::new(Inner { signature, loaded }) }
+        let arguments = signature.arguments();
+        Kernel { device, inner: Arc::new(Inner { signature, arguments, loaded }) }
     }
 
     /// The device it is loaded on.
@@ -68,7 +74,12 @@ impl Kernel {
         &self.inner.signature
     }
 
-    /// Starts a launch of `grid` programs.
+    /// What a launch gives, one after another.
+    pub(crate) fn arguments(&self) -> &[ArgumentSpec] {
+        &self.inner.arguments
+    }
+
+    /// Starts a launch of `grid` programs, whose arguments are given one by one and by name.
     pub fn launch(&self, grid: impl Into<Grid>) -> Launch<'_> {
         Launch::new(self, grid.into())
     }
@@ -120,6 +131,50 @@ impl Kernel {
                 Ok(unsafe { kernel.launch(grid, &args, stream.cuda()?) }?)
             }
         }
+    }
+}
+
+/// A [`Kernel`] whose arguments have a type: the struct that `#[kernel]` wrote beside it. Clones share the loaded code.
+///
+/// [`Compiler::load`](crate::Compiler::load) makes it.
+pub struct KernelOf<K> {
+    kernel: Kernel,
+    of: PhantomData<fn() -> K>,
+}
+
+impl<K: TypedKernel> KernelOf<K> {
+    pub(crate) fn new(kernel: Kernel) -> Self {
+        Self { kernel, of: PhantomData }
+    }
+
+    /// A launch of `grid` programs with these arguments. What rustc cannot check is checked when it is run: lengths of buffers, alignment, and that
+    /// all belong to the kernel's device.
+    pub fn launch<'a>(&'a self, grid: impl Into<Grid>, args: K::Args<'a>) -> Launch<'a> {
+        let mut arguments = Arguments::new();
+        K::give(args, &mut arguments);
+        Launch::with_arguments(&self.kernel, grid.into(), arguments)
+    }
+
+    /// The same kernel, to be launched with arguments by name.
+    pub fn untyped(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// The device it is loaded on.
+    pub fn device(&self) -> &Device {
+        self.kernel.device()
+    }
+}
+
+impl<K> Clone for KernelOf<K> {
+    fn clone(&self) -> Self {
+        Self { kernel: self.kernel.clone(), of: PhantomData }
+    }
+}
+
+impl<K> fmt::Debug for KernelOf<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kernel.fmt(f)
     }
 }
 

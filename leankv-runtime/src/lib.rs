@@ -58,7 +58,7 @@ pub use compiled::{Code, CompiledKernel, KernelInfo, Resources};
 pub use compiler::{CompileError, CompileOptions, Compiled, Compiler, LoadError};
 pub use device::{BufferView, BufferViewMut, Device, DeviceBuffer, DeviceError, Event, Stream};
 pub use element::Element;
-pub use kernel::Kernel;
+pub use kernel::{Kernel, KernelOf};
 pub use launch::{Grid, Launch, LaunchError};
 pub use ptx_stats::{PtxStats, opcode_histogram};
 pub use signature::{ArgumentError, ParamKind, ParamSpec, Signature};

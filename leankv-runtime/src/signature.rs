@@ -211,15 +211,15 @@ pub enum ArgumentError {
         /// The buffer's device.
         other: String,
     },
-    /// Bindings that gave another launch back than the one they were to add parameters to.
-    #[error(
-        "bindings for a launch of `{kernel}` gave another one back, of `{got}`; they add parameters to the launch that they are given, and leave its grid and stream"
-    )]
-    Exchanged {
-        /// The kernel to be launched.
+    /// Another number of arguments than the kernel has parameters.
+    #[error("kernel `{kernel}` takes {wanted} arguments, not {got}")]
+    Count {
+        /// The kernel.
         kernel: String,
-        /// The kernel of the launch that came back.
-        got: String,
+        /// Parameters; a view is one.
+        wanted: usize,
+        /// What was given.
+        got: usize,
     },
     /// A grid that no device takes.
     #[error("kernel `{kernel}`: a grid of {}x{}x{} programs is not possible; each extent is 1 or more, at most {}",
@@ -276,10 +276,28 @@ impl Signature {
         self.params.iter().position(|p| p.name == name)
     }
 
-    /// The rank of the view `name`: how many parameters `name.shapeN` there are.
-    pub(crate) fn view_rank(&self, name: &str) -> usize {
-        (0..).take_while(|i| self.position(&format!("{name}.shape{i}")).is_some()).count()
+    /// What a launch gives, one after another: numbers, buffers, and views, which take a parameter for each extent and stride too.
+    pub(crate) fn arguments(&self) -> Vec<ArgumentSpec> {
+        let own = |(_, param): &(usize, &ParamSpec)| self.view_of(&param.name).is_none();
+        let part = |name: &str, what: &str, axis: usize| self.position(&format!("{name}.{what}{axis}"));
+        let argument = |(place, param): (usize, &ParamSpec)| {
+            let extents: Vec<usize> = (0..).map_while(|axis| part(&param.name, "shape", axis)).collect();
+            let strides = (0..extents.len()).map(|axis| part(&param.name, "stride", axis)).collect();
+            ArgumentSpec { place, extents, strides }
+        };
+        self.params.iter().enumerate().filter(own).map(argument).collect()
     }
+}
+
+/// One argument of a launch: where its parameters stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ArgumentSpec {
+    /// The number, or the pointer.
+    pub(crate) place: usize,
+    /// The extents of a view; none for all others.
+    pub(crate) extents: Vec<usize>,
+    /// The strides of a view along each axis; `None` where neighbours lie one element apart.
+    pub(crate) strides: Vec<Option<usize>>,
 }
 
 impl Signature {

@@ -2,7 +2,9 @@
 
 use leankv_dsl::lang::*;
 
-use crate::policy::{HIGH, HeadFacts, Judged, LOW, Policies, Policy, PolicySpec, Progress, Rule, SINKS, TokenFacts};
+use crate::policy::{
+    HIGH, HeadFacts, Judged, LOW, Policies, Policy, PolicySpec, Progress, Rule, SINKS, TokenFacts,
+};
 
 /// Tiers of judged tokens that are in tier `now`: the policy's where it is asked, high elsewhere.
 #[track_caller]

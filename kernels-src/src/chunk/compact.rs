@@ -113,7 +113,8 @@ pub fn recompact<C: Codecs, P: Policies>(
         let threshold = |column: i32| thresholds.get([slot, layer, head, lit(column)]);
         let has_low = tiers.low().is_some();
         let number = first_layer + layer;
-        let facts = HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens, has_low, layer: number, head };
+        let facts =
+            HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens, has_low, layer: number, head };
 
         // The low list first: what it drops makes room for what is demoted.
         let (mut low, mut room) = (kv.length(slot, head, true), lit(0));
@@ -122,7 +123,8 @@ pub fn recompact<C: Codecs, P: Policies>(
             low = kv.frozen(slot, head, true);
             for first in range(low, len).step(block) {
                 let looked = Looked::new(&list, first, len, spec.block, head);
-                let tier = tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions), LOW);
+                let tier =
+                    tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions), LOW);
                 let stays = looked.from.valid() & tier.ne(PRUNED);
                 let to = low + stays.cast::<i32>().cumsum(0) - 1;
                 let moves = stays & to.ne(looked.numbers);
@@ -140,7 +142,8 @@ pub fn recompact<C: Codecs, P: Policies>(
         let mut high = kv.frozen(slot, head, false);
         for first in range(high, len).step(block) {
             let looked = Looked::new(&list, first, len, spec.block, head);
-            let tier = tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions), HIGH);
+            let tier =
+                tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions), HIGH);
             let mut stays = looked.from.valid() & tier.eq(HIGH);
             if let Some(tier_low) = tiers.low() {
                 let down = looked.from.valid() & tier.eq(LOW);

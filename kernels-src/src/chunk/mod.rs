@@ -24,11 +24,13 @@ use leankv_dsl::lang::*;
 
 use crate::members::possible;
 
-pub use attention::chunk_attention;
-pub use classify::{ClassifySpec, classify_chunk};
-pub use compact::{RecompactSpec, recompact};
-pub use significance::{cached_significance, chunk_significance};
-pub use write::{ChunkWriterSpec, write_chunk};
+pub use attention::{ChunkAttentionArgs, chunk_attention};
+pub use classify::{ClassifyChunkArgs, ClassifySpec, classify_chunk};
+pub use compact::{RecompactArgs, RecompactSpec, recompact};
+pub use significance::{
+    CachedSignificanceArgs, ChunkSignificanceArgs, cached_significance, chunk_significance,
+};
+pub use write::{ChunkWriterSpec, WriteChunkArgs, write_chunk};
 
 /// Tierings of the declared specialisations: two tiers, and none compressed.
 fn few_tierings() -> [Tiering; 2] {

@@ -156,7 +156,9 @@ impl KernelArg for ChosenPolicies {
     #[track_caller]
     fn declare(scope: &mut ArgScope, name: &str, _: ArgOptions) -> Self {
         let choice = scope.choices().get::<PolicyChoice>().cloned();
-        let Some(PolicyChoice(Inner::User { name: user, policy })) = choice else { return ChosenPolicies(None) };
+        let Some(PolicyChoice(Inner::User { name: user, policy })) = choice else {
+            return ChosenPolicies(None);
+        };
         ChosenPolicies(Some(policy.declare(&mut scope.checked(), &format!("{name}.{user}")).into()))
     }
 

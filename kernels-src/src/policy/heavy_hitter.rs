@@ -2,7 +2,10 @@
 
 use leankv_dsl::lang::*;
 
-use super::{HIGH, HeadFacts, HeadNumbers, Needs, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, tier_of_number, TokenFacts};
+use super::{
+    HIGH, HeadFacts, HeadNumbers, Needs, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts,
+    StepNumbers, TokenFacts, tier_of_number,
+};
 
 /// A fixed number of tokens a head: the least significant one makes room (H2O). One tier.
 ///

@@ -2,7 +2,10 @@
 
 use leankv_dsl::lang::*;
 
-use super::{HeadFacts, HeadNumbers, Needs, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, tier_by_cuts, tier_of_number, TokenFacts};
+use super::{
+    HeadFacts, HeadNumbers, Needs, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers,
+    TokenFacts, tier_by_cuts, tier_of_number,
+};
 
 /// The released rule's reuse of places, with each candidate judged on its own.
 ///

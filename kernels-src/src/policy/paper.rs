@@ -2,7 +2,10 @@
 
 use leankv_dsl::lang::*;
 
-use super::{HIGH, HeadFacts, HeadNumbers, LOW, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, TokenFacts};
+use super::{
+    HIGH, HeadFacts, HeadNumbers, LOW, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts,
+    StepNumbers, TokenFacts,
+};
 
 /// Algorithm 1 of the paper: the token that leaves the window is placed at once.
 ///

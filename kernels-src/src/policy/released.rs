@@ -2,7 +2,10 @@
 
 use leankv_dsl::lang::*;
 
-use super::{HeadFacts, HeadNumbers, Needs, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, tier_by_cuts, tier_of_number, TokenFacts};
+use super::{
+    HeadFacts, HeadNumbers, Needs, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers,
+    TokenFacts, tier_by_cuts, tier_of_number,
+};
 
 /// The rule of the released code, one victim a step.
 ///

@@ -2,7 +2,10 @@
 
 use leankv_dsl::lang::*;
 
-use super::{HeadFacts, HeadNumbers, Needs, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, TokenFacts};
+use super::{
+    HeadFacts, HeadNumbers, Needs, PRUNED, Policy, PolicyMath, StepAction, StepChoice, StepFacts,
+    StepNumbers, TokenFacts,
+};
 
 /// Nothing stays but the sinks and the window, which no policy is asked about; thresholds are not read.
 ///

@@ -2,7 +2,10 @@
 
 use leankv_dsl::lang::*;
 
-use super::{HIGH, HeadFacts, HeadNumbers, Needs, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers, TokenFacts};
+use super::{
+    HIGH, HeadFacts, HeadNumbers, Needs, Policy, PolicyMath, StepAction, StepChoice, StepFacts, StepNumbers,
+    TokenFacts,
+};
 
 /// Every token in the high tier, for ever; thresholds are not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,11 +11,11 @@ mod advance;
 mod insert;
 mod plan;
 
-pub use active::{ActiveSlotsSpec, active_slots};
-pub use advance::{AdvancePositionsSpec, advance_positions};
-pub use insert::{InsertSpec, insert_token};
+pub use active::{ActiveSlotsArgs, ActiveSlotsSpec, active_slots};
+pub use advance::{AdvancePositionsArgs, AdvancePositionsSpec, advance_positions};
+pub use insert::{InsertSpec, InsertTokenArgs, insert_token};
 pub(crate) use plan::two_tiers;
-pub use plan::{PlanSpec, plan_step};
+pub use plan::{PlanSpec, PlanStepArgs, plan_step};
 
 /// Columns of a plan: `plan` is `[requests, layers, kv_heads, PLAN_COLUMNS]`.
 pub const PLAN_COLUMNS: usize = 8;

@@ -157,7 +157,8 @@ macro_rules! slices {
                 $tensor { slice: self, extents, strides: None }
             }
 
-            pub(super) fn into_region(self) -> Region<'a> {
+            /// The part of memory.
+            pub fn into_region(self) -> Region<'a> {
                 self.region
             }
         }

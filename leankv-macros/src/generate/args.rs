@@ -103,9 +103,13 @@ impl Args<'_> {
 
     /// The conditions that stand on the parameters that are kept, and that every field is a parameter of a kernel.
     fn predicates(&self) -> TokenStream {
-        let gone: Vec<Ident> = self.generics.params.iter().map(param_name).filter(|name| {
-            !self.kept().any(|kept| param_name(kept) == *name)
-        }).collect();
+        let gone: Vec<Ident> = self
+            .generics
+            .params
+            .iter()
+            .map(param_name)
+            .filter(|name| !self.kept().any(|kept| param_name(kept) == *name))
+            .collect();
         let stands = |predicate: &&syn::WherePredicate| {
             !gone.iter().any(|name| mentions(predicate.to_token_stream(), name))
         };

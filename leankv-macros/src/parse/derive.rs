@@ -51,7 +51,14 @@ pub(crate) fn parse(input: DeriveInput, derive: &str, errors: &mut Errors) -> Op
             attrs: field.attrs,
         })
         .collect();
-    Some(Struct { vis: input.vis, name: input.ident, generics: input.generics, attrs: input.attrs, fields, named })
+    Some(Struct {
+        vis: input.vis,
+        name: input.ident,
+        generics: input.generics,
+        attrs: input.attrs,
+        fields,
+        named,
+    })
 }
 
 /// Whether a field has `#[carry(fixed)]`; other keys are errors.

@@ -4,13 +4,20 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 
+use leankv_dsl::lang::launch::{Region, Slice, SliceMut, Tensor, TensorMut};
+
 use super::{Device, DeviceError, Memory};
 use crate::element::Element;
 
+/// Memory of a device. What launches are given is found by it.
+pub(crate) struct Allocation {
+    pub(crate) device: Device,
+    pub(crate) memory: Memory,
+}
+
 /// `len` elements of `T` on a device. Freed when dropped, after the work that uses it.
 pub struct DeviceBuffer<T> {
-    device: Device,
-    memory: Memory,
+    allocation: Allocation,
     len: usize,
     element: PhantomData<T>,
 }
@@ -18,8 +25,7 @@ pub struct DeviceBuffer<T> {
 /// A part of a buffer, for reading.
 #[derive(Clone, Copy)]
 pub struct BufferView<'a, T> {
-    pub(crate) device: &'a Device,
-    pub(crate) memory: &'a Memory,
+    pub(crate) allocation: &'a Allocation,
     /// In bytes.
     pub(crate) offset: usize,
     /// In elements.
@@ -29,8 +35,7 @@ pub struct BufferView<'a, T> {
 
 /// A part of a buffer, for reading and writing.
 pub struct BufferViewMut<'a, T> {
-    pub(crate) device: &'a Device,
-    pub(crate) memory: &'a Memory,
+    pub(crate) allocation: &'a Allocation,
     pub(crate) offset: usize,
     pub(crate) len: usize,
     /// The view holds its part alone, as `&mut [T]` does.
@@ -39,7 +44,7 @@ pub struct BufferViewMut<'a, T> {
 
 impl<T: Element> DeviceBuffer<T> {
     pub(super) fn new(device: Device, memory: Memory, len: usize) -> DeviceBuffer<T> {
-        DeviceBuffer { device, memory, len, element: PhantomData }
+        DeviceBuffer { allocation: Allocation { device, memory }, len, element: PhantomData }
     }
 
     /// Number of elements.
@@ -54,12 +59,12 @@ impl<T: Element> DeviceBuffer<T> {
 
     /// The device it lies on.
     pub fn device(&self) -> &Device {
-        &self.device
+        &self.allocation.device
     }
 
     /// The address of its first element, as kernels see it.
     pub fn address(&self) -> u64 {
-        self.memory.address()
+        self.allocation.memory.address()
     }
 
     /// Overwrites the first `data.len()` elements.
@@ -78,8 +83,8 @@ impl<T: Element> DeviceBuffer<T> {
         let range = checked(start..start.saturating_add(data.len()), self.len)?;
         #[cfg(test)]
         crate::faults::hit("copying to the device")?;
-        let stream = self.device.default_stream();
-        self.memory.write(range.start * size_of::<T>(), bytemuck::cast_slice(data), &stream)
+        let stream = self.allocation.device.default_stream();
+        self.allocation.memory.write(range.start * size_of::<T>(), bytemuck::cast_slice(data), &stream)
     }
 
     /// Copies a range of elements to those from element `to` on, on the device: in order with the work queued on the default stream, and
@@ -95,9 +100,9 @@ impl<T: Element> DeviceBuffer<T> {
         }
         #[cfg(test)]
         crate::faults::hit("copying on the device")?;
-        let stream = self.device.default_stream();
+        let stream = self.allocation.device.default_stream();
         let (at, bytes) = (from.start * size_of::<T>(), from.len() * size_of::<T>());
-        self.memory.copy_within(at, to * size_of::<T>(), bytes, &stream)
+        self.allocation.memory.copy_within(at, to * size_of::<T>(), bytes, &stream)
     }
 
     /// All elements, after the work queued on the default stream.
@@ -112,24 +117,12 @@ impl<T: Element> DeviceBuffer<T> {
 
     /// The whole buffer, for reading.
     pub fn as_view(&self) -> BufferView<'_, T> {
-        BufferView {
-            device: &self.device,
-            memory: &self.memory,
-            offset: 0,
-            len: self.len,
-            element: PhantomData,
-        }
+        BufferView { allocation: &self.allocation, offset: 0, len: self.len, element: PhantomData }
     }
 
     /// The whole buffer, for reading and writing.
     pub fn as_view_mut(&mut self) -> BufferViewMut<'_, T> {
-        BufferViewMut {
-            device: &self.device,
-            memory: &self.memory,
-            offset: 0,
-            len: self.len,
-            exclusive: PhantomData,
-        }
+        BufferViewMut { allocation: &self.allocation, offset: 0, len: self.len, exclusive: PhantomData }
     }
 
     /// A range of elements, for reading.
@@ -178,14 +171,8 @@ impl<'a, T: Element> BufferView<'a, T> {
     /// # Errors
     /// [`DeviceError::BadCast`] when they are not whole, aligned elements of it.
     pub fn cast<U: Element>(&self) -> Result<BufferView<'a, U>, DeviceError> {
-        let len = cast_len::<T, U>(self.memory, self.offset, self.len)?;
-        Ok(BufferView {
-            device: self.device,
-            memory: self.memory,
-            offset: self.offset,
-            len,
-            element: PhantomData,
-        })
+        let len = cast_len::<T, U>(&self.allocation.memory, self.offset, self.len)?;
+        Ok(BufferView { allocation: self.allocation, offset: self.offset, len, element: PhantomData })
     }
 
     /// Copies all elements out, after the work queued on the default stream.
@@ -198,8 +185,8 @@ impl<'a, T: Element> BufferView<'a, T> {
         }
         #[cfg(test)]
         crate::faults::hit("copying from the device")?;
-        let stream = self.device.default_stream();
-        self.memory.read(self.offset, bytemuck::cast_slice_mut(out), &stream)
+        let stream = self.allocation.device.default_stream();
+        self.allocation.memory.read(self.offset, bytemuck::cast_slice_mut(out), &stream)
     }
 }
 
@@ -221,10 +208,10 @@ impl<'a, T: Element> BufferViewMut<'a, T> {
     pub fn split_at(self, at: usize) -> Result<(BufferViewMut<'a, T>, BufferViewMut<'a, T>), DeviceError> {
         let first = checked(..at, self.len)?;
         let rest = self.len - at;
-        let (device, memory, exclusive) = (self.device, self.memory, PhantomData);
+        let (allocation, exclusive) = (self.allocation, PhantomData);
         Ok((
-            BufferViewMut { device, memory, offset: self.offset, len: first.len(), exclusive },
-            BufferViewMut { device, memory, offset: self.offset + at * size_of::<T>(), len: rest, exclusive },
+            BufferViewMut { allocation, offset: self.offset, len: first.len(), exclusive },
+            BufferViewMut { allocation, offset: self.offset + at * size_of::<T>(), len: rest, exclusive },
         ))
     }
 
@@ -233,9 +220,67 @@ impl<'a, T: Element> BufferViewMut<'a, T> {
     /// # Errors
     /// [`DeviceError::BadCast`] when they are not whole, aligned elements of it.
     pub fn cast<U: Element>(self) -> Result<BufferViewMut<'a, U>, DeviceError> {
-        let len = cast_len::<T, U>(self.memory, self.offset, self.len)?;
-        let (device, memory, offset) = (self.device, self.memory, self.offset);
-        Ok(BufferViewMut { device, memory, offset, len, exclusive: PhantomData })
+        let len = cast_len::<T, U>(&self.allocation.memory, self.offset, self.len)?;
+        let (allocation, offset) = (self.allocation, self.offset);
+        Ok(BufferViewMut { allocation, offset, len, exclusive: PhantomData })
+    }
+}
+
+impl<T: Element> DeviceBuffer<T> {
+    /// The whole buffer as a dense, row-major tensor of these extents, for a launch to read.
+    pub fn tensor<const R: usize>(&self, extents: [usize; R]) -> Tensor<'_, T, R> {
+        self.as_view().tensor(extents)
+    }
+
+    /// The whole buffer as a dense, row-major tensor of these extents, for a launch to write.
+    pub fn tensor_mut<const R: usize>(&mut self, extents: [usize; R]) -> TensorMut<'_, T, R> {
+        self.as_view_mut().tensor(extents)
+    }
+}
+
+impl<'a, T: Element> BufferView<'a, T> {
+    pub(crate) fn into_region(self) -> Region<'a> {
+        Slice::from(self).into_region()
+    }
+
+    /// This part as a dense, row-major tensor of these extents, for a launch to read; [`Tensor::strided`] gives it other strides.
+    pub fn tensor<const R: usize>(self, extents: [usize; R]) -> Tensor<'a, T, R> {
+        Slice::from(self).tensor(extents)
+    }
+}
+
+impl<'a, T: Element> BufferViewMut<'a, T> {
+    pub(crate) fn into_region(self) -> Region<'a> {
+        SliceMut::from(self).into_region()
+    }
+
+    /// This part as a dense, row-major tensor of these extents, for a launch to write.
+    pub fn tensor<const R: usize>(self, extents: [usize; R]) -> TensorMut<'a, T, R> {
+        SliceMut::from(self).tensor(extents)
+    }
+}
+
+impl<'a, T: Element> From<BufferView<'a, T>> for Slice<'a, T> {
+    fn from(view: BufferView<'a, T>) -> Self {
+        Slice::new(Region::read::<T>(view.allocation, view.offset, view.len))
+    }
+}
+
+impl<'a, T: Element> From<BufferViewMut<'a, T>> for SliceMut<'a, T> {
+    fn from(view: BufferViewMut<'a, T>) -> Self {
+        SliceMut::new(Region::written::<T>(view.allocation, view.offset, view.len))
+    }
+}
+
+impl<'a, T: Element> From<&'a DeviceBuffer<T>> for Slice<'a, T> {
+    fn from(buffer: &'a DeviceBuffer<T>) -> Self {
+        buffer.as_view().into()
+    }
+}
+
+impl<'a, T: Element> From<&'a mut DeviceBuffer<T>> for SliceMut<'a, T> {
+    fn from(buffer: &'a mut DeviceBuffer<T>) -> Self {
+        buffer.as_view_mut().into()
     }
 }
 
@@ -264,7 +309,7 @@ fn cast_len<T: Element, U: Element>(
     if aligned && bytes.is_multiple_of(size_of::<U>()) {
         Ok(bytes / size_of::<U>())
     } else {
-        Err(DeviceError::BadCast { bytes, offset, dtype: U::DTYPE })
+        Err(DeviceError::BadCast { bytes, offset, dtype: U::TYPE })
     }
 }
 
@@ -282,7 +327,7 @@ impl<'a, T: Element> From<&'a mut DeviceBuffer<T>> for BufferViewMut<'a, T> {
 
 impl<T: Element> fmt::Debug for DeviceBuffer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DeviceBuffer<{}>({} on {})", T::DTYPE, self.len, self.device.name())
+        write!(f, "DeviceBuffer<{}>({} on {})", T::TYPE, self.len, self.allocation.device.name())
     }
 }
 

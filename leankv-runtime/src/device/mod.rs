@@ -16,6 +16,7 @@ mod stream;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use buffer::Allocation;
 pub use buffer::{BufferView, BufferViewMut, DeviceBuffer};
 pub use error::DeviceError;
 pub use stream::{Event, Stream};

@@ -1,9 +1,10 @@
 //! What can go wrong with a cache.
 
-use super::{Input, RequestId};
+use super::RequestId;
 use crate::compiler::CompileError;
 use crate::device::{Device, DeviceError};
 use crate::launch::LaunchError;
+use leankv_dsl::lang::FloatType;
 
 /// There are too few free pages. The request that lacked them took none, and no token was touched; requests of the same batch that were
 /// granted keep what they took. It can be tried again when others gave pages back.
@@ -122,9 +123,9 @@ pub enum KvError {
     #[error("the cache takes queries, keys and values of {expected}, not {got}; set `CacheConfig::input`")]
     Input {
         /// What the cache was made for.
-        expected: Input,
+        expected: FloatType,
         /// What was given.
-        got: Input,
+        got: FloatType,
     },
     /// A step to be replayed is not that of the last batch.
     #[error(

@@ -29,8 +29,8 @@ mod state;
 
 pub use audit::{Finding, audit};
 pub use engine::{
-    Bindings, Binds, Budget, CacheConfig, DecodeStep, EngineKernels, HeadStats, Input, InputElement, KvCache,
-    Preempt, PromptChunk, RequestId, RequestStats, Thresholds,
+    Budget, CacheConfig, DecodeStep, EngineKernels, HeadStats, InputElement, KvCache, Preempt, PromptChunk,
+    RequestId, RequestStats, Thresholds,
 };
 pub use error::{KvError, OutOfPages, Refused};
 pub use leankv_kernels::reference::PageState;

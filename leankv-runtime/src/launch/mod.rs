@@ -1,11 +1,13 @@
-//! Typed launch: arguments by name, checked against the kernel's signature before anything runs.
+//! Launches, whose arguments are checked against the kernel's signature before anything runs: a struct of them for a kernel whose type is known
+//! ([`KernelOf::launch`](crate::KernelOf::launch)), or one by one and by name for any kernel.
 
 use leankv_dsl::ir::Dtype;
+use leankv_dsl::lang::launch::{Arguments, Region, Value};
 
-use crate::device::{BufferView, BufferViewMut, Device, DeviceError, Memory, Stream};
+use crate::device::{Allocation, BufferView, BufferViewMut, DeviceError, Memory, Stream};
 use crate::element::Element;
 use crate::kernel::Kernel;
-use crate::signature::{ArgumentError, ParamKind, ParamSpec, Signature, split_part};
+use crate::signature::{ArgumentError, ArgumentSpec, ParamKind, ParamSpec, Signature, split_part};
 
 /// How many programs run, along three axes. From a number, a pair, a triple or an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,9 +42,6 @@ pub struct Launch<'a> {
     error: Option<ArgumentError>,
 }
 
-/// What a launch is a launch of.
-pub(crate) type Identity<'a> = (&'a Kernel, Grid, Option<&'a Stream>);
-
 /// An argument in its place.
 #[derive(Clone, Copy)]
 pub(crate) enum Slot<'a> {
@@ -63,6 +62,32 @@ impl<'a> Launch<'a> {
         Launch { kernel, grid, stream: None, slots, error: None }
     }
 
+    /// A launch with all of its arguments, in the order of parameters.
+    pub(crate) fn with_arguments(kernel: &'a Kernel, grid: Grid, arguments: Arguments<'a>) -> Launch<'a> {
+        Launch::new(kernel, grid).with(|launch| {
+            let (specs, values) = (kernel.arguments(), arguments.into_values());
+            if specs.len() != values.len() {
+                let (kernel, wanted, got) = (launch.kernel_name(), specs.len(), values.len());
+                return Err(ArgumentError::Count { kernel, wanted, got });
+            }
+            specs.iter().zip(values).try_for_each(|(spec, value)| launch.put_value(spec, value))
+        })
+    }
+
+    /// Checks some arguments of a launch, each by its name.
+    pub(crate) fn check_some(kernel: &Kernel, given: Arguments<'_>) -> Result<(), ArgumentError> {
+        let mut launch = Launch::new(kernel, Grid::from(1));
+        given.into_named().try_for_each(|(name, value)| {
+            let spec = launch.argument(&name)?;
+            launch.put_value(&spec, value)
+        })?;
+        let signature = kernel.signature();
+        let given = signature.params.iter().zip(&launch.slots);
+        given
+            .filter_map(|(param, slot)| Some((param, slot.as_ref()?)))
+            .try_for_each(|(param, slot)| check_multiple(signature, param, slot))
+    }
+
     /// Queues the launch on `stream` instead of the device's default stream.
     pub fn on(mut self, stream: &'a Stream) -> Self {
         self.stream = Some(stream);
@@ -72,28 +97,25 @@ impl<'a> Launch<'a> {
     /// Gives a number. Extents and strides of a view come with its buffer, which they are checked against.
     pub fn scalar<T: Element>(self, name: &str, value: T) -> Self {
         self.with(|launch| {
-            let place = launch.place(name, "a number", |k| k == ParamKind::Scalar)?;
+            let place = launch.place(name)?;
             if let Some(view) = launch.signature().view_of(name) {
                 let (kernel, name, view) = (launch.kernel_name(), name.to_owned(), view.to_owned());
                 return Err(ArgumentError::PartOfView { kernel, name, view });
             }
-            launch.check_dtype(place, T::DTYPE)?;
-            let mut bytes = [0; 8];
-            bytes[..size_of::<T>()].copy_from_slice(bytemuck::bytes_of(&value));
-            launch.put_scalar(place, u64::from_le_bytes(bytes))
+            launch.put_number(place, T::TYPE, value.bits())
         })
     }
 
     /// Gives a buffer to read, for a parameter without extents.
     pub fn buffer<T: Element>(self, name: &str, buffer: impl Into<BufferView<'a, T>>) -> Self {
-        let view = buffer.into();
-        self.with(|launch| launch.put_view(name, view))
+        let view = buffer.into().into_region();
+        self.with(|launch| launch.put_buffer(launch.place(name)?, &view))
     }
 
     /// Gives a buffer to write, for a parameter without extents.
     pub fn buffer_mut<T: Element>(self, name: &str, buffer: impl Into<BufferViewMut<'a, T>>) -> Self {
-        let view = buffer.into();
-        self.with(|launch| launch.put_view_mut(name, view))
+        let view = buffer.into().into_region();
+        self.with(|launch| launch.put_buffer(launch.place(name)?, &view))
     }
 
     /// Gives a buffer to read as a dense, row-major tensor of these extents.
@@ -103,10 +125,10 @@ impl<'a> Launch<'a> {
         buffer: impl Into<BufferView<'a, T>>,
         extents: &[usize],
     ) -> Self {
-        let view = buffer.into();
+        let view = buffer.into().into_region();
         self.with(|launch| {
-            launch.put_extents(name, view.len, T::DTYPE, extents, &dense_strides(extents))?;
-            launch.put_view(name, view)
+            let spec = launch.argument(name)?;
+            launch.put_view(&spec, &view, extents, None)
         })
     }
 
@@ -117,10 +139,10 @@ impl<'a> Launch<'a> {
         buffer: impl Into<BufferViewMut<'a, T>>,
         extents: &[usize],
     ) -> Self {
-        let view = buffer.into();
+        let view = buffer.into().into_region();
         self.with(|launch| {
-            launch.put_extents(name, view.len, T::DTYPE, extents, &dense_strides(extents))?;
-            launch.put_view_mut(name, view)
+            let spec = launch.argument(name)?;
+            launch.put_view(&spec, &view, extents, None)
         })
     }
 
@@ -132,10 +154,10 @@ impl<'a> Launch<'a> {
         extents: &[usize],
         strides: &[usize],
     ) -> Self {
-        let view = buffer.into();
+        let view = buffer.into().into_region();
         self.with(|launch| {
-            launch.put_extents(name, view.len, T::DTYPE, extents, strides)?;
-            launch.put_view(name, view)
+            let spec = launch.argument(name)?;
+            launch.put_view(&spec, &view, extents, Some(strides))
         })
     }
 
@@ -147,10 +169,10 @@ impl<'a> Launch<'a> {
         extents: &[usize],
         strides: &[usize],
     ) -> Self {
-        let view = buffer.into();
+        let view = buffer.into().into_region();
         self.with(|launch| {
-            launch.put_extents(name, view.len, T::DTYPE, extents, strides)?;
-            launch.put_view_mut(name, view)
+            let spec = launch.argument(name)?;
+            launch.put_view(&spec, &view, extents, Some(strides))
         })
     }
 
@@ -191,7 +213,7 @@ impl<'a> Launch<'a> {
         if self.grid.0.iter().zip(limits).any(|(&n, limit)| n == 0 || n > limit) {
             return Err(ArgumentError::Grid { kernel: kernel(), grid: self.grid.0 });
         }
-        self.none_missing(|_| true)?;
+        self.none_missing()?;
         let slots: Vec<Slot<'a>> = self.slots.iter().flatten().copied().collect();
         for (param, slot) in signature.params.iter().zip(&slots) {
             check_multiple(signature, param, slot)?;
@@ -200,48 +222,9 @@ impl<'a> Launch<'a> {
         Ok(slots)
     }
 
-    /// Checks the arguments given so far; of the parameters called one of `names`, or a part of one (`name.part`), none may be missing.
-    pub(crate) fn check_under(&self, names: &[&str]) -> Result<(), ArgumentError> {
-        if let Some(error) = &self.error {
-            return Err(error.clone());
-        }
-        let under = |param: &str| {
-            let parts = names.iter().filter_map(|name| param.strip_prefix(name));
-            parts.into_iter().any(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        self.none_missing(under)?;
-        let signature = self.kernel.signature();
-        let given = signature.params.iter().zip(&self.slots);
-        given
-            .filter_map(|(p, slot)| Some((p, slot.as_ref()?)))
-            .try_for_each(|(p, slot)| check_multiple(signature, p, slot))
-    }
-
-    /// Which kernel is launched, over which grid and on which stream.
-    pub(crate) fn identity(&self) -> Identity<'a> {
-        (self.kernel, self.grid, self.stream)
-    }
-
-    /// The launch, if it is the one that this was the identity of; otherwise a launch of that one that reports the exchange.
-    pub(crate) fn expecting(self, (kernel, grid, stream): Identity<'a>) -> Launch<'a> {
-        let same_stream = match (self.stream, stream) {
-            (None, None) => true,
-            (Some(a), Some(b)) => std::ptr::eq(a, b),
-            _ => false,
-        };
-        if std::ptr::eq(self.kernel, kernel) && self.grid == grid && same_stream {
-            return self;
-        }
-        let error = ArgumentError::Exchanged {
-            kernel: kernel.signature().kernel.clone(),
-            got: self.kernel.signature().kernel.clone(),
-        };
-        Launch { stream, error: Some(error), ..Launch::new(kernel, grid) }
-    }
-
-    fn none_missing(&self, wanted: impl Fn(&str) -> bool) -> Result<(), ArgumentError> {
+    fn none_missing(&self) -> Result<(), ArgumentError> {
         let params = self.kernel.signature().params.iter().zip(&self.slots);
-        let missing = params.filter(|(param, slot)| slot.is_none() && wanted(&param.name));
+        let missing = params.filter(|(_, slot)| slot.is_none());
         let names: Vec<String> = missing.map(|(param, _)| param.name.clone()).collect();
         if names.is_empty() {
             return Ok(());
@@ -264,35 +247,43 @@ impl<'a> Launch<'a> {
         self.signature().kernel.clone()
     }
 
-    /// The place of parameter `name`, which must be of a fitting kind.
-    fn place(
-        &self,
-        name: &str,
-        got: &'static str,
-        fits: impl Fn(ParamKind) -> bool,
-    ) -> Result<usize, ArgumentError> {
+    /// The place of parameter `name`.
+    fn place(&self, name: &str) -> Result<usize, ArgumentError> {
         let signature = self.signature();
-        let Some(place) = signature.position(name) else {
+        signature.position(name).ok_or_else(|| {
             // Parts of views are filled in with their view; listing them would only confuse.
             let known =
                 signature.params.iter().map(|p| p.name.clone()).filter(|n| split_part(n).is_none()).collect();
-            return Err(ArgumentError::Unknown { kernel: self.kernel_name(), name: name.to_owned(), known });
-        };
-        let kind = signature.params[place].kind;
-        if !fits(kind) {
-            let wanted = match kind {
-                ParamKind::Scalar => "a number",
-                ParamKind::Read => "a buffer to read",
-                ParamKind::Write => "a buffer to write",
-            };
-            return Err(ArgumentError::Kind {
-                kernel: self.kernel_name(),
-                name: name.to_owned(),
-                wanted,
-                got,
-            });
+            ArgumentError::Unknown { kernel: self.kernel_name(), name: name.to_owned(), known }
+        })
+    }
+
+    /// The argument whose number or pointer is parameter `name`.
+    fn argument(&self, name: &str) -> Result<ArgumentSpec, ArgumentError> {
+        let place = self.place(name)?;
+        let found = self.kernel.arguments().iter().find(|spec| spec.place == place);
+        // A part of a view is given as one.
+        let alone = || ArgumentSpec { place, extents: Vec::new(), strides: Vec::new() };
+        Ok(found.cloned().unwrap_or_else(alone))
+    }
+
+    /// Whether parameter `place` takes what is `got`.
+    fn check_kind(
+        &self,
+        place: usize,
+        got: &'static str,
+        fits: impl Fn(ParamKind) -> bool,
+    ) -> Result<(), ArgumentError> {
+        let param = &self.signature().params[place];
+        if fits(param.kind) {
+            return Ok(());
         }
-        Ok(place)
+        let wanted = match param.kind {
+            ParamKind::Scalar => "a number",
+            ParamKind::Read => "a buffer to read",
+            ParamKind::Write => "a buffer to write",
+        };
+        Err(ArgumentError::Kind { kernel: self.kernel_name(), name: param.name.clone(), wanted, got })
     }
 
     fn check_dtype(&self, place: usize, got: Dtype) -> Result<(), ArgumentError> {
@@ -309,18 +300,6 @@ impl<'a> Launch<'a> {
         })
     }
 
-    fn check_device(&self, place: usize, other: &Device) -> Result<(), ArgumentError> {
-        if other.same_as(self.kernel.device()) {
-            return Ok(());
-        }
-        Err(ArgumentError::Device {
-            kernel: self.kernel_name(),
-            name: self.signature().params[place].name.clone(),
-            device: self.kernel.device().name(),
-            other: other.name(),
-        })
-    }
-
     fn put(&mut self, place: usize, slot: Slot<'a>) -> Result<(), ArgumentError> {
         if self.slots[place].replace(slot).is_some() {
             let name = self.signature().params[place].name.clone();
@@ -329,48 +308,65 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    fn put_scalar(&mut self, place: usize, bits: u64) -> Result<(), ArgumentError> {
+    fn put_value(&mut self, spec: &ArgumentSpec, value: Value<'a>) -> Result<(), ArgumentError> {
+        match value {
+            Value::Number { dtype, bits } => self.put_number(spec.place, dtype, bits),
+            Value::Buffer(region) => self.put_buffer(spec.place, &region),
+            Value::View { region, extents, strides } => {
+                self.put_view(spec, &region, &extents, strides.as_deref())
+            }
+        }
+    }
+
+    fn put_number(&mut self, place: usize, dtype: Dtype, bits: u64) -> Result<(), ArgumentError> {
+        self.check_kind(place, "a number", |k| k == ParamKind::Scalar)?;
+        self.check_dtype(place, dtype)?;
         self.put(place, Slot::Scalar(bits))
     }
 
-    fn put_view<T: Element>(&mut self, name: &str, view: BufferView<'a, T>) -> Result<(), ArgumentError> {
-        let place = self.place(name, "a buffer to read", |k| k == ParamKind::Read)?;
-        self.check_dtype(place, T::DTYPE)?;
-        self.check_device(place, view.device)?;
-        let bytes = view.len * size_of::<T>();
-        self.put(place, Slot::Buffer { memory: view.memory, offset: view.offset, bytes, written: false })
-    }
-
-    fn put_view_mut<T: Element>(
-        &mut self,
-        name: &str,
-        view: BufferViewMut<'a, T>,
-    ) -> Result<(), ArgumentError> {
-        let place = self.place(name, "a buffer to write", |k| k != ParamKind::Scalar)?;
-        self.check_dtype(place, T::DTYPE)?;
-        self.check_device(place, view.device)?;
-        let bytes = view.len * size_of::<T>();
-        self.put(place, Slot::Buffer { memory: view.memory, offset: view.offset, bytes, written: true })
-    }
-
-    /// Fills in `name.shapeN` and `name.strideN`, after checking that the buffer holds such a tensor.
-    fn put_extents(
-        &mut self,
-        name: &str,
-        len: usize,
-        dtype: Dtype,
-        extents: &[usize],
-        strides: &[usize],
-    ) -> Result<(), ArgumentError> {
-        // An unknown name is reported as such and not as a rank.
-        self.place(name, "a buffer", |k| k != ParamKind::Scalar)?;
-        let rank = self.signature().view_rank(name);
-        for got in [extents.len(), strides.len()] {
-            if got != rank {
-                let (kernel, name) = (self.kernel_name(), name.to_owned());
-                return Err(ArgumentError::Rank { kernel, name, wanted: rank, got });
-            }
+    fn put_buffer(&mut self, place: usize, region: &Region<'a>) -> Result<(), ArgumentError> {
+        match region.is_written() {
+            false => self.check_kind(place, "a buffer to read", |k| k == ParamKind::Read)?,
+            true => self.check_kind(place, "a buffer to write", |k| k != ParamKind::Scalar)?,
         }
+        self.check_dtype(place, region.dtype())?;
+        let Some(allocation) = region.borrowed_as::<Allocation>() else {
+            return Err(self.other_device(place, "memory that is of no device"));
+        };
+        if !allocation.device.same_as(self.kernel.device()) {
+            return Err(self.other_device(place, &allocation.device.name()));
+        }
+        let bytes = region.len() * region.dtype().bytes().unwrap_or(1) as usize;
+        let (memory, offset, written) = (&allocation.memory, region.offset(), region.is_written());
+        self.put(place, Slot::Buffer { memory, offset, bytes, written })
+    }
+
+    fn other_device(&self, place: usize, other: &str) -> ArgumentError {
+        ArgumentError::Device {
+            kernel: self.kernel_name(),
+            name: self.signature().params[place].name.clone(),
+            device: self.kernel.device().name(),
+            other: other.to_owned(),
+        }
+    }
+
+    /// Gives a buffer and its extents, after checking that it holds such a tensor.
+    fn put_view(
+        &mut self,
+        spec: &ArgumentSpec,
+        region: &Region<'a>,
+        extents: &[usize],
+        strides: Option<&[usize]>,
+    ) -> Result<(), ArgumentError> {
+        let (kernel, name) = (self.kernel_name(), self.signature().params[spec.place].name.clone());
+        self.check_kind(spec.place, "a buffer", |k| k != ParamKind::Scalar)?;
+        let wanted = spec.extents.len();
+        let lens = [Some(extents.len()), strides.map(<[usize]>::len)];
+        if let Some(got) = lens.into_iter().flatten().find(|&got| got != wanted) {
+            return Err(ArgumentError::Rank { kernel, name, wanted, got });
+        }
+        let dense = dense_strides(extents);
+        let strides = strides.unwrap_or(&dense);
         // One past the last element that the extents reach.
         let needed = if extents.contains(&0) {
             0
@@ -378,35 +374,26 @@ impl<'a> Launch<'a> {
             let last = |(&e, &s): (&usize, &usize)| (e as u128 - 1).saturating_mul(s as u128);
             extents.iter().zip(strides).map(last).fold(1u128, u128::saturating_add)
         };
+        let (dtype, len) = (region.dtype(), region.len());
         if needed > len as u128 {
-            return Err(ArgumentError::Short {
-                kernel: self.kernel_name(),
-                name: name.to_owned(),
-                extents: extents.to_vec(),
-                dtype,
-                needed,
-                len,
-            });
+            let extents = extents.to_vec();
+            return Err(ArgumentError::Short { kernel, name, extents, dtype, needed, len });
         }
         for (axis, (&extent, &stride)) in extents.iter().zip(strides).enumerate() {
-            self.put_integer(&format!("{name}.shape{axis}"), extent as i128)?;
-            if self.signature().position(&format!("{name}.stride{axis}")).is_some() {
-                self.put_integer(&format!("{name}.stride{axis}"), stride as i128)?;
-            } else if stride != 1 && extent > 1 {
+            self.put_integer(spec.extents[axis], extent as i128)?;
+            match spec.strides[axis] {
+                Some(place) => self.put_integer(place, stride as i128)?,
                 // A view without a parameter for this stride takes neighbours one element apart.
-                return Err(ArgumentError::Dense {
-                    kernel: self.kernel_name(),
-                    name: name.to_owned(),
-                    axis,
-                    stride,
-                });
+                None if stride != 1 && extent > 1 => {
+                    return Err(ArgumentError::Dense { kernel, name, axis, stride });
+                }
+                None => {}
             }
         }
-        Ok(())
+        self.put_buffer(spec.place, region)
     }
 
-    fn put_integer(&mut self, name: &str, value: i128) -> Result<(), ArgumentError> {
-        let place = self.place(name, "a number", |k| k == ParamKind::Scalar)?;
+    fn put_integer(&mut self, place: usize, value: i128) -> Result<(), ArgumentError> {
         let dtype = self.signature().params[place].dtype;
         let bits = match dtype {
             Dtype::I32 => i32::try_from(value).map(|v| u64::from(v as u32)).ok(),
@@ -417,11 +404,11 @@ impl<'a> Launch<'a> {
         };
         let bits = bits.ok_or_else(|| ArgumentError::Range {
             kernel: self.kernel_name(),
-            name: name.to_owned(),
+            name: self.signature().params[place].name.clone(),
             value,
             dtype,
         })?;
-        self.put_scalar(place, bits)
+        self.put(place, Slot::Scalar(bits))
     }
 }
 

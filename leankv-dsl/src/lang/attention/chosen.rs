@@ -202,6 +202,10 @@ impl CodecChoice {
         if self.is_stock() {
             return Ok([format.key.shape(), format.value.shape()]);
         }
+        if let (Some(keys), Some(values)) = (self.known(true, &format.key), self.known(false, &format.value))
+        {
+            return Ok([keys, values]);
+        }
         let mut found = None;
         record::record("codecs", format.to_string(), None, Loc::caller(), || {
             let mut scope = ArgScope::new(&Choices::new().with(self.clone()));
@@ -209,6 +213,11 @@ impl CodecChoice {
             found = Some([codecs.keys(&format.key).shape(), codecs.values(&format.value).shape()]);
         })?;
         Ok(found.expect("a body that ends without a mistake has run"))
+    }
+
+    /// The shape of a codec that was asked before.
+    fn known(&self, keys: bool, named: &CodecSpec) -> Option<CodecShape> {
+        self.shapes.lock().unwrap_or_else(PoisonError::into_inner).get(&(keys, *named)).copied()
     }
 
     /// The shape of a codec: what it said first.

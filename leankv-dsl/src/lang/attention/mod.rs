@@ -28,14 +28,14 @@ mod stacked;
 mod stock;
 
 pub use chosen::{ChosenCodecs, ChosenHooks, CodecChoice, CodecVariant, ForLayer, HookChoice, HookVariant};
-pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, Stock, Tokens};
+pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, OfArgs, Stock, Tokens};
 pub use half16::{decode16, encode16, floor16, positive_scale16};
 pub use hooks::{AttentionHooks, Plain, Site};
-pub use layers::{LayeredKv, LayeredKvMut, PagedKvMut};
+pub use layers::{LayeredKv, LayeredKvArgs, LayeredKvMut, LayeredKvMutArgs, PagedKvMut, PagedKvMutArgs};
 pub use list::{Spread, TokenList};
 pub use online::OnlineSoftmax;
 pub use operand::{KvBlock, KvOperand};
-pub use paged::{Block, PagedKv, Slots, Tier, TierLayout, Tiers, Work};
+pub use paged::{Block, PagedKv, PagedKvArgs, Slots, Tier, TierLayout, Tiers, Work};
 pub use rows::{Rows, RowsMut, Stored};
 pub use stacked::Stacked;
 pub use stock::{Affine, Raw, Symmetric, stock};

@@ -144,7 +144,8 @@ impl<const R: usize> KernelArg for FloatView<R> {
             Some(FloatType::Bf16) => FloatView::Bf16(View::declare(scope, name, options)),
             Some(FloatType::F32) => FloatView::F32(View::declare(scope, name, options)),
             None => {
-                let message = format!("`{name}` is a view of floats, and its parameter does not say of which");
+                let message =
+                    format!("`{name}` is a view of floats, and its parameter does not say of which");
                 record::report(
                     Diagnostic::error(BAD_ARGUMENT, Loc::caller(), message)
                         .help("write `#[arg(element = spec.field)]` with a `FloatType`"),

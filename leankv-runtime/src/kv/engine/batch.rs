@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use leankv_kernels::step::AdvancePositionsArgs;
+
 use super::{KvCache, RequestId};
 use crate::kv::{KvError, OutOfPages, Refused};
 
@@ -98,9 +100,8 @@ impl KvCache {
             return Ok(());
         }
         let programs = requests.div_ceil(super::kernels::BLOCK_ADVANCE) as u32;
-        let advance = self.kernels.advance.launch(programs);
-        let positions = self.scratch.positions.slice_mut(..requests)?;
-        let advance = advance.view_mut("positions", positions, &[requests]);
+        let positions = self.scratch.positions.slice_mut(..requests)?.tensor([requests]);
+        let advance = self.kernels.advance.launch(programs, AdvancePositionsArgs { positions });
         // SAFETY: the kernel reaches memory through a view alone.
         let result = unsafe { advance.run() }.map_err(KvError::Launch);
         self.remember(result)

@@ -1,12 +1,17 @@
 //! A chunk of a prompt that is under way.
 
-use leankv_kernels::chunk::ChunkSpec;
+use leankv_dsl::lang::attention::{ForLayer, PagedKvArgs};
+use leankv_kernels::chunk::{
+    CachedSignificanceArgs, ChunkAttentionArgs, ChunkSignificanceArgs, ChunkSpec, ClassifyChunkArgs,
+    WriteChunkArgs,
+};
 
 use super::compact::Room;
 use super::launch::run;
+use super::layer::OfLayer;
 use super::request::Request;
-use super::{Binds, InputElement, KvCache, RequestId};
-use crate::device::{BufferView, DeviceBuffer};
+use super::{InputElement, KvCache, RequestId};
+use crate::device::{BufferView, DeviceBuffer, DeviceError};
 use crate::kv::{KvError, PageManager};
 
 /// A chunk of one request's prompt: pages for the worst case are there, and its layers are done one after another. Dropped before its end
@@ -121,26 +126,6 @@ impl<'a> PromptChunk<'a> {
     }
 }
 
-/// One layer's tables and lengths for a launch.
-struct Layer {
-    slots: usize,
-    heads: usize,
-    at: usize,
-    table_len: usize,
-    lists: usize,
-}
-
-impl Layer {
-    fn table(&self) -> ([usize; 3], [usize; 3]) {
-        ([self.slots, self.heads, self.table_len], [self.lists * self.table_len, self.table_len, 1])
-    }
-
-    /// Extents and strides of `[slots, kv_heads, columns]`.
-    fn of(&self, columns: usize) -> ([usize; 3], [usize; 3]) {
-        ([self.slots, self.heads, columns], [self.lists * columns, columns, 1])
-    }
-}
-
 impl KvCache {
     /// Whether requests are in the middle of something.
     pub(super) fn mark(&mut self, requests: &[RequestId], torn: bool) {
@@ -167,71 +152,90 @@ impl KvCache {
         let heads = shape.kv_heads;
         let (d, query_heads, scale) = (self.config.head_dim, self.config.query_heads(), self.config.scale());
         let window = self.config.window_q.min(n) as i32;
+        let codecs = ForLayer { choice: &self.config.codecs, layer };
+        let hooks = ForLayer { choice: &self.config.hooks, layer };
+        let of = OfLayer { slots: shape.slots, layers: shape.layers, heads, layer };
         let (state, chunk) = (self.manager.state_for_kernels(), &mut self.chunk);
         let kernels = &self.kernels.tierings[tiering];
-        let bound = &self.bound;
-        let of = Layer {
-            slots: shape.slots,
-            heads,
-            at: layer * heads,
-            table_len: shape.table_len,
-            lists: shape.lists(),
-        };
-        let ((table, table_strides), (lengths, strides)) = (of.table(), of.of(4));
-        let tables = of.at * of.table_len;
-        let (queries, pairs) = ([n, query_heads, d], [n, heads, d]);
         let before = before as i32;
-        let programs = |block: usize| n.div_ceil(block) as u32;
+        let programs = |block: usize| (n.div_ceil(block) as u32, heads as u32);
+        let (q, k, v) = (q.tensor([n, query_heads, d]), k.tensor([n, heads, d]), v.tensor([n, heads, d]));
 
-        let attend =
-            kernels.chunk_attend.launch((programs(ChunkSpec::block_q_of(self.config.group)), heads as u32));
-        let attend = bound.to(attend, layer, Binds::BOTH);
-        let attend = attend.view("q", q, &queries).view("k", k, &pairs).view("v", v, &pairs);
-        let attend = attend.scalar("before", before).scalar("scale", scale);
-        let attend = attend.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
-        let attend = attend.view_strided("kv.table", state.table.slice(tables..)?, &table, &table_strides);
-        let attend = attend.view_strided("kv.lengths", state.lengths.slice(of.at * 4..)?, &lengths, &strides);
-        let attend = attend.view_mut("out", chunk.out.slice_mut(..n * query_heads * d)?, &queries);
-        run(attend.view_mut("lse", chunk.lse.slice_mut(..n * query_heads)?, &[n, query_heads]))?;
+        let args = ChunkAttentionArgs {
+            q: q.clone().into(),
+            k: k.clone().into(),
+            v: v.clone().into(),
+            before,
+            scale,
+            kv: paged(&mut state.arena, &chunk.slot, &state.table, &state.lengths, &of, shape.table_len)?,
+            out: chunk.out.slice_mut(..n * query_heads * d)?.tensor([n, query_heads, d]),
+            lse: chunk.lse.slice_mut(..n * query_heads)?.tensor([n, query_heads]),
+            codecs,
+            hooks,
+        };
+        run(kernels.chunk_attend.launch(programs(ChunkSpec::block_q_of(self.config.group)), args))?;
 
         if before > 0 {
-            let add = kernels.cached_significance.launch((super::kernels::SPLITS as u32, heads as u32));
-            let add = bound.to(add, layer, Binds::BOTH);
-            let add = add.view("q", q, &queries);
-            let add = add.view("lse", chunk.lse.slice(..n * query_heads)?, &[n, query_heads]);
-            let add = add.scalar("before", before).scalar("scale", scale).scalar("window", window);
-            let add = add.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
-            let add = add.view_strided("kv.table", state.table.slice(tables..)?, &table, &table_strides);
-            let lists = state.lengths.slice(of.at * 4..)?;
-            run(add.view_strided("kv.lengths", lists, &lengths, &strides))?;
+            let args = CachedSignificanceArgs {
+                q: q.clone().into(),
+                lse: chunk.lse.slice(..n * query_heads)?.tensor([n, query_heads]),
+                before,
+                scale,
+                window,
+                kv: paged(&mut state.arena, &chunk.slot, &state.table, &state.lengths, &of, shape.table_len)?,
+                codecs,
+                hooks,
+            };
+            run(kernels.cached_significance.launch((super::kernels::SPLITS as u32, heads as u32), args))?;
         }
 
-        let sum =
-            self.kernels.chunk_significance.launch((programs(super::kernels::BLOCK_CHUNK), heads as u32));
-        let sum = bound.to(sum, layer, Binds::HOOKS);
-        let sum = sum.view("q", q, &queries).view("k", k, &pairs);
-        let sum = sum.view("lse", chunk.lse.slice(..n * query_heads)?, &[n, query_heads]);
-        let sum = sum.scalar("before", before).scalar("scale", scale).scalar("window", window);
-        run(sum.view_mut("mass", chunk.mass.slice_mut(..heads * n)?, &[heads, n]))?;
+        let args = ChunkSignificanceArgs {
+            q: q.into(),
+            k: k.clone().into(),
+            lse: chunk.lse.slice(..n * query_heads)?.tensor([n, query_heads]),
+            before,
+            scale,
+            window,
+            mass: chunk.mass.slice_mut(..heads * n)?.tensor([heads, n]),
+            hooks,
+        };
+        run(self.kernels.chunk_significance.launch(programs(super::kernels::BLOCK_CHUNK), args))?;
 
-        let classify = kernels.classify.launch(heads as u32);
-        let classify = classify.view("mass", chunk.mass.slice(..heads * n)?, &[heads, n]);
-        let classify = classify.scalar("before", before).scalar("prompt", prompt);
-        let classify = classify.view("slots", &chunk.slot, &[1]);
-        let (pair, pair_strides) = of.of(2);
-        let thresholds = state.thresholds.slice(of.at * 2..)?;
-        let classify = classify.view_strided("thresholds", thresholds, &pair, &pair_strides);
-        let lists = state.lengths.slice_mut(of.at * 4..)?;
-        let classify = classify.view_mut_strided("lengths", lists, &lengths, &strides);
-        run(classify.view_mut("dest", chunk.dest.slice_mut(..heads * n)?, &[heads, n]))?;
+        let args = ClassifyChunkArgs {
+            mass: chunk.mass.slice(..heads * n)?.tensor([heads, n]),
+            before,
+            prompt,
+            layer: layer as i32,
+            slots: chunk.slot.tensor([1]),
+            thresholds: of.read(&state.thresholds, 2)?,
+            lengths: of.write(&mut state.lengths, 4)?,
+            dest: chunk.dest.slice_mut(..heads * n)?.tensor([heads, n]),
+            policies: &self.config.policy,
+        };
+        run(kernels.classify.launch(heads as u32, args))?;
 
-        let write = kernels.write.launch((programs(super::kernels::BLOCK_WRITE), heads as u32));
-        let write = bound.to(write, layer, Binds::CODECS);
-        let write = write.view("keys", k, &pairs).view("values", v, &pairs);
-        let write = write.view("mass", chunk.mass.slice(..heads * n)?, &[heads, n]);
-        let write = write.view("dest", chunk.dest.slice(..heads * n)?, &[heads, n]).scalar("before", before);
-        let write = write.buffer_mut("kv.arena", &mut state.arena).view("kv.slots", &chunk.slot, &[1]);
-        let write = write.view_strided("kv.table", state.table.slice(tables..)?, &table, &table_strides);
-        run(write.view_strided("kv.lengths", state.lengths.slice(of.at * 4..)?, &lengths, &strides))
+        let args = WriteChunkArgs {
+            keys: k.into(),
+            values: v.into(),
+            mass: chunk.mass.slice(..heads * n)?.tensor([heads, n]),
+            dest: chunk.dest.slice(..heads * n)?.tensor([heads, n]),
+            before,
+            kv: paged(&mut state.arena, &chunk.slot, &state.table, &state.lengths, &of, shape.table_len)?,
+            codecs,
+        };
+        run(kernels.write.launch(programs(super::kernels::BLOCK_WRITE), args))
     }
+}
+
+/// One layer of the cache, for a launch over one request.
+fn paged<'a>(
+    arena: &'a mut DeviceBuffer<u8>,
+    slot: &'a DeviceBuffer<i32>,
+    table: &'a DeviceBuffer<i32>,
+    lengths: &'a DeviceBuffer<i32>,
+    of: &OfLayer,
+    table_len: usize,
+) -> Result<PagedKvArgs<'a>, DeviceError> {
+    let (table, lengths) = (of.read(table, table_len)?, of.read(lengths, 4)?);
+    Ok(PagedKvArgs { arena: arena.into(), slots: slot.tensor([1]), table, lengths })
 }

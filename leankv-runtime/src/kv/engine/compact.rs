@@ -1,13 +1,15 @@
 //! Reclassifying what is cached, after a chunk of a prompt and where a budget is due, by thresholds that are solved for if there is one.
 
 use leankv_dsl::format::Tiering;
-use leankv_kernels::budget::Ladder;
+use leankv_dsl::lang::attention::{ForLayer, LayeredKvArgs, LayeredKvMutArgs};
+use leankv_kernels::budget::{Ladder, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs, TallyTokensArgs};
+use leankv_kernels::chunk::RecompactArgs;
 
 use super::batch::Run;
 use super::kernels::GAP;
 use super::launch::run;
 use super::request::Request;
-use super::{Binds, Budget, KvCache, RequestId, short};
+use super::{Budget, KvCache, RequestId, short};
 use crate::device::{Device, DeviceBuffer, DeviceError};
 use crate::kv::{CacheShape, KvError, PageManager, Refused};
 
@@ -234,51 +236,63 @@ impl KvCache {
         scratch.gaps.write_at(0, &rows.gaps)?;
         scratch.groups.write_at(0, &rows.groups)?;
         scratch.budgets.write_at(0, &rows.budgets)?;
-        let (table, lengths) = ([slots, layers, heads, shape.table_len], [slots, layers, heads, 4]);
         for Run { tiering, rows: of } in Run::of(rows.tierings.iter().copied()) {
             let (kernels, n) = (&self.kernels.tierings[tiering], of.len());
             let part = |each: usize| of.start * each..of.end * each;
             let (each, extents) = (layers * heads * 2 * rungs, [n, layers, heads, 2, rungs]);
-            let tally = kernels.tally.launch((heads as u32, layers as u32, n as u32));
-            let tally = tally.view("tokens", scratch.tokens.slice(part(1))?, &[n]);
-            let tally = tally.view("prompts", scratch.prompts.slice(part(1))?, &[n]);
-            let tally = tally.buffer_mut("kv.arena", &mut state.arena);
-            let tally = tally.view("kv.slots", scratch.slots.slice(part(1))?, &[n]);
-            let tally =
-                tally.view("kv.table", &state.table, &table).view("kv.lengths", &state.lengths, &lengths);
-            run(tally.view_mut("tally", scratch.tally.slice_mut(part(each))?, &extents))?;
+            let args = TallyTokensArgs {
+                tokens: scratch.tokens.slice(part(1))?.tensor([n]),
+                prompts: scratch.prompts.slice(part(1))?.tensor([n]),
+                kv: LayeredKvArgs {
+                    arena: (&mut state.arena).into(),
+                    slots: scratch.slots.slice(part(1))?.tensor([n]),
+                    table: state.table.tensor([slots, layers, heads, shape.table_len]),
+                    lengths: state.lengths.tensor([slots, layers, heads, 4]),
+                },
+                tally: scratch.tally.slice_mut(part(each))?.tensor(extents),
+                codecs: ForLayer { choice: &self.config.codecs, layer: 0 },
+            };
+            run(kernels.tally.launch((heads as u32, layers as u32, n as u32), args))?;
 
-            let price = kernels.price.launch(n as u32);
-            let price = price.view("tally", scratch.tally.slice(part(each))?, &extents);
-            let price = price.view("ahead", scratch.ahead.slice(part(1))?, &[n]);
-            let price = price.view("gaps", scratch.gaps.slice(part(1))?, &[n]);
-            run(price.view_mut("prices", scratch.prices.slice_mut(part(rungs))?, &[n, rungs]))?;
+            let args = PriceTallyArgs {
+                tally: scratch.tally.slice(part(each))?.tensor(extents),
+                ahead: scratch.ahead.slice(part(1))?.tensor([n]),
+                gaps: scratch.gaps.slice(part(1))?.tensor([n]),
+                prices: scratch.prices.slice_mut(part(rungs))?.tensor([n, rungs]),
+                codecs: ForLayer { choice: &self.config.codecs, layer: 0 },
+            };
+            run(kernels.price.launch(n as u32, args))?;
         }
-        let solve = self.kernels.solve.launch(groups as u32);
-        let solve = solve.view("slots", scratch.slots.slice(..n)?, &[n]);
-        let solve = solve.view("gaps", scratch.gaps.slice(..n)?, &[n]);
-        let solve = solve.view("prices", scratch.prices.slice(..n * rungs)?, &[n, rungs]);
-        let solve = solve.view("groups", scratch.groups.slice(..groups * 2)?, &[groups, 2]);
-        let solve = solve.view("budgets", scratch.budgets.slice(..groups)?, &[groups]);
-        let solve = solve.view_mut("thresholds", &mut state.thresholds, &[slots, layers, heads, 2]);
-        let solve = solve.view_mut("pages", scratch.pages.slice_mut(..groups)?, &[groups]);
-        run(solve.view_mut("rungs", scratch.rungs.slice_mut(..n)?, &[n]))?;
+        let args = SolveBudgetArgs {
+            slots: scratch.slots.slice(..n)?.tensor([n]),
+            gaps: scratch.gaps.slice(..n)?.tensor([n]),
+            prices: scratch.prices.slice(..n * rungs)?.tensor([n, rungs]),
+            groups: scratch.groups.slice(..groups * 2)?.tensor([groups, 2]),
+            budgets: scratch.budgets.slice(..groups)?.tensor([groups]),
+            thresholds: state.thresholds.tensor_mut([slots, layers, heads, 2]),
+            pages: scratch.pages.slice_mut(..groups)?.tensor([groups]),
+            rungs: scratch.rungs.slice_mut(..n)?.tensor([n]),
+        };
+        run(self.kernels.solve.launch(groups as u32, args))?;
 
         for Run { tiering, rows: of } in Run::of(rows.tierings.iter().copied()) {
             let n = of.len();
             let part = |each: usize| of.start * each..of.end * each;
             let (each, extents) = (layers * heads * 2, [n, layers, heads, 2]);
-            let make = self.kernels.tierings[tiering].room.launch((heads as u32, layers as u32, n as u32));
-            let make = make.view("slots", scratch.slots.slice(part(1))?, &[n]);
-            let make = make.view("moving", scratch.moving.slice(part(1))?, &[n]);
-            let make = make.view("rungs", scratch.rungs.slice(part(1))?, &[n]);
-            let make = make.view("ahead", scratch.ahead.slice(part(1))?, &[n]);
-            let make = make.view("gaps", scratch.gaps.slice(part(1))?, &[n]);
-            let tally = scratch.tally.slice(part(each * rungs))?;
-            let make = make.view("tally", tally, &[n, layers, heads, 2, rungs]);
-            let make = make.view("held", &state.held, &[slots, layers, heads, 2]);
-            let make = make.view_mut("thresholds", &mut state.thresholds, &[slots, layers, heads, 2]);
-            run(make.view_mut("targets", scratch.targets.slice_mut(part(each))?, &extents))?;
+            let args = MakeRoomArgs {
+                slots: scratch.slots.slice(part(1))?.tensor([n]),
+                moving: scratch.moving.slice(part(1))?.tensor([n]),
+                rungs: scratch.rungs.slice(part(1))?.tensor([n]),
+                ahead: scratch.ahead.slice(part(1))?.tensor([n]),
+                gaps: scratch.gaps.slice(part(1))?.tensor([n]),
+                tally: scratch.tally.slice(part(each * rungs))?.tensor([n, layers, heads, 2, rungs]),
+                held: state.held.tensor([slots, layers, heads, 2]),
+                thresholds: state.thresholds.tensor_mut([slots, layers, heads, 2]),
+                targets: scratch.targets.slice_mut(part(each))?.tensor(extents),
+                codecs: ForLayer { choice: &self.config.codecs, layer: 0 },
+            };
+            let grid = (heads as u32, layers as u32, n as u32);
+            run(self.kernels.tierings[tiering].room.launch(grid, args))?;
         }
         if room == Room::Held {
             return Ok(());
@@ -300,27 +314,31 @@ impl KvCache {
         let shape = *self.manager.shape();
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
         let kernels = &self.kernels.tierings[rows.tierings[row]];
-        let (state, scratch, bound) = (self.manager.state_for_kernels(), &self.compact, &self.bound);
+        let (state, scratch, config) = (self.manager.state_for_kernels(), &self.compact, &self.config);
         // A launch takes the codecs' parameters of one layer.
-        let count = bound.layers_at_once(layers);
+        let count = if config.codecs.is_stock() { layers } else { 1 };
         for layer in (0..layers).step_by(count) {
             let at = layer * heads;
             // `[slots, count, kv_heads, columns]` within that of all layers.
             let extents = |columns: usize| [slots, count, heads, columns];
             let strides = |columns: usize| [layers * heads * columns, heads * columns, columns, 1];
-            let compact = kernels.recompact.launch((heads as u32, count as u32));
-            let compact = bound.to(compact, layer, Binds::CODECS);
-            let compact = compact.scalar("tokens", rows.tokens[row]).scalar("prompt", rows.prompts[row]);
-            let thresholds = state.thresholds.slice(at * 2..)?;
-            let compact = compact.view_strided("thresholds", thresholds, &extents(2), &strides(2));
-            let held = state.held.slice(at * 2..)?;
-            let compact = compact.view_strided("held", held, &extents(2), &strides(2));
-            let compact = compact.buffer_mut("kv.arena", &mut state.arena);
-            let compact = compact.view("kv.slots", scratch.slots.slice(row..row + 1)?, &[1]);
-            let (len, rows) = (shape.table_len, state.table.slice(at * shape.table_len..)?);
-            let compact = compact.view_strided("kv.table", rows, &extents(len), &strides(len));
-            let lists = state.lengths.slice_mut(at * 4..)?;
-            run(compact.view_mut_strided("kv.lengths", lists, &extents(4), &strides(4)))?;
+            let len = shape.table_len;
+            let args = RecompactArgs {
+                tokens: rows.tokens[row],
+                prompt: rows.prompts[row],
+                first_layer: layer as i32,
+                thresholds: state.thresholds.slice(at * 2..)?.tensor(extents(2)).strided(strides(2)),
+                held: state.held.slice(at * 2..)?.tensor(extents(2)).strided(strides(2)),
+                kv: LayeredKvMutArgs {
+                    arena: (&mut state.arena).into(),
+                    slots: scratch.slots.slice(row..row + 1)?.tensor([1]),
+                    table: state.table.slice(at * len..)?.tensor(extents(len)).strided(strides(len)),
+                    lengths: state.lengths.slice_mut(at * 4..)?.tensor(extents(4)).strided(strides(4)),
+                },
+                codecs: ForLayer { choice: &config.codecs, layer },
+                policies: &config.policy,
+            };
+            run(kernels.recompact.launch((heads as u32, count as u32), args))?;
         }
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! What a cache is for.
 
 use leankv_dsl::format::{Interleave, PageLayout, Tiering};
+use leankv_dsl::lang::FloatType;
+use leankv_dsl::lang::attention::{CodecChoice, HookChoice};
 use leankv_kernels::MAX_GROUP;
 use leankv_kernels::budget::pages_for;
-use leankv_kernels::policy::{PolicySpec, SINKS};
+use leankv_kernels::policy::{PolicyChoice, PolicySpec, SINKS};
 
-use super::Input;
+use crate::compiler::CompileError;
 use crate::device::Device;
 use crate::kv::size::check_bytes;
 use crate::kv::{CacheShape, KvError};
@@ -22,7 +24,7 @@ pub struct CacheConfig {
     /// Elements of a vector.
     pub head_dim: usize,
     /// Element type of queries, keys and values as they come.
-    pub input: Input,
+    pub input: FloatType,
     /// Formats of the tiers, of requests that ask for nothing else.
     pub tiering: Tiering,
     /// What else requests may ask for: see [`KvCache::admit_as`](super::KvCache::admit_as). All share the arena.
@@ -43,8 +45,12 @@ pub struct CacheConfig {
     pub window: usize,
     /// Attention sinks: the first tokens of a sequence, always high, under every policy.
     pub sinks: usize,
-    /// Which tokens stay, in which tier.
-    pub policy: PolicySpec,
+    /// Which tokens stay, in which tier: a policy of this project's, or a user's.
+    pub policy: PolicyChoice,
+    /// What is done to keys and values besides what the codecs of a format do.
+    pub codecs: CodecChoice,
+    /// What attention does besides plain attention.
+    pub hooks: HookChoice,
     /// Parts into which a decode step cuts the pages of a KV head.
     pub splits: usize,
     /// Decode steps of a request after which thresholds are solved for its budget again, at most: see [`CacheConfig::steps_between`].
@@ -78,7 +84,7 @@ impl CacheConfig {
             kv_heads,
             group,
             head_dim,
-            input: Input::F16,
+            input: FloatType::F16,
             tiering: "K8V4/K4V2".parse().expect("this is a tiering's name"),
             more_tierings: Vec::new(),
             page_bytes: 6784,
@@ -89,7 +95,9 @@ impl CacheConfig {
             window_q: 64,
             window: CacheConfig::WINDOW,
             sinks: CacheConfig::SINKS,
-            policy: PolicySpec::default(),
+            policy: PolicyChoice::default(),
+            codecs: CodecChoice::stock(),
+            hooks: HookChoice::plain(),
             splits: 1,
             solve_every: 16,
             keep_tokens: CacheConfig::KEEP_TOKENS,
@@ -136,15 +144,16 @@ impl CacheConfig {
         self.layouts_of(&self.tiering)
     }
 
-    /// The page layouts of the high and the low tier of a tiering.
+    /// The page layouts of the high and the low tier of a tiering, by the shapes of the codecs that are used.
     ///
     /// # Errors
-    /// [`KvError::Shape`] for formats that do not fit the page.
+    /// [`KvError::Shape`] for formats that do not fit the page, [`KvError::Compile`] for what a user's codecs report.
     pub fn layouts_of(&self, tiering: &Tiering) -> Result<(PageLayout, Option<PageLayout>), KvError> {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let layout = |format| {
             let (d, bytes) = (number(self.head_dim), number(self.page_bytes));
-            PageLayout::derive(format, d, bytes, Interleave::TokenMajor)
+            let [keys, values] = self.codecs.shapes(format).map_err(CompileError::Refused)?;
+            PageLayout::from_shapes(keys, values, d, bytes, Interleave::TokenMajor)
                 .map_err(|error| KvError::Shape { why: error.to_string() })
         };
         Ok((layout(&tiering.high)?, tiering.low.as_ref().map(layout).transpose()?))
@@ -332,7 +341,7 @@ impl Thresholds {
     /// is no number above 0.
     pub fn check(&self, config: &CacheConfig, tiering: &Tiering) -> Result<(), KvError> {
         // Policies with one cut, or a count, read each number by itself.
-        let ordered = tiering.low.is_some() && config.policy != PolicySpec::HeavyHitter;
+        let ordered = tiering.low.is_some() && config.policy.stock() != Some(PolicySpec::HeavyHitter);
         let pairs = std::iter::once(&self.all).chain(self.overrides.iter().map(|(_, _, pair)| pair));
         for &[high, low] in pairs {
             let number = |x: f32| x.is_finite() && x >= 0.0;

@@ -12,35 +12,32 @@
 //! that it shares depends on those who share it.
 
 mod batch;
-mod bindings;
 mod chunk;
 mod compact;
 mod config;
 mod input;
 mod kernels;
 mod launch;
+mod layer;
 mod pending;
 mod request;
 mod shortlist;
 mod stats;
 mod step;
 
-pub use bindings::{Bindings, Binds};
 pub use chunk::PromptChunk;
 pub use config::{Budget, CacheConfig, Thresholds};
-pub use input::{Input, InputElement};
+pub use input::InputElement;
 pub use kernels::EngineKernels;
 pub use request::RequestId;
 pub use stats::{HeadStats, RequestStats};
 pub use step::DecodeStep;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leankv_dsl::format::Tiering;
 
 use self::batch::Batch;
-use self::bindings::Bound;
 use self::chunk::ChunkScratch;
 use self::compact::CompactScratch;
 use self::pending::Pending;
@@ -56,7 +53,6 @@ use crate::device::{Device, DeviceBuffer, DeviceError};
 pub struct KvCache {
     config: CacheConfig,
     kernels: EngineKernels,
-    bound: Bound,
     manager: DeviceManager,
     slots: Vec<Option<Request>>,
     /// Tells this cache's handles from those of others.
@@ -110,31 +106,17 @@ impl KvCache {
     /// heads, pages, slots, the longest sequence.
     ///
     /// # Errors
-    /// As [`KvCache::new`], and [`KvError::OtherKernels`] for kernels of another configuration or device.
+    /// As [`KvCache::new`], [`KvError::OtherKernels`] for kernels of another configuration or device, and [`KvError::Launch`] where codecs, hooks or a
+    /// policy give something for a layer that their parameters do not take.
     pub fn with_kernels(
         device: &Device,
         config: CacheConfig,
         kernels: EngineKernels,
     ) -> Result<KvCache, KvError> {
-        KvCache::with_bindings(device, config, kernels, None)
-    }
-
-    /// As [`KvCache::with_kernels`], with what the codecs and attention hooks of the kernels take.
-    ///
-    /// # Errors
-    /// As [`KvCache::with_kernels`], and [`KvError::Launch`] when in some layer a parameter is missing, unknown, or not what the kernel takes.
-    pub fn with_bindings(
-        device: &Device,
-        config: CacheConfig,
-        kernels: EngineKernels,
-        bindings: Option<Arc<dyn Bindings>>,
-    ) -> Result<KvCache, KvError> {
         let shape = config.check_room(device)?;
         let page_tokens: Vec<[usize; 2]> =
             config.tierings().map(|tiering| config.page_tokens(tiering)).collect::<Result<_, _>>()?;
         kernels.check(device, &config)?;
-        let bound = Bound(bindings);
-        bound.check(&kernels, config.layers)?;
         let manager = DeviceManager::with_kernels(device, shape, kernels.manager.clone())?;
         let (slots, lists) = (shape.slots, shape.lists());
         let queries = slots * config.query_heads();
@@ -168,7 +150,6 @@ impl KvCache {
         Ok(KvCache {
             config,
             kernels,
-            bound,
             manager,
             slots,
             number: CACHES.fetch_add(1, Ordering::Relaxed),

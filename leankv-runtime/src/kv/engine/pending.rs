@@ -1,10 +1,12 @@
 //! The queries of each request's last decode step: the next step adds their significance.
 
 use half::f16;
+use leankv_dsl::lang::launch::Tensor;
+use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
 
 use super::CacheConfig;
+use super::layer::OfLayer;
 use crate::device::{Device, DeviceBuffer, DeviceError};
-use crate::launch::Launch;
 
 /// Queries and the logarithms of their sums of exponentials, by slot and layer.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// None, for `slots` requests.
+    /// Buffers for `slots` requests, in which no query is pending.
     pub(super) fn new(device: &Device, config: &CacheConfig, slots: usize) -> Result<Pending, DeviceError> {
         let (layers, query_heads, head_dim) = (config.layers, config.query_heads(), config.head_dim);
         let rows = slots * layers * query_heads;
@@ -28,13 +30,13 @@ impl Pending {
         Ok(Pending { q, lse, slots, layers, query_heads, head_dim })
     }
 
-    /// None of a slot.
+    /// Forgets the pending queries of a slot.
     pub(super) fn clear(&mut self, slot: usize) -> Result<(), DeviceError> {
         let rows = self.layers * self.query_heads;
         self.lse.write_at(slot * rows, &vec![f32::INFINITY; rows])
     }
 
-    /// Those of a slot are those of another one too.
+    /// Copies the pending queries of slot `from` to slot `to`, for a fork.
     pub(super) fn copy(&mut self, from: usize, to: usize) -> Result<(), DeviceError> {
         let rows = self.layers * self.query_heads;
         let d = self.head_dim;
@@ -42,31 +44,27 @@ impl Pending {
         self.lse.copy_within(from * rows..(from + 1) * rows, to * rows)
     }
 
-    /// A launch that reads those of a layer.
-    pub(super) fn read<'a>(&'a self, launch: Launch<'a>, layer: usize) -> Result<Launch<'a>, DeviceError> {
-        let (q, lse) = (self.extents(true), self.extents(false));
-        let at = layer * self.query_heads;
-        let launch = launch.view_strided("pending.q", self.q.slice(at * self.head_dim..)?, &q.0, &q.1);
-        Ok(launch.view_strided("pending.lse", self.lse.slice(at..)?, &lse.0[..2], &lse.1[..2]))
-    }
-
-    /// A launch that overwrites those of a layer.
-    pub(super) fn write<'a>(
-        &'a mut self,
-        launch: Launch<'a>,
+    /// What decode attention reads of a layer's. `newest` is where the tokens lie that came after these queries.
+    pub(super) fn read<'a>(
+        &'a self,
         layer: usize,
-    ) -> Result<Launch<'a>, DeviceError> {
-        let (q, lse) = (self.extents(true), self.extents(false));
-        let at = layer * self.query_heads;
-        let rows = self.q.slice_mut(at * self.head_dim..)?;
-        let launch = launch.view_mut_strided("pending.q", rows, &q.0, &q.1);
-        Ok(launch.view_mut_strided("pending.lse", self.lse.slice_mut(at..)?, &lse.0[..2], &lse.1[..2]))
+        newest: Tensor<'a, i32, 3>,
+    ) -> Result<PendingArgs<'a>, DeviceError> {
+        let of = self.of(layer);
+        let lse = self.lse.slice(layer * self.query_heads..)?.tensor([self.slots, self.query_heads]);
+        let lse = lse.strided([self.layers * self.query_heads, 1]);
+        Ok(PendingArgs { q: of.read(&self.q, self.head_dim)?, lse, newest })
     }
 
-    /// Extents and strides of one layer's rows: of vectors, or of one number each.
-    fn extents(&self, vectors: bool) -> ([usize; 3], [usize; 3]) {
-        let d = if vectors { self.head_dim } else { 1 };
-        let heads = self.query_heads;
-        ([self.slots, heads, d], [self.layers * heads * d, d, 1])
+    /// What a merge overwrites of a layer's.
+    pub(super) fn write(&mut self, layer: usize) -> Result<PendingMutArgs<'_>, DeviceError> {
+        let of = self.of(layer);
+        let lse = self.lse.slice_mut(layer * self.query_heads..)?.tensor([self.slots, self.query_heads]);
+        let lse = lse.strided([self.layers * self.query_heads, 1]);
+        Ok(PendingMutArgs { q: of.write(&mut self.q, self.head_dim)?, lse })
+    }
+
+    fn of(&self, layer: usize) -> OfLayer {
+        OfLayer { slots: self.slots, layers: self.layers, heads: self.query_heads, layer }
     }
 }

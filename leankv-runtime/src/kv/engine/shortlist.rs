@@ -1,10 +1,11 @@
 //! What each request's last decode step found for its next one: the tokens that a plan may change.
 
-use leankv_kernels::candidates::{SHORTLIST_STATE, shortlist_columns};
+use leankv_dsl::lang::launch::Tensor;
+use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistArgs, ShortlistMutArgs, shortlist_columns};
 
 use super::CacheConfig;
+use super::layer::OfLayer;
 use crate::device::{Device, DeviceBuffer, DeviceError};
-use crate::launch::Launch;
 
 /// Candidates, by slot, layer and KV head; see [`leankv_kernels::candidates`].
 #[derive(Debug)]
@@ -55,38 +56,28 @@ impl Shortlist {
         self.state.to_vec()
     }
 
-    /// A launch that reads those of all layers.
-    pub(super) fn read<'a>(&'a self, launch: Launch<'a>) -> Launch<'a> {
+    /// What a plan reads, of all layers.
+    pub(super) fn read(&self) -> ShortlistArgs<'_> {
         let of = |columns: usize| [self.slots, self.layers, self.heads, columns];
-        launch
-            .view("shortlist.sig", &self.sig, &of(self.columns[0]))
-            .view("shortlist.at", &self.at, &of(self.columns[1]))
-            .view("shortlist.state", &self.state, &of(SHORTLIST_STATE))
+        ShortlistArgs {
+            sig: self.sig.tensor(of(self.columns[0])),
+            at: self.at.tensor(of(self.columns[1])),
+            state: self.state.tensor(of(SHORTLIST_STATE)),
+        }
     }
 
-    /// A launch that overwrites those of a layer.
+    /// What decode attention overwrites of a layer's, for requests whose prompts have these lengths.
     pub(super) fn write<'a>(
         &'a mut self,
-        launch: Launch<'a>,
         layer: usize,
-    ) -> Result<Launch<'a>, DeviceError> {
-        let (layers, heads, slots) = (self.layers, self.heads, self.slots);
-        let shape = |columns: usize| ([slots, heads, columns], [layers * heads * columns, columns, 1]);
-        let at = layer * heads;
-        let (sig, numbers, state) = (shape(self.columns[0]), shape(self.columns[1]), shape(SHORTLIST_STATE));
-        let launch = launch.view_mut_strided(
-            "shortlist.sig",
-            self.sig.slice_mut(at * self.columns[0]..)?,
-            &sig.0,
-            &sig.1,
-        );
-        let launch = launch.view_mut_strided(
-            "shortlist.at",
-            self.at.slice_mut(at * self.columns[1]..)?,
-            &numbers.0,
-            &numbers.1,
-        );
-        let of = self.state.slice_mut(at * SHORTLIST_STATE..)?;
-        Ok(launch.view_mut_strided("shortlist.state", of, &state.0, &state.1))
+        prompts: Tensor<'a, i32, 1>,
+    ) -> Result<ShortlistMutArgs<'a>, DeviceError> {
+        let of = OfLayer { slots: self.slots, layers: self.layers, heads: self.heads, layer };
+        Ok(ShortlistMutArgs {
+            prompts,
+            sig: of.write(&mut self.sig, self.columns[0])?,
+            at: of.write(&mut self.at, self.columns[1])?,
+            state: of.write(&mut self.state, SHORTLIST_STATE)?,
+        })
     }
 }

@@ -1,5 +1,9 @@
 //! All lists of all requests at once, by kernels on the device.
 
+use leankv_kernels::manager::{
+    CommitPagesArgs, CopyTailsArgs, FitPagesArgs, ForkPagesArgs, PlanForkArgs, PreparePagesArgs,
+    ScanPagesArgs,
+};
 use leankv_kernels::reference::PageState;
 
 use super::{
@@ -249,13 +253,16 @@ impl DeviceManager {
         let left = &mut None;
         // More tokens than a row has places for are refused as any target is that is too large.
         let [more_high, more_low] = more.map(|tokens| tokens.min(1 << 30) as i32);
-        let fit = self.kernels.fit.launch((lists.div_ceil(self.kernels.block) as u32, requests as u32));
-        let fit = fit.view("slots", slots, &[requests]);
-        let fit = fit.scalar("more_high", more_high).scalar("more_low", more_low);
-        let fit = fit.view("page_tokens", &self.state.page_tokens, &[shape.slots, 2]);
-        let fit = fit.view("lengths", &self.state.lengths, &[shape.slots, lists, 4]);
         let targets = self.scratch.targets.slice_mut(..requests * lists * 2)?;
-        run(left, fit.view_mut("targets", targets, &[requests, lists, 2]))
+        let args = FitPagesArgs {
+            slots: slots.tensor([requests]),
+            more_high: more_high,
+            more_low: more_low,
+            page_tokens: self.state.page_tokens.tensor([shape.slots, 2]),
+            lengths: self.state.lengths.tensor([shape.slots, lists, 4]),
+            targets: targets.tensor([requests, lists, 2]),
+        };
+        run(left, self.kernels.fit.launch((lists.div_ceil(self.kernels.block) as u32, requests as u32), args))
     }
 
     /// The three launches.
@@ -279,32 +286,40 @@ impl DeviceManager {
         let (of_requests, of_tiles) = ([requests, lists, 2], [requests, tiles, 2]);
         let grid = (tiles as u32, requests as u32);
 
-        let prepare = self.kernels.prepare.launch(grid);
-        let prepare = prepare.view("slots", slots, &[requests]).view("targets", targets, &of_requests);
-        let prepare =
-            prepare.view("held", &state.held, &of_lists).view_mut("table", &mut state.table, &table);
-        let prepare = prepare.view_mut("refs", &mut state.refs, &[shape.pages]);
-        let prepare = prepare.view_mut("offsets", scratch.offsets.slice_mut(..both)?, &of_requests);
-        run(left, prepare.view_mut("sums", scratch.sums.slice_mut(..requests * tiles * 2)?, &of_tiles))?;
+        let args = PreparePagesArgs {
+            slots: slots.tensor([requests]),
+            targets: targets.tensor(of_requests),
+            held: state.held.tensor(of_lists),
+            table: state.table.tensor_mut(table),
+            refs: state.refs.tensor_mut([shape.pages]),
+            offsets: scratch.offsets.slice_mut(..both)?.tensor(of_requests),
+            sums: scratch.sums.slice_mut(..requests * tiles * 2)?.tensor(of_tiles),
+        };
+        run(left, self.kernels.prepare.launch(grid, args))?;
 
-        let scan = self.kernels.scan.launch(1);
-        let scan = scan.view("sums", scratch.sums.slice(..requests * tiles * 2)?, &of_tiles);
-        let scan = scan.view_mut("cursors", &mut state.cursors, &[2]);
-        let scan = scan.view_mut("bases", scratch.bases.slice_mut(..requests * tiles * 2)?, &of_tiles);
-        let scan = scan.view_mut("granted", scratch.granted.slice_mut(..requests)?, &[requests]);
-        run(left, scan.view_mut("needs", scratch.needs.slice_mut(..requests)?, &[requests]))?;
+        let args = ScanPagesArgs {
+            sums: scratch.sums.slice(..requests * tiles * 2)?.tensor(of_tiles),
+            cursors: state.cursors.tensor_mut([2]),
+            bases: scratch.bases.slice_mut(..requests * tiles * 2)?.tensor(of_tiles),
+            granted: scratch.granted.slice_mut(..requests)?.tensor([requests]),
+            needs: scratch.needs.slice_mut(..requests)?.tensor([requests]),
+        };
+        run(left, self.kernels.scan.launch(1, args))?;
 
-        let commit = self.kernels.commit.launch(grid);
-        let commit = commit.view("slots", slots, &[requests]).view("targets", targets, &of_requests);
-        let commit = commit.view("offsets", scratch.offsets.slice(..both)?, &of_requests);
-        let commit = commit.view("bases", scratch.bases.slice(..requests * tiles * 2)?, &of_tiles);
-        let commit = commit.view("granted", scratch.granted.slice(..requests)?, &[requests]);
-        let commit = commit.view_mut("held", &mut state.held, &of_lists);
-        let commit = commit.view_mut("lengths", &mut state.lengths, &[shape.slots, lists, 4]);
-        let commit = commit.view_mut("table", &mut state.table, &table);
-        let commit = commit.view_mut("refs", &mut state.refs, &[shape.pages]);
-        let commit = commit.view_mut("generation", &mut state.generation, &[shape.pages]);
-        run(left, commit.view_mut("ring", &mut state.ring, &[shape.pages]))
+        let args = CommitPagesArgs {
+            slots: slots.tensor([requests]),
+            targets: targets.tensor(of_requests),
+            offsets: scratch.offsets.slice(..both)?.tensor(of_requests),
+            bases: scratch.bases.slice(..requests * tiles * 2)?.tensor(of_tiles),
+            granted: scratch.granted.slice(..requests)?.tensor([requests]),
+            held: state.held.tensor_mut(of_lists),
+            lengths: state.lengths.tensor_mut([shape.slots, lists, 4]),
+            table: state.table.tensor_mut(table),
+            refs: state.refs.tensor_mut([shape.pages]),
+            generation: state.generation.tensor_mut([shape.pages]),
+            ring: state.ring.tensor_mut([shape.pages]),
+        };
+        run(left, self.kernels.commit.launch(grid, args))
     }
 
     /// Plan, rebalance, share, copy.
@@ -318,13 +333,19 @@ impl DeviceManager {
             let left = &mut self.launches_left;
             #[cfg(not(test))]
             let left = &mut None;
-            let plan =
-                self.kernels.plan_fork.launch((lists.div_ceil(self.kernels.block) as u32, forks as u32));
-            let plan = plan.view("parents", scratch.parents.slice(..forks)?, &[forks]);
-            let plan = plan.view("lengths", &self.state.lengths, &lengths);
-            let plan = plan.view("page_tokens", &self.state.page_tokens, &of_slots);
             let targets = scratch.targets.slice_mut(..forks * lists * 2)?;
-            run(left, plan.view_mut("targets", targets, &[forks, lists, 2]))?;
+            let args = PlanForkArgs {
+                parents: scratch.parents.slice(..forks)?.tensor([forks]),
+                lengths: self.state.lengths.tensor(lengths),
+                page_tokens: self.state.page_tokens.tensor(of_slots),
+                targets: targets.tensor([forks, lists, 2]),
+            };
+            run(
+                left,
+                self.kernels
+                    .plan_fork
+                    .launch((lists.div_ceil(self.kernels.block) as u32, forks as u32), args),
+            )?;
         }
         self.launch_rebalance(Source::Scratch, forks)?;
 
@@ -334,25 +355,30 @@ impl DeviceManager {
         let left = &mut None;
         let (state, scratch) = (&mut self.state, &self.scratch);
         let table = [shape.slots, lists, shape.table_len];
-        let fork = self.kernels.fork.launch((lists as u32, forks as u32));
-        let fork = fork.view("parents", scratch.parents.slice(..forks)?, &[forks]);
-        let fork = fork.view("children", scratch.slots.slice(..forks)?, &[forks]);
-        let fork = fork.view("granted", scratch.granted.slice(..forks)?, &[forks]);
-        let fork = fork.view_mut("page_tokens", &mut state.page_tokens, &of_slots);
-        let fork = fork.view_mut("table", &mut state.table, &table);
-        let fork = fork.view_mut("lengths", &mut state.lengths, &lengths);
-        let fork = fork.view_mut("held", &mut state.held, &[shape.slots, lists, 2]);
-        let fork = fork.view_mut("refs", &mut state.refs, &[shape.pages]);
-        run(left, fork.view_mut("thresholds", &mut state.thresholds, &[shape.slots, lists, 2]))?;
+        let args = ForkPagesArgs {
+            parents: scratch.parents.slice(..forks)?.tensor([forks]),
+            children: scratch.slots.slice(..forks)?.tensor([forks]),
+            granted: scratch.granted.slice(..forks)?.tensor([forks]),
+            page_tokens: state.page_tokens.tensor_mut(of_slots),
+            table: state.table.tensor_mut(table),
+            lengths: state.lengths.tensor_mut(lengths),
+            held: state.held.tensor_mut([shape.slots, lists, 2]),
+            refs: state.refs.tensor_mut([shape.pages]),
+            thresholds: state.thresholds.tensor_mut([shape.slots, lists, 2]),
+        };
+        run(left, self.kernels.fork.launch((lists as u32, forks as u32), args))?;
 
-        let copy = self.kernels.copy.launch((lists as u32, forks as u32));
-        let copy = copy.view("parents", scratch.parents.slice(..forks)?, &[forks]);
-        let copy = copy.view("children", scratch.slots.slice(..forks)?, &[forks]);
-        let copy = copy.view("granted", scratch.granted.slice(..forks)?, &[forks]);
-        let copy = copy.view("page_tokens", &state.page_tokens, &of_slots);
-        let copy = copy.view("table", &state.table, &table).view("lengths", &state.lengths, &lengths);
         let arena = state.arena.as_view_mut().cast::<i64>()?;
-        run(left, copy.view_mut("arena", arena, &[shape.pages, shape.page_bytes / 8]))
+        let args = CopyTailsArgs {
+            parents: scratch.parents.slice(..forks)?.tensor([forks]),
+            children: scratch.slots.slice(..forks)?.tensor([forks]),
+            granted: scratch.granted.slice(..forks)?.tensor([forks]),
+            page_tokens: state.page_tokens.tensor(of_slots),
+            table: state.table.tensor(table),
+            lengths: state.lengths.tensor(lengths),
+            arena: arena.tensor([shape.pages, shape.page_bytes / 8]),
+        };
+        run(left, self.kernels.copy.launch((lists as u32, forks as u32), args))
     }
 }
 

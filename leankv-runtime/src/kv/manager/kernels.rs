@@ -1,22 +1,25 @@
 //! The manager's kernels, compiled for a device.
 
-use leankv_kernels::manager;
+use leankv_kernels::manager::{
+    CommitPagesSpec, CopyTailsSpec, FitPagesSpec, ForkPagesSpec, PlanForkSpec, PreparePagesSpec,
+    ScanPagesSpec, commit_pages, copy_tails, fit_pages, fork_pages, plan_fork, prepare_pages, scan_pages,
+};
 
 use crate::compiler::Compiler;
 use crate::device::Device;
-use crate::kernel::Kernel;
+use crate::kernel::KernelOf;
 use crate::kv::{CacheShape, KvError};
 
 /// The kernels of a [`DeviceManager`](super::DeviceManager). Clones share the loaded code.
 #[derive(Clone, Debug)]
 pub struct ManagerKernels {
-    pub(super) prepare: Kernel,
-    pub(super) scan: Kernel,
-    pub(super) commit: Kernel,
-    pub(super) fit: Kernel,
-    pub(super) plan_fork: Kernel,
-    pub(super) fork: Kernel,
-    pub(super) copy: Kernel,
+    pub(super) prepare: KernelOf<prepare_pages>,
+    pub(super) scan: KernelOf<scan_pages>,
+    pub(super) commit: KernelOf<commit_pages>,
+    pub(super) fit: KernelOf<fit_pages>,
+    pub(super) plan_fork: KernelOf<plan_fork>,
+    pub(super) fork: KernelOf<fork_pages>,
+    pub(super) copy: KernelOf<copy_tails>,
     /// Lists that one program works on.
     pub(super) block: usize,
 }
@@ -31,18 +34,14 @@ impl ManagerKernels {
         let block = up_to(shape.lists(), 256);
         let requests = up_to(shape.slots, 128);
         let pages = up_to(shape.table_len, 128);
-        let build = |func: Result<leankv_dsl::ir::Func, leankv_dsl::diag::Diagnostics>| {
-            let func = func.map_err(crate::compiler::CompileError::Refused)?;
-            Ok::<Kernel, KvError>(compiler.kernel(device, &func)?)
-        };
         Ok(ManagerKernels {
-            prepare: build(manager::prepare_pages::build(&manager::PreparePagesSpec { block }))?,
-            scan: build(manager::scan_pages::build(&manager::ScanPagesSpec { block: requests }))?,
-            commit: build(manager::commit_pages::build(&manager::CommitPagesSpec { block }))?,
-            fit: build(manager::fit_pages::build(&manager::FitPagesSpec { block }))?,
-            plan_fork: build(manager::plan_fork::build(&manager::PlanForkSpec { block }))?,
-            fork: build(manager::fork_pages::build(&manager::ForkPagesSpec { block: pages }))?,
-            copy: build(manager::copy_tails::build(&manager::CopyTailsSpec { block: 128 }))?,
+            prepare: compiler.load(device, &prepare_pages::KERNEL, &PreparePagesSpec { block })?,
+            scan: compiler.load(device, &scan_pages::KERNEL, &ScanPagesSpec { block: requests })?,
+            commit: compiler.load(device, &commit_pages::KERNEL, &CommitPagesSpec { block })?,
+            fit: compiler.load(device, &fit_pages::KERNEL, &FitPagesSpec { block })?,
+            plan_fork: compiler.load(device, &plan_fork::KERNEL, &PlanForkSpec { block })?,
+            fork: compiler.load(device, &fork_pages::KERNEL, &ForkPagesSpec { block: pages })?,
+            copy: compiler.load(device, &copy_tails::KERNEL, &CopyTailsSpec { block: 128 })?,
             block,
         })
     }
