@@ -87,9 +87,9 @@ pub fn calibrate(
     grid.check()?;
     let choice = |pair: [f32; 2]| KvChoice {
         tiering,
-        variant: None,
+        variants: None,
         limit: Limit::Thresholds(pair),
-        policy: PolicySpec::default(),
+        policy: PolicySpec::default().into(),
         always: Always::default(),
     };
     let mut round = |pairs: Vec<[f32; 2]>, at: usize| {

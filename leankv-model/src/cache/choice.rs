@@ -8,6 +8,7 @@ use leankv_kernels::policy::PolicySpec;
 use leankv_runtime::kv::CacheConfig;
 use serde::{Deserialize, Serialize};
 
+use super::registry::{Named, NamedPolicy, NamedVariant, builtin, is_name};
 use crate::settings::Settings;
 
 /// How a cache's keys and values are coded, and what stays.
@@ -20,13 +21,13 @@ use crate::settings::Settings;
 pub struct KvChoice {
     /// Formats of the tiers.
     pub tiering: Tiering,
-    /// What is done to keys before they are coded; without a word, what suits the model: a bias of its key projection is taken out, since no
-    /// format of few bits holds keys with one.
-    pub variant: Option<Variant>,
+    /// What is done to keys and values, or to attention; nothing is `+plain`. Without a word, what suits the model: a bias of its key projection
+    /// is taken out, since no format of few bits holds keys with one.
+    pub variants: Option<Vec<NamedVariant>>,
     /// What limits the bytes.
     pub limit: Limit,
     /// Which tokens stay.
-    pub policy: PolicySpec,
+    pub policy: NamedPolicy,
     /// Which stay whatever the policy says.
     pub always: Always,
 }
@@ -67,15 +68,6 @@ impl Always {
     }
 }
 
-/// What is done to keys before they are coded; nothing is `+plain`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Variant {
-    /// The projection's bias is taken out.
-    pub offset: bool,
-    /// They are rotated by a block Hadamard matrix.
-    pub hadamard: bool,
-}
-
 /// What limits the bytes of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
@@ -90,7 +82,7 @@ pub enum Limit {
 /// A text that is no [`KvChoice`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` names no KV cache: {why}\n  write FORMAT[/LOW][+offset][+hadamard][+plain][@HIGH,LOW or @1/N][:POLICY][:sinks=N][:window=N][:keep=N], such as \
+    "`{text}` names no KV cache: {why}\n  write FORMAT[/LOW][+VARIANT...][@HIGH,LOW or @1/N][:POLICY][:sinks=N][:window=N][:keep=N], such as \
      fp16, k8v4, k8v4/k4v2@1,0.02, k8v4/k4v2@1/5, k4v4+offset, k8v4@1/5:sink-window, k8v4/k4v2@1/8:sinks=8"
 )]
 pub struct BadChoice {
@@ -105,9 +97,9 @@ impl KvChoice {
     pub fn uniform(tiering: Tiering) -> KvChoice {
         KvChoice {
             tiering,
-            variant: None,
+            variants: None,
             limit: Limit::Calibrated,
-            policy: PolicySpec::Uniform,
+            policy: PolicySpec::Uniform.into(),
             always: Always::default(),
         }
     }
@@ -115,6 +107,11 @@ impl KvChoice {
     /// FP16: the yardstick.
     pub fn fp16() -> KvChoice {
         KvChoice::uniform("fp16".parse().expect("this is a format's name"))
+    }
+
+    /// As its text is read, but with any names of variants and policies.
+    pub(super) fn read(text: &str) -> Result<KvChoice, BadChoice> {
+        parse(text.trim()).map_err(|why| BadChoice { text: text.to_owned(), why })
     }
 
     /// With what was calibrated for a model, where the limit is left to that.
@@ -138,8 +135,8 @@ impl KvChoice {
     #[must_use]
     pub fn floor(&self) -> String {
         let Always { sinks, window, keep } = self.always;
-        let always = match self.policy {
-            PolicySpec::SinkWindow => format!("{sinks} sinks"),
+        let always = match self.policy.stock() {
+            Some(PolicySpec::SinkWindow) => format!("{sinks} sinks"),
             _ => format!("{sinks} sinks and a window of {window} tokens"),
         };
         let format = self.tiering.low.unwrap_or(self.tiering.high);
@@ -160,13 +157,10 @@ impl KvChoice {
 impl fmt::Display for KvChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.tiering)?;
-        match self.variant {
+        match self.variants.as_deref() {
             None => {}
-            Some(Variant { offset: false, hadamard: false }) => f.write_str("+plain")?,
-            Some(Variant { offset, hadamard }) => {
-                f.write_str(if offset { "+offset" } else { "" })?;
-                f.write_str(if hadamard { "+hadamard" } else { "" })?;
-            }
+            Some([]) => f.write_str("+plain")?,
+            Some(variants) => variants.iter().try_for_each(|variant| write!(f, "+{}", variant.name()))?,
         }
         match self.limit {
             Limit::Calibrated => {}
@@ -201,8 +195,9 @@ fn implied(tiering: &Tiering, limit: Limit) -> PolicySpec {
 impl FromStr for KvChoice {
     type Err = BadChoice;
 
+    /// With the variants and policies of this crate; [`Registry::parse`](super::Registry::parse) takes a user's too.
     fn from_str(text: &str) -> Result<KvChoice, BadChoice> {
-        parse(text.trim()).map_err(|why| BadChoice { text: text.to_owned(), why })
+        builtin().parse(text)
     }
 }
 
@@ -217,7 +212,13 @@ fn parse(text: &str) -> Result<KvChoice, String> {
             }
             Some((name, number)) => always.set(name, number)?,
             None if policy.is_some() => return Err(format!("`{part}` is a second policy")),
-            None => policy = Some(part.parse::<PolicySpec>().map_err(|e| e.to_string())?),
+            None => {
+                policy = Some(match part.parse::<PolicySpec>() {
+                    Ok(stock) => NamedPolicy::Stock(stock),
+                    Err(_) if is_name(part) => NamedPolicy::User(Named::unknown(part)),
+                    Err(error) => return Err(error.to_string()),
+                });
+            }
         }
     }
     let (rest, limit) = match rest.split_once('@') {
@@ -226,26 +227,28 @@ fn parse(text: &str) -> Result<KvChoice, String> {
     };
     let mut parts = rest.split('+');
     let tiering: Tiering = parts.next().unwrap_or_default().parse().map_err(|e| format!("{e}"))?;
-    let mut variant: Option<Variant> = None;
+    let mut variants: Option<Vec<NamedVariant>> = None;
     for part in parts {
-        let Variant { offset, hadamard } = variant.unwrap_or_default();
-        variant = Some(match part {
-            "offset" => Variant { offset: true, hadamard },
-            "hadamard" => Variant { offset, hadamard: true },
-            "plain" if variant.is_none() => Variant::default(),
+        let others = variants.get_or_insert_default();
+        match part {
+            "plain" if rest.matches('+').count() == 1 => {}
             "plain" => return Err("keys are plain without any other variant".to_owned()),
-            other => return Err(format!("`{other}` is no variant; there are offset, hadamard and plain")),
-        });
+            twice if others.iter().any(|other| other.name() == twice) => {
+                return Err(format!("`{twice}` is said twice"));
+            }
+            name if is_name(name) => others.push(Named::unknown(name)),
+            other => return Err(format!("`{other}` is no variant: a name is small letters, digits and `-`")),
+        }
     }
-    let policy = policy.unwrap_or_else(|| implied(&tiering, limit));
-    let choice = KvChoice { tiering, variant, limit, policy, always };
+    let policy = policy.unwrap_or_else(|| implied(&tiering, limit).into());
+    let choice = KvChoice { tiering, variants, limit, policy, always };
     check(&choice).map(|()| choice)
 }
 
 fn check(choice: &KvChoice) -> Result<(), String> {
     let KvChoice { tiering, limit, policy, always, .. } = choice;
     check_limit(*limit)?;
-    match (policy, tiering.low, limit) {
+    match (policy.stock().unwrap_or_default(), tiering.low, limit) {
         (PolicySpec::Uniform, Some(_), _) => Err("a uniform cache has one format".to_owned()),
         (PolicySpec::Uniform, None, Limit::Thresholds(_) | Limit::Part(_)) => {
             Err("a uniform cache keeps every token, so it takes no limit".to_owned())
@@ -312,7 +315,8 @@ impl TryFrom<String> for KvChoice {
     type Error = BadChoice;
 
     fn try_from(text: String) -> Result<KvChoice, BadChoice> {
-        text.parse()
+        // Names are whoever's who wrote it.
+        KvChoice::read(&text)
     }
 }
 
@@ -400,7 +404,7 @@ mod tests {
             let bad = KvChoice { limit, ..choice.clone() };
             assert!(bad.check().is_err(), "{bad}");
         }
-        assert!(KvChoice { policy: PolicySpec::Uniform, ..choice.clone() }.check().is_err());
+        assert!(KvChoice { policy: PolicySpec::Uniform.into(), ..choice.clone() }.check().is_err());
         assert_eq!(choice.check(), Ok(()));
     }
 }

@@ -3,11 +3,14 @@
 mod attend;
 mod choice;
 mod open;
+mod registry;
 mod replay;
 mod window;
 
 pub use attend::{PromptAttend, StepAttend};
-pub use choice::{Always, BadChoice, KvChoice, Limit, Variant};
+pub use choice::{Always, BadChoice, KvChoice, Limit};
 pub use open::{Room, open, page_bytes, thresholds};
+pub use registry::{
+    Context, Entry, Named, NamedPolicy, NamedVariant, PolicyMaker, Registry, RegistryError, Stage, VariantMaker,
+};
 pub use replay::Recorded;
-pub use window::LayerWindow;

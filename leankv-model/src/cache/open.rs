@@ -1,19 +1,16 @@
 //! Opening a cache for a model.
 
-use std::sync::Arc;
-
-use leankv_dsl::format::{Interleave, KvFormat, PageLayout, PlanOptions, Tiering, plan_page_bytes};
-use leankv_dsl::lang::attention::{Plain, Stock};
+use leankv_dsl::format::{KvFormat, PlanOptions, Tiering, plan_page_bytes};
+use leankv_dsl::lang::attention::HookChoice;
 use leankv_kernels::policy::PolicySpec;
-use leankv_runtime::kv::{Bindings, Budget, CacheConfig, EngineKernels, KvCache, Thresholds};
+use leankv_runtime::kv::{Budget, CacheConfig, KvCache, Thresholds};
 use leankv_runtime::{Compiler, Device};
 
-use super::choice::{KvChoice, Limit, Variant};
-use super::window::{LayerWindow, Windows};
-use crate::config::ModelConfig;
+use super::choice::{KvChoice, Limit};
+use super::registry::{self, Context, Variants};
+use super::window::Windows;
 use crate::error::ModelError;
 use crate::settings::PAPER;
-use crate::variants::{Hadamard, KeyOffset, KeyOffsetTables};
 use crate::{Model, RopePairs};
 
 /// How much a cache holds.
@@ -62,13 +59,17 @@ pub fn thresholds(choice: &KvChoice) -> Thresholds {
 }
 
 /// The configuration of a cache of this choice.
-fn config(model: &ModelConfig, choice: &KvChoice, room: &Room) -> Result<CacheConfig, ModelError> {
+fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<CacheConfig, ModelError> {
+    let model = context.model.config();
+    let Variants { codecs, hooks } = variants(context, choice)?;
     let page_bytes = page_bytes(&choice.tiering, model.head_dim)?;
     let extents = [model.layers, model.kv_heads, model.group(), model.head_dim];
     let mut config = CacheConfig {
         tiering: choice.tiering,
         page_bytes,
-        policy: choice.policy,
+        policy: choice.policy.make(context)?,
+        codecs,
+        hooks,
         chunk: room.chunk,
         sinks: choice.always.sinks,
         window: choice.always.window,
@@ -76,11 +77,8 @@ fn config(model: &ModelConfig, choice: &KvChoice, room: &Room) -> Result<CacheCo
         window_q: WINDOW_Q.min(room.chunk),
         ..CacheConfig::new(extents, room.requests, room.tokens, 1)
     };
-    if let (PolicySpec::SinkWindow, Limit::Part(part)) = (choice.policy, choice.limit) {
-        let head_dim = u32::try_from(model.head_dim).unwrap_or(u32::MAX);
-        let layout =
-            PageLayout::derive(&choice.tiering.high, head_dim, page_bytes as u32, Interleave::TokenMajor)
-                .map_err(|e| ModelError::Refused(e.to_string()))?;
+    if let (Some(PolicySpec::SinkWindow), Limit::Part(part)) = (choice.policy.stock(), choice.limit) {
+        let (layout, _) = config.layouts()?;
         // The tokens that a part of the prompt's bytes in FP16 pays for.
         let pays = (room.prompt * 4 * model.head_dim) as f64 / f64::from(part);
         let tokens = (pays / layout.account().true_bytes_per_token()) as usize;
@@ -106,56 +104,32 @@ pub fn open(
     room: &Room,
 ) -> Result<KvCache, ModelError> {
     choice.check()?;
-    let config = config(model.config(), choice, room)?;
-    let (kernels, bindings) = match (variant(model, choice), Windows::of(model.config())) {
-        (Variant { offset: false, hadamard: false }, None) => {
-            (EngineKernels::new(compiler, device, &config)?, None)
-        }
-        (Variant { offset: false, hadamard: false }, Some(windows)) => {
-            let kernels = EngineKernels::of::<Stock, LayerWindow>(compiler, device, &config)?;
-            (kernels, Some(Arc::new(windows) as Arc<dyn Bindings>))
-        }
-        (_, Some(_)) => {
-            let why = "variants of keys and layers with a window are not built together: leave +offset and +hadamard out";
-            return Err(ModelError::Refused(why.to_owned()));
-        }
-        (Variant { offset: false, hadamard: true }, None) => {
-            (EngineKernels::of::<Hadamard<Stock>, Plain>(compiler, device, &config)?, None)
-        }
-        (Variant { offset: true, hadamard }, None) => {
-            let tables = offset_tables(device, model, room.tokens)?;
-            let kernels = match hadamard {
-                true => EngineKernels::of::<KeyOffset<Hadamard<Stock>>, Plain>(compiler, device, &config)?,
-                false => EngineKernels::of::<KeyOffset<Stock>, Plain>(compiler, device, &config)?,
-            };
-            (kernels, Some(Arc::new(tables) as Arc<dyn Bindings>))
-        }
-    };
-    Ok(KvCache::with_bindings(device, config, kernels, bindings)?)
+    let context = Context { device, model, tokens: room.tokens };
+    let config = config(&context, choice, room)?;
+    Ok(KvCache::new(compiler, device, config)?)
 }
 
-/// What is done to keys of a choice: what it says, or what suits the model.
-fn variant(model: &Model, choice: &KvChoice) -> Variant {
+/// The codecs and hooks of a choice: what it says, or what suits the model, and the windows of the model's layers.
+fn variants(context: &Context<'_>, choice: &KvChoice) -> Result<Variants, ModelError> {
+    let model = context.model;
+    let own = match Windows::of(model.config()) {
+        Some(windows) => {
+            Variants { hooks: HookChoice::plain().with("window", windows), ..Variants::default() }
+        }
+        None => Variants::default(),
+    };
+    if let Some(named) = &choice.variants {
+        return registry::make(named, context, own);
+    }
     let codes = |format: KvFormat| format.key.shape().code_bits < 16;
     let biased = (0..model.config().layers)
         .all(|layer| model.key_bias(layer).is_some() && model.rope(layer).pairs() == RopePairs::Halves);
-    let offset = biased && choice.tiering.formats().any(codes) && Windows::of(model.config()).is_none();
-    choice.variant.unwrap_or(Variant { offset, hadamard: false })
-}
-
-/// The rotated biases of a model's key projections.
-fn offset_tables(device: &Device, model: &Model, tokens: usize) -> Result<KeyOffsetTables, ModelError> {
-    let config = model.config();
-    let biases: Option<Vec<Vec<f32>>> =
-        (0..config.layers).map(|layer| model.key_bias(layer).map(<[f32]>::to_vec)).collect();
-    let Some(biases) = biases else {
-        let why = format!("{} has no bias on its keys to take out: leave +offset out", config.name);
-        return Err(ModelError::Refused(why));
-    };
-    if model.rope(0).pairs() != RopePairs::Halves {
-        let why = "+offset is written for rotary positions that pair the halves of a vector";
-        return Err(ModelError::Refused(why.to_owned()));
+    match biased && choice.tiering.formats().any(codes) {
+        true => registry::make(
+            registry::builtin().parse("fp16+offset")?.variants.as_deref().unwrap_or_default(),
+            context,
+            own,
+        ),
+        false => Ok(own),
     }
-    let extents = [config.kv_heads, config.head_dim];
-    Ok(KeyOffsetTables::new(device, biases, extents, model.rope(0), tokens)?)
 }

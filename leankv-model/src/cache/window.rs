@@ -1,15 +1,13 @@
 //! Layers that see a window of recent tokens only.
 
-use leankv_dsl::lang::attention::{AttentionHooks, Site};
+use leankv_dsl::lang::attention::{AttentionHooks, HookVariant, Site};
 use leankv_dsl::lang::*;
-use leankv_runtime::Launch;
-use leankv_runtime::kv::{Bindings, Binds};
 
 use crate::config::ModelConfig;
 
 /// Attention to the last tokens, the query's own included; how many is each layer's own number.
 #[derive(Clone, Copy, Debug, KernelArg)]
-pub struct LayerWindow {
+pub(super) struct LayerWindow {
     window: Scalar<i32>,
 }
 
@@ -34,8 +32,14 @@ impl Windows {
     }
 }
 
-impl Bindings for Windows {
-    fn bind<'a>(&'a self, launch: Launch<'a>, layer: usize, binds: Binds) -> Launch<'a> {
-        if binds.hooks { launch.scalar("hooks.window", self.0[layer]) } else { launch }
+impl HookVariant for Windows {
+    type Params = LayerWindow;
+
+    fn hooks(&self, params: LayerWindow) -> Box<dyn AttentionHooks> {
+        Box::new(params)
+    }
+
+    fn given(&self, layer: usize) -> LayerWindowArgs<'_> {
+        LayerWindowArgs { window: self.0[layer] }
     }
 }

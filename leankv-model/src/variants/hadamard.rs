@@ -1,26 +1,26 @@
 //! Keys rotated by a Hadamard matrix, so that no element is much larger than the others.
 
 use half::f16;
-use leankv_dsl::format::{CodecShape, CodecSpec};
-use leankv_dsl::lang::attention::{Codec, Codecs, Encoded, Rows, Tokens};
+use leankv_dsl::format::CodecShape;
+use leankv_dsl::lang::attention::{Codec, CodecVariant, Encoded, Rows, Tokens};
 use leankv_dsl::lang::*;
 
-/// `C`'s codecs, for keys in a rotated basis, where a few large elements are spread over all. Queries are rotated alike, which leaves
-/// their products what they were.
-#[derive(Clone, Copy, Debug, KernelArg)]
-pub struct Hadamard<C> {
-    inner: C,
-}
+/// Keys in a rotated basis, where a few large elements are spread over all. Queries are rotated alike, which leaves their products what they were.
+#[derive(Clone, Copy, Debug)]
+pub struct Hadamard;
 
-impl<C: Codecs> Codecs for Hadamard<C> {
-    fn keys(&self, named: &CodecSpec) -> Box<dyn Codec> {
-        Box::new(Hadamard { inner: self.inner.keys(named) })
+impl CodecVariant for Hadamard {
+    type Params = ();
+
+    fn keys(&self, (): (), inner: Box<dyn Codec>) -> Box<dyn Codec> {
+        Box::new(Rotated(inner))
     }
 
-    fn values(&self, named: &CodecSpec) -> Box<dyn Codec> {
-        self.inner.values(named)
-    }
+    fn given(&self, _layer: usize) {}
 }
+
+/// A codec of rotated vectors.
+struct Rotated(Box<dyn Codec>);
 
 /// Every row times the orthonormal Hadamard matrix, in blocks of the largest power of two that divides it; its own inverse.
 fn rotate(x: Tile<f32, 2>) -> Tile<f32, 2> {
@@ -34,21 +34,21 @@ fn rotate(x: Tile<f32, 2>) -> Tile<f32, 2> {
     turned.reshape([rows, dim]) * (block as f32).sqrt().recip()
 }
 
-impl Codec for Hadamard<Box<dyn Codec>> {
+impl Codec for Rotated {
     fn shape(&self) -> CodecShape {
-        self.inner.shape()
+        self.0.shape()
     }
 
     fn encode(&self, x: Tile<f32, 2>, tokens: Tokens) -> Encoded {
-        self.inner.encode(rotate(x), tokens)
+        self.0.encode(rotate(x), tokens)
     }
 
     fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
-        rotate(self.inner.decode(rows))
+        rotate(self.0.decode(rows))
     }
 
     /// A rotated query's elements are at most its length, which f16 holds up to 65504, and rounding them costs what rounding the query did.
     fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
-        self.inner.logits(rotate(q.cast()).cast(), rows)
+        self.0.logits(rotate(q.cast()).cast(), rows)
     }
 }

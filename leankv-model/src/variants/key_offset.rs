@@ -1,29 +1,24 @@
 //! Keys without the bias of their projection, which RoPE turns with their position.
 
 use half::f16;
-use leankv_dsl::format::{CodecShape, CodecSpec};
-use leankv_dsl::lang::attention::{Codec, Codecs, Encoded, Rows, Tokens};
+use leankv_dsl::format::CodecShape;
+use leankv_dsl::lang::attention::{Codec, Encoded, Rows, Tokens};
 use leankv_dsl::lang::*;
 
-/// `C`'s codecs, for keys without their rotated bias. A bias far larger than what is left of the keys no longer spoils their quantisation, and nothing
-/// is stored for it: attention adds its share to the logits.
+/// Keys without their rotated bias. A bias far larger than what is left of the keys no longer spoils their quantisation, and nothing is stored for it:
+/// attention adds its share to the logits. [`KeyOffsetTables`](super::KeyOffsetTables) is the variant.
 #[derive(Clone, Copy, Debug, KernelArg)]
-pub struct KeyOffset<C> {
-    inner: C,
+pub struct KeyOffset {
     /// Cosines and then sines of every position's angles, `[positions, head_dim]`. What their rounding leaves of the bias is coded with the keys.
     rope: View<f16, 2>,
     /// The layer's bias, `[kv_heads, head_dim]`.
     bias: View<f32, 2>,
 }
 
-impl<C: Codecs> Codecs for KeyOffset<C> {
-    fn keys(&self, named: &CodecSpec) -> Box<dyn Codec> {
-        Box::new(KeyOffset { inner: self.inner.keys(named), rope: self.rope, bias: self.bias })
-    }
-
-    fn values(&self, named: &CodecSpec) -> Box<dyn Codec> {
-        self.inner.values(named)
-    }
+/// A codec of keys without their bias.
+pub(super) struct Unbiased {
+    pub(super) offset: KeyOffset,
+    pub(super) inner: Box<dyn Codec>,
 }
 
 /// The halves of every row, whose elements RoPE pairs.
@@ -32,7 +27,7 @@ fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
     x.reshape([rows, 2, dim / 2]).permute([0, 2, 1]).split()
 }
 
-impl KeyOffset<Box<dyn Codec>> {
+impl KeyOffset {
     fn tables(&self, tokens: Tokens, [rows, dim]: [usize; 2]) -> (Tile<f16, 2>, Tile<f32, 2>) {
         let rope = self.rope.with_extent(1, dim).tile((tokens.positions, 0), [rows, dim]).load();
         (rope, self.bias.with_extent(1, dim).tile((tokens.head, 0), [1, dim]).load())
@@ -46,23 +41,23 @@ impl KeyOffset<Box<dyn Codec>> {
     }
 }
 
-impl Codec for KeyOffset<Box<dyn Codec>> {
+impl Codec for Unbiased {
     fn shape(&self) -> CodecShape {
         self.inner.shape()
     }
 
     fn encode(&self, x: Tile<f32, 2>, tokens: Tokens) -> Encoded {
-        self.inner.encode(x - self.of(tokens, x.extents()), tokens)
+        self.inner.encode(x - self.offset.of(tokens, x.extents()), tokens)
     }
 
     fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
-        self.inner.decode(rows) + self.of(rows.tokens(), [rows.count(), rows.head_dim()])
+        self.inner.decode(rows) + self.offset.of(rows.tokens(), [rows.count(), rows.head_dim()])
     }
 
     /// `q` with the rotated bias is a product with the cosines and sines. Its factors exceed what f16 holds, so they go in as two f16 parts of a
     /// thousandth, which together are as exact as f32.
     fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
-        let (rope, bias) = self.tables(rows.tokens(), [rows.count(), rows.head_dim()]);
+        let (rope, bias) = self.offset.tables(rows.tokens(), [rows.count(), rows.head_dim()]);
         let ((q1, q2), (a, b)) = (halves(q.cast::<f32>()), halves(bias * (1.0 / 1024.0)));
         let factors = (q1 * a + q2 * b).cat(q2 * a - q1 * b, 1);
         let high = factors.cast::<f16>();

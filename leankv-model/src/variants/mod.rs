@@ -2,10 +2,10 @@
 //!
 //! | codec | what it does to keys before they are coded |
 //! |---|---|
-//! | [`KeyOffset`] | takes out the rotated bias of their projection, which [`KeyOffsetTables`] knows |
+//! | [`KeyOffsetTables`] | takes out the rotated bias of their projection |
 //! | [`Hadamard`] | rotates them, so that no element is much larger than the others |
 //!
-//! They compose: `KeyOffset<Hadamard<Stock>>` rotates what is left without the bias. Both store what the inner codec stores, so they add no byte to a
+//! They compose: after the offset, a rotation is one of what is left without the bias. Both store what the inner codec stores, so they add no byte to a
 //! token and page layouts stay those of the formats that are named.
 
 mod hadamard;
@@ -13,5 +13,5 @@ mod key_offset;
 mod tables;
 
 pub use hadamard::Hadamard;
-pub use key_offset::KeyOffset;
+pub use key_offset::{KeyOffset, KeyOffsetArgs};
 pub use tables::KeyOffsetTables;

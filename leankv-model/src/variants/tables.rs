@@ -1,9 +1,11 @@
 //! What [`KeyOffset`](super::KeyOffset) is given: angles of all positions, and each layer's bias.
 
 use half::f16;
-use leankv_runtime::kv::{Bindings, Binds, KvError};
-use leankv_runtime::{Device, DeviceBuffer, Launch};
+use leankv_dsl::lang::attention::{Codec, CodecVariant};
+use leankv_runtime::kv::KvError;
+use leankv_runtime::{Device, DeviceBuffer};
 
+use super::key_offset::{KeyOffset, KeyOffsetArgs, Unbiased};
 use crate::{Rope, RopePairs};
 
 /// Tables for [`KeyOffset`](super::KeyOffset) on a device: cosines and sines for all layers and KV heads together, and a bias for each layer.
@@ -78,12 +80,17 @@ impl KeyOffsetTables {
     }
 }
 
-impl Bindings for KeyOffsetTables {
-    fn bind<'a>(&'a self, launch: Launch<'a>, layer: usize, binds: Binds) -> Launch<'a> {
-        if !binds.codecs {
-            return launch;
+impl CodecVariant for KeyOffsetTables {
+    type Params = KeyOffset;
+
+    fn keys(&self, offset: KeyOffset, inner: Box<dyn Codec>) -> Box<dyn Codec> {
+        Box::new(Unbiased { offset, inner })
+    }
+
+    fn given(&self, layer: usize) -> KeyOffsetArgs<'_> {
+        KeyOffsetArgs {
+            rope: self.rope.tensor([self.positions, self.head_dim]),
+            bias: self.biases[layer].tensor([self.kv_heads, self.head_dim]),
         }
-        let launch = launch.view("codecs.rope", &self.rope, &[self.positions, self.head_dim]);
-        launch.view("codecs.bias", &self.biases[layer], &[self.kv_heads, self.head_dim])
     }
 }

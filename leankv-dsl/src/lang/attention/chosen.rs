@@ -22,10 +22,11 @@ use crate::lang::record;
 
 /// Codecs around others, as a value: what is done to keys and values besides what the codecs of a format do.
 ///
-/// What they are made of at run time (tables, numbers) are kernel parameters: `Params` says which, [`given`](CodecVariant::given) what a launch gives for them.
+/// What they are made of at run time (tables, numbers) are kernel parameters: `Params` says which, [`given`](CodecVariant::given) what a launch
+/// gives for them.
 ///
 /// ```
-/// use leankv_dsl::lang::attention::{CodecVariant, Codecs};
+/// use leankv_dsl::lang::attention::{Codec, CodecVariant};
 ///
 /// /// Leaves everything as it is.
 /// #[derive(Debug)]
@@ -34,7 +35,7 @@ use crate::lang::record;
 /// impl CodecVariant for Nothing {
 ///     type Params = ();
 ///
-///     fn codecs(&self, (): (), inner: Box<dyn Codecs>) -> Box<dyn Codecs> {
+///     fn keys(&self, (): (), inner: Box<dyn Codec>) -> Box<dyn Codec> {
 ///         inner
 ///     }
 ///
@@ -43,10 +44,19 @@ use crate::lang::record;
 /// ```
 pub trait CodecVariant: fmt::Debug + Send + Sync + 'static {
     /// Its kernel parameters.
-    type Params: KernelArg;
+    type Params: KernelArg + Clone + 'static;
 
-    /// The codecs, which may use those that stand below.
-    fn codecs(&self, params: Self::Params, inner: Box<dyn Codecs>) -> Box<dyn Codecs>;
+    /// The codec of keys, which may use the one that stands below. By default it is that.
+    fn keys(&self, params: Self::Params, inner: Box<dyn Codec>) -> Box<dyn Codec> {
+        let _ = params;
+        inner
+    }
+
+    /// The codec of values, which may use the one that stands below. By default it is that.
+    fn values(&self, params: Self::Params, inner: Box<dyn Codec>) -> Box<dyn Codec> {
+        let _ = params;
+        inner
+    }
 
     /// What a launch that works on `layer` gives for the parameters. It is asked for every launch, and the same for the same layer.
     fn given(&self, layer: usize) -> <Self::Params as KernelArg>::Given<'_>;
@@ -66,17 +76,45 @@ pub trait HookVariant: fmt::Debug + Send + Sync + 'static {
 
 /// A [`CodecVariant`] of any type of parameters.
 trait AnyCodecVariant: fmt::Debug + Send + Sync {
-    fn declare(&self, scope: &mut ArgScope, name: &str, inner: Box<dyn Codecs>) -> Box<dyn Codecs>;
+    fn declare(
+        self: Arc<Self>,
+        scope: &mut ArgScope,
+        name: &str,
+        inner: Box<dyn Codecs>,
+    ) -> Box<dyn Codecs>;
     fn give<'a>(&'a self, layer: usize, name: Name<'_>, to: &mut Arguments<'a>);
 }
 
 impl<V: CodecVariant> AnyCodecVariant for V {
-    fn declare(&self, scope: &mut ArgScope, name: &str, inner: Box<dyn Codecs>) -> Box<dyn Codecs> {
-        self.codecs(V::Params::declare(scope, name, ArgOptions::new()), inner)
+    fn declare(
+        self: Arc<Self>,
+        scope: &mut ArgScope,
+        name: &str,
+        inner: Box<dyn Codecs>,
+    ) -> Box<dyn Codecs> {
+        let params = V::Params::declare(scope, name, ArgOptions::new());
+        Box::new(Around { variant: self, params, inner })
     }
 
     fn give<'a>(&'a self, layer: usize, name: Name<'_>, to: &mut Arguments<'a>) {
         V::Params::give(self.given(layer), name, to);
+    }
+}
+
+/// A variant with its parameters, around other codecs.
+struct Around<V: CodecVariant> {
+    variant: Arc<V>,
+    params: V::Params,
+    inner: Box<dyn Codecs>,
+}
+
+impl<V: CodecVariant> Codecs for Around<V> {
+    fn keys(&self, named: &CodecSpec) -> Box<dyn Codec> {
+        self.variant.keys(self.params.clone(), self.inner.keys(named))
+    }
+
+    fn values(&self, named: &CodecSpec) -> Box<dyn Codec> {
+        self.variant.values(self.params.clone(), self.inner.values(named))
     }
 }
 
@@ -332,7 +370,7 @@ impl KernelArg for ChosenCodecs {
         if let Some(choice) = &choice {
             let mut own = if choice.trusted { scope.again() } else { scope.checked() };
             for (variant_name, variant) in &choice.chain.0 {
-                codecs = variant.declare(&mut own, &format!("{name}.{variant_name}"), codecs);
+                codecs = Arc::clone(variant).declare(&mut own, &format!("{name}.{variant_name}"), codecs);
             }
         }
         ChosenCodecs { codecs, choice }
