@@ -1,6 +1,6 @@
 //! What can be wrong with the arguments of a reference.
 
-use leankv_dsl::format::{FormatError, Interleave};
+use leankv_dsl::format::FormatError;
 use thiserror::Error;
 
 /// Arguments that do not belong together.
@@ -56,12 +56,6 @@ pub enum ReferenceError {
         queries: usize,
         /// Tokens.
         tokens: usize,
-    },
-    /// An order of codes that the references do not read or write.
-    #[error("the references read and write token-major pages; convert a {interleave} page first")]
-    Order {
-        /// The order of the layout given.
-        interleave: Interleave,
     },
     /// A format or page that cannot be used.
     #[error(transparent)]

@@ -4,11 +4,9 @@
 //! ids: token `t` is slot `t % tokens_per_page` of page `ids[t / tokens_per_page]`.
 
 use super::error::{ReferenceError, check_len};
-use leankv_dsl::format::{
-    CodecSpec, Interleave, KvFormat, PageLayout, Segment, SegmentKind, decode_row, encode_row,
-};
+use leankv_dsl::format::{CodecSpec, KvFormat, PageLayout, Segment, SegmentKind, decode_row, encode_row};
 
-/// A KV format with its page layout, in token-major order.
+/// A KV format with its page layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PagedFormat {
     format: KvFormat,
@@ -34,19 +32,8 @@ impl PagedFormat {
     /// # Errors
     /// Whatever [`PageLayout::derive`] rejects.
     pub fn new(format: KvFormat, head_dim: u32, page_bytes: u32) -> Result<Self, ReferenceError> {
-        let layout = PageLayout::derive(&format, head_dim, page_bytes, Interleave::TokenMajor)?;
+        let layout = PageLayout::derive(&format, head_dim, page_bytes)?;
         Ok(Self { format, layout })
-    }
-
-    /// A format with a layout derived elsewhere.
-    ///
-    /// # Errors
-    /// [`ReferenceError::Order`] for another order than token-major.
-    pub fn with_layout(format: KvFormat, layout: PageLayout) -> Result<Self, ReferenceError> {
-        match layout.interleave() {
-            Interleave::TokenMajor => Ok(Self { format, layout }),
-            interleave => Err(ReferenceError::Order { interleave }),
-        }
     }
 
     /// The format.
@@ -370,12 +357,5 @@ mod tests {
         assert!(write_token(&paged, &mut arena, 0, &key[1..], &value, 0.0, 0).is_err());
         assert!(write_token(&paged, &mut arena[1..], 0, &key, &value, 0.0, 0).is_err());
         assert!(read_tokens(&paged, &arena, &[0], 0).unwrap().is_empty());
-    }
-
-    #[test]
-    fn another_order_is_refused() {
-        let format: KvFormat = "K8V4".parse().unwrap();
-        let layout = PageLayout::derive(&format, 128, 6784, Interleave::Published).unwrap();
-        assert!(matches!(PagedFormat::with_layout(format, layout), Err(ReferenceError::Order { .. })));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use half::f16;
-use leankv_dsl::format::{Interleave, KvFormat, PageLayout, Tiering};
+use leankv_dsl::format::{KvFormat, PageLayout, Tiering};
 use leankv_dsl::ir::Func;
 use leankv_dsl::lang::Settings;
 use leankv_kernels::candidates::SHORTLIST_STATE;
@@ -66,8 +66,7 @@ impl Kernels {
         page_bytes: u32,
     ) -> Result<Kernels, Failure> {
         let layout =
-            PageLayout::derive(&format, recorded.head_dim as u32, page_bytes, Interleave::TokenMajor)
-                .map_err(Failure::usage)?;
+            PageLayout::derive(&format, recorded.head_dim as u32, page_bytes).map_err(Failure::usage)?;
         let writer: Settings = [
             ("format", format.to_string()),
             ("head_dim", recorded.head_dim.to_string()),

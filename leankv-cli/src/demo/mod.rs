@@ -9,7 +9,7 @@ mod stream;
 use std::path::{Path, PathBuf};
 
 use half::f16;
-use leankv_dsl::format::{Account, Interleave, KvFormat, PageLayout, PlanOptions, plan_page_bytes};
+use leankv_dsl::format::{Account, KvFormat, PageLayout, PlanOptions, plan_page_bytes};
 use leankv_kernels::reference::{PrefillArgs, prefill_attention};
 use leankv_runtime::{Compiler, Device, Resources, Sm, Target};
 use serde_json::json;
@@ -116,8 +116,7 @@ fn on_host(
     exact: &[Vec<f32>],
 ) -> Result<Row, Failure> {
     let kernels = Kernels::load(compiler, device, recorded, format, page_bytes)?;
-    let layout = PageLayout::derive(&format, recorded.head_dim as u32, page_bytes, Interleave::TokenMajor)
-        .map_err(Failure::usage)?;
+    let layout = PageLayout::derive(&format, recorded.head_dim as u32, page_bytes).map_err(Failure::usage)?;
     let mut row =
         Row { format, account: layout.account(), errors: Vec::new(), us_per_query: 0.0, page_bytes: 0 };
     for (layer, exact) in recorded.layers.iter().zip(exact) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leankv_dsl::format::{Interleave, KvFormat, PageLayout, PlanOptions, Tiering, plan_page_bytes};
+use leankv_dsl::format::{KvFormat, PageLayout, PlanOptions, Tiering, plan_page_bytes};
 use leankv_dsl::lang::attention::{Plain, Stock};
 use leankv_kernels::policy::PolicySpec;
 use leankv_runtime::kv::{Bindings, Budget, CacheConfig, EngineKernels, KvCache, Thresholds};
@@ -78,9 +78,8 @@ fn config(model: &ModelConfig, choice: &KvChoice, room: &Room) -> Result<CacheCo
     };
     if let (PolicySpec::SinkWindow, Limit::Part(part)) = (choice.policy, choice.limit) {
         let head_dim = u32::try_from(model.head_dim).unwrap_or(u32::MAX);
-        let layout =
-            PageLayout::derive(&choice.tiering.high, head_dim, page_bytes as u32, Interleave::TokenMajor)
-                .map_err(|e| ModelError::Refused(e.to_string()))?;
+        let layout = PageLayout::derive(&choice.tiering.high, head_dim, page_bytes as u32)
+            .map_err(|e| ModelError::Refused(e.to_string()))?;
         // The tokens that a part of the prompt's bytes in FP16 pays for.
         let pays = (room.prompt * 4 * model.head_dim) as f64 / f64::from(part);
         let tokens = (pays / layout.account().true_bytes_per_token()) as usize;

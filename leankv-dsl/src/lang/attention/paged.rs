@@ -9,7 +9,7 @@ use super::codec::{Codec, Codecs, Tokens};
 use super::list::TokenList;
 use super::rows::{Form, Place, Rows, RowsMut};
 use crate::diag::Diagnostic;
-use crate::format::{Interleave, KvFormat, PageLayout, Segment, Tiering};
+use crate::format::{KvFormat, PageLayout, Segment, Tiering};
 use crate::ir::Loc;
 use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
 use crate::lang::control::{Iterable, Recorded, comptime, range};
@@ -139,13 +139,8 @@ impl Tier {
     ) -> Option<Tier> {
         let (keys, values) = (codecs.keys(&format.key), codecs.values(&format.value));
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let layout = PageLayout::from_shapes(
-            keys.shape(),
-            values.shape(),
-            number(head_dim),
-            number(page_bytes),
-            Interleave::TokenMajor,
-        );
+        let layout =
+            PageLayout::from_shapes(keys.shape(), values.shape(), number(head_dim), number(page_bytes));
         let loc = Loc::caller();
         let page = match layout {
             Ok(page) => page,

@@ -1,6 +1,6 @@
 //! What a cache is for.
 
-use leankv_dsl::format::{Interleave, PageLayout, Tiering};
+use leankv_dsl::format::{PageLayout, Tiering};
 use leankv_kernels::MAX_GROUP;
 use leankv_kernels::budget::pages_for;
 use leankv_kernels::policy::{PolicySpec, SINKS};
@@ -144,8 +144,7 @@ impl CacheConfig {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let layout = |format| {
             let (d, bytes) = (number(self.head_dim), number(self.page_bytes));
-            PageLayout::derive(format, d, bytes, Interleave::TokenMajor)
-                .map_err(|error| KvError::Shape { why: error.to_string() })
+            PageLayout::derive(format, d, bytes).map_err(|error| KvError::Shape { why: error.to_string() })
         };
         Ok((layout(&tiering.high)?, tiering.low.as_ref().map(layout).transpose()?))
     }
