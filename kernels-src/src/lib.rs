@@ -34,7 +34,6 @@ use crate::policy::StockPolicies;
 
 /// Every shipped kernel, in alphabetical order.
 pub static KERNELS: &[&dyn KernelDef] = &[
-    &step::active_slots::KERNEL,
     &step::advance_positions::KERNEL,
     &page_writer::append_token::<Stock, f16>::KERNEL,
     &page_writer::append_token::<Stock, f32>::named("append_token_f32"),

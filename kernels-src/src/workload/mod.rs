@@ -43,7 +43,7 @@ use crate::prefill::PrefillSpec;
 use crate::quantize::CodecRows;
 use crate::reference::ReferenceError;
 use crate::softmax::SoftmaxSpec;
-use crate::step::{ActiveSlotsSpec, AdvancePositionsSpec, InsertSpec, PlanSpec};
+use crate::step::{AdvancePositionsSpec, InsertSpec, PlanSpec};
 use crate::vector_add::VectorAddSpec;
 
 /// One size of a workload that can be asked for.
@@ -173,11 +173,6 @@ macro_rules! recipe {
 
 /// The recipes, in alphabetical order.
 pub static RECIPES: &[Recipe] = &[
-    recipe!(
-        "active_slots",
-        step::active as ActiveSlotsSpec,
-        [shape("requests", "requests of the launch", 200, 1024)]
-    ),
     recipe!(
         "advance_positions",
         step::advance as AdvancePositionsSpec,
