@@ -11,7 +11,6 @@ pub mod decode;
 pub mod manager;
 pub mod matmul;
 mod members;
-pub mod page_writer;
 pub mod pattern;
 pub mod pending;
 pub mod policy;
@@ -35,8 +34,6 @@ use crate::policy::StockPolicies;
 /// Every shipped kernel, in alphabetical order.
 pub static KERNELS: &[&dyn KernelDef] = &[
     &step::advance_positions::KERNEL,
-    &page_writer::append_token::<Stock, f16>::KERNEL,
-    &page_writer::append_token::<Stock, f32>::named("append_token_f32"),
     &chunk::cached_significance::<Stock, Plain, PagedKv, f16>::KERNEL,
     &chunk::chunk_attention::<Stock, Plain, PagedKv, f16>::KERNEL,
     &chunk::chunk_significance::<Plain, f16>::KERNEL,
@@ -69,8 +66,6 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &chunk::write_chunk::<Stock, f16>::KERNEL,
     &chunk::write_chunk::<Stock, bf16>::named("write_chunk_bf16"),
     &chunk::write_chunk::<Stock, f32>::named("write_chunk_f32"),
-    &page_writer::write_prompt::<Stock, f16>::KERNEL,
-    &page_writer::write_prompt::<Stock, f32>::named("write_prompt_f32"),
 ];
 
 /// The shipped kernel with this name.

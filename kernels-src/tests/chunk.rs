@@ -203,11 +203,14 @@ fn check_write(tiering: &str, kind: &str, d: usize, n: usize, tier: impl Fn(usiz
         }
     }
     let len = n * KV_HEADS * d;
-    let (keys, values) = (random(41, len), random(42, len));
+    let [keys, values] = [41, 42].map(|seed| match kind {
+        "special" => spoiled(&random(seed, len)),
+        _ => random(seed, len),
+    });
     let mass = random(43, KV_HEADS * n);
     let before = 100;
     let name = match kind {
-        "f16" => "write_chunk".to_owned(),
+        "f16" | "special" => "write_chunk".to_owned(),
         kind => format!("write_chunk_{kind}"),
     };
     let settings = [
@@ -220,7 +223,7 @@ fn check_write(tiering: &str, kind: &str, d: usize, n: usize, tier: impl Fn(usiz
     let mut pass = |name: &str, x: &[f32]| -> Vec<f32> {
         let extents = [n, KV_HEADS, d];
         match kind {
-            "f16" => {
+            "f16" | "special" => {
                 let (halves, rounded) = halves(x);
                 run.view(name, &halves, &extents);
                 rounded
@@ -274,6 +277,31 @@ fn chunks_of_every_input_type_and_head_dim() {
         }
     }
     check_write("K8V4g1.2/K4V2g2.4", "bf16", 128, 9, |t| [2, 1, 0][t % 3]);
+}
+
+#[test]
+fn chunks_are_written_in_odd_widths_and_groups() {
+    for (tiering, d) in [("K3V5", 80), ("K8sV2", 96), ("K8V4-bf16", 128), ("K4V2g2.4", 64)] {
+        check_write(tiering, "f16", d, 19, |t| [2, 0][t % 2]);
+    }
+}
+
+/// Numbers among which stand NaNs and infinities of both signs, vectors of nothing but NaN included.
+fn spoiled(x: &[f32]) -> Vec<f32> {
+    let special = |i: usize, x: f32| match i {
+        _ if i < 128 || i % 17 == 3 => f32::NAN,
+        _ if i % 23 == 5 => f32::INFINITY,
+        _ if i % 29 == 7 => f32::NEG_INFINITY,
+        _ => x,
+    };
+    x.iter().enumerate().map(|(i, &x)| special(i, x)).collect()
+}
+
+#[test]
+fn not_numbers_and_infinities_are_stored_as_the_formats_say() {
+    for (tiering, d) in [("fp16", 64), ("K8V4/K4V2", 64), ("K4V2g2.4", 64), ("K3V5", 80), ("K8sV2", 96)] {
+        check_write(tiering, "special", d, 7, |t| 1 + (t % 2) as i32);
+    }
 }
 
 #[test]

@@ -185,22 +185,22 @@ fn subjects() -> Vec<Subject> {
     let (heads, tokens, format) = (2, 40, "K4V2g2.4");
     let paged =
         leankv_kernels::reference::PagedFormat::new(format.parse().unwrap(), D as u32, PAGE as u32).unwrap();
-    let per_page = paged.tokens_per_page();
-    let per_head = tokens_pages(tokens, per_page);
-    let settings = [("format", format), ("head_dim", "64"), ("page_bytes", "2048"), ("block", "16")];
-    let mut write = Run::new(find("write_prompt").unwrap(), &settings);
+    let per_head = tokens.div_ceil(paged.tokens_per_page());
+    let settings = [("tiering", format), ("head_dim", "64"), ("page_bytes", "2048"), ("block", "16")];
+    let mut write = Run::new(find("write_chunk").unwrap(), &settings);
     let extents = [tokens, heads, D];
     write.view("keys", &half(1, tokens * heads * D), &extents).view(
         "values",
         &half(2, tokens * heads * D),
         &extents,
     );
-    write.view("significance", &random(3, heads * tokens), &[heads, tokens]);
-    write.view("positions", &(0..tokens as i32).collect::<Vec<_>>(), &[tokens]);
+    let dest: Vec<i32> = (0..heads * tokens).map(|i| 2 * (i % tokens) as i32).collect();
+    write.view("mass", &random(3, heads * tokens), &[heads, tokens]).view("dest", &dest, &[heads, tokens]);
     let ids: Vec<i32> = (0..(heads * per_head) as i32).rev().collect();
-    write.view("pages", &ids, &[heads, per_head]).buffer("arena", &vec![0x5Au8; heads * per_head * PAGE]);
-    let blocks = (tokens.div_ceil(per_page) * per_page.div_ceil(16)) as u32;
-    all.push(subject("prompt writer", &write, [blocks, heads as u32, 1]));
+    write.scalar("before", 0).buffer("kv.arena", &vec![0x5Au8; heads * per_head * PAGE]);
+    write.view("kv.slots", &[0], &[1]).view("kv.table", &ids, &[1, heads, per_head]);
+    write.view("kv.lengths", &vec![0; heads * 4], &[1, heads, 4]);
+    all.push(subject("chunk writer", &write, [tokens.div_ceil(16) as u32, heads as u32, 1]));
 
     // More requests than a tile, most of which find no page any more.
     let (requests, tiles) = (140, 2);
@@ -211,10 +211,6 @@ fn subjects() -> Vec<Subject> {
     scan.view("granted", &vec![-7; requests], &[requests]).view("needs", &vec![-7; requests], &[requests]);
     all.push(subject("scan of pages", &scan, [1, 1, 1]));
     all
-}
-
-fn tokens_pages(tokens: usize, per_page: usize) -> usize {
-    tokens.div_ceil(per_page)
 }
 
 // ---- the tree ----

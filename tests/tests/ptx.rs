@@ -113,13 +113,12 @@ fn budgets() {
 
 #[test]
 fn snapshots() {
-    let canonical: [(&str, &str, &[(&str, &str)]); 10] = [
+    let canonical: [(&str, &str, &[(&str, &str)]); 9] = [
         ("vector_add", "vector_add", &[]),
         ("softmax", "softmax", &[]),
         ("matmul", "matmul", &[("bm", "32"), ("bn", "32"), ("stages", "2")]),
         ("quantize_affine4", "quantize", &[]),
         ("dequantize_affine4", "dequantize", &[]),
-        ("append_token_K8V4", "append_token", &[]),
         ("decode_K8V4", "decode_attention", &[("tiering", "K8V4"), ("block", "16"), ("stages", "1")]),
         ("merge_splits", "merge_splits", &[("splits", "4")]),
         ("plan_fork", "plan_fork", &[]),

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | vector add, softmax, matmul | [`add`], [`softmax`], [`matmul`] |
 //! | quantize, dequantize | [`quantize`], [`dequantize`] |
-//! | page writer, append, reader | [`write_prompt`], [`append_token`], [`read_tokens`] |
+//! | tokens of a page | [`write_token`], [`read_token`], [`read_tokens`] |
 //! | decode attention, merge of splits | [`decode_attention`], [`decode_partials`], [`merge_partials`] |
 //! | significance in decode attention | [`received`], [`add_pending`] |
 //! | chunk attention, cached significance, chunk writer | [`attend_chunk`], [`write_chunk`] |
@@ -44,7 +44,7 @@ pub use decode::{
 };
 pub use error::ReferenceError;
 pub use manager::{Answer, PageShape, PageState};
-pub use pages::{PagedFormat, Token, append_token, read_token, read_tokens, write_prompt, write_token};
+pub use pages::{PagedFormat, Token, read_token, read_tokens, write_token};
 pub use prefill::{PrefillArgs, PrefillOutput, prefill_attention, prompt_significance};
 pub use quantize::{Quantized, dequantize, quantize};
 pub use recompact::{TierRule, classify_chunk, recompact};

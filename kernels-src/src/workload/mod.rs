@@ -19,10 +19,10 @@ mod cache;
 mod chunk;
 mod fork;
 mod manager;
-mod pages;
 mod rows;
 mod step;
 mod tiers;
+mod vectors;
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,6 @@ use crate::manager::{
     ScanPagesSpec,
 };
 use crate::matmul::MatmulSpec;
-use crate::page_writer::WriterSpec;
 use crate::prefill::PrefillSpec;
 use crate::quantize::CodecRows;
 use crate::reference::ReferenceError;
@@ -147,7 +146,6 @@ const RAGGED: Shape = shape(
 const LAYERS: Shape = shape("layers", "layers", 2, 4);
 const LISTS: Shape = shape("lists", "lists of a request: layers times KV heads", 40, 256);
 const ROWS: Shape = shape("rows", "rows", 13, 512);
-const PROMPT: Shape = shape("tokens", "tokens of the prompt", 21, 300);
 
 const ONE_REQUEST: Shape = shape("requests", "requests of the launch: one", 1, 1);
 const QUERIES: Shape = shape("queries", "tokens of the chunk", 21, 256);
@@ -178,8 +176,6 @@ pub static RECIPES: &[Recipe] = &[
         step::advance as AdvancePositionsSpec,
         [shape("requests", "requests of the launch", 200, 1024)]
     ),
-    recipe!("append_token", pages::append_token_f16 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
-    recipe!("append_token_f32", pages::append_token_f32 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
     recipe!(
         "cached_significance",
         chunk::cached as ChunkSpec,
@@ -320,8 +316,6 @@ pub static RECIPES: &[Recipe] = &[
         tiers::write_f32 as ChunkWriterSpec,
         [ONE_OF, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, CHUNK]
     ),
-    recipe!("write_prompt", pages::write_prompt_f16 as WriterSpec, [PROMPT, PROMPT_HEADS]),
-    recipe!("write_prompt_f32", pages::write_prompt_f32 as WriterSpec, [PROMPT, PROMPT_HEADS]),
 ];
 
 /// The recipe of a kernel.

@@ -5,7 +5,7 @@ use leankv_dsl::format::Tiering;
 use leankv_dsl::workload::{Check, Generator, Workload};
 
 use super::cache::Cache;
-use super::pages::Vectors;
+use super::vectors::Vectors;
 use super::{RecipeError, Shapes};
 use crate::candidates::SHORTLIST_STATE;
 use crate::policy::{Counting, PolicySpec};
