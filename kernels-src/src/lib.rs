@@ -14,7 +14,6 @@ mod members;
 pub mod pattern;
 pub mod pending;
 pub mod policy;
-pub mod prefill;
 pub mod quantize;
 pub mod reference;
 pub mod softmax;
@@ -52,8 +51,6 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &decode::merge_splits::<Plain, f16>::KERNEL,
     &manager::plan_fork::KERNEL,
     &step::plan_step::<Stock, StockPolicies>::KERNEL,
-    &prefill::prefill_attention::KERNEL,
-    &prefill::prefill_significance::KERNEL,
     &manager::prepare_pages::KERNEL,
     &budget::price_tally::<Stock>::KERNEL,
     &quantize::quantize::<Stock>::KERNEL,

@@ -49,14 +49,6 @@ pub enum ReferenceError {
         /// KV heads.
         kv_heads: usize,
     },
-    /// More queries than tokens in a causal prompt.
-    #[error("{queries} queries cannot be the last of {tokens} tokens")]
-    MoreQueriesThanTokens {
-        /// Queries.
-        queries: usize,
-        /// Tokens.
-        tokens: usize,
-    },
     /// A format or page that cannot be used.
     #[error(transparent)]
     Format(#[from] FormatError),

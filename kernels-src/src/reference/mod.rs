@@ -19,7 +19,6 @@
 //! | classification of a chunk, compaction of what is cached | [`classify_chunk`], [`recompact()`] |
 //! | prepare, scan, commit; fork, copy of tails | [`PageState::rebalance`], [`PageState::fork`] |
 //! | planning of a decode step, insertion of its token | [`plan_step`], [`insert_token`] |
-//! | prefill attention | [`prefill_attention`], [`prompt_significance`] |
 
 mod basic;
 mod budget;
@@ -28,7 +27,6 @@ mod decode;
 mod error;
 mod manager;
 mod pages;
-mod prefill;
 mod quantize;
 mod recompact;
 mod step;
@@ -45,7 +43,6 @@ pub use decode::{
 pub use error::ReferenceError;
 pub use manager::{Answer, PageShape, PageState};
 pub use pages::{PagedFormat, Token, read_token, read_tokens, write_token};
-pub use prefill::{PrefillArgs, PrefillOutput, prefill_attention, prompt_significance};
 pub use quantize::{Quantized, dequantize, quantize};
 pub use recompact::{TierRule, classify_chunk, recompact};
 pub use step::{HeadLists, Planned, Shortlisted, StepArgs, insert_token, plan_step, shortlist};

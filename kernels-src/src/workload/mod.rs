@@ -38,7 +38,6 @@ use crate::manager::{
     ScanPagesSpec,
 };
 use crate::matmul::MatmulSpec;
-use crate::prefill::PrefillSpec;
 use crate::quantize::CodecRows;
 use crate::reference::ReferenceError;
 use crate::softmax::SoftmaxSpec;
@@ -133,7 +132,6 @@ const fn shape(name: &'static str, doc: &'static str, small: usize, typical: usi
 
 const REQUESTS: Shape = shape("requests", "requests of the launch", 2, 2);
 const KV_HEADS: Shape = shape("kv_heads", "KV heads of a request", 2, 2);
-const PROMPT_HEADS: Shape = shape("kv_heads", "KV heads", 2, 2);
 const TOKENS: Shape = shape("tokens", "tokens of the longest list in the high tier", 37, 300);
 const LOW_TOKENS: Shape =
     shape("low_tokens", "tokens of the longest list in the low tier, if there is one", 41, 200);
@@ -249,25 +247,6 @@ pub static RECIPES: &[Recipe] = &[
         [FORKS, LISTS, shape("pages", "pages of the longest list", 4, 16)]
     ),
     recipe!("plan_step", step::plan as PlanSpec, [REQUESTS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
-    recipe!(
-        "prefill_attention",
-        attention::prefill as PrefillSpec,
-        [
-            shape("queries", "last queries of the prompt", 50, 256),
-            shape("tokens", "tokens", 70, 256),
-            PROMPT_HEADS
-        ]
-    ),
-    recipe!(
-        "prefill_significance",
-        attention::significance as PrefillSpec,
-        [
-            shape("queries", "last queries of the prompt", 50, 256),
-            shape("tokens", "tokens", 70, 256),
-            PROMPT_HEADS,
-            shape("window", "queries that count", 20, 64)
-        ]
-    ),
     recipe!("prepare_pages", manager::prepare as PreparePagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "price_tally",
