@@ -33,6 +33,6 @@ pub use layers::{LayeredKv, LayeredKvMut, PagedKvMut};
 pub use list::{Spread, TokenList};
 pub use online::OnlineSoftmax;
 pub use operand::{KvBlock, KvOperand};
-pub use paged::{Block, PagedKv, Slots, Tier, TierLayout, Tiers, Work};
+pub use paged::{Block, PagedKv, Slot, Tier, TierLayout, Tiers, Work};
 pub use rows::{Rows, RowsMut, Stored};
 pub use stock::{Affine, Raw, Symmetric, stock};
