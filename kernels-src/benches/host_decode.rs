@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use half::f16;
 use leankv_dsl::codegen::host::{HostArg, HostKernel, HostOptions, compile};
-use leankv_dsl::format::{Interleave, KvFormat, PageLayout};
+use leankv_dsl::format::{KvFormat, PageLayout};
 use leankv_dsl::lang::Settings;
 use leankv_dsl::pass::{self, Facts};
 
@@ -97,8 +97,8 @@ fn main() {
         .map(|artifact| HostKernel::load(artifact).unwrap_or_else(|e| panic!("{e}")));
 
     let format = KvFormat::affine(8, 4).expect("8 and 4 bits exist");
-    let layout = PageLayout::derive(&format, D as u32, PAGE_BYTES as u32, Interleave::TokenMajor)
-        .expect("a page of this size holds tokens");
+    let layout =
+        PageLayout::derive(&format, D as u32, PAGE_BYTES as u32).expect("a page of this size holds tokens");
     let (page_tokens, pages_per_head) =
         (layout.tokens_per_page() as usize, TOKENS.div_ceil(layout.tokens_per_page() as usize));
     let mut lcg = Lcg(1);

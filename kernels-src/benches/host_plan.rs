@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use leankv_dsl::codegen::host::{HostArg, HostKernel, HostOptions, compile};
-use leankv_dsl::format::{Interleave, PageLayout};
+use leankv_dsl::format::PageLayout;
 use leankv_dsl::lang::Settings;
 use leankv_dsl::pass::{self, Facts};
 
@@ -39,8 +39,8 @@ fn plan_kernel(policy: &str, splits: usize) -> HostKernel {
 /// An arena whose slots hold plausible positions and masses, for both formats: it is written at the offsets of `format`.
 fn arena(words: &mut [u32], format: &str, pages: std::ops::Range<usize>) {
     let format = format.parse().expect("this is a name of a format");
-    let layout = PageLayout::derive(&format, 128, PAGE_BYTES as u32, Interleave::TokenMajor)
-        .expect("a page of this size holds tokens");
+    let layout =
+        PageLayout::derive(&format, 128, PAGE_BYTES as u32).expect("a page of this size holds tokens");
     for page in pages {
         for slot in 0..layout.tokens_per_page() {
             let at = |row: u32| page * PAGE_BYTES / 4 + row as usize / 4;

@@ -11,11 +11,9 @@ pub mod decode;
 pub mod manager;
 pub mod matmul;
 mod members;
-pub mod page_writer;
 pub mod pattern;
 pub mod pending;
 pub mod policy;
-pub mod prefill;
 pub mod quantize;
 pub mod reference;
 pub mod softmax;
@@ -26,7 +24,6 @@ pub mod workload;
 /// Most query heads that may share a KV head.
 pub const MAX_GROUP: usize = 256;
 
-use half::f16;
 use leankv_dsl::lang::KernelDef;
 use leankv_dsl::lang::attention::{PagedKv, Plain, Stock};
 
@@ -34,10 +31,7 @@ use crate::policy::StockPolicies;
 
 /// Every shipped kernel, in alphabetical order.
 pub static KERNELS: &[&dyn KernelDef] = &[
-    &step::active_slots::KERNEL,
     &step::advance_positions::KERNEL,
-    &page_writer::append_token::<Stock, f16>::KERNEL,
-    &page_writer::append_token::<Stock, f32>::named("append_token_f32"),
     &chunk::cached_significance::<Stock, Plain, PagedKv>::KERNEL,
     &chunk::chunk_attention::<Stock, Plain, PagedKv>::KERNEL,
     &chunk::chunk_significance::<Plain>::KERNEL,
@@ -54,8 +48,6 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &decode::merge_splits::<Plain>::KERNEL,
     &manager::plan_fork::KERNEL,
     &step::plan_step::<Stock, StockPolicies>::KERNEL,
-    &prefill::prefill_attention::KERNEL,
-    &prefill::prefill_significance::KERNEL,
     &manager::prepare_pages::KERNEL,
     &budget::price_tally::<Stock>::KERNEL,
     &quantize::quantize::<Stock>::KERNEL,
@@ -66,8 +58,6 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &budget::tally_tokens::<Stock>::KERNEL,
     &vector_add::vector_add::KERNEL,
     &chunk::write_chunk::<Stock>::KERNEL,
-    &page_writer::write_prompt::<Stock, f16>::KERNEL,
-    &page_writer::write_prompt::<Stock, f32>::named("write_prompt_f32"),
 ];
 
 /// The shipped kernel with this name.

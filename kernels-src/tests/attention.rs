@@ -1,12 +1,11 @@
-//! Decode and prefill attention against their references, on the interpreter.
+//! Decode attention against its reference, on every executor.
 
 mod common;
 
 use common::paged::{D, PAGE, cache};
 use common::{Run, close, halves, random};
 use leankv_kernels::reference::{
-    DecodeArgs, DecodeOutput, PagedKv, PendingQueries, PrefillArgs, add_pending, decode_attention,
-    prefill_attention,
+    DecodeArgs, DecodeOutput, PagedKv, PendingQueries, add_pending, decode_attention,
 };
 use leankv_kernels::{find, pattern::HeadPattern};
 
@@ -159,15 +158,8 @@ fn query_groups_of_more_heads_than_a_tile_has() {
 
 #[test]
 fn head_dims_and_groups_that_no_kernel_is_built_for_are_refused_in_a_sentence() {
-    let kernels = [
-        "decode_attention",
-        "merge_splits",
-        "chunk_attention",
-        "cached_significance",
-        "chunk_significance",
-        "prefill_attention",
-        "prefill_significance",
-    ];
+    let kernels =
+        ["decode_attention", "merge_splits", "chunk_attention", "cached_significance", "chunk_significance"];
     let refused = |kernel: &str, field: &str, value: &str| {
         let settings = [(field.to_owned(), value.to_owned())].into();
         find(kernel).unwrap().build(&settings).unwrap_err().to_string()
@@ -178,8 +170,6 @@ fn head_dims_and_groups_that_no_kernel_is_built_for_are_refused_in_a_sentence() 
             let wanted = format!("head dim {dim} is not supported: it must be a multiple of 8 from 8 to 512");
             assert_eq!(found.matches(&wanted).count(), 1, "{kernel}: {found}");
         }
-    }
-    for kernel in &kernels[..5] {
         let found = refused(kernel, "group", "300");
         assert!(found.contains("300 query heads a KV head; at most 256 are possible"), "{kernel}: {found}");
     }
@@ -190,93 +180,4 @@ fn head_dims_and_groups_that_no_kernel_is_built_for_are_refused_in_a_sentence() 
 fn head_patterns_mask_by_position() {
     check("K8V4/K4V2", 2, 2, HeadPattern::Causal, 16);
     check("K8V4/K4V2", 2, 2, HeadPattern::SinkWindow { sinks: 3, window: 9 }, 16);
-}
-
-#[test]
-fn prefill_matches_the_reference_with_its_significance() {
-    let (queries, tokens, query_heads, kv_heads) = (50, 70, 4, 2);
-    let (q, q32) = halves(&random(21, queries * query_heads * D));
-    let (k, k32) = halves(&random(22, tokens * kv_heads * D));
-    let (v, v32) = halves(&random(23, tokens * kv_heads * D));
-    for window in [1, 20, 64] {
-        let args = PrefillArgs {
-            q: &q32,
-            k: &k32,
-            v: &v32,
-            query_heads,
-            kv_heads,
-            head_dim: D,
-            scale: 0.125,
-            window,
-        };
-        let expected = prefill_attention(&args).unwrap();
-        let settings =
-            [("head_dim", "64"), ("group", "2"), ("block_q", "16"), ("block_kv", "32"), ("stages", "1")];
-        let mut run = Run::new(find("prefill_attention").unwrap(), &settings);
-        run.view("q", &q, &[queries, query_heads, D]).view("k", &k, &[tokens, kv_heads, D]);
-        run.view("v", &v, &[tokens, kv_heads, D]).scalar("scale", 0.125f32);
-        run.view("out", &vec![f32::NAN; q.len()], &[queries, query_heads, D]);
-        run.view("lse", &vec![f32::NAN; queries * query_heads], &[queries, query_heads]);
-        run.launch([queries.div_ceil(16), query_heads, 1]);
-        close("prefill output", &run.read::<f32>("out"), &expected.out, 1e-3);
-        close("prefill lse", &run.read::<f32>("lse"), &expected.lse, 1e-4);
-
-        let mut sums = Run::new(find("prefill_significance").unwrap(), &settings);
-        sums.view("q", &q, &[queries, query_heads, D]).view("k", &k, &[tokens, kv_heads, D]);
-        sums.view("lse", &run.read::<f32>("lse"), &[queries, query_heads]).scalar("scale", 0.125f32);
-        sums.scalar("window", window as i32);
-        sums.view("column_sums", &vec![f32::NAN; query_heads * tokens], &[query_heads, tokens]);
-        sums.view("group_max_sums", &vec![f32::NAN; kv_heads * tokens], &[kv_heads, tokens]);
-        sums.launch([tokens.div_ceil(32), kv_heads, 1]);
-        close("column sums", &sums.read::<f32>("column_sums"), &expected.column_sums, 1e-4);
-        close("group maxima", &sums.read::<f32>("group_max_sums"), &expected.group_max_sums, 1e-4);
-    }
-}
-
-/// What NaN in keys and values does: it reaches the queries that attend to it, and no query of an earlier tile or another KV head.
-#[test]
-fn prefill_keeps_what_is_no_number_where_it_was_seen() {
-    let (tokens, query_heads, kv_heads, at) = (70, 4, 2, 60);
-    let (q, _) = halves(&random(31, tokens * query_heads * D));
-    let (mut k, _) = halves(&random(32, tokens * kv_heads * D));
-    let (mut v, _) = halves(&random(33, tokens * kv_heads * D));
-    let settings =
-        [("head_dim", "64"), ("group", "2"), ("block_q", "16"), ("block_kv", "32"), ("stages", "1")];
-    let attend = |k: &[half::f16], v: &[half::f16]| {
-        let mut run = Run::new(find("prefill_attention").unwrap(), &settings);
-        run.view("q", &q, &[tokens, query_heads, D]).view("k", k, &[tokens, kv_heads, D]);
-        run.view("v", v, &[tokens, kv_heads, D]).scalar("scale", 0.125f32);
-        run.view("out", &vec![0f32; q.len()], &[tokens, query_heads, D]);
-        run.view("lse", &vec![0f32; tokens * query_heads], &[tokens, query_heads]);
-        run.launch([tokens.div_ceil(16), query_heads, 1]);
-        run.read::<f32>("out")
-    };
-    let clean = attend(&k, &v);
-    // Element 0 of KV head 0's key, then of its value.
-    let row = |query: usize, head: usize| (query * query_heads + head) * D;
-    let keep = k[at * kv_heads * D];
-    k[at * kv_heads * D] = half::f16::NAN;
-    let of_key = attend(&k, &v);
-    k[at * kv_heads * D] = keep;
-    v[at * kv_heads * D] = half::f16::NAN;
-    let of_value = attend(&k, &v);
-    for query in 0..tokens {
-        for head in 0..query_heads {
-            let row = row(query, head)..row(query, head) + D;
-            let mine = head < query_heads / kv_heads;
-            let what = format!("query {query}, head {head}");
-            // A masked logit is replaced, so a key reaches nobody who may not see it.
-            if mine && query >= at {
-                assert!(of_key[row.clone()].iter().all(|x| x.is_nan()), "{what}");
-                assert!(of_value[row.start].is_nan(), "{what}");
-            } else {
-                assert_eq!(of_key[row.clone()], clean[row.clone()], "{what}");
-            }
-            // A masked value weighs nothing, but nothing times NaN is NaN within a tile.
-            if !mine || query < 32 {
-                assert_eq!(of_value[row.clone()], clean[row.clone()], "{what}");
-            }
-            assert_eq!(of_value[row.start + 1..row.end], clean[row.start + 1..row.end], "{what}");
-        }
-    }
 }

@@ -162,6 +162,51 @@ fn frozen_tokens_are_attended_to_and_left_as_they_are() {
     check("K8V4/K4V2", &shape, [[21, 30], [9, 2]], 5, 64, 9);
 }
 
+/// What NaN in keys and values does: it reaches the queries that attend to it, and no query of an earlier tile or another KV head.
+#[test]
+fn what_is_no_number_stays_where_it_was_seen() {
+    let shape = Shape { d: 64, group: 2, block: 16, block_q: 8 };
+    let (n, heads, at) = (70, KV_HEADS * shape.group, 60);
+    let cache = Cache::new("fp16", shape.d, 2048, KV_HEADS, 1);
+    let (q, _) = halves(&random(61, n * heads * shape.d));
+    let (mut k, _) = halves(&random(62, n * KV_HEADS * shape.d));
+    let (mut v, _) = halves(&random(63, n * KV_HEADS * shape.d));
+    let attend = |k: &[f16], v: &[f16]| {
+        let mut run = run("chunk_attention", &shape.settings("fp16", 2048), &[]);
+        run.view("q", &q, &[n, heads, shape.d]).view("k", k, &[n, KV_HEADS, shape.d]);
+        run.view("v", v, &[n, KV_HEADS, shape.d]).scalar("before", 0).scalar("scale", 0.125f32);
+        run.view("out", &vec![0f32; q.len()], &[n, heads, shape.d]);
+        run.view("lse", &vec![0f32; n * heads], &[n, heads]);
+        cache.pass(&mut run);
+        run.launch([n.div_ceil(shape.block_q), KV_HEADS, 1]);
+        run.read::<f32>("out")
+    };
+    let clean = attend(&k, &v);
+    // Element 0 of KV head 0's key, then of its value.
+    let keep = std::mem::replace(&mut k[at * KV_HEADS * shape.d], f16::NAN);
+    let of_key = attend(&k, &v);
+    k[at * KV_HEADS * shape.d] = keep;
+    v[at * KV_HEADS * shape.d] = f16::NAN;
+    let of_value = attend(&k, &v);
+    for (row, what) in (0..n * heads).map(|row| (row, format!("query {}, head {}", row / heads, row % heads)))
+    {
+        let (query, mine) = (row / heads, row % heads < shape.group);
+        let row = row * shape.d..(row + 1) * shape.d;
+        // A masked logit is replaced, so a key reaches nobody who may not see it.
+        if mine && query >= at {
+            assert!(of_key[row.clone()].iter().all(|x| x.is_nan()), "{what}");
+            assert!(of_value[row.start].is_nan(), "{what}");
+        } else {
+            assert_eq!(of_key[row.clone()], clean[row.clone()], "{what}");
+        }
+        // A masked value weighs nothing, but nothing times NaN is NaN within a tile.
+        if !mine || query < at / shape.block * shape.block {
+            assert_eq!(of_value[row.start], clean[row.start], "{what}");
+        }
+        assert_eq!(of_value[row.start + 1..row.end], clean[row.start + 1..row.end], "{what}");
+    }
+}
+
 /// Where each token of a chunk goes: a mixture of both tiers and pruned tokens, everything in one tier, or nothing at all.
 fn destinations(cache: &Cache, n: usize, tier: impl Fn(usize) -> i32) -> Vec<i32> {
     let mut dest = Vec::new();
@@ -203,11 +248,14 @@ fn check_write(tiering: &str, kind: &str, d: usize, n: usize, tier: impl Fn(usiz
         }
     }
     let len = n * KV_HEADS * d;
-    let (keys, values) = (random(41, len), random(42, len));
+    let [keys, values] = [41, 42].map(|seed| match kind {
+        "special" => spoiled(&random(seed, len)),
+        _ => random(seed, len),
+    });
     let mass = random(43, KV_HEADS * n);
     let before = 100;
     let name = match kind {
-        "f16" => "write_chunk".to_owned(),
+        "f16" | "special" => "write_chunk".to_owned(),
         kind => format!("write_chunk_{kind}"),
     };
     let settings = [
@@ -220,7 +268,7 @@ fn check_write(tiering: &str, kind: &str, d: usize, n: usize, tier: impl Fn(usiz
     let mut pass = |name: &str, x: &[f32]| -> Vec<f32> {
         let extents = [n, KV_HEADS, d];
         match kind {
-            "f16" => {
+            "f16" | "special" => {
                 let (halves, rounded) = halves(x);
                 run.view(name, &halves, &extents);
                 rounded
@@ -274,6 +322,31 @@ fn chunks_of_every_input_type_and_head_dim() {
         }
     }
     check_write("K8V4g1.2/K4V2g2.4", "bf16", 128, 9, |t| [2, 1, 0][t % 3]);
+}
+
+#[test]
+fn chunks_are_written_in_odd_widths_and_groups() {
+    for (tiering, d) in [("K3V5", 80), ("K8sV2", 96), ("K8V4-bf16", 128), ("K4V2g2.4", 64)] {
+        check_write(tiering, "f16", d, 19, |t| [2, 0][t % 2]);
+    }
+}
+
+/// Numbers among which stand NaNs and infinities of both signs, vectors of nothing but NaN included.
+fn spoiled(x: &[f32]) -> Vec<f32> {
+    let special = |i: usize, x: f32| match i {
+        _ if i < 128 || i % 17 == 3 => f32::NAN,
+        _ if i % 23 == 5 => f32::INFINITY,
+        _ if i % 29 == 7 => f32::NEG_INFINITY,
+        _ => x,
+    };
+    x.iter().enumerate().map(|(i, &x)| special(i, x)).collect()
+}
+
+#[test]
+fn not_numbers_and_infinities_are_stored_as_the_formats_say() {
+    for (tiering, d) in [("fp16", 64), ("K8V4/K4V2", 64), ("K4V2g2.4", 64), ("K3V5", 80), ("K8sV2", 96)] {
+        check_write(tiering, "special", d, 7, |t| 1 + (t % 2) as i32);
+    }
 }
 
 #[test]

@@ -12,8 +12,8 @@ use half::f16;
 use key_offset::KeyOffset;
 use leankv_dsl::lang::attention::{AttentionHooks, Of, PagedKv, Plain, Raw, Site, Stock};
 use leankv_dsl::lang::*;
+use leankv_kernels::chunk::write_chunk;
 use leankv_kernels::decode::{decode_attention, merge_splits};
-use leankv_kernels::page_writer::write_prompt;
 use leankv_kernels::quantize::{dequantize, quantize};
 
 const D: usize = 64;
@@ -64,7 +64,7 @@ fn a_codebook_quantises_and_dequantises() {
     close("codebook", &back.read::<f32>("out"), &expected, 1e-5);
 }
 
-/// One request with one KV head: writes a prompt, attends to it, gives the output.
+/// One request with one KV head: writes a prompt of keys and values that are halves, attends to it, gives the output.
 fn attend<C, H>(
     names: [&'static str; 3],
     keys: &[f32],
@@ -78,17 +78,6 @@ where
 {
     let (dim, page, group) = (D.to_string(), PAGE.to_string(), GROUP.to_string());
     let pages = [2i32, 0, 3, 1];
-    let mut write = Run::new(
-        &write_prompt::<C, f32>::named(names[0]),
-        &[("format", "K4V4"), ("head_dim", &*dim), ("page_bytes", &*page)],
-    );
-    write.view("keys", keys, &[TOKENS, 1, D]).view("values", values, &[TOKENS, 1, D]);
-    write.view("significance", &[0f32; TOKENS], &[1, TOKENS]);
-    write.view("positions", &(0..TOKENS as i32).collect::<Vec<_>>(), &[TOKENS]);
-    write.view("pages", &pages, &[1, 4]).buffer("arena", &vec![0xFFu8; 4 * PAGE]);
-    extra(&mut write);
-    write.launch([8, 1, 1]);
-
     let settings = [
         ("tiering", "K4V4"),
         ("group", &*group),
@@ -101,7 +90,16 @@ where
         run.view("kv.lengths", &[TOKENS as i32, 0, 0, 0], &[1, 1, 4]).view("kv.slots", &[0i32], &[1]);
         extra(run);
     };
-    let arena = write.read::<u8>("arena");
+    let mut write = Run::new(
+        &write_chunk::<C, f16>::named(names[0]),
+        &[("tiering", "K4V4"), ("head_dim", &*dim), ("page_bytes", &*page), ("block", "8")],
+    );
+    write.view("keys", &halves(keys).0, &[TOKENS, 1, D]).view("values", &halves(values).0, &[TOKENS, 1, D]);
+    let dest: Vec<i32> = (0..TOKENS as i32).map(|t| 2 * t).collect();
+    write.view("mass", &[0f32; TOKENS], &[1, TOKENS]).view("dest", &dest, &[1, TOKENS]).scalar("before", 0);
+    cache(&mut write, &vec![0xFFu8; 4 * PAGE]);
+    write.launch([TOKENS.div_ceil(8), 1, 1]);
+    let arena = write.read::<u8>("kv.arena");
     let mut decode = Run::new(&decode_attention::<C, H, PagedKv, f16>::named(names[1]), &settings);
     decode
         .view("q", q, &[1, GROUP, D])
@@ -153,7 +151,7 @@ fn expected(q: &[f32], keys: &[f32], values: &[f32], change: impl Fn(f32) -> f32
 
 #[test]
 fn a_codebook_works_in_the_page_writer_and_in_attention() {
-    let (keys, values) = (random(2, TOKENS * D), random(3, TOKENS * D));
+    let (keys, values) = (halves(&random(2, TOKENS * D)).1, halves(&random(3, TOKENS * D)).1);
     let (q, q32) = halves(&random(4, GROUP * D));
     let tables = |run: &mut Run| {
         run.buffer("codecs.keys.levels", &levels()).buffer("codecs.values.levels", &levels());
@@ -169,7 +167,7 @@ fn a_known_offset_costs_nothing_and_saves_four_bit_keys() {
     let offset: Vec<f32> = random(5, (TOKENS + 1) * D).iter().map(|x| 100.0 * x).collect();
     let rest = random(6, TOKENS * D);
     let keys: Vec<f32> = rest.iter().zip(&offset).map(|(x, o)| x + o).collect();
-    let values = random(7, TOKENS * D);
+    let (keys, values) = (halves(&keys).1, halves(&random(7, TOKENS * D)).1);
     let (q, q32) = halves(&random(8, GROUP * D));
     let with_offset = |run: &mut Run| {
         run.view("codecs.keys.table", &offset, &[1, TOKENS + 1, D]).buffer("codecs.values.levels", &levels());

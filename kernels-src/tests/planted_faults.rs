@@ -70,11 +70,11 @@ impl Class {
     /// How many mutants have to be found by a check, and how many by the result: what a run found when this was written.
     fn floor(self) -> [usize; 2] {
         match self {
-            Class::Barrier => [36, 0],
-            Class::Buffer => [44, 0],
-            Class::Registers => [0, 150],
+            Class::Barrier => [68, 0],
+            Class::Buffer => [51, 0],
+            Class::Registers => [0, 173],
             Class::Wait => [2, 0],
-            Class::Mask => [162, 0],
+            Class::Mask => [220, 0],
         }
     }
 }
@@ -152,20 +152,27 @@ fn subjects() -> Vec<Subject> {
     merge.view("out", &vec![7.0f32; n * D], &[1, n, D]).view("lse", &vec![7.0f32; n], &[1, n]);
     all.push(subject("merge of splits", &merge, [heads as u32, 1, 1]));
 
-    let (queries, tokens) = (50, 100);
-    let settings =
-        [("head_dim", "64"), ("group", "2"), ("block_q", "32"), ("block_kv", "32"), ("stages", "2")];
-    let mut prefill = Run::new(find("prefill_attention").unwrap(), &settings);
+    let tokens = 50;
+    let settings = [
+        ("tiering", "K8V4/K4V2"),
+        ("head_dim", "64"),
+        ("page_bytes", "2048"),
+        ("group", "2"),
+        ("block", "16"),
+        ("block_q", "16"),
+        ("stages", "2"),
+    ];
+    let mut chunk = Run::new(find("chunk_attention").unwrap(), &settings);
     let half = |seed, n: usize| halves(&random(seed, n)).0;
-    prefill.view("q", &half(21, queries * 2 * D), &[queries, 2, D]).view(
-        "k",
-        &half(22, tokens * D),
-        &[tokens, 1, D],
-    );
-    prefill.view("v", &half(23, tokens * D), &[tokens, 1, D]).scalar("scale", 0.125f32);
-    prefill.view("out", &vec![7.0f32; queries * 2 * D], &[queries, 2, D]);
-    prefill.view("lse", &vec![7.0f32; queries * 2], &[queries, 2]);
-    all.push(subject("prefill attention, two stages", &prefill, [2, 2, 1]));
+    chunk.view("q", &half(21, tokens * n * D), &[tokens, n, D]);
+    chunk.view("k", &half(22, tokens * heads * D), &[tokens, heads, D]);
+    chunk.view("v", &half(23, tokens * heads * D), &[tokens, heads, D]);
+    chunk.scalar("before", 60).scalar("scale", 0.125f32);
+    chunk.buffer("kv.arena", &cache.arena).view("kv.table", &cache.table, &[1, heads, cache.table_len]);
+    chunk.view("kv.lengths", &cache.lengths, &[1, heads, 4]).view("kv.slots", &cache.slots[..1], &[1]);
+    chunk.view("out", &vec![7.0f32; tokens * n * D], &[tokens, n, D]);
+    chunk.view("lse", &vec![7.0f32; tokens * n], &[tokens, n]);
+    all.push(subject("chunk attention, two stages", &chunk, [4, heads as u32, 1]));
 
     let (m, n, k) = (70, 40, 144);
     let mut matmul = Run::new(find("matmul").unwrap(), &[("bm", "64"), ("stages", "3")]);
@@ -182,25 +189,25 @@ fn subjects() -> Vec<Subject> {
     );
     all.push(subject("softmax", &softmax, [2, 1, 1]));
 
-    let (heads, tokens, format) = (2, 40, "K4V2g2.4");
+    let (heads, tokens, format) = (2, 40usize, "K4V2g2.4");
     let paged =
         leankv_kernels::reference::PagedFormat::new(format.parse().unwrap(), D as u32, PAGE as u32).unwrap();
-    let per_page = paged.tokens_per_page();
-    let per_head = tokens_pages(tokens, per_page);
-    let settings = [("format", format), ("head_dim", "64"), ("page_bytes", "2048"), ("block", "16")];
-    let mut write = Run::new(find("write_prompt").unwrap(), &settings);
+    let per_head = tokens.div_ceil(paged.tokens_per_page());
+    let settings = [("tiering", format), ("head_dim", "64"), ("page_bytes", "2048"), ("block", "16")];
+    let mut write = Run::new(find("write_chunk").unwrap(), &settings);
     let extents = [tokens, heads, D];
     write.view("keys", &half(1, tokens * heads * D), &extents).view(
         "values",
         &half(2, tokens * heads * D),
         &extents,
     );
-    write.view("significance", &random(3, heads * tokens), &[heads, tokens]);
-    write.view("positions", &(0..tokens as i32).collect::<Vec<_>>(), &[tokens]);
+    let dest: Vec<i32> = (0..heads * tokens).map(|i| 2 * (i % tokens) as i32).collect();
+    write.view("mass", &random(3, heads * tokens), &[heads, tokens]).view("dest", &dest, &[heads, tokens]);
     let ids: Vec<i32> = (0..(heads * per_head) as i32).rev().collect();
-    write.view("pages", &ids, &[heads, per_head]).buffer("arena", &vec![0x5Au8; heads * per_head * PAGE]);
-    let blocks = (tokens.div_ceil(per_page) * per_page.div_ceil(16)) as u32;
-    all.push(subject("prompt writer", &write, [blocks, heads as u32, 1]));
+    write.scalar("before", 0).buffer("kv.arena", &vec![0x5Au8; heads * per_head * PAGE]);
+    write.view("kv.slots", &[0], &[1]).view("kv.table", &ids, &[1, heads, per_head]);
+    write.view("kv.lengths", &vec![0; heads * 4], &[1, heads, 4]);
+    all.push(subject("chunk writer", &write, [tokens.div_ceil(16) as u32, heads as u32, 1]));
 
     // More requests than a tile, most of which find no page any more.
     let (requests, tiles) = (140, 2);
@@ -211,10 +218,6 @@ fn subjects() -> Vec<Subject> {
     scan.view("granted", &vec![-7; requests], &[requests]).view("needs", &vec![-7; requests], &[requests]);
     all.push(subject("scan of pages", &scan, [1, 1, 1]));
     all
-}
-
-fn tokens_pages(tokens: usize, per_page: usize) -> usize {
-    tokens.div_ceil(per_page)
 }
 
 // ---- the tree ----

@@ -188,15 +188,6 @@ fn every_policy_plans_and_inserts_as_its_reference_does() {
 }
 
 #[test]
-fn only_granted_requests_go_on() {
-    let mut run = Run::new(find("active_slots").unwrap(), &[("block", "4")]);
-    run.view("slots", &[7, 3, 0, 9, 2, -1], &[6]).view("granted", &[1, 0, 1, -1, 1, 1], &[6]);
-    run.view("active", &[5i32; 6], &[6]);
-    run.launch([2, 1, 1]);
-    assert_eq!(run.read::<i32>("active"), [7, -1, 0, -1, 2, -1]);
-}
-
-#[test]
 fn one_tier_other_formats_and_other_inputs() {
     let mut seen = Seen::default();
     let late = PolicySpec::LeanKv { late: 25 };

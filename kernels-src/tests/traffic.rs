@@ -3,7 +3,7 @@
 
 use half::f16;
 use leankv_dsl::codegen::nvptx::{NvptxOptions, NvptxTarget, compile};
-use leankv_dsl::format::{Interleave, PageLayout};
+use leankv_dsl::format::PageLayout;
 use leankv_dsl::lang::Settings;
 use leankv_dsl::pass::{Facts, standard};
 use leankv_kernels::find;
@@ -74,7 +74,7 @@ impl Launch {
 fn lengths() -> [i32; 4] {
     let tokens = |format: &str| {
         let format = format.parse().unwrap();
-        let layout = PageLayout::derive(&format, D as u32, PAGE as u32, Interleave::TokenMajor).unwrap();
+        let layout = PageLayout::derive(&format, D as u32, PAGE as u32).unwrap();
         layout.tokens_per_page() as i32 * PAGES as i32
     };
     [tokens("K8V4"), tokens("K4V2"), 0, 0]

@@ -111,8 +111,8 @@ fn odd_widths_and_groups_agree_at_every_head_dim() {
     let all: Vec<(&str, Settings)> = elsewhere
         .chain(formats.map(|format| (80, format)))
         .flat_map(|(head_dim, format)| {
-            [("decode_attention", "tiering"), ("append_token", "format")].map(|(kernel, what)| {
-                let settings = [(what, format), ("head_dim", &*head_dim.to_string())];
+            ["decode_attention", "write_chunk"].map(|kernel| {
+                let settings = [("tiering", format), ("head_dim", &*head_dim.to_string())];
                 (kernel, settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into())
             })
         })

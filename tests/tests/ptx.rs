@@ -108,18 +108,17 @@ fn budgets() {
     assert_ptx_budget!(decode("4"), sm_90, regs <= 255, spills == 0, mma >= 16);
     assert_ptx_budget!(decode("8"), sm_120, regs <= 255, spills == 0, mma >= 16);
     assert_ptx_budget!(kernel("plan_step", &[("splits", "4")]), sm_90, regs <= 255, spills == 0);
-    assert_ptx_budget!(kernel("prefill_attention", &[]), sm_90, regs <= 255, spills == 0, mma >= 16);
+    assert_ptx_budget!(kernel("chunk_attention", &[]), sm_90, regs <= 255, spills == 0, mma >= 16);
 }
 
 #[test]
 fn snapshots() {
-    let canonical: [(&str, &str, &[(&str, &str)]); 10] = [
+    let canonical: [(&str, &str, &[(&str, &str)]); 9] = [
         ("vector_add", "vector_add", &[]),
         ("softmax", "softmax", &[]),
         ("matmul", "matmul", &[("bm", "32"), ("bn", "32"), ("stages", "2")]),
         ("quantize_affine4", "quantize", &[]),
         ("dequantize_affine4", "dequantize", &[]),
-        ("append_token_K8V4", "append_token", &[]),
         ("decode_K8V4", "decode_attention", &[("tiering", "K8V4"), ("block", "16"), ("stages", "1")]),
         ("merge_splits", "merge_splits", &[("splits", "4")]),
         ("plan_fork", "plan_fork", &[]),

@@ -13,8 +13,9 @@ use super::{ChunkSpec, Queries, Read};
 ///   `[n, query_heads, head_dim]`, `lse` is `[n, query_heads]`.
 /// * Grid: `[ceil(n / block_q), kv_heads]`: one program serves the whole query group, so cached codes are decoded once for all of it.
 /// * Values: logits and sums are f32; weights are rounded to f16 before they meet values. Input of other types is rounded to f16 first. The chunk's
-///   own keys and values are taken as they come, unquantised (LeanKV, prompt phase); NaN and infinities in them act as in [`prefill_attention`](fn@crate::prefill::prefill_attention).
-///   An empty cache makes this causal attention.
+///   own keys and values are taken as they come, unquantised (LeanKV, prompt phase). NaN in such a key gives NaN to the queries that attend to
+///   it; NaN or infinity in a value gives NaN to that element of these queries, and of earlier ones that share a tile with the token. An empty cache
+///   makes this causal attention.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, prompt phase, for prompts in chunks; flash attention.
 #[kernel]

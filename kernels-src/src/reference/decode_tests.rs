@@ -1,6 +1,6 @@
 use super::*;
 use crate::reference::testing::{attend_f64, close, random};
-use crate::reference::{Token, write_prompt};
+use crate::reference::{Token, write_chunk};
 use proptest::prelude::*;
 
 const PAGE: usize = 4096;
@@ -31,16 +31,13 @@ impl Cache {
             kv_heads,
         };
         for (head, &[n_high, n_low]) in lengths.iter().enumerate() {
-            let ids = cache.table[head * TABLE..][..TABLE].to_vec();
-            let reversed: Vec<i32> = ids.iter().rev().copied().collect();
-            for (tier, paged, ids, n, first) in
-                [(0, &cache.high, &ids, n_high, 0), (1, &cache.low, &reversed, n_low, n_high as i32)]
-            {
-                let seed = (head * 4 + tier * 2) as u64;
-                let (k, v) = (random(seed, n * d as usize), random(seed + 1, n * d as usize));
-                let positions: Vec<i32> = (first..first + n as i32).collect();
-                write_prompt(paged, &mut cache.arena, ids, &k, &v, &positions, None, 1).unwrap();
-            }
+            let (n, ids) = (n_high + n_low, cache.table[head * TABLE..][..TABLE].to_vec());
+            let vectors = |seed: usize| random(seed as u64, n * d as usize);
+            let (k, v) = (vectors(2 * head), vectors(2 * head + 1));
+            let dest = (0..n_high).map(|t| 2 * t).chain((0..n_low).map(|t| 2 * t + 1));
+            let dest: Vec<i32> = dest.map(|to| to as i32).collect();
+            let (high, low, mass) = (&cache.high, Some(&cache.low), vec![0.0; n]);
+            write_chunk(high, low, &mut cache.arena, &ids, &k, &v, &mass, &dest, 0, 1).unwrap();
         }
         cache
     }

@@ -1,6 +1,6 @@
 //! What can be wrong with the arguments of a reference.
 
-use leankv_dsl::format::{FormatError, Interleave};
+use leankv_dsl::format::FormatError;
 use thiserror::Error;
 
 /// Arguments that do not belong together.
@@ -48,20 +48,6 @@ pub enum ReferenceError {
         query_heads: usize,
         /// KV heads.
         kv_heads: usize,
-    },
-    /// More queries than tokens in a causal prompt.
-    #[error("{queries} queries cannot be the last of {tokens} tokens")]
-    MoreQueriesThanTokens {
-        /// Queries.
-        queries: usize,
-        /// Tokens.
-        tokens: usize,
-    },
-    /// An order of codes that the references do not read or write.
-    #[error("the references read and write token-major pages; convert a {interleave} page first")]
-    Order {
-        /// The order of the layout given.
-        interleave: Interleave,
     },
     /// A format or page that cannot be used.
     #[error(transparent)]

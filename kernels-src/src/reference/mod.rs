@@ -12,14 +12,13 @@
 //! |---|---|
 //! | vector add, softmax, matmul | [`add`], [`softmax`], [`matmul`] |
 //! | quantize, dequantize | [`quantize`], [`dequantize`] |
-//! | page writer, append, reader | [`write_prompt`], [`append_token`], [`read_tokens`] |
+//! | tokens of a page | [`write_token`], [`read_token`], [`read_tokens`] |
 //! | decode attention, merge of splits | [`decode_attention`], [`decode_partials`], [`merge_partials`] |
 //! | significance in decode attention | [`received`], [`add_pending`] |
 //! | chunk attention, cached significance, chunk writer | [`attend_chunk`], [`write_chunk`] |
 //! | classification of a chunk, compaction of what is cached | [`classify_chunk`], [`recompact()`] |
 //! | prepare, scan, commit; fork, copy of tails | [`PageState::rebalance`], [`PageState::fork`] |
 //! | planning of a decode step, insertion of its token | [`plan_step`], [`insert_token`] |
-//! | prefill attention | [`prefill_attention`], [`prompt_significance`] |
 
 mod basic;
 mod budget;
@@ -28,7 +27,6 @@ mod decode;
 mod error;
 mod manager;
 mod pages;
-mod prefill;
 mod quantize;
 mod recompact;
 mod step;
@@ -44,8 +42,7 @@ pub use decode::{
 };
 pub use error::ReferenceError;
 pub use manager::{Answer, PageShape, PageState};
-pub use pages::{PagedFormat, Token, append_token, read_token, read_tokens, write_prompt, write_token};
-pub use prefill::{PrefillArgs, PrefillOutput, prefill_attention, prompt_significance};
+pub use pages::{PagedFormat, Token, read_token, read_tokens, write_token};
 pub use quantize::{Quantized, dequantize, quantize};
 pub use recompact::{TierRule, classify_chunk, recompact};
 pub use step::{HeadLists, Planned, Shortlisted, StepArgs, insert_token, plan_step, shortlist};

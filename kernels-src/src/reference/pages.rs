@@ -1,14 +1,12 @@
-//! Page writer, append and page reader.
+//! Tokens of a page, written and read one by one.
 //!
 //! Pages live in an arena `[pages, page_bytes]`. The tokens of one tier of one KV head are listed by page
 //! ids: token `t` is slot `t % tokens_per_page` of page `ids[t / tokens_per_page]`.
 
 use super::error::{ReferenceError, check_len};
-use leankv_dsl::format::{
-    CodecSpec, Interleave, KvFormat, PageLayout, Segment, SegmentKind, decode_row, encode_row,
-};
+use leankv_dsl::format::{CodecSpec, KvFormat, PageLayout, Segment, SegmentKind, decode_row, encode_row};
 
-/// A KV format with its page layout, in token-major order.
+/// A KV format with its page layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PagedFormat {
     format: KvFormat,
@@ -34,19 +32,8 @@ impl PagedFormat {
     /// # Errors
     /// Whatever [`PageLayout::derive`] rejects.
     pub fn new(format: KvFormat, head_dim: u32, page_bytes: u32) -> Result<Self, ReferenceError> {
-        let layout = PageLayout::derive(&format, head_dim, page_bytes, Interleave::TokenMajor)?;
+        let layout = PageLayout::derive(&format, head_dim, page_bytes)?;
         Ok(Self { format, layout })
-    }
-
-    /// A format with a layout derived elsewhere.
-    ///
-    /// # Errors
-    /// [`ReferenceError::Order`] for another order than token-major.
-    pub fn with_layout(format: KvFormat, layout: PageLayout) -> Result<Self, ReferenceError> {
-        match layout.interleave() {
-            Interleave::TokenMajor => Ok(Self { format, layout }),
-            interleave => Err(ReferenceError::Order { interleave }),
-        }
     }
 
     /// The format.
@@ -133,78 +120,6 @@ pub fn read_token(paged: &PagedFormat, page: &[u8], slot: u32) -> Result<Token, 
     })
 }
 
-/// Packs a prompt into pages of one format: every token of every KV head.
-///
-/// * `keys`, `values`: `[tokens, kv_heads, head_dim]`, keys after RoPE;
-/// * `positions`: `[tokens]`; `significance`: `[kv_heads, tokens]`, or none for zeros;
-/// * `page_ids`: `[kv_heads, pages_per_head]`, at least `ceil(tokens / tokens_per_page)` a head.
-///
-/// Slots after the last token keep their bytes.
-///
-/// # Errors
-/// Slices that do not fit the shapes, too few pages, or a page id outside the arena.
-pub fn write_prompt(
-    paged: &PagedFormat,
-    arena: &mut [u8],
-    page_ids: &[i32],
-    keys: &[f32],
-    values: &[f32],
-    positions: &[i32],
-    significance: Option<&[f32]>,
-    kv_heads: usize,
-) -> Result<(), ReferenceError> {
-    let (tokens, d) = (positions.len(), paged.head_dim());
-    check_len("keys [tokens, kv_heads, head_dim]", tokens * kv_heads * d, keys.len())?;
-    check_len("values [tokens, kv_heads, head_dim]", tokens * kv_heads * d, values.len())?;
-    if let Some(s) = significance {
-        check_len("significance [kv_heads, tokens]", kv_heads * tokens, s.len())?;
-    }
-    for head in 0..kv_heads {
-        let ids = head_pages(page_ids, kv_heads, head)?;
-        for (t, &position) in positions.iter().enumerate() {
-            let at = (t * kv_heads + head) * d;
-            let significance = significance.map_or(0.0, |s| s[head * tokens + t]);
-            let (page, slot) = place(paged, ids, t)?;
-            let page = page_mut(paged, arena, page)?;
-            write_token(paged, page, slot, &keys[at..][..d], &values[at..][..d], significance, position)?;
-        }
-    }
-    Ok(())
-}
-
-/// Appends one token to every KV head, after `lengths[head]` tokens, with significance 0.
-///
-/// * `key`, `value`: `[kv_heads, head_dim]`; `lengths`: `[kv_heads]`;
-/// * `page_ids`: `[kv_heads, pages_per_head]`, with room for one more token.
-///
-/// The lengths are the caller's to advance.
-///
-/// # Errors
-/// As [`write_prompt`].
-pub fn append_token(
-    paged: &PagedFormat,
-    arena: &mut [u8],
-    page_ids: &[i32],
-    lengths: &[i32],
-    key: &[f32],
-    value: &[f32],
-    position: i32,
-) -> Result<(), ReferenceError> {
-    let (kv_heads, d) = (lengths.len(), paged.head_dim());
-    check_len("key [kv_heads, head_dim]", kv_heads * d, key.len())?;
-    check_len("value [kv_heads, head_dim]", kv_heads * d, value.len())?;
-    for (head, &len) in lengths.iter().enumerate() {
-        let ids = head_pages(page_ids, kv_heads, head)?;
-        let room = ids.len() * paged.tokens_per_page();
-        let token =
-            usize::try_from(len).map_err(|_| ReferenceError::LengthBeyondPages { len: len.into(), room })?;
-        let (page, slot) = place(paged, ids, token)?;
-        let page = page_mut(paged, arena, page)?;
-        write_token(paged, page, slot, &key[head * d..][..d], &value[head * d..][..d], 0.0, position)?;
-    }
-    Ok(())
-}
-
 /// Decodes the first `len` tokens of one page list.
 ///
 /// # Errors
@@ -259,12 +174,6 @@ fn page_start(paged: &PagedFormat, arena_bytes: usize, page: i32) -> Result<usiz
     }
 }
 
-fn head_pages(page_ids: &[i32], kv_heads: usize, head: usize) -> Result<&[i32], ReferenceError> {
-    let per_head = page_ids.len() / kv_heads;
-    check_len("page_ids [kv_heads, pages_per_head]", per_head * kv_heads, page_ids.len())?;
-    Ok(&page_ids[head * per_head..][..per_head])
-}
-
 /// One token's row of a segment.
 pub(super) fn row_mut<'a>(page: &'a mut [u8], segment: &Segment, slot: u32) -> &'a mut [u8] {
     &mut page[segment.row(slot) as usize..][..segment.row_bytes as usize]
@@ -283,24 +192,24 @@ pub(super) fn four(row: &[u8]) -> [u8; 4] {
 mod tests {
     use super::*;
     use crate::reference::testing::random;
-    use crate::reference::{dequantize, quantize};
+    use crate::reference::{dequantize, quantize, write_chunk};
 
     fn paged(name: &str, head_dim: u32) -> PagedFormat {
         PagedFormat::new(name.parse().unwrap(), head_dim, 8192).unwrap()
     }
 
     #[test]
-    fn a_prompt_reads_back_as_quantised_tokens_with_position_and_significance() {
+    fn a_chunk_reads_back_as_quantised_tokens_with_position_and_significance() {
         for (name, d) in [("fp16", 64), ("K8V4", 128), ("K4V2g2.4", 80), ("K3V5", 96), ("K7sV6s", 256)] {
             let paged = paged(name, d as u32);
             let (tokens, heads) = (2 * paged.tokens_per_page() + 3, 2);
             let (keys, values) = (random(1, tokens * heads * d), random(2, tokens * heads * d));
             let significance = random(3, heads * tokens);
-            let positions: Vec<i32> = (0..tokens as i32).map(|p| 3 * p + 7).collect();
+            let dest: Vec<i32> = (0..heads * tokens).map(|i| 2 * (i % tokens) as i32).collect();
             // Pages deliberately out of order.
             let ids = [5, 0, 3, 1, 4, 2];
             let mut arena = vec![0xAA; 6 * 8192];
-            write_prompt(&paged, &mut arena, &ids, &keys, &values, &positions, Some(&significance), heads)
+            write_chunk(&paged, None, &mut arena, &ids, &keys, &values, &significance, &dest, 7, heads)
                 .unwrap();
             let exact =
                 |codec: &CodecSpec, x: &[f32]| dequantize(codec, &quantize(codec, x, d).unwrap(), d).unwrap();
@@ -312,28 +221,10 @@ mod tests {
                     assert_eq!(got.key, keys[at..][..d], "{name} head {head} token {t}");
                     assert_eq!(got.value, values[at..][..d], "{name} head {head} token {t}");
                     assert_eq!(got.significance, significance[head * tokens + t]);
-                    assert_eq!(got.position, positions[t]);
+                    assert_eq!(got.position, 7 + t as i32);
                 }
             }
         }
-    }
-
-    #[test]
-    fn appending_token_by_token_equals_writing_the_prompt() {
-        let paged = paged("K8V4", 64);
-        let (tokens, heads, d) = (paged.tokens_per_page() + 5, 3, 64);
-        let (keys, values) = (random(4, tokens * heads * d), random(5, tokens * heads * d));
-        let positions: Vec<i32> = (0..tokens as i32).collect();
-        let ids = [0, 1, 2, 3, 4, 5];
-        let mut whole = vec![0; 6 * 8192];
-        write_prompt(&paged, &mut whole, &ids, &keys, &values, &positions, None, heads).unwrap();
-        let mut steps = vec![0; 6 * 8192];
-        for t in 0..tokens {
-            let at = t * heads * d;
-            let (key, value) = (&keys[at..][..heads * d], &values[at..][..heads * d]);
-            append_token(&paged, &mut steps, &ids, &vec![t as i32; heads], key, value, t as i32).unwrap();
-        }
-        assert_eq!(whole, steps);
     }
 
     #[test]
@@ -357,25 +248,16 @@ mod tests {
         let n = paged.tokens_per_page();
         let mut arena = vec![0; 8192];
         let (key, value) = (vec![0.0; 64], vec![0.0; 64]);
-        let mut append =
-            |ids: &[i32], len: i32| append_token(&paged, &mut arena, ids, &[len], &key, &value, 0);
-        assert_eq!(append(&[1], 0), Err(ReferenceError::PageOutOfArena { page: 1, pages: 1 }));
-        assert_eq!(append(&[-1], 0), Err(ReferenceError::PageOutOfArena { page: -1, pages: 1 }));
-        assert_eq!(
-            append(&[0], n as i32),
-            Err(ReferenceError::LengthBeyondPages { len: n as i64 + 1, room: n })
-        );
-        assert_eq!(append(&[0], -1), Err(ReferenceError::LengthBeyondPages { len: -1, room: n }));
+        let mut write =
+            |page, to| write_chunk(&paged, None, &mut arena, &[page], &key, &value, &[0.0], &[2 * to], 0, 1);
+        assert_eq!(write(1, 0), Err(ReferenceError::PageOutOfArena { page: 1, pages: 1 }));
+        assert_eq!(write(-1, 0), Err(ReferenceError::PageOutOfArena { page: -1, pages: 1 }));
+        let beyond = ReferenceError::LengthBeyondPages { len: n as i64 + 1, room: n };
+        assert_eq!(write(0, n as i32), Err(beyond.clone()));
+        assert_eq!(read_tokens(&paged, &arena, &[0], n + 1), Err(beyond));
         assert!(write_token(&paged, &mut arena, n as u32, &key, &value, 0.0, 0).is_err());
         assert!(write_token(&paged, &mut arena, 0, &key[1..], &value, 0.0, 0).is_err());
         assert!(write_token(&paged, &mut arena[1..], 0, &key, &value, 0.0, 0).is_err());
         assert!(read_tokens(&paged, &arena, &[0], 0).unwrap().is_empty());
-    }
-
-    #[test]
-    fn another_order_is_refused() {
-        let format: KvFormat = "K8V4".parse().unwrap();
-        let layout = PageLayout::derive(&format, 128, 6784, Interleave::Published).unwrap();
-        assert!(matches!(PagedFormat::with_layout(format, layout), Err(ReferenceError::Order { .. })));
     }
 }

@@ -1,17 +1,15 @@
 //! The decode step: what each head does with the new token, and doing it.
 //!
 //! [`plan_step`](fn@plan_step) looks at every (request, layer, KV head) at once and writes one row of a plan for each; the page manager
-//! then takes what the plan needs; [`active_slots`](fn@active_slots) leaves out the requests that got no pages, where the host does not look; [`insert_token`](fn@insert_token) carries the plan out for one layer, before that layer's attention;
+//! then takes what the plan needs; [`insert_token`](fn@insert_token) carries the plan out for one layer, before that layer's attention;
 //! [`advance_positions`](fn@advance_positions) ends it. A step
 //! adds one token to the high tier, in a victim's place where there is one, demotes at most one, and drops at most one of
 //! each tier. Places that become free are filled, by the new token, by the demoted one, or by the last of the list.
 
-mod active;
 mod advance;
 mod insert;
 mod plan;
 
-pub use active::{ActiveSlotsArgs, ActiveSlotsSpec, active_slots};
 pub use advance::{AdvancePositionsArgs, AdvancePositionsSpec, advance_positions};
 pub use insert::{InsertSpec, InsertTokenArgs, insert_token};
 pub(crate) use plan::two_tiers;

@@ -1,4 +1,4 @@
-//! Attention: decode over pages, the merge of its splits, prefill and its significance.
+//! Attention: decode over pages, the merge of its splits.
 
 use half::f16;
 use leankv_dsl::workload::{Check, Generator, Workload};
@@ -9,10 +9,9 @@ use crate::candidates::{SHORTLIST_STATE, shortlist_columns};
 use crate::decode::DecodeSpec;
 use crate::pattern::HeadPattern;
 use crate::policy::{Counting, Uniform};
-use crate::prefill::PrefillSpec;
 use crate::reference::{
-    DecodeArgs, PagedKv, Partial, PendingQueries, PrefillArgs, PrefillOutput, StepArgs, add_pending,
-    decode_attention, decode_partials, merge_partials, prefill_attention, shortlist,
+    DecodeArgs, PagedKv, Partial, PendingQueries, StepArgs, add_pending, decode_attention, decode_partials,
+    merge_partials, shortlist,
 };
 
 /// Sums of `n` weights that are rounded to f16 before they meet values: two executors differ where a rounding falls the other way.
@@ -248,70 +247,4 @@ pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         .expect("pending.lse", &old_lse, PRECISE)
         .expect("out", &merged.out, PRECISE)
         .expect("lse", &merged.lse, PRECISE))
-}
-
-/// Inputs of the prefill kernels, and what comes out.
-struct Prompt {
-    queries: usize,
-    tokens: usize,
-    heads: usize,
-    kv_heads: usize,
-    workload: Workload,
-    v: Vec<f16>,
-    expected: PrefillOutput,
-}
-
-fn prompt(spec: &PrefillSpec, shapes: &Shapes, seed: u64) -> Result<Prompt, RecipeError> {
-    let (queries, tokens, kv_heads) = (shapes.get("queries"), shapes.get("tokens"), shapes.get("kv_heads"));
-    let (heads, d) = (kv_heads * spec.group, spec.head_dim);
-    let mut random = Generator::new(seed);
-    let (q, q32) = random.f16s(queries * heads * d, -1.0, 1.0);
-    let (k, k32) = random.f16s(tokens * kv_heads * d, -1.5, 2.5);
-    let (v, v32) = random.f16s(tokens * kv_heads * d, -1.0, 1.0);
-    let args = PrefillArgs {
-        q: &q32,
-        k: &k32,
-        v: &v32,
-        query_heads: heads,
-        kv_heads,
-        head_dim: d,
-        scale: scale(d),
-        window: shapes.get("window"),
-    };
-    let expected = prefill_attention(&args)?;
-    let workload = Workload::new([1, 1, 1])
-        .view("q", &q, &[queries, heads, d])
-        .view("k", &k, &[tokens, kv_heads, d])
-        .scalar("scale", args.scale);
-    Ok(Prompt { queries, tokens, heads, kv_heads, workload, v, expected })
-}
-
-pub(super) fn prefill(spec: &PrefillSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    let p = prompt(spec, shapes, seed)?;
-    let (rows, d) = (p.queries * p.heads, spec.head_dim);
-    Ok(p.workload
-        .over([p.queries.div_ceil(spec.block_q).max(1), p.heads, 1])
-        .view("v", &p.v, &[p.tokens, p.kv_heads, d])
-        .view("out", &vec![f32::NAN; rows * d], &[p.queries, p.heads, d])
-        .view("lse", &vec![f32::NAN; rows], &[p.queries, p.heads])
-        .output("out", Check::close(2e-3, 1e-3))
-        .output("lse", PRECISE)
-        .expect("out", &p.expected.out, Check::close(2e-3, 1e-3))
-        .expect("lse", &p.expected.lse, PRECISE))
-}
-
-pub(super) fn significance(spec: &PrefillSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    let p = prompt(spec, shapes, seed)?;
-    let counted = shapes.get("window").min(p.queries);
-    let check = Check::close(1e-3, 1e-5 * (counted as f64 + 10.0));
-    Ok(p.workload
-        .over([p.tokens.div_ceil(spec.block_kv).max(1), p.kv_heads, 1])
-        .view("lse", &p.expected.lse, &[p.queries, p.heads])
-        .scalar("window", i32::try_from(shapes.get("window")).unwrap_or(i32::MAX))
-        .view("column_sums", &vec![f32::NAN; p.heads * p.tokens], &[p.heads, p.tokens])
-        .view("group_max_sums", &vec![f32::NAN; p.kv_heads * p.tokens], &[p.kv_heads, p.tokens])
-        .output("column_sums", check)
-        .output("group_max_sums", check)
-        .expect("column_sums", &p.expected.column_sums, check)
-        .expect("group_max_sums", &p.expected.group_max_sums, check))
 }

@@ -19,10 +19,10 @@ mod cache;
 mod chunk;
 mod fork;
 mod manager;
-mod pages;
 mod rows;
 mod step;
 mod tiers;
+mod vectors;
 
 use std::collections::BTreeMap;
 
@@ -38,12 +38,10 @@ use crate::manager::{
     ScanPagesSpec,
 };
 use crate::matmul::MatmulSpec;
-use crate::page_writer::WriterSpec;
-use crate::prefill::PrefillSpec;
 use crate::quantize::CodecRows;
 use crate::reference::ReferenceError;
 use crate::softmax::SoftmaxSpec;
-use crate::step::{ActiveSlotsSpec, AdvancePositionsSpec, InsertSpec, PlanSpec};
+use crate::step::{AdvancePositionsSpec, InsertSpec, PlanSpec};
 use crate::vector_add::VectorAddSpec;
 
 /// One size of a workload that can be asked for.
@@ -134,7 +132,6 @@ const fn shape(name: &'static str, doc: &'static str, small: usize, typical: usi
 
 const REQUESTS: Shape = shape("requests", "requests of the launch", 2, 2);
 const KV_HEADS: Shape = shape("kv_heads", "KV heads of a request", 2, 2);
-const PROMPT_HEADS: Shape = shape("kv_heads", "KV heads", 2, 2);
 const TOKENS: Shape = shape("tokens", "tokens of the longest list in the high tier", 37, 300);
 const LOW_TOKENS: Shape =
     shape("low_tokens", "tokens of the longest list in the low tier, if there is one", 41, 200);
@@ -147,7 +144,6 @@ const RAGGED: Shape = shape(
 const LAYERS: Shape = shape("layers", "layers", 2, 4);
 const LISTS: Shape = shape("lists", "lists of a request: layers times KV heads", 40, 256);
 const ROWS: Shape = shape("rows", "rows", 13, 512);
-const PROMPT: Shape = shape("tokens", "tokens of the prompt", 21, 300);
 
 const ONE_REQUEST: Shape = shape("requests", "requests of the launch: one", 1, 1);
 const QUERIES: Shape = shape("queries", "tokens of the chunk", 21, 256);
@@ -174,17 +170,10 @@ macro_rules! recipe {
 /// The recipes, in alphabetical order.
 pub static RECIPES: &[Recipe] = &[
     recipe!(
-        "active_slots",
-        step::active as ActiveSlotsSpec,
-        [shape("requests", "requests of the launch", 200, 1024)]
-    ),
-    recipe!(
         "advance_positions",
         step::advance as AdvancePositionsSpec,
         [shape("requests", "requests of the launch", 200, 1024)]
     ),
-    recipe!("append_token", pages::append_token_f16 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
-    recipe!("append_token_f32", pages::append_token_f32 as WriterSpec, [REQUESTS, KV_HEADS, PROMPT]),
     recipe!(
         "cached_significance",
         chunk::cached as ChunkSpec,
@@ -258,25 +247,6 @@ pub static RECIPES: &[Recipe] = &[
         [FORKS, LISTS, shape("pages", "pages of the longest list", 4, 16)]
     ),
     recipe!("plan_step", step::plan as PlanSpec, [REQUESTS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
-    recipe!(
-        "prefill_attention",
-        attention::prefill as PrefillSpec,
-        [
-            shape("queries", "last queries of the prompt", 50, 256),
-            shape("tokens", "tokens", 70, 256),
-            PROMPT_HEADS
-        ]
-    ),
-    recipe!(
-        "prefill_significance",
-        attention::significance as PrefillSpec,
-        [
-            shape("queries", "last queries of the prompt", 50, 256),
-            shape("tokens", "tokens", 70, 256),
-            PROMPT_HEADS,
-            shape("window", "queries that count", 20, 64)
-        ]
-    ),
     recipe!("prepare_pages", manager::prepare as PreparePagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "price_tally",
@@ -325,8 +295,6 @@ pub static RECIPES: &[Recipe] = &[
         tiers::write_f32 as ChunkWriterSpec,
         [ONE_OF, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, CHUNK]
     ),
-    recipe!("write_prompt", pages::write_prompt_f16 as WriterSpec, [PROMPT, PROMPT_HEADS]),
-    recipe!("write_prompt_f32", pages::write_prompt_f32 as WriterSpec, [PROMPT, PROMPT_HEADS]),
 ];
 
 /// The recipe of a kernel.

@@ -5,12 +5,12 @@ use leankv_dsl::format::Tiering;
 use leankv_dsl::workload::{Check, Generator, Workload};
 
 use super::cache::Cache;
-use super::pages::Vectors;
+use super::vectors::Vectors;
 use super::{RecipeError, Shapes};
 use crate::candidates::SHORTLIST_STATE;
 use crate::policy::{Counting, PolicySpec};
 use crate::reference::{self, Planned, StepArgs};
-use crate::step::{ActiveSlotsSpec, AdvancePositionsSpec, InsertSpec, PLAN_COLUMNS, PlanSpec};
+use crate::step::{AdvancePositionsSpec, InsertSpec, PLAN_COLUMNS, PlanSpec};
 
 /// A cache and the plan of its next step.
 struct Step {
@@ -100,22 +100,6 @@ fn shortlist(workload: Workload, requests: usize, layers: usize, kv_heads: usize
         &vec![-1i32; rows * SHORTLIST_STATE],
         &of(SHORTLIST_STATE),
     )
-}
-
-pub(super) fn active(spec: &ActiveSlotsSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    let requests = shapes.get("requests");
-    let mut random = Generator::new(seed);
-    let slots: Vec<i32> = random.permutation(requests).into_iter().map(|slot| slot as i32).collect();
-    // Every answer of the page manager: granted, out of pages, targets that no row can hold.
-    let granted: Vec<i32> = (0..requests).map(|_| random.below(3) as i32 - 1).collect();
-    let active: Vec<i32> =
-        slots.iter().zip(&granted).map(|(&slot, &granted)| if granted == 1 { slot } else { -1 }).collect();
-    Ok(Workload::new([requests.div_ceil(spec.block.max(1)), 1, 1])
-        .view("slots", &slots, &[requests])
-        .view("granted", &granted, &[requests])
-        .view("active", &vec![-7i32; requests], &[requests])
-        .output("active", Check::Bits)
-        .expect("active", &active, Check::Bits))
 }
 
 pub(super) fn advance(

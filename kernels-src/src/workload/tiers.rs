@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use leankv_dsl::workload::{Check, Generator, Workload};
 
 use super::cache::Cache;
-use super::pages::Vectors;
+use super::vectors::Vectors;
 use super::{RecipeError, Shapes};
 use crate::chunk::{ChunkWriterSpec, ClassifySpec, RecompactSpec};
 use crate::policy::Counting;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use half::f16;
-use leankv_dsl::format::{Interleave, KvFormat, PageLayout, Tiering};
+use leankv_dsl::format::{KvFormat, PageLayout, Tiering};
 use leankv_dsl::ir::Func;
 use leankv_dsl::lang::Settings;
 use leankv_kernels::candidates::SHORTLIST_STATE;
@@ -13,7 +13,7 @@ use super::data::{Layer, Recorded};
 use crate::failure::Failure;
 use crate::registry;
 
-/// Tokens that one program of the page writer packs, and one turn of the attention loop reads.
+/// Tokens that one program of the chunk writer packs, and one turn of the attention loop reads.
 const BLOCK: usize = 32;
 
 /// The timed launches; the fastest counts, since noise only adds.
@@ -66,10 +66,9 @@ impl Kernels {
         page_bytes: u32,
     ) -> Result<Kernels, Failure> {
         let layout =
-            PageLayout::derive(&format, recorded.head_dim as u32, page_bytes, Interleave::TokenMajor)
-                .map_err(Failure::usage)?;
+            PageLayout::derive(&format, recorded.head_dim as u32, page_bytes).map_err(Failure::usage)?;
         let writer: Settings = [
-            ("format", format.to_string()),
+            ("tiering", Tiering::single(format).to_string()),
             ("head_dim", recorded.head_dim.to_string()),
             ("page_bytes", page_bytes.to_string()),
             ("block", BLOCK.to_string()),
@@ -82,7 +81,7 @@ impl Kernels {
         };
         Ok(Kernels {
             layout,
-            write: load("write_prompt", &writer)?,
+            write: load("write_chunk", &writer)?,
             decode: load("decode_attention", &attention)?,
             merge: load("merge_splits", &attention)?,
         })
@@ -98,23 +97,28 @@ impl Kernels {
 
         let keys = device.upload(&layer.keys).map_err(Failure::machine)?;
         let values = device.upload(&layer.values).map_err(Failure::machine)?;
-        let significance = device.zeros::<f32>(kv_heads * tokens).map_err(Failure::machine)?;
-        let positions: Vec<i32> = (0..tokens as i32).collect();
-        let positions = device.upload(&positions).map_err(Failure::machine)?;
+        let mass = device.zeros::<f32>(kv_heads * tokens).map_err(Failure::machine)?;
+        // All tokens are high, in their order.
+        let dest: Vec<i32> = (0..kv_heads * tokens).map(|at| 2 * (at % tokens) as i32).collect();
+        let dest = device.upload(&dest).map_err(Failure::machine)?;
+        let slot = device.zeros::<i32>(1).map_err(Failure::machine)?;
+        let empty = device.zeros::<i32>(kv_heads * 4).map_err(Failure::machine)?;
         let table: Vec<i32> = (0..(kv_heads * pages) as i32).collect();
         let page_list = device.upload(&table).map_err(Failure::machine)?;
         let mut arena = device.zeros::<u8>(kv_heads * pages * page_bytes).map_err(Failure::machine)?;
-        let blocks = pages * per_page.div_ceil(BLOCK);
         let launch = self
             .write
-            .launch((blocks as u32, kv_heads as u32))
+            .launch((tokens.div_ceil(BLOCK) as u32, kv_heads as u32))
             .view("keys", &keys, &[tokens, kv_heads, head_dim])
             .view("values", &values, &[tokens, kv_heads, head_dim])
-            .view("significance", &significance, &[kv_heads, tokens])
-            .view("positions", &positions, &[tokens])
-            .view("pages", &page_list, &[kv_heads, pages])
-            .buffer_mut("arena", &mut arena);
-        // SAFETY: every page number in `page_list` lies in `arena`, which was made for them.
+            .view("mass", &mass, &[kv_heads, tokens])
+            .view("dest", &dest, &[kv_heads, tokens])
+            .scalar("before", 0)
+            .buffer_mut("kv.arena", &mut arena)
+            .view("kv.slots", &slot, &[1])
+            .view("kv.table", &page_list, &[1, kv_heads, pages])
+            .view("kv.lengths", &empty, &[1, kv_heads, 4]);
+        // SAFETY: every page number in `page_list` lies in `arena`, which was made for them, and each token has a place in its pages.
         unsafe { launch.run() }.map_err(Failure::kernel)?;
 
         let table: Vec<i32> = table.iter().copied().cycle().take(queries * table.len()).collect();

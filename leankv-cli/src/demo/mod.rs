@@ -9,8 +9,8 @@ mod stream;
 use std::path::{Path, PathBuf};
 
 use half::f16;
-use leankv_dsl::format::{Account, Interleave, KvFormat, PageLayout, PlanOptions, plan_page_bytes};
-use leankv_kernels::reference::{PrefillArgs, prefill_attention};
+use leankv_dsl::format::{Account, KvFormat, PageLayout, PlanOptions, plan_page_bytes};
+use leankv_kernels::reference::softmax;
 use leankv_runtime::{Compiler, Device, Resources, Sm, Target};
 use serde_json::json;
 
@@ -94,17 +94,20 @@ pub(crate) fn run(args: &args::Demo, compiler: &Compiler) -> Result<(), Failure>
 fn exact(recorded: &Recorded, layer: &Layer) -> Result<Vec<f32>, Failure> {
     let wide = |x: &[f16]| -> Vec<f32> { x.iter().map(|v| v.to_f32()).collect() };
     let (q, k, v) = (wide(&layer.queries), wide(&layer.keys), wide(&layer.values));
-    let args = PrefillArgs {
-        q: &q,
-        k: &k,
-        v: &v,
-        query_heads: recorded.query_heads,
-        kv_heads: recorded.kv_heads,
-        head_dim: recorded.head_dim,
-        scale: 1.0 / (recorded.head_dim as f32).sqrt(),
-        window: 0,
-    };
-    Ok(prefill_attention(&args).map_err(Failure::machine)?.out)
+    let &Recorded { query_heads, kv_heads, head_dim: d, tokens, queries, .. } = recorded;
+    let scale = 1.0 / (d as f32).sqrt();
+    let mut out = vec![0.0; q.len()];
+    for (row, (q, out)) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
+        let (query, kv_head) = (row / query_heads, row % query_heads / recorded.group());
+        let seen = tokens - queries + query + 1;
+        let at = |t: usize| (t * kv_heads + kv_head) * d;
+        let dot = |k: &[f32]| q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>();
+        let logits: Vec<f32> = (0..seen).map(|t| scale * dot(&k[at(t)..][..d])).collect();
+        for (t, p) in softmax(&logits, seen).map_err(Failure::machine)?.into_iter().enumerate() {
+            out.iter_mut().zip(&v[at(t)..]).for_each(|(out, v)| *out += p * v);
+        }
+    }
+    Ok(out)
 }
 
 fn on_host(
@@ -116,8 +119,7 @@ fn on_host(
     exact: &[Vec<f32>],
 ) -> Result<Row, Failure> {
     let kernels = Kernels::load(compiler, device, recorded, format, page_bytes)?;
-    let layout = PageLayout::derive(&format, recorded.head_dim as u32, page_bytes, Interleave::TokenMajor)
-        .map_err(Failure::usage)?;
+    let layout = PageLayout::derive(&format, recorded.head_dim as u32, page_bytes).map_err(Failure::usage)?;
     let mut row =
         Row { format, account: layout.account(), errors: Vec::new(), us_per_query: 0.0, page_bytes: 0 };
     for (layer, exact) in recorded.layers.iter().zip(exact) {

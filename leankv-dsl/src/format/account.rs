@@ -96,7 +96,7 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
-    use crate::format::{Interleave, KvFormat, PageLayout};
+    use crate::format::{KvFormat, PageLayout};
 
     /// Columns: format, raw bytes, true bytes, true percentage, payload percentage.
     #[test]
@@ -112,7 +112,7 @@ mod tests {
             ("K4V1", 96, 98.3, 19.2, 15.625),
         ] {
             let format: KvFormat = name.parse().unwrap();
-            let account = PageLayout::derive(&format, 128, 6784, Interleave::TokenMajor).unwrap().account();
+            let account = PageLayout::derive(&format, 128, 6784).unwrap().account();
             assert_eq!(account.raw_bytes_per_token(), raw, "{name}");
             assert!((account.true_bytes_per_token() - true_bytes).abs() < 0.05, "{name}");
             assert!((100.0 / account.true_compression() - true_percent).abs() < 0.05, "{name}");
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_partly_filled_last_page_counts_whole() {
-        let page = PageLayout::derive(&"K8V4".parse().unwrap(), 128, 6784, Interleave::TokenMajor).unwrap();
+        let page = PageLayout::derive(&"K8V4".parse().unwrap(), 128, 6784).unwrap();
         let account = page.account();
         assert_eq!(account.true_bytes(0), 0);
         assert_eq!(account.true_bytes(1), 6784);

@@ -103,21 +103,6 @@ pub enum FormatError {
         /// Tokens per page.
         tokens: u32,
     },
-    /// A format for which the published order of codes is not defined.
-    #[error(
-        "the published order of {side} codes is not defined for {bits} bits at head dim {head_dim}: \
-         {reason}; use the token-major order"
-    )]
-    PublishedOrder {
-        /// `key` or `value`.
-        side: &'static str,
-        /// Code width.
-        bits: u32,
-        /// The head dim, in elements.
-        head_dim: u32,
-        /// The rule that fails.
-        reason: &'static str,
-    },
     /// No page size in the scanned range satisfies the options.
     #[error(
         "no page size from {min} to {max} B in steps of {step} B satisfies the plan: \

@@ -19,10 +19,10 @@
 //! # Example
 //!
 //! ```
-//! use leankv_dsl::format::{Interleave, KvFormat, PageLayout};
+//! use leankv_dsl::format::{KvFormat, PageLayout};
 //!
 //! let format: KvFormat = "K8V4".parse()?;
-//! let page = PageLayout::derive(&format, 128, 6784, Interleave::TokenMajor)?;
+//! let page = PageLayout::derive(&format, 128, 6784)?;
 //! assert_eq!(page.tokens_per_page(), 32);
 //! assert_eq!(page.account().true_bytes_per_token(), 212.0);
 //! # Ok::<(), leankv_dsl::format::FormatError>(())
@@ -36,7 +36,6 @@ pub mod kv;
 pub mod pack;
 pub mod page;
 pub mod plan;
-pub mod published;
 pub mod quant;
 
 pub use account::Account;
@@ -45,6 +44,6 @@ pub use error::FormatError;
 pub use half_type::HalfType;
 pub use kv::{KvFormat, Tiering};
 pub use pack::{Plane, pack_row, planes, row_bytes, unpack_row};
-pub use page::{Interleave, PageLayout, Segment, SegmentKind};
+pub use page::{PageLayout, Segment, SegmentKind};
 pub use plan::{PagePlan, PlanOptions, plan_page_bytes};
 pub use quant::{CodecMath, decode_row, encode_row};

@@ -13,34 +13,13 @@
 //! need(n)       ru(significance + ru(8 n, 32), 128)
 //! ```
 //!
-//! Quantised values take an even number of rows, since the published order interleaves pairs of tokens; the
-//! spare row stays unused in the token-major order, so that both orders have the same offsets.
+//! The row of token `t` lies at `segment + t * row_bytes`; codes are packed as in [`pack`](super::pack). Quantised values
+//! take an even number of rows, as in the released system, which interleaves pairs of tokens; here a spare row stays unused.
 //! `tokens_per_page` is the largest `n` with `need(n) <= page_bytes`; it need not be a power of two.
 //! (LeanKV section on unified pages; offsets as in the released system.)
 
 use super::{Account, CodecShape, FormatError, KvFormat};
-use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// How codes lie inside a segment. Metadata, significance and positions are token-major in every order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Interleave {
-    /// Row of token `t` at `segment + t * row_bytes`, packed as in [`pack`](super::pack).
-    #[default]
-    TokenMajor,
-    /// The order of the published CUDA kernels; see [`published`](super::published).
-    Published,
-}
-
-impl fmt::Display for Interleave {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TokenMajor => "token-major",
-            Self::Published => "published",
-        })
-    }
-}
 
 /// What a segment holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,7 +94,6 @@ pub struct PageLayout {
     value: CodecShape,
     head_dim: u32,
     page_bytes: u32,
-    interleave: Interleave,
     tokens_per_page: u32,
     segments: [Segment; 6],
 }
@@ -130,17 +108,10 @@ impl PageLayout {
     /// The layout of a page of `page_bytes` holding `format` at `head_dim` elements per vector.
     ///
     /// # Errors
-    /// A head dim or page size that is not supported, a page too small for one token, or a format that has no
-    /// published order.
-    pub fn derive(
-        format: &KvFormat,
-        head_dim: u32,
-        page_bytes: u32,
-        interleave: Interleave,
-    ) -> Result<Self, FormatError> {
-        Self::build(format.key.shape(), format.value.shape(), head_dim, page_bytes, interleave, &|| {
-            format.to_string()
-        })
+    /// A head dim or page size that is not supported, or a page too small for one token.
+    pub fn derive(format: &KvFormat, head_dim: u32, page_bytes: u32) -> Result<Self, FormatError> {
+        let name = || format.to_string();
+        Self::build(format.key.shape(), format.value.shape(), head_dim, page_bytes, &name)
     }
 
     /// The layout for codecs known by their shapes only, such as codecs defined outside this crate.
@@ -152,11 +123,9 @@ impl PageLayout {
         value: CodecShape,
         head_dim: u32,
         page_bytes: u32,
-        interleave: Interleave,
     ) -> Result<Self, FormatError> {
-        Self::build(key, value, head_dim, page_bytes, interleave, &|| {
-            format!("K{}V{}", key.code_bits, value.code_bits)
-        })
+        let name = || format!("K{}V{}", key.code_bits, value.code_bits);
+        Self::build(key, value, head_dim, page_bytes, &name)
     }
 
     fn build(
@@ -164,16 +133,12 @@ impl PageLayout {
         value: CodecShape,
         head_dim: u32,
         page_bytes: u32,
-        interleave: Interleave,
         name: &dyn Fn() -> String,
     ) -> Result<Self, FormatError> {
         key.check(head_dim)?;
         value.check(head_dim)?;
         if !page_bytes.is_multiple_of(4) || page_bytes > Self::MAX_PAGE_BYTES {
             return Err(FormatError::PageBytes { page_bytes, max: Self::MAX_PAGE_BYTES });
-        }
-        if interleave == Interleave::Published {
-            super::published::check(key, value, head_dim)?;
         }
         let rows = Rows { key, value, head_dim };
         let tokens_per_page = rows.tokens(page_bytes);
@@ -186,7 +151,7 @@ impl PageLayout {
             });
         }
         let segments = rows.segments(tokens_per_page, page_bytes);
-        Ok(Self { key, value, head_dim, page_bytes, interleave, tokens_per_page, segments })
+        Ok(Self { key, value, head_dim, page_bytes, tokens_per_page, segments })
     }
 
     /// Tokens one page holds.
@@ -205,12 +170,6 @@ impl PageLayout {
     #[must_use]
     pub const fn head_dim(&self) -> u32 {
         self.head_dim
-    }
-
-    /// How codes lie inside the key and value segments.
-    #[must_use]
-    pub const fn interleave(&self) -> Interleave {
-        self.interleave
     }
 
     /// What the key codec takes.
@@ -315,10 +274,9 @@ impl fmt::Display for PageLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "page of {} B, head dim {}, {} order: {} tokens, {} B used",
+            "page of {} B, head dim {}: {} tokens, {} B used",
             self.page_bytes,
             self.head_dim,
-            self.interleave,
             self.tokens_per_page,
             self.used_bytes()
         )?;
@@ -428,7 +386,7 @@ mod tests {
     const NAMES: [&str; 8] = ["K8V8", "K8V4g1.2", "K8V4", "K8V2", "K4V4", "K4V2g2.4", "K4V2", "K4V1"];
 
     fn layout(name: &str, head_dim: u32, page_bytes: u32) -> PageLayout {
-        PageLayout::derive(&name.parse().unwrap(), head_dim, page_bytes, Interleave::TokenMajor).unwrap()
+        PageLayout::derive(&name.parse().unwrap(), head_dim, page_bytes).unwrap()
     }
 
     fn tokens(head_dim: u32, page_bytes: u32) -> [u32; 8] {
@@ -476,27 +434,25 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_a_typed_error() {
-        let derive = |name: &str, d, b, i| PageLayout::derive(&name.parse().unwrap(), d, b, i).unwrap_err();
-        let token_major = Interleave::TokenMajor;
-        let small = derive("K8V4", 128, 256, token_major);
+        let derive = |name: &str, d, b| PageLayout::derive(&name.parse().unwrap(), d, b).unwrap_err();
+        let small = derive("K8V4", 128, 256);
         assert_eq!(
             small.to_string(),
             "a page of 256 B cannot hold one token of K8V4 at head dim 128: use at least 512 B"
         );
         assert!(
-            PageLayout::derive(&"K8V4".parse().unwrap(), 128, 512, token_major)
-                .is_ok_and(|p| p.tokens_per_page() == 1)
+            PageLayout::derive(&"K8V4".parse().unwrap(), 128, 512).is_ok_and(|p| p.tokens_per_page() == 1)
         );
-        assert_eq!(derive("K8V4", 100, 6784, token_major), FormatError::HeadDim { head_dim: 100 });
-        assert!(matches!(derive("K8V4", 128, 6783, token_major), FormatError::PageBytes { .. }));
-        assert!(matches!(derive("K8V4", 128, u32::MAX - 3, token_major), FormatError::PageBytes { .. }));
-        assert!(matches!(derive("K8V4", 128, 0, token_major), FormatError::PageTooSmall { .. }));
+        assert_eq!(derive("K8V4", 100, 6784), FormatError::HeadDim { head_dim: 100 });
+        assert!(matches!(derive("K8V4", 128, 6783), FormatError::PageBytes { .. }));
+        assert!(matches!(derive("K8V4", 128, u32::MAX - 3), FormatError::PageBytes { .. }));
+        assert!(matches!(derive("K8V4", 128, 0), FormatError::PageTooSmall { .. }));
     }
 
     #[test]
     fn a_codec_known_by_its_shape_gets_a_layout() {
         let book = CodecShape { code_bits: 3, groups: 1, meta_words: 1 };
-        let page = PageLayout::from_shapes(book, book, 128, 4096, Interleave::TokenMajor).unwrap();
+        let page = PageLayout::from_shapes(book, book, 128, 4096).unwrap();
         assert_eq!(page.keys().row_bytes, 48);
         assert_eq!(page.key_meta().row_bytes, 2);
     }
@@ -512,7 +468,7 @@ mod tests {
                 super::super::CodecSpec::affine(b, 1 << g).unwrap()
             };
             let format = KvFormat { key: side(kb, kg), value: side(vb, vg) };
-            let Ok(page) = PageLayout::derive(&format, d, quads * 4, Interleave::TokenMajor) else {
+            let Ok(page) = PageLayout::derive(&format, d, quads * 4) else {
                 prop_assert!(quads * 4 < 2 * 1280);
                 return Ok(());
             };

@@ -116,14 +116,6 @@ impl Workload {
         Workload { grid, args: BTreeMap::new(), implied: BTreeMap::new(), problems }
     }
 
-    /// The same arguments over another grid.
-    #[must_use]
-    pub fn over(self, grid: [usize; 3]) -> Workload {
-        let Workload { grid, mut problems, .. } = Workload::new(grid);
-        problems.extend(self.problems);
-        Workload { grid, problems, args: self.args, implied: self.implied }
-    }
-
     /// A number.
     #[must_use]
     pub fn scalar(self, name: &str, value: impl Into<ScalarValue>) -> Workload {

@@ -1,6 +1,6 @@
 //! What caches hold: true bytes, and what counting codes alone would give.
 
-use leankv_dsl::format::{Interleave, KvFormat, PageLayout, Tiering};
+use leankv_dsl::format::{KvFormat, PageLayout, Tiering};
 use leankv_runtime::kv::{CacheConfig, RequestStats};
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ pub struct HeadMemory {
 /// Bytes of a token's codes. They are whole bits, so that sums are exact: in any order, and after a journal's decimal digits.
 fn payload_bytes(format: KvFormat, config: &CacheConfig) -> f64 {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    PageLayout::derive(&format, number(config.head_dim), number(config.page_bytes), Interleave::TokenMajor)
+    PageLayout::derive(&format, number(config.head_dim), number(config.page_bytes))
         .map_or((4 * config.head_dim) as f64, |layout| layout.account().payload_bytes_per_token())
 }
 

@@ -1,6 +1,6 @@
 //! What a token of each format takes, by what the bytes are, from the page layouts that kernels use.
 
-use leankv_dsl::format::{Interleave, KvFormat, PageLayout};
+use leankv_dsl::format::{KvFormat, PageLayout};
 use leankv_runtime::Compiler;
 
 use crate::common::{Outcome, Row};
@@ -26,7 +26,7 @@ pub(crate) fn section(_: &Compiler, _: &mut Vec<Row>) -> Outcome<()> {
     );
     for name in ["fp16", "K8V8", "K8V4", "K8V4g1.2", "K8V2", "K4V4", "K4V2", "K4V2g2.4", "K4V1"] {
         let format: KvFormat = name.parse()?;
-        let layout = PageLayout::derive(&format, HEAD_DIM, PAGE_BYTES, Interleave::TokenMajor)?;
+        let layout = PageLayout::derive(&format, HEAD_DIM, PAGE_BYTES)?;
         let account = layout.account();
         let codes = layout.keys().row_bytes + layout.values().row_bytes;
         // Scales and zero points.

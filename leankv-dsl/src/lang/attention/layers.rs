@@ -1,11 +1,11 @@
 //! The paged cache of all layers, and that of one layer to write.
 
 use super::list::TokenList;
-use super::paged::{PagedKv, Slots, Tier};
+use super::paged::{PagedKv, Slot, Tier};
 use crate::format::PageLayout;
 use crate::lang::KernelArg;
 use crate::lang::ops::{PtrMut, View, ViewMut};
-use crate::lang::tile::{Scalar, Tile, lit};
+use crate::lang::tile::{Scalar, lit};
 
 /// The paged cache of all layers as kernel parameters: as [`PagedKv`], where `table` is `[slots, layers, kv_heads, table_len]` and
 /// `lengths` is `[slots, layers, kv_heads, 4]`.
@@ -89,10 +89,10 @@ impl PagedKvMut {
         head: Scalar<i32>,
         tier: &'t Tier,
         index: Scalar<i32>,
-    ) -> Slots<'t> {
+    ) -> Slot<'t> {
         let tokens = tier.layout().tokens() as i32;
         let page = tier.page_of(self.table, slot, head, index / tokens);
-        Slots::new(tier, self.arena, page, index % tokens, 1, Tile::full([1], true))
+        Slot::new(tier, self.arena, page, index % tokens)
     }
 
     /// Sets the lengths of both lists.

@@ -35,7 +35,7 @@ pub use layers::{LayeredKv, LayeredKvArgs, LayeredKvMut, LayeredKvMutArgs, Paged
 pub use list::{Spread, TokenList};
 pub use online::OnlineSoftmax;
 pub use operand::{KvBlock, KvOperand};
-pub use paged::{Block, PagedKv, PagedKvArgs, Slots, Tier, TierLayout, Tiers, Work};
+pub use paged::{Block, PagedKv, PagedKvArgs, Slot, Tier, TierLayout, Tiers, Work};
 pub use rows::{Rows, RowsMut, Stored};
 pub use stacked::Stacked;
 pub use stock::{Affine, Raw, Symmetric, stock};

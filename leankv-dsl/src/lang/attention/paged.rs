@@ -9,7 +9,7 @@ use super::codec::{Codec, Codecs, Tokens};
 use super::list::TokenList;
 use super::rows::{Form, Place, Rows, RowsMut};
 use crate::diag::Diagnostic;
-use crate::format::{Interleave, KvFormat, PageLayout, Segment, Tiering};
+use crate::format::{KvFormat, PageLayout, Segment, Tiering};
 use crate::ir::Loc;
 use crate::lang::KernelArg;
 use crate::lang::control::{Iterable, Recorded, comptime, range};
@@ -139,13 +139,8 @@ impl Tier {
     ) -> Option<Tier> {
         let (keys, values) = (codecs.keys(&format.key), codecs.values(&format.value));
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let layout = PageLayout::from_shapes(
-            keys.shape(),
-            values.shape(),
-            number(head_dim),
-            number(page_bytes),
-            Interleave::TokenMajor,
-        );
+        let layout =
+            PageLayout::from_shapes(keys.shape(), values.shape(), number(head_dim), number(page_bytes));
         let loc = Loc::caller();
         let page = match layout {
             Ok(page) => page,
@@ -397,29 +392,22 @@ impl Block<'_> {
     }
 }
 
-/// Consecutive slots of one page, to write.
+/// The slot of a token in a page, to read and write; tiles of it have one row.
 #[derive(Clone, Copy, Debug)]
-pub struct Slots<'t> {
+pub struct Slot<'t> {
     tier: &'t Tier,
     page: PtrMut<u8>,
     slot: Scalar<i32>,
-    count: usize,
     valid: Tile<bool, 1>,
 }
 
-impl<'t> Slots<'t> {
-    /// `count` slots of page number `page` from `slot` on, of which `valid` are written.
+impl<'t> Slot<'t> {
+    /// Slot number `slot` of page number `page`.
     #[track_caller]
-    pub fn new(
-        tier: &'t Tier,
-        arena: PtrMut<u8>,
-        page: Scalar<i32>,
-        slot: Scalar<i32>,
-        count: usize,
-        valid: Tile<bool, 1>,
-    ) -> Self {
+    pub(super) fn new(tier: &'t Tier, arena: PtrMut<u8>, page: Scalar<i32>, slot: Scalar<i32>) -> Self {
+        let valid = Tile::full([1], true);
         let page = arena.byte_add(page.cast::<i64>() * i64::from(tier.layout.page.page_bytes()));
-        Slots { tier, page, slot, count, valid }
+        Slot { tier, page, slot, valid }
     }
 
     #[track_caller]
@@ -432,27 +420,27 @@ impl<'t> Slots<'t> {
         RowsMut {
             codes: layout.locate(self.page, self.slot, codes),
             meta: layout.locate(self.page, self.slot, meta),
-            form: layout.form(keys, self.valid, self.count),
+            form: layout.form(keys, self.valid, 1),
         }
     }
 
-    /// The tokens' positions and KV head, as codecs want them.
+    /// The token's position and KV head, as codecs want them.
     #[track_caller]
     pub fn tokens(&self, head: Scalar<i32>) -> Tokens {
         let layout = &self.tier.layout;
         let at = layout.locate(self.page, self.slot, layout.page.positions()).cast::<i32>();
-        Tokens { positions: at.load_masked(iota(self.count), self.valid), head }
+        Tokens { positions: at.load_masked(iota(1), self.valid), head }
     }
 
-    /// The tokens' significance, `[count]`.
+    /// The token's significance, `[1]`.
     #[track_caller]
     pub fn significance(&self) -> Tile<f32, 1> {
         let layout = &self.tier.layout;
         let at = layout.locate(self.page, self.slot, layout.page.significance()).cast::<f32>();
-        at.load_masked(iota(self.count), self.valid)
+        at.load_masked(iota(1), self.valid)
     }
 
-    /// Decodes keys and values, `[count, head_dim]` each, of these tokens.
+    /// Decodes the token's key and value, `[1, head_dim]` each.
     #[track_caller]
     pub fn load(&self, tokens: Tokens) -> (Tile<f32, 2>, Tile<f32, 2>) {
         let rows = |keys: bool| {
@@ -462,12 +450,12 @@ impl<'t> Slots<'t> {
         (self.tier.keys.decode(&rows(true)), self.tier.values.decode(&rows(false)))
     }
 
-    /// Takes over what the slots `from`, of the same tier and number, hold, byte by byte.
+    /// Takes over what the slot `from` of the same tier holds, byte by byte.
     #[track_caller]
-    pub fn copy_from(&self, from: &Slots<'_>) {
+    pub fn copy_from(&self, from: &Slot<'_>) {
         for segment in self.tier.layout.page.segments() {
             let bytes = segment.row_bytes as usize;
-            let at = |slots: &Slots<'_>| slots.tier.layout.locate(slots.page, slots.slot, segment);
+            let at = |of: &Slot<'_>| of.tier.layout.locate(of.page, of.slot, segment);
             let (to, from) = (at(self), at(from));
             match (bytes, segment.row_align) {
                 (0, _) => {}
@@ -484,13 +472,13 @@ impl<'t> Slots<'t> {
 
     #[track_caller]
     fn copy_words<W: Plain>(&self, to: PtrMut<W>, from: PtrMut<W>, words: usize) {
-        let rows = iota(self.count) * words as i32;
+        let rows = iota(1) * words as i32;
         let offsets = rows.expand_dims(1) + iota(words).expand_dims(0);
         let valid = self.valid.expand_dims(1);
         to.store_masked(offsets, from.load_masked(offsets, valid), valid);
     }
 
-    /// Encodes and writes keys and values `[count, head_dim]` of these tokens, their significance `[count]` and positions.
+    /// Encodes and writes key and value `[1, head_dim]`, significance `[1]` and position of the token.
     #[track_caller]
     pub fn store(
         &self,
@@ -503,9 +491,9 @@ impl<'t> Slots<'t> {
         self.rows(false).store(&self.tier.values.encode(values, tokens));
         let layout = &self.tier.layout;
         let at = layout.locate(self.page, self.slot, layout.page.significance()).cast::<f32>();
-        at.store_masked(iota(self.count), significance, self.valid);
+        at.store_masked(iota(1), significance, self.valid);
         let at = layout.locate(self.page, self.slot, layout.page.positions()).cast::<i32>();
-        at.store_masked(iota(self.count), tokens.positions, self.valid);
+        at.store_masked(iota(1), tokens.positions, self.valid);
     }
 }
 

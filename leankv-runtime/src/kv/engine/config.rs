@@ -1,6 +1,6 @@
 //! What a cache is for.
 
-use leankv_dsl::format::{Interleave, PageLayout, Tiering};
+use leankv_dsl::format::{PageLayout, Tiering};
 use leankv_dsl::lang::FloatType;
 use leankv_dsl::lang::attention::{CodecChoice, HookChoice};
 use leankv_kernels::MAX_GROUP;
@@ -153,7 +153,7 @@ impl CacheConfig {
         let layout = |format| {
             let (d, bytes) = (number(self.head_dim), number(self.page_bytes));
             let [keys, values] = self.codecs.shapes(format).map_err(CompileError::Refused)?;
-            PageLayout::from_shapes(keys, values, d, bytes, Interleave::TokenMajor)
+            PageLayout::from_shapes(keys, values, d, bytes)
                 .map_err(|error| KvError::Shape { why: error.to_string() })
         };
         Ok((layout(&tiering.high)?, tiering.low.as_ref().map(layout).transpose()?))
