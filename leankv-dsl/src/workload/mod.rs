@@ -1,4 +1,4 @@
-//! Launches as data: the arguments of a kernel by name, which buffers it may change, and what must stand in them afterwards.
+//! Launches as data: the arguments of a kernel, by their types ([`Workload::of`]) or by name, which buffers it may change, and what must stand in them afterwards.
 //!
 //! A [`Workload`] is all that an executor needs besides the kernel. Tests, `leankv verify` and `leankv profile` run the same one on
 //! every executor; nothing in here runs anything.
@@ -22,6 +22,8 @@ mod generate;
 mod guarded;
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 
@@ -31,6 +33,8 @@ pub use guarded::Guarded;
 
 use crate::interp::ScalarValue;
 use crate::ir::{Dtype, Func, Type};
+use crate::lang::launch::{Arguments, Region, Slice, SliceMut, Tensor, TensorMut, Value};
+use crate::lang::{Plain, TypedKernel};
 
 /// Element types of a workload's buffers.
 pub trait Item: Copy {
@@ -71,6 +75,77 @@ pub struct Buffer {
     pub expect: Option<(Vec<u8>, Check)>,
     /// Bytes of it that the kernel cannot do without reading, in whole 32-byte sectors, if that is known.
     pub least_read_bytes: Option<u64>,
+}
+
+impl Buffer {
+    /// In what its expected content cannot be its content.
+    fn mismatch(&self, name: &str) -> Option<String> {
+        let (len, (expected, _)) = (self.bytes.len(), self.expect.as_ref()?);
+        let wrong = expected.len() != len;
+        wrong.then(|| format!("`{name}` has {len} bytes, and {} are expected of it", expected.len()))
+    }
+}
+
+/// A buffer of `T` in the making, for the arguments of [`Workload::of`].
+#[derive(Clone, Debug)]
+pub struct Given<T> {
+    buffer: Buffer,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+/// A buffer with a copy of `data`.
+pub fn given<T: Item>(data: &[T]) -> Given<T> {
+    let buffer =
+        Buffer { dtype: T::DTYPE, bytes: bytes_of(data), output: None, expect: None, least_read_bytes: None };
+    Given { buffer, len: data.len(), element: PhantomData }
+}
+
+impl<T: Item + Plain> Given<T> {
+    /// As [`Workload::output`].
+    #[must_use]
+    pub fn output(mut self, check: Check) -> Self {
+        self.buffer.output = Some(check);
+        self
+    }
+
+    /// As [`Workload::expect`].
+    #[must_use]
+    pub fn expect(mut self, data: &[T], check: Check) -> Self {
+        self.buffer.expect = Some((bytes_of(data), check));
+        self
+    }
+
+    /// As [`Workload::least_read`].
+    #[must_use]
+    pub fn least_read(mut self, bytes: u64) -> Self {
+        self.buffer.least_read_bytes = Some(bytes);
+        self
+    }
+
+    /// For a pointer that is read.
+    #[must_use]
+    pub fn slice(self) -> Slice<'static, T> {
+        Slice::new(Region::owned::<T>(Arc::new(self.buffer), self.len, false))
+    }
+
+    /// For a pointer that is written.
+    #[must_use]
+    pub fn slice_mut(self) -> SliceMut<'static, T> {
+        SliceMut::new(Region::owned::<T>(Arc::new(self.buffer), self.len, true))
+    }
+
+    /// For a view that is read.
+    #[must_use]
+    pub fn tensor<const R: usize>(self, extents: [usize; R]) -> Tensor<'static, T, R> {
+        self.slice().tensor(extents)
+    }
+
+    /// For a view that is written.
+    #[must_use]
+    pub fn tensor_mut<const R: usize>(self, extents: [usize; R]) -> TensorMut<'static, T, R> {
+        self.slice_mut().tensor(extents)
+    }
 }
 
 /// An argument.
@@ -116,6 +191,67 @@ impl Workload {
         Workload { grid, args: BTreeMap::new(), implied: BTreeMap::new(), problems }
     }
 
+    /// A launch of a kernel with these arguments, whose buffers are [`given`].
+    ///
+    /// ```
+    /// use leankv_dsl::lang::*;
+    /// use leankv_dsl::workload::{Check, Workload, given};
+    ///
+    /// /// `out = x + n`.
+    /// #[kernel]
+    /// fn add(x: View<f32, 1>, n: Scalar<f32>, out: ViewMut<f32, 1>) {
+    ///     out.tile(0, [4]).store(x.tile(0, [4]).load() + n);
+    /// }
+    ///
+    /// let out = given(&[f32::NAN; 4]).output(Check::Bits).expect(&[2.0, 2.0, 2.0, 2.0], Check::Bits);
+    /// let args = AddArgs { x: given(&[1.0; 4]).tensor([4]), n: 1.0, out: out.tensor_mut([4]) };
+    /// let workload = Workload::of::<add>([1, 1, 1], args);
+    /// assert_eq!(workload.arguments(&add::build(&AddSpec {})?)?.len(), 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn of<K: TypedKernel>(grid: [usize; 3], args: K::Args<'static>) -> Workload {
+        let mut arguments = Arguments::with_names();
+        K::give(args, &mut arguments);
+        arguments.into_named().fold(Workload::new(grid), |workload, (name, value)| workload.put(&name, value))
+    }
+
+    fn put(mut self, name: &str, value: Value<'_>) -> Workload {
+        let (region, extents) = match value {
+            Value::Number { dtype, bits } => return self.add(name, Argument::Scalar(scalar(dtype, bits))),
+            Value::Buffer(region) => (region, None),
+            Value::View { region, extents, strides } => {
+                if strides.is_some() {
+                    self.problems.push(format!("`{name}` has strides; a workload's views are dense"));
+                }
+                (region, Some(extents))
+            }
+        };
+        let Some(buffer) = region.owned_as::<Buffer>().cloned() else {
+            self.problems.push(format!("`{name}` is no buffer of a workload"));
+            return self;
+        };
+        self.problems.extend(buffer.mismatch(name));
+        if let Some(extents) = extents {
+            self.imply(name, region.len(), &extents);
+        }
+        self.add(name, Argument::Buffer(buffer))
+    }
+
+    /// Notes the extents and strides of a view that is dense.
+    fn imply(&mut self, name: &str, len: usize, extents: &[usize]) {
+        let elements: usize = extents.iter().product();
+        if elements != len {
+            self.problems.push(format!("`{name}` as {extents:?} has {elements} elements, not {len}"));
+        }
+        let mut stride = 1i64;
+        for (axis, &extent) in extents.iter().enumerate().rev() {
+            self.implied.insert(format!("{name}.shape{axis}"), extent as i64);
+            self.implied.insert(format!("{name}.stride{axis}"), stride);
+            stride *= extent as i64;
+        }
+    }
+
     /// A number.
     #[must_use]
     pub fn scalar(self, name: &str, value: impl Into<ScalarValue>) -> Workload {
@@ -138,17 +274,7 @@ impl Workload {
     /// A view of a copy of `data`, row-major with these extents.
     #[must_use]
     pub fn view<T: Item>(mut self, name: &str, data: &[T], extents: &[usize]) -> Workload {
-        let elements: usize = extents.iter().product();
-        if elements != data.len() {
-            self.problems
-                .push(format!("`{name}` as {extents:?} has {elements} elements, not {}", data.len()));
-        }
-        let mut stride = 1i64;
-        for (axis, &extent) in extents.iter().enumerate().rev() {
-            self.implied.insert(format!("{name}.shape{axis}"), extent as i64);
-            self.implied.insert(format!("{name}.stride{axis}"), stride);
-            stride *= extent as i64;
-        }
+        self.imply(name, data.len(), extents);
         self.buffer(name, data)
     }
 
@@ -166,13 +292,14 @@ impl Workload {
             Some(Argument::Buffer(b)) if b.dtype != T::DTYPE => {
                 Some(format!("`{name}` holds {}, and {} is expected of it", b.dtype, T::DTYPE))
             }
-            Some(Argument::Buffer(b)) if b.bytes.len() != bytes.len() => {
-                Some(format!("`{name}` has {} bytes, and {} are expected of it", b.bytes.len(), bytes.len()))
-            }
             _ => None,
         };
         self.problems.extend(problem);
-        self.change(name, |buffer| buffer.expect = Some((bytes, check)))
+        self = self.change(name, |buffer| buffer.expect = Some((bytes, check)));
+        if let Some(Argument::Buffer(buffer)) = self.args.get(name) {
+            self.problems.extend(buffer.mismatch(name));
+        }
+        self
     }
 
     /// Bytes of this buffer that the kernel cannot do without reading, in whole 32-byte sectors: what a profile compares with.
@@ -256,6 +383,25 @@ pub fn scalar_bits(value: ScalarValue) -> u64 {
         ScalarValue::BF16(x) => x.to_bits().into(),
         ScalarValue::F32(x) => x.to_bits().into(),
         ScalarValue::F64(x) => x.to_bits(),
+    }
+}
+
+/// The scalar with these bits in the low bytes.
+fn scalar(dtype: Dtype, bits: u64) -> ScalarValue {
+    match dtype {
+        Dtype::I1 => ScalarValue::I1(bits != 0),
+        Dtype::I8 => ScalarValue::I8(bits as i8),
+        Dtype::I16 => ScalarValue::I16(bits as i16),
+        Dtype::I32 => ScalarValue::I32(bits as i32),
+        Dtype::I64 => ScalarValue::I64(bits as i64),
+        Dtype::U8 => ScalarValue::U8(bits as u8),
+        Dtype::U16 => ScalarValue::U16(bits as u16),
+        Dtype::U32 => ScalarValue::U32(bits as u32),
+        Dtype::U64 | Dtype::Code(_) => ScalarValue::U64(bits),
+        Dtype::F16 => ScalarValue::F16(f16::from_bits(bits as u16)),
+        Dtype::BF16 => ScalarValue::BF16(bf16::from_bits(bits as u16)),
+        Dtype::F32 => ScalarValue::F32(f32::from_bits(bits as u32)),
+        Dtype::F64 => ScalarValue::F64(f64::from_bits(bits)),
     }
 }
 

@@ -11,6 +11,7 @@ pub use attend::{PromptAttend, StepAttend};
 pub use choice::{Always, BadChoice, KvChoice, Limit};
 pub use open::{Room, open, page_bytes, thresholds};
 pub use registry::{
-    Context, Entry, Named, NamedPolicy, NamedVariant, PolicyMaker, Registry, RegistryError, Stage, VariantMaker,
+    Context, Entry, Named, NamedPolicy, NamedVariant, PolicyMaker, Registry, RegistryError, Stage,
+    VariantMaker,
 };
 pub use replay::Recorded;

@@ -43,9 +43,7 @@ pub struct VariantMaker {
 }
 
 /// What makes a policy.
-pub struct PolicyMaker(
-    Box<dyn Fn(&str, &Context<'_>) -> Result<PolicyChoice, ModelError> + Send + Sync>,
-);
+pub struct PolicyMaker(Box<dyn Fn(&str, &Context<'_>) -> Result<PolicyChoice, ModelError> + Send + Sync>);
 
 /// The codecs and hooks of a cache.
 #[derive(Clone, Debug, Default)]

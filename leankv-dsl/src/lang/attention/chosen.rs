@@ -76,22 +76,12 @@ pub trait HookVariant: fmt::Debug + Send + Sync + 'static {
 
 /// A [`CodecVariant`] of any type of parameters.
 trait AnyCodecVariant: fmt::Debug + Send + Sync {
-    fn declare(
-        self: Arc<Self>,
-        scope: &mut ArgScope,
-        name: &str,
-        inner: Box<dyn Codecs>,
-    ) -> Box<dyn Codecs>;
+    fn declare(self: Arc<Self>, scope: &mut ArgScope, name: &str, inner: Box<dyn Codecs>) -> Box<dyn Codecs>;
     fn give<'a>(&'a self, layer: usize, name: Name<'_>, to: &mut Arguments<'a>);
 }
 
 impl<V: CodecVariant> AnyCodecVariant for V {
-    fn declare(
-        self: Arc<Self>,
-        scope: &mut ArgScope,
-        name: &str,
-        inner: Box<dyn Codecs>,
-    ) -> Box<dyn Codecs> {
+    fn declare(self: Arc<Self>, scope: &mut ArgScope, name: &str, inner: Box<dyn Codecs>) -> Box<dyn Codecs> {
         let params = V::Params::declare(scope, name, ArgOptions::new());
         Box::new(Around { variant: self, params, inner })
     }
