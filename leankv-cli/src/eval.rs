@@ -105,8 +105,8 @@ fn warn_of_calibration_text(eval: &TextEval, settings: &Settings, model: &str) {
 pub(crate) fn choices(names: &[String], settings: &Settings, model: &str) -> Result<Vec<KvChoice>, Failure> {
     let usual = || USUAL.iter().map(|&name| name.to_owned()).collect();
     let names: Vec<String> = if names.is_empty() { usual() } else { names.to_vec() };
-    let parse = |name: &String| name.parse::<KvChoice>().map(|c| c.resolved(settings, model));
-    names.iter().map(parse).collect::<Result<_, _>>().map_err(Failure::usage)
+    let parse = |name: &String| language::choice(name).map(|choice| choice.resolved(settings, model));
+    names.iter().map(parse).collect()
 }
 
 /// The text of an evaluation, without its caches.

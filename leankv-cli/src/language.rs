@@ -1,15 +1,31 @@
-//! Language models by name or by file.
+//! Language models by name or by file, and caches by their text.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use leankv_model::cache::{KvChoice, Registry};
 use leankv_model::settings::Settings;
 use leankv_model::tokenizer::Tokenizer;
 use leankv_model::{BeyondF16, Model, ModelError, WeightForm, fetch, gguf};
 use leankv_runtime::kv::KvError;
 
 use crate::failure::{Failure, at_path};
+
+/// What `--kv` can name.
+static REGISTRY: OnceLock<Registry> = OnceLock::new();
+
+/// Takes what `--kv` can name, once.
+pub(crate) fn take(registry: Registry) {
+    // A process has one command line.
+    let _ = REGISTRY.set(registry);
+}
+
+/// A cache by its text.
+pub(crate) fn choice(text: &str) -> Result<KvChoice, Failure> {
+    REGISTRY.get_or_init(Registry::builtin).parse(text).map_err(Failure::usage)
+}
 
 /// A model, ready to run.
 pub(crate) struct Loaded {

@@ -44,6 +44,7 @@ mod workload;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use leankv_model::cache::Registry;
 use leankv_runtime::Compiler;
 use leankv_runtime::cache::KernelCache;
 
@@ -57,6 +58,18 @@ pub fn command() -> clap::Command {
 
 /// Does what the command line of this process says, and gives its exit code.
 pub fn main() -> ExitCode {
+    main_with(Registry::builtin())
+}
+
+/// As [`main`], with variants and policies of a user's: `--kv` takes their names in every command.
+///
+/// ```no_run
+/// use leankv_model::cache::Registry;
+///
+/// leankv_cli::main_with(Registry::builtin());
+/// ```
+pub fn main_with(registry: Registry) -> ExitCode {
+    language::take(registry);
     end_quietly_on_a_closed_pipe();
     let cli = Cli::parse();
     log(cli.verbose);

@@ -34,12 +34,11 @@ pub(crate) fn draw(report: &Report, folder: &Path) -> Result<(), Failure> {
 /// How a kind of cache is drawn.
 fn colour(config: &ConfigReport) -> RGBColor {
     use leankv_kernels::policy::PolicySpec;
-    let variant = config.choice.variant.unwrap_or_default();
-    match config.choice.policy {
-        _ if variant.offset || variant.hadamard => full_palette::PURPLE,
-        PolicySpec::Uniform => full_palette::GREY_700,
-        PolicySpec::SinkWindow | PolicySpec::HeavyHitter => full_palette::ORANGE_800,
-        PolicySpec::LeanKv { .. } | PolicySpec::Paper | PolicySpec::Released => full_palette::BLUE_700,
+    match config.choice.policy.stock() {
+        _ if config.choice.variants.as_ref().is_some_and(|variants| !variants.is_empty()) => full_palette::PURPLE,
+        Some(PolicySpec::Uniform) => full_palette::GREY_700,
+        Some(PolicySpec::LeanKv { .. } | PolicySpec::Paper | PolicySpec::Released) => full_palette::BLUE_700,
+        Some(PolicySpec::SinkWindow | PolicySpec::HeavyHitter) | None => full_palette::ORANGE_800,
     }
 }
 

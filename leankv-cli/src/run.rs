@@ -26,7 +26,7 @@ pub(crate) fn run(args: &args::Run, compiler: &Compiler) -> Result<(), Failure> 
             "`leankv eval --kv` compares several; `leankv serve-bench --kv` serves requests over each of several",
         ));
     };
-    let choice: KvChoice = choice.parse().map_err(Failure::usage)?;
+    let choice = language::choice(choice)?;
     let settings = language::settings(&args.settings)?;
     let text = prompt(args)?;
     let loaded = load(&args.model, WeightForm::Quantised)?;
@@ -177,9 +177,9 @@ impl Took {
             bytes: stats.bytes,
             fp16_bytes: stats.fp16_bytes,
             page_bytes: stats.page_bytes,
-            asked_bytes: stats.asked_bytes.or(match (choice.limit, choice.policy) {
+            asked_bytes: stats.asked_bytes.or(match (choice.limit, choice.policy.stock()) {
                 // Its window is what the part pays for, and the cache knows no budget.
-                (Limit::Part(part), PolicySpec::SinkWindow) => {
+                (Limit::Part(part), Some(PolicySpec::SinkWindow)) => {
                     Some((stats.fp16_bytes as f64 / f64::from(part)) as usize)
                 }
                 _ => None,

@@ -59,8 +59,7 @@ pub(crate) fn run(args: &args::ServeBench, compiler: &Compiler) -> Result<(), Fa
 pub(crate) fn measure(args: &args::ServeBench, compiler: &Compiler) -> Result<Served, Failure> {
     let usual: Vec<String> = USUAL.map(str::to_owned).to_vec();
     let names = if args.kv.is_empty() { &usual } else { &args.kv };
-    let choices = names.iter().map(|name| name.parse::<KvChoice>()).collect::<Result<Vec<_>, _>>();
-    let choices = choices.map_err(Failure::usage)?;
+    let choices = names.iter().map(|name| language::choice(name)).collect::<Result<Vec<_>, _>>()?;
     let settings = language::settings(&args.settings)?;
     let text = std::fs::read_to_string(&args.text)
         .map_err(at_path(&args.text))

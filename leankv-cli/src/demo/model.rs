@@ -9,7 +9,7 @@ use leankv_runtime::Compiler;
 use crate::args;
 use crate::failure::{Failure, at_path};
 use crate::fetch_model;
-use crate::language::load;
+use crate::language::{self, load};
 use crate::run::{Took, continued};
 use crate::table;
 use crate::terminal;
@@ -64,7 +64,7 @@ pub(super) fn run(args: &args::Demo, compiler: &Compiler) -> Result<Vec<Answer>,
     }
     let mut out = Vec::new();
     for name in CACHES {
-        let choice: KvChoice = name.parse().map_err(Failure::usage)?;
+        let choice = language::choice(name)?;
         let (generation, config) =
             continued(&loaded, compiler, &choice, &prompt, CHUNK, &options, &mut |_| true)?;
         let text = loaded.tokenizer.decode(&generation.tokens);
