@@ -1,6 +1,6 @@
 //! What caches hold: true bytes, and what counting codes alone would give.
 
-use leankv_dsl::format::{KvFormat, PageLayout, Tiering};
+use leankv_dsl::format::PageLayout;
 use leankv_runtime::kv::{CacheConfig, RequestStats};
 use serde::{Deserialize, Serialize};
 
@@ -32,19 +32,19 @@ pub struct HeadMemory {
     pub bytes: f64,
 }
 
-/// Bytes of a token's codes. They are whole bits, so that sums are exact: in any order, and after a journal's decimal digits.
-fn payload_bytes(format: KvFormat, config: &CacheConfig) -> f64 {
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    PageLayout::derive(&format, number(config.head_dim), number(config.page_bytes))
-        .map_or((4 * config.head_dim) as f64, |layout| layout.account().payload_bytes_per_token())
+/// Bytes of a token's codes in the high and in the low tier. They are whole bits, so that sums are exact: in any order, and after a journal's
+/// decimal digits.
+fn payload_bytes(config: &CacheConfig) -> [f64; 2] {
+    let bytes = |layout: PageLayout| layout.account().payload_bytes_per_token();
+    // A cache that was opened has layouts.
+    let fp16 = (4 * config.head_dim) as f64;
+    config.layouts().map_or([fp16; 2], |(high, low)| [bytes(high), low.map_or(0.0, bytes)])
 }
 
 impl Memory {
     /// One request as it is now.
     pub fn of(stats: &RequestStats, config: &CacheConfig) -> Memory {
-        let Tiering { high, low } = config.tiering;
-        let [in_high, in_low] =
-            [payload_bytes(high, config), low.map_or(0.0, |low| payload_bytes(low, config))];
+        let [in_high, in_low] = payload_bytes(config);
         let head = |h: &leankv_runtime::kv::HeadStats| HeadMemory {
             high: h.high as f64,
             low: h.low as f64,

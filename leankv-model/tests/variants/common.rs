@@ -4,13 +4,12 @@ use std::f64::consts::FRAC_1_SQRT_2;
 use std::sync::{Arc, OnceLock};
 
 use half::f16;
-use leankv_dsl::lang::KernelArg;
-use leankv_dsl::lang::attention::{Codecs, Plain, Stock};
+use leankv_dsl::lang::attention::CodecChoice;
 use leankv_kernels::reference::{PagedFormat, Token, read_tokens};
-use leankv_model::variants::{Hadamard, KeyOffset, KeyOffsetTables};
+use leankv_model::variants::{Hadamard, KeyOffsetTables};
 use leankv_model::{Rope, RopeConfig, RopePairs};
 use leankv_runtime::cache::KernelCache;
-use leankv_runtime::kv::{Bindings, CacheConfig, EngineKernels, KvCache, RequestId, Thresholds};
+use leankv_runtime::kv::{CacheConfig, KvCache, RequestId, Thresholds};
 use leankv_runtime::{Compiler, Device, DeviceBuffer, Sm};
 
 pub(crate) const GROUP: usize = 2;
@@ -43,30 +42,40 @@ pub(crate) fn checking_devices() -> [Device; 2] {
     [Device::reference(), Device::emulated(Sm::Sm80)]
 }
 
-/// Codecs, and in f64 what they do to keys.
-pub(crate) trait Kind: Codecs + KernelArg + 'static {
-    const OFFSET: bool;
-    const ROTATED: bool;
+/// What is done to keys.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    /// Their bias is taken out.
+    offset: bool,
+    /// They are rotated.
+    rotated: bool,
 }
 
-impl Kind for Stock {
-    const OFFSET: bool = false;
-    const ROTATED: bool = false;
-}
+pub(crate) const STOCK: Kind = Kind { offset: false, rotated: false };
+pub(crate) const ROTATED: Kind = Kind { offset: false, rotated: true };
+pub(crate) const OFFSET: Kind = Kind { offset: true, rotated: false };
+pub(crate) const BOTH: Kind = Kind { offset: true, rotated: true };
 
-impl Kind for Hadamard<Stock> {
-    const OFFSET: bool = false;
-    const ROTATED: bool = true;
-}
-
-impl Kind for KeyOffset<Stock> {
-    const OFFSET: bool = true;
-    const ROTATED: bool = false;
-}
-
-impl Kind for KeyOffset<Hadamard<Stock>> {
-    const OFFSET: bool = true;
-    const ROTATED: bool = true;
+impl Kind {
+    /// The codecs, and the tables of the offset if there is one.
+    fn codecs(
+        self,
+        model: &Model,
+        device: &Device,
+        config: &CacheConfig,
+    ) -> (CodecChoice, Option<Arc<KeyOffsetTables>>) {
+        let mut codecs = CodecChoice::stock();
+        if self.rotated {
+            codecs = codecs.with("hadamard", Hadamard);
+        }
+        let (extents, biases) = ([config.kv_heads, D], model.biases(config));
+        let tables = || KeyOffsetTables::new(device, biases, extents, &rope(), config.max_tokens).unwrap();
+        let tables = self.offset.then(|| Arc::new(tables()));
+        match &tables {
+            Some(tables) => (codecs.with("offset", Arc::clone(tables)), Some(Arc::clone(tables))),
+            None => (codecs, None),
+        }
+    }
 }
 
 /// What a model's keys are like.
@@ -142,23 +151,19 @@ impl Model {
     }
 
     /// A request whose prompt is in the cache, checked chunk by chunk.
-    pub(crate) fn run<C: Kind>(
+    pub(crate) fn run(
         &self,
+        kind: Kind,
         device: &Device,
         config: &CacheConfig,
         thresholds: &Thresholds,
         prompt: usize,
     ) -> Run {
         let compiler = Compiler::new(KernelCache::without_folder());
-        let kernels = EngineKernels::of::<C, Plain>(&compiler, device, config).unwrap();
-        let extents = [config.kv_heads, D];
-        let tables =
-            KeyOffsetTables::new(device, self.biases(config), extents, &rope(), config.max_tokens).unwrap();
-        let tables = C::OFFSET.then(|| Arc::new(tables));
-        let bindings = tables.clone().map(|tables| tables as Arc<dyn Bindings>);
-        let mut cache = KvCache::with_bindings(device, config.clone(), kernels, bindings).unwrap();
+        let (codecs, tables) = kind.codecs(self, device, config);
+        let mut cache = KvCache::new(&compiler, device, CacheConfig { codecs, ..config.clone() }).unwrap();
         let id = cache.admit(prompt, thresholds).unwrap();
-        let mut run = Run { cache, id, prompt, model: *self, tables, rotated: C::ROTATED };
+        let mut run = Run { cache, id, prompt, model: *self, tables, rotated: kind.rotated };
         while run.cache.tokens(id).unwrap() < prompt {
             run.checked_chunk();
         }
@@ -348,17 +353,14 @@ impl Run {
 }
 
 /// Relative error of decode attention over keys in `tiering` against f64 over the keys that were given: root mean squares over steps.
-pub(crate) fn error_of<C: Kind>(model: &Model, tiering: &str) -> f64 {
+pub(crate) fn error_of(kind: Kind, model: &Model, tiering: &str) -> f64 {
     let config = CacheConfig { tiering: tiering.parse().unwrap(), ..two_tiers() };
     let device = Device::host();
     static COMPILER: OnceLock<Compiler> = OnceLock::new();
     let compiler = COMPILER.get_or_init(|| Compiler::new(KernelCache::without_folder()));
-    let kernels = EngineKernels::of::<C, Plain>(compiler, &device, &config).unwrap();
-    let extents = [config.kv_heads, D];
-    let tables =
-        KeyOffsetTables::new(&device, model.biases(&config), extents, &rope(), config.max_tokens).unwrap();
-    let bindings = C::OFFSET.then(|| Arc::new(tables) as Arc<dyn Bindings>);
-    let mut cache = KvCache::with_bindings(&device, config.clone(), kernels, bindings).unwrap();
+    let (codecs, _) = kind.codecs(model, &device, &config);
+    let config = CacheConfig { codecs, ..config };
+    let mut cache = KvCache::new(compiler, &device, config.clone()).unwrap();
     let id = cache.admit(0, &Thresholds::new(0.0, 0.0)).unwrap();
     let (mut difference, mut whole) = (0.0, 0.0);
     let mut seen = vec![Vec::new(); config.lists()];

@@ -2,11 +2,10 @@
 
 mod common;
 
-use std::sync::Arc;
-
-use common::{D, Kind, Model, checking_devices, error_of, rope, small, two_tiers};
-use leankv_dsl::lang::attention::Stock;
-use leankv_model::variants::{Hadamard, KeyOffset, KeyOffsetTables};
+use common::{
+    BOTH, D, Kind, Model, OFFSET, ROTATED, STOCK, checking_devices, error_of, rope, small, two_tiers,
+};
+use leankv_model::variants::KeyOffsetTables;
 use leankv_runtime::Device;
 use leankv_runtime::kv::{KvError, Thresholds};
 
@@ -15,15 +14,15 @@ fn thresholds() -> Thresholds {
     Thresholds::new(1.1, 0.6)
 }
 
-fn check<C: Kind>(model: &Model) {
-    let mut run = model.run::<C>(&Device::host(), &two_tiers(), &thresholds(), 50);
+fn check(kind: Kind, model: &Model) {
+    let mut run = model.run(kind, &Device::host(), &two_tiers(), &thresholds(), 50);
     for _ in 0..8 {
         run.checked_step();
     }
     assert!(run.low() > 0, "tokens were demoted");
 
     for device in checking_devices() {
-        let mut run = model.run::<C>(&device, &small(), &Thresholds::new(1.2, 0.3), 20);
+        let mut run = model.run(kind, &device, &small(), &Thresholds::new(1.2, 0.3), 20);
         for _ in 0..3 {
             run.checked_step();
         }
@@ -33,34 +32,34 @@ fn check<C: Kind>(model: &Model) {
 
 #[test]
 fn a_key_offset_attends_as_f64_does_in_both_tiers() {
-    check::<KeyOffset<Stock>>(&Model { bias: 40.0, outliers: 1.0 });
+    check(OFFSET, &Model { bias: 40.0, outliers: 1.0 });
 }
 
 #[test]
 fn a_rotation_attends_as_f64_does_in_both_tiers() {
-    check::<Hadamard<Stock>>(&Model { bias: 0.0, outliers: 1.0 });
+    check(ROTATED, &Model { bias: 0.0, outliers: 1.0 });
 }
 
 #[test]
 fn both_together_attend_as_f64_does_in_both_tiers() {
-    check::<KeyOffset<Hadamard<Stock>>>(&Model { bias: 40.0, outliers: 1.0 });
+    check(BOTH, &Model { bias: 40.0, outliers: 1.0 });
 }
 
 #[test]
 fn four_bit_keys_of_a_large_bias_are_lost_without_the_offset_and_found_with_it() {
     let model = Model { bias: 100.0, outliers: 1.0 };
-    let (stock, offset) = (error_of::<Stock>(&model, "K4V8"), error_of::<KeyOffset<Stock>>(&model, "K4V8"));
+    let (stock, offset) = (error_of(STOCK, &model, "K4V8"), error_of(OFFSET, &model, "K4V8"));
     assert!(stock > 0.5, "without: {stock}");
     assert!(offset < 0.1, "with: {offset}");
     // What is left costs what keys without a bias cost.
-    let plain = error_of::<Stock>(&Model { bias: 0.0, ..model }, "K4V8");
+    let plain = error_of(STOCK, &Model { bias: 0.0, ..model }, "K4V8");
     assert!(offset < 2.0 * plain, "{offset} against {plain}");
 }
 
 #[test]
 fn outliers_cost_four_bit_keys_less_when_they_are_rotated() {
     let model = Model { bias: 0.0, outliers: 12.0 };
-    let (stock, rotated) = (error_of::<Stock>(&model, "K4V8"), error_of::<Hadamard<Stock>>(&model, "K4V8"));
+    let (stock, rotated) = (error_of(STOCK, &model, "K4V8"), error_of(ROTATED, &model, "K4V8"));
     assert!(rotated < 0.7 * stock, "rotated {rotated}, as they are {stock}");
 }
 
@@ -82,6 +81,6 @@ fn tables_of_other_extents_are_refused_with_what_is_needed() {
         |bias: usize, extents| KeyOffsetTables::new(&device, vec![vec![0.0; bias]], extents, &rope(), 4);
     assert!(matches!(make(130, [2, 65]), Err(KvError::Shape { .. })));
     assert!(matches!(make(127, [2, 64]), Err(KvError::Length { expected: 128, got: 127, .. })));
-    let tables = Arc::new(make(128, [2, 64]).unwrap());
+    let tables = make(128, [2, 64]).unwrap();
     assert_eq!(tables.offset(0, 1, 3), vec![0.0; D]);
 }

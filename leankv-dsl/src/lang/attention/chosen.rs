@@ -62,6 +62,22 @@ pub trait CodecVariant: fmt::Debug + Send + Sync + 'static {
     fn given(&self, layer: usize) -> <Self::Params as KernelArg>::Given<'_>;
 }
 
+impl<V: CodecVariant> CodecVariant for Arc<V> {
+    type Params = V::Params;
+
+    fn keys(&self, params: Self::Params, inner: Box<dyn Codec>) -> Box<dyn Codec> {
+        (**self).keys(params, inner)
+    }
+
+    fn values(&self, params: Self::Params, inner: Box<dyn Codec>) -> Box<dyn Codec> {
+        (**self).values(params, inner)
+    }
+
+    fn given(&self, layer: usize) -> <Self::Params as KernelArg>::Given<'_> {
+        (**self).given(layer)
+    }
+}
+
 /// Attention hooks as a value. Parameters as those of a [`CodecVariant`].
 pub trait HookVariant: fmt::Debug + Send + Sync + 'static {
     /// Their kernel parameters.
