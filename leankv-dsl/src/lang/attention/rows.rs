@@ -389,8 +389,9 @@ impl Rows {
         decode16(self.meta_words(word), t)
     }
 
+    /// Metadata word `word` of every group as it is stored, `[count, groups]`.
     #[track_caller]
-    fn meta_words(&self, word: usize) -> Tile<u16, 2> {
+    pub fn meta_words(&self, word: usize) -> Tile<u16, 2> {
         if !self.form.has("metadata word", word, self.form.shape.meta_words) {
             return Tile::poison();
         }

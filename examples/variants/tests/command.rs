@@ -1,0 +1,73 @@
+//! The command of this crate: `--kv` takes the variants and policies by their names.
+
+use std::process::{Command, Output};
+
+use leankv_model::testing::write_tiny_gguf;
+
+fn leankv(folder: &std::path::Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leankv-variants"));
+    command.args(args).env("LEANKV_CACHE_DIR", folder.join("kernels")).current_dir(folder).output().unwrap()
+}
+
+fn place() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny_gguf(&folder.path().join("tiny.gguf"), 1);
+    let text: String = (0..200).map(|i| format!("Line {i} says {}. ", i * i % 97)).collect();
+    std::fs::write(folder.path().join("text.txt"), text).unwrap();
+    folder
+}
+
+#[test]
+fn an_evaluation_takes_all_of_them() {
+    let folder = place();
+    let caches = ["k4v4+nf4", "k8v8+fp8", "k4v4+outlier", "k8v4/k4v2+outlier@1/3:snapkv:keep=0", "k8v4@1,0:duo"];
+    let mut args = vec!["eval", "--model", "tiny.gguf", "--text", "text.txt", "--ctx", "64", "--chunks", "1", "--json"];
+    args.extend(["--kv"].iter().chain(&caches));
+    let out = leankv(folder.path(), &args);
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    for name in ["K4V4+nf4", "K8V8+fp8", "K4V4+outlier", "K8V4/K4V2+outlier@1/3:snapkv:keep=0", "K8V4@1,0:duo"] {
+        assert!(text.contains(&format!("\"{name}\"")), "{name}: {text}");
+    }
+}
+
+#[test]
+fn run_and_serve_bench_take_them() {
+    let folder = place();
+    let run = ["run", "--model", "tiny.gguf", "--kv", "k4v4+nf4", "--raw", "--max-tokens", "8", "--prompt", "A tale"];
+    let out = leankv(folder.path(), &run);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let serve = [
+        "serve-bench", "--model", "tiny.gguf", "--text", "text.txt", "--kv-memory", "4MiB", "--requests", "2",
+        "--prompt-tokens", "20..30", "--output-tokens", "4..8", "--kv", "fp16", "k8v4@1,0:duo",
+    ];
+    let out = leankv(folder.path(), &serve);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
+fn names_that_are_not_there_are_refused_with_those_that_are() {
+    let folder = place();
+    for (kv, there) in [("k4v4+nf3", "offset, hadamard, nf4, fp8, outlier, plain"), ("k8v4@1/5:snap", "snapkv, duo")] {
+        let out = leankv(folder.path(), &["run", "--model", "tiny.gguf", "--kv", kv, "--prompt", "x"]);
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{text}");
+        assert!(text.contains(there), "{text}");
+    }
+}
+
+#[test]
+fn each_is_at_most_sixty_lines_of_code() {
+    let files = [
+        include_str!("../src/nf4.rs"),
+        include_str!("../src/fp8.rs"),
+        include_str!("../src/outlier.rs"),
+        include_str!("../src/snapkv.rs"),
+        include_str!("../src/duo.rs"),
+    ];
+    for text in files {
+        let code = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+        let lines = code.count();
+        assert!(lines <= 60, "{lines} lines");
+    }
+}
