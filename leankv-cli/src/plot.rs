@@ -35,7 +35,9 @@ pub(crate) fn draw(report: &Report, folder: &Path) -> Result<(), Failure> {
 fn colour(config: &ConfigReport) -> RGBColor {
     use leankv_kernels::policy::PolicySpec;
     match config.choice.policy.stock() {
-        _ if config.choice.variants.as_ref().is_some_and(|variants| !variants.is_empty()) => full_palette::PURPLE,
+        _ if config.choice.variants.as_ref().is_some_and(|variants| !variants.is_empty()) => {
+            full_palette::PURPLE
+        }
         Some(PolicySpec::Uniform) => full_palette::GREY_700,
         Some(PolicySpec::LeanKv { .. } | PolicySpec::Paper | PolicySpec::Released) => full_palette::BLUE_700,
         Some(PolicySpec::SinkWindow | PolicySpec::HeavyHitter) | None => full_palette::ORANGE_800,

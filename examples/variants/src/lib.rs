@@ -26,11 +26,16 @@ use leankv_runtime::kv::KvError;
 pub fn registry() -> Result<Registry, RegistryError> {
     let no_room = |error| ModelError::from(KvError::from(error));
     Registry::builtin()
-        .codecs("nf4", "4-bit codes into the levels of a normal distribution", Stage::Codes, move |context| {
-            nf4::Nf4::new(context.device).map_err(no_room)
-        })?
+        .codecs(
+            "nf4",
+            "4-bit codes into the levels of a normal distribution",
+            Stage::Codes,
+            move |context| nf4::Nf4::new(context.device).map_err(no_room),
+        )?
         .codecs("fp8", "8-bit floats e4m3 with a scale a row", Stage::Codes, |_| Ok(fp8::Fp8))?
-        .codecs("outlier", "the largest element of a row beside its codes", Stage::Shift, |_| Ok(outlier::Outlier))?
+        .codecs("outlier", "the largest element of a row beside its codes", Stage::Shift, |_| {
+            Ok(outlier::Outlier)
+        })?
         .policy("snapkv", "significance pooled over neighbours", |_| Ok(snapkv::SnapKv { reach: 3 }))?
         .policy("duo", "every other head keeps everything", move |context| {
             let config = context.model.config();

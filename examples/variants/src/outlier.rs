@@ -39,7 +39,8 @@ impl Codec for Without {
         let value = here.select(x, 0.0).reduce_sum(1).cast::<f16>();
         let mut encoded = self.0.encode(here.select(0.0, x), tokens);
         // The same words for every group of codes.
-        let words = |word: Tile<u16, 1>| word.expand_dims(1).broadcast([rows, self.0.shape().groups as usize]);
+        let words =
+            |word: Tile<u16, 1>| word.expand_dims(1).broadcast([rows, self.0.shape().groups as usize]);
         encoded.meta.extend([words(at.cast()), words(value.bitcast())]);
         encoded
     }

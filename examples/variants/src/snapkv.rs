@@ -1,9 +1,7 @@
 //! Significance pooled over neighbours before it is judged.
 
 use leankv_dsl::lang::*;
-use leankv_kernels::policy::{
-    HeadFacts, LeanKv, Policy, PolicyVariant, StepAction, StepFacts, TokenFacts,
-};
+use leankv_kernels::policy::{HeadFacts, LeanKv, Policy, PolicyVariant, StepAction, StepFacts, TokenFacts};
 
 /// A token is as significant as the most significant of its neighbours, so that what stands around an important token stays with it. Otherwise
 /// it is LeanKV's rule; decode steps, which judge single tokens, are as there.

@@ -9,7 +9,7 @@ use leankv_runtime::{Compiler, Device, Sm};
 use leankv_variants::{duo::Duo, fp8::Fp8, nf4::Nf4, outlier::Outlier, snapkv::SnapKv};
 
 const D: usize = 32;
-const PROMPT: usize = 20;
+const PROMPT: usize = 38;
 
 /// Two layers of two KV heads.
 fn config(tiering: &str) -> CacheConfig {
@@ -79,7 +79,8 @@ fn apart(a: &[f32], b: &[f32]) -> f32 {
     (difference / b.iter().map(|b| square(*b)).sum::<f32>()).sqrt()
 }
 
-const ALL: Thresholds = Thresholds { all: [0.0, 0.0], overrides: Vec::new(), budget: leankv_runtime::kv::Budget::None };
+const ALL: Thresholds =
+    Thresholds { all: [0.0, 0.0], overrides: Vec::new(), budget: leankv_runtime::kv::Budget::None };
 
 /// How far codecs are from FP16, which is the same on every executor; and bytes of a token's page.
 fn error(tiering: &str, codecs: &dyn Fn(&Device) -> CodecChoice) -> f32 {
@@ -98,7 +99,7 @@ fn error(tiering: &str, codecs: &dyn Fn(&Device) -> CodecChoice) -> f32 {
 }
 
 #[test]
-fn nf4_is_nearer_than_even_levels() {
+fn levels_of_a_normal_distribution_lose_about_what_even_ones_do() {
     let even = error("K4V4", &|_| CodecChoice::stock());
     let normal = error("K4V4", &|device| CodecChoice::stock().with("nf4", Nf4::new(device).unwrap()));
     assert!(normal < 1.5 * even && normal > 0.0, "{normal} against {even}");
@@ -144,7 +145,7 @@ fn heads_that_stream_keep_sinks_and_window_and_the_others_everything() {
 
 #[test]
 fn pooling_keeps_the_neighbours_of_what_is_kept() {
-    let thresholds = Thresholds::new(1.6, 0.8);
+    let thresholds = Thresholds::new(1.6, 1.1);
     let kept = |device: &Device, policy: PolicyChoice| {
         let (cache, id, _) = life(device, CacheConfig { policy, ..config("K8V4/K4V2") }, &thresholds);
         cache.stats(id).unwrap().heads.iter().map(|head| head.high + head.low).sum::<usize>()

@@ -20,13 +20,17 @@ fn place() -> tempfile::TempDir {
 #[test]
 fn an_evaluation_takes_all_of_them() {
     let folder = place();
-    let caches = ["k4v4+nf4", "k8v8+fp8", "k4v4+outlier", "k8v4/k4v2+outlier@1/3:snapkv:keep=0", "k8v4@1,0:duo"];
-    let mut args = vec!["eval", "--model", "tiny.gguf", "--text", "text.txt", "--ctx", "64", "--chunks", "1", "--json"];
+    let caches =
+        ["k4v4+nf4", "k8v8+fp8", "k4v4+outlier", "k8v4/k4v2+outlier@1/3:snapkv:keep=0", "k8v4@1,0:duo"];
+    let mut args =
+        vec!["eval", "--model", "tiny.gguf", "--text", "text.txt", "--ctx", "64", "--chunks", "1", "--json"];
     args.extend(["--kv"].iter().chain(&caches));
     let out = leankv(folder.path(), &args);
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    for name in ["K4V4+nf4", "K8V8+fp8", "K4V4+outlier", "K8V4/K4V2+outlier@1/3:snapkv:keep=0", "K8V4@1,0:duo"] {
+    for name in
+        ["K4V4+nf4", "K8V8+fp8", "K4V4+outlier", "K8V4/K4V2+outlier@1/3:snapkv:keep=0", "K8V4@1,0:duo"]
+    {
         assert!(text.contains(&format!("\"{name}\"")), "{name}: {text}");
     }
 }
@@ -34,12 +38,37 @@ fn an_evaluation_takes_all_of_them() {
 #[test]
 fn run_and_serve_bench_take_them() {
     let folder = place();
-    let run = ["run", "--model", "tiny.gguf", "--kv", "k4v4+nf4", "--raw", "--max-tokens", "8", "--prompt", "A tale"];
+    let run = [
+        "run",
+        "--model",
+        "tiny.gguf",
+        "--kv",
+        "k4v4+nf4",
+        "--raw",
+        "--max-tokens",
+        "8",
+        "--prompt",
+        "A tale",
+    ];
     let out = leankv(folder.path(), &run);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let serve = [
-        "serve-bench", "--model", "tiny.gguf", "--text", "text.txt", "--kv-memory", "4MiB", "--requests", "2",
-        "--prompt-tokens", "20..30", "--output-tokens", "4..8", "--kv", "fp16", "k8v4@1,0:duo",
+        "serve-bench",
+        "--model",
+        "tiny.gguf",
+        "--text",
+        "text.txt",
+        "--kv-memory",
+        "4MiB",
+        "--requests",
+        "2",
+        "--prompt-tokens",
+        "20..30",
+        "--output-tokens",
+        "4..8",
+        "--kv",
+        "fp16",
+        "k8v4@1,0:duo",
     ];
     let out = leankv(folder.path(), &serve);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -48,7 +77,9 @@ fn run_and_serve_bench_take_them() {
 #[test]
 fn names_that_are_not_there_are_refused_with_those_that_are() {
     let folder = place();
-    for (kv, there) in [("k4v4+nf3", "offset, hadamard, nf4, fp8, outlier, plain"), ("k8v4@1/5:snap", "snapkv, duo")] {
+    for (kv, there) in
+        [("k4v4+nf3", "offset, hadamard, nf4, fp8, outlier, plain"), ("k8v4@1/5:snap", "snapkv, duo")]
+    {
         let out = leankv(folder.path(), &["run", "--model", "tiny.gguf", "--kv", kv, "--prompt", "x"]);
         let text = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(2), "{text}");
