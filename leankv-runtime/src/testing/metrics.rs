@@ -30,7 +30,7 @@ pub struct UnknownMetric {
 
 impl PtxMetrics {
     /// The names that [`PtxMetrics::get`] knows.
-    pub const NAMES: [&'static str; 18] = [
+    pub const NAMES: [&'static str; 19] = [
         "regs",
         "spills",
         "stack",
@@ -45,6 +45,7 @@ impl PtxMetrics {
         "wide_loads",
         "wide_stores",
         "conversions",
+        "loop_instructions",
         "loop_loads",
         "loop_barriers",
         "async_copies",
@@ -104,6 +105,7 @@ impl PtxMetrics {
             "wide_loads" => self.accesses("ld.global", 16..),
             "wide_stores" => self.accesses("st.global", 16..),
             "conversions" => sum(&self.opcodes, converts_floats),
+            "loop_instructions" => self.looped.values().sum(),
             "loop_loads" => sum(&self.looped, |name| name.starts_with("ld.global")),
             "loop_barriers" => barriers(&self.looped),
             // A copy names both spaces; what commits and waits names none.
@@ -171,6 +173,7 @@ mod tests {
         let metrics = PtxMetrics::of_text(ptx);
         let expect = [
             ("barriers", 2),
+            ("loop_instructions", 8),
             ("loop_barriers", 1),
             ("loop_loads", 2),
             ("wide_loads", 1),

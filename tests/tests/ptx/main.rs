@@ -1,5 +1,6 @@
 //! The PTX of the shipped kernels: it assembles for every GPU, spills nothing, and uses the instructions that it should.
 
+mod planted;
 mod table;
 
 use leankv_kernels::KERNELS;
@@ -103,6 +104,27 @@ fn budgets() {
     assert_ptx_budget!(kernel("softmax", &[]), sm_90, regs <= 64, spills == 0);
     assert_ptx_budget!(kernel("matmul", &[]), sm_90, regs <= 168, spills == 0, mma >= 16);
     assert_ptx_budget!(kernel("decode_attention", &[]), sm_90, regs <= 255, spills == 0, mma >= 16);
+    // Codes come 16 bytes at a time and become halves in pairs; what is converted one by one is scales and zero points.
+    let k8v4 = kernel("decode_attention", &[("tiering", "K8V4"), ("block", "16"), ("stages", "1")]);
+    assert_ptx_budget!(
+        k8v4,
+        sm_80,
+        local == 0,
+        spills == 0,
+        mma >= 12,
+        wide_loads >= 2,
+        wide_stores >= 1,
+        conversions <= 14,
+        loop_barriers <= 8,
+        divisions <= 2
+    );
+    assert_ptx_budget!(
+        kernel("matmul", &[("stages", "3")]),
+        sm_80,
+        copies_in_flight == 1,
+        loop_barriers == 1,
+        loop_loads == 0
+    );
     let in_caches = [("significance", "true"), ("candidates", "true"), ("stages", "1")];
     let decode = |group| kernel("decode_attention", &[in_caches.as_slice(), &[("group", group)]].concat());
     assert_ptx_budget!(decode("1"), sm_80, regs <= 255, spills == 0, mma >= 16);
