@@ -92,7 +92,7 @@ fn family(opcode: &str) -> String {
 }
 
 /// Bytes per thread of a load or store: vector width times element width.
-fn access_bytes(opcode: &str) -> u32 {
+pub(crate) fn access_bytes(opcode: &str) -> u32 {
     let vector = opcode.split('.').find_map(|p| match p {
         "v2" => Some(2),
         "v4" => Some(4),

@@ -26,6 +26,7 @@
 //!
 //! Snapshots are blessed by insta (`INSTA_UPDATE=always cargo test`, or `cargo insta review`).
 
+mod loops;
 mod metrics;
 mod normalise;
 
@@ -138,8 +139,14 @@ macro_rules! assert_ptx_snapshot {
 
 /// Holds a kernel's PTX to limits: `assert_ptx_budget!(kernel, sm_90, regs <= 96, spills == 0)`.
 ///
-/// Metrics: `regs` (per thread), `spills`, `stack` and `shared` (bytes) come from `ptxas`; `instructions`, `mma`, `barriers`,
-/// `shuffles`, `local`, `calls` and `divisions` count instructions in the text. All broken limits are reported at once.
+/// Metrics: `regs` (per thread), `spills`, `stack` and `shared` (bytes) come from `ptxas`. The others count instructions in the text:
+///
+/// * `instructions`, `mma`, `barriers`, `shuffles`, `local` (loads and stores), `calls`, `divisions`;
+/// * `wide_loads`, `wide_stores`: of global memory, 16 bytes or more a thread; `conversions`: from or to floats;
+/// * `loop_instructions`, `loop_loads` (of global memory), `loop_barriers`: those in loops; `async_copies`, and `copies_in_flight`: the most groups of
+///   them that a wait in a loop leaves on their way.
+///
+/// All broken limits are reported at once.
 ///
 /// # Panics
 /// When a limit does not hold, when the kernel does not compile, or when `ptxas` is not installed: a budget that was

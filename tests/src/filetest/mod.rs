@@ -9,6 +9,7 @@
 //! ; test interpret               the `run` lines hold on the interpreter
 //! ; test run skip=host           the `run` lines hold on every executor but those that are skipped (and must refuse)
 //! ; test ptx sm=80               the PTX is as the `CHECK` lines want
+//! ; test counters sm=80          what `launch` lines cost on the PTX machine is as the `CHECK` lines want
 //! ```
 //!
 //! * A mistake is marked at the end of its line: `; error: K0101: the message`.
@@ -18,10 +19,12 @@
 //! * `; run: x=[1, 2] out=[0; 2] n=2 grid=1 == out=[2, 4]` launches the first kernel (`; run @name:` another one). A buffer is a list, a
 //!   range `[0..8]`, one value `[0; 8]` or seeded numbers `[random 7; 8]`, with an element type before it where the kernel does not say it
 //!   (`x=u8[..]`). What follows `==` must hold: `out~1e-6=[..]` within a tolerance, relative and absolute; `fault "text"`.
+//! * `; launch: x=[0; 2] out=[0; 2] n=2 grid=1` is such a launch whose counters are asked for, one a line of the output.
 //!
 //! A test computes what the file should say and compares: a failure shows the difference and the command that accepts it.
 
 mod check;
+mod counters;
 #[cfg(test)]
 mod coverage_tests;
 mod directive;
@@ -112,9 +115,15 @@ fn one(name: &str, header: &Header, out: &mut Outcome, executors: &[&dyn Executo
             let ptx = run::ptx(&valid(name, &out.text)?, sm)?;
             expect::output(&ptx, out)
         }
-        other => {
-            Err(format!("there is no test `{other}`; there are parse, verify, opt, interpret, run, ptx"))
+        "counters" => {
+            header.allow(&["sm"])?;
+            let sm = header.get("sm").ok_or("`test counters` needs a target: `sm=80`")?;
+            let counters = counters::counters(&out.text, &valid(name, &out.text)?, sm)?;
+            expect::output(&counters, out)
         }
+        other => Err(format!(
+            "there is no test `{other}`; there are parse, verify, opt, interpret, run, ptx, counters"
+        )),
     }
 }
 

@@ -58,6 +58,13 @@ pub(super) fn ptx(funcs: &[Func], sm: &str) -> Result<String, String> {
     Ok(out)
 }
 
+/// The launch of a `launch` line, from what stands behind its colon.
+pub(super) fn launch_case(text: &str, func: &Func) -> Result<Case, String> {
+    let args = words(text).into_iter().map(pair).collect::<Result<_, _>>()?;
+    let line = Line { kernel: None, args, head: "", expected: Expected::Buffers(Vec::new()) };
+    line.case(func).map_err(|e| format!("`; launch:{text}`: {e}"))
+}
+
 /// A line in its parts.
 struct Line<'t> {
     kernel: Option<&'t str>,

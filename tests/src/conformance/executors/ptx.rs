@@ -4,7 +4,7 @@ use leankv_dsl::codegen::CodegenError;
 use leankv_dsl::codegen::nvptx::{self, NvptxArtifact, NvptxOptions, NvptxTarget};
 use leankv_dsl::interp::ScalarValue;
 use leankv_dsl::pass::{Facts, standard};
-use leankv_ptx::{Arg, Config, Divergence, Error, FaultKind, LaunchConfig, Machine, Module};
+use leankv_ptx::{Arg, Config, Divergence, Error, FaultKind, LaunchConfig, LaunchReport, Machine, Module};
 
 use crate::conformance::{Case, CaseArg, Executor, Failure};
 
@@ -50,6 +50,19 @@ pub fn compile(case: &Case, warps: u32, target: NvptxTarget) -> Result<NvptxArti
 }
 
 fn run(case: &Case, warps: u32, target: NvptxTarget, config: Config) -> Result<Vec<Vec<u8>>, Failure> {
+    launch(case, warps, target, config).map(|(_, buffers)| buffers)
+}
+
+/// Compiles and runs a case; the report with its counters, and the buffers afterwards.
+///
+/// # Errors
+/// [`Failure`]; what the checks find is one.
+pub fn launch(
+    case: &Case,
+    warps: u32,
+    target: NvptxTarget,
+    config: Config,
+) -> Result<(LaunchReport, Vec<Vec<u8>>), Failure> {
     let artifact = compile(case, warps, target)?;
     let broken = |error: String| Failure::Broken(format!("{error}\n{}\n{}", artifact.tile_ir, artifact.ptx));
     let module = Module::parse(&artifact.ptx).map_err(|e| broken(e.to_string()))?;
@@ -89,7 +102,8 @@ fn run(case: &Case, warps: u32, target: NvptxTarget, config: Config) -> Result<V
         machine.read(at, &mut out).map_err(|e| broken(e.to_string()))?;
         Ok(out)
     };
-    buffers.into_iter().map(read).collect()
+    let buffers = buffers.into_iter().map(read).collect::<Result<_, _>>()?;
+    Ok((report, buffers))
 }
 
 /// A number as an argument of a launch.
