@@ -93,11 +93,14 @@ impl<'c> Emitter<'c, '_> {
 
     fn float_binary(&self, op: BinaryOp, dtype: Dtype, a: Val<'c>, b: Val<'c>) -> Emitted<Val<'c>> {
         let ir = &self.ir;
-        // The sum, difference and product of two f16 rounded once are the native ones; bf16 has none before sm_90, and
-        // quotients exist for f32 and f64 only.
-        let rounds_twice = dtype == Dtype::BF16 || (dtype == Dtype::F16 && op == BinaryOp::Div);
-        let minmax = matches!(op, BinaryOp::Min | BinaryOp::Max);
-        if rounds_twice && !minmax {
+        // Sums, differences and products rounded to f32 and then to 16 bits are those rounded once, so it does not matter which of
+        // them a GPU has. Quotients exist for f32 and f64 only.
+        let lacks = match op {
+            BinaryOp::Div => matches!(dtype, Dtype::F16 | Dtype::BF16),
+            BinaryOp::Min | BinaryOp::Max => false,
+            _ => dtype == Dtype::BF16 && !self.gpu.bf16_arithmetic,
+        };
+        if lacks {
             return self.in_f32(&[a, b], |w| self.float_binary(op, Dtype::F32, w[0], w[1]));
         }
         Ok(match op {
@@ -216,7 +219,7 @@ impl<'c> Emitter<'c, '_> {
                 CmpOp::Gt => FloatPredicate::OGT,
                 CmpOp::Ge => FloatPredicate::OGE,
             };
-            if dtype == Dtype::BF16 {
+            if dtype == Dtype::BF16 && !self.gpu.bf16_arithmetic {
                 let (x, y) = (self.ir.fpext(a, self.ir.f32()), self.ir.fpext(b, self.ir.f32()));
                 return self.ir.fcmp(predicate, x, y);
             }
