@@ -58,6 +58,8 @@ impl NvptxTarget {
             async_copies: true,
             matrix_loads: true,
             bf16_arithmetic: self >= NvptxTarget::Sm90,
+            // Newer ones take the instructions, and do them in halves.
+            f32_pairs: self == NvptxTarget::Sm100,
         }
     }
 }
@@ -84,6 +86,8 @@ pub struct Gpu {
     /// Whether bfloat16 is added, subtracted, multiplied, compared and converted to and from integers as such, not only as
     /// `f32`, and added atomically.
     pub bf16_arithmetic: bool,
+    /// Whether two `f32` are added, subtracted, multiplied and put together (`fma`) by one instruction at the rate of one.
+    pub f32_pairs: bool,
 }
 
 impl fmt::Display for NvptxTarget {

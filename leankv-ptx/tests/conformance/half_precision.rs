@@ -213,7 +213,9 @@ fn singles_and_halves_in_every_rounding() {
         let two = [(T::B16, halves(1)), (T::B32, floats(2))];
         let three = [(T::B16, halves(3)), (T::B16, halves(4)), (T::B32, floats(5))];
         for (mode, r) in MODES {
-            check(&format!("add.{mode}.f32.{ty} d, a, b;"), &two, T::B32, |v| canon(add(half(v[0]), f(v[1]), r)));
+            check(&format!("add.{mode}.f32.{ty} d, a, b;"), &two, T::B32, |v| {
+                canon(add(half(v[0]), f(v[1]), r))
+            });
             check(&format!("sub.{mode}.f32.{ty} d, a, b;"), &two, T::B32, |v| {
                 canon(add(half(v[0]), -f(v[1]), r))
             });

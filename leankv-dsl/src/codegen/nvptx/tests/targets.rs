@@ -217,11 +217,36 @@ fn bfloat16_is_worked_on_as_such_where_the_gpu_does() {
         |step: u16| (0..64u16).flat_map(|i| (i.wrapping_mul(step) ^ 0x3f80).to_le_bytes()).collect();
     let buffers = [numbers(1021), numbers(2053), vec![0; 128]];
     let native = on(&NvptxTarget::Sm90.into(), text, &buffers, 0.0);
-    for form in ["mul.rn.bf16", "sub.rn.bf16", "add.rn.bf16", "setp.lt.bf16", "cvt.rn.bf16.u32"] {
+    for form in ["mul.rn.bf16x2", "sub.rn.bf16x2", "add.rn.bf16x2", "setp.lt.bf16", "cvt.rn.bf16.u32"] {
         assert!(native.ptx.contains(form), "no {form} in {}", native.ptx);
     }
     assert!(!native.ptx.contains("f32"), "{}", native.ptx);
     let wide = on(&NvptxTarget::Sm80.into(), text, &buffers, 0.0);
     let instructions = |artifact: &NvptxArtifact| artifact.ptx.matches(";\n").count();
     assert!(instructions(&native) < instructions(&wide), "{}\n{}", native.ptx, wide.ptx);
+}
+
+#[test]
+fn singles_are_worked_on_in_pairs_where_that_is_one_instruction() {
+    let text = "kernel @k(%px x: ptr<f32> read, %py y: ptr<f32> read, %po o: ptr<f32> write) num_warps 1 {
+  %i = iota : tile<64xi32>
+  %x = load %px[%i] : tile<64xf32>
+  %y = load %py[%i] : tile<64xf32>
+  %p = mul %x, %y : tile<64xf32>
+  %d = sub %p, %x : tile<64xf32>
+  %s = add %d, %y : tile<64xf32>
+  %f = fma %s, %x, %y : tile<64xf32>
+  store %po[%i], %f
+  return
+}";
+    let numbers =
+        |step: u32| (0..64u32).flat_map(|i| (i.wrapping_mul(step) ^ 0x3f80_0000).to_le_bytes()).collect();
+    let buffers = [numbers(0x0101_1111), numbers(0x0203_0507), vec![0; 256]];
+    let pairs = on(&NvptxTarget::Sm100.into(), text, &buffers, 0.0);
+    for form in ["mul.rn.f32x2", "sub.rn.f32x2", "add.rn.f32x2", "fma.rn.f32x2"] {
+        assert!(pairs.ptx.contains(form), "no {form} in {}", pairs.ptx);
+    }
+    for name in NvptxTarget::ALL.into_iter().filter(|name| *name != NvptxTarget::Sm100) {
+        assert!(!on(&name.into(), text, &buffers, 0.0).ptx.contains("f32x2"), "{name}");
+    }
 }
