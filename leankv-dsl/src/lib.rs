@@ -16,6 +16,7 @@ pub mod ir;
 pub mod lang;
 pub mod layout;
 pub mod pass;
+pub mod target;
 pub mod workload;
 
 /// Changes with every source file of this crate: what a cache of compiled kernels must be keyed by.

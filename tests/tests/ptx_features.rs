@@ -126,6 +126,8 @@ const FORMS: &[(&str, &str)] = &[
         redux.sync.add.s32 redux.sync.min.NaN.f32 redux.sync.max.s32 redux.sync.max.f32 redux.sync.min.f32",
     ),
     ("%r1|%p1, %r5, %r6, %r7, 0xca, %p5", "lop3.or.b32"),
+    ("%r1, %h5, %r6", "add.f32.f16 add.rz.sat.f32.bf16 sub.rn.f32.f16 sub.f32.bf16"),
+    ("%r1, %h5, %h6, %r7", "fma.rn.f32.f16 fma.rm.sat.f32.bf16"),
     ("%h1, %h5, %h6", "add.rn.bf16 add.bf16 sub.rn.bf16 max.xorsign.abs.bf16"),
     ("%l1, %l5, %l6", "add.rn.f32x2 mul.f32x2"),
     ("%l1, %l5, %l6, %l7", "fma.rn.ftz.f32x2"),

@@ -120,7 +120,7 @@ impl Conversion {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MmaShape, blocked, mma_accumulator, mma_operand, mma_plan};
+    use super::super::{MmaMapping, MmaShape, blocked};
     use super::*;
 
     /// Follows the plan for every thread and compares tile indices.
@@ -149,17 +149,17 @@ mod tests {
 
     #[test]
     fn an_accumulator_becomes_the_left_operand_of_the_next_dot_without_moving() {
-        let first = mma_plan(MmaShape::for_bits(16), 6, 6, 6, 2, 0, 0);
-        let second = mma_plan(MmaShape::for_bits(16), 6, 7, 6, 2, 0, 0);
-        let route = check(&mma_accumulator(&first, [6, 6]), &mma_operand(&second, true, [6, 6]));
+        let first = MmaMapping::identity(MmaShape::M16N8K16, [6, 6, 6], [2, 0, 0]);
+        let second = MmaMapping::identity(MmaShape::M16N8K16, [6, 7, 6], [2, 0, 0]);
+        let route = check(&first.accumulator([6, 6]), &second.a([6, 6]));
         assert_eq!(route, Route::Registers);
     }
 
     #[test]
     fn warps_that_split_columns_must_share() {
-        let first = mma_plan(MmaShape::for_bits(16), 4, 6, 6, 0, 2, 0);
-        let second = mma_plan(MmaShape::for_bits(16), 4, 7, 6, 0, 2, 0);
-        let route = check(&mma_accumulator(&first, [4, 6]), &mma_operand(&second, true, [4, 6]));
+        let first = MmaMapping::identity(MmaShape::M16N8K16, [4, 6, 6], [0, 2, 0]);
+        let second = MmaMapping::identity(MmaShape::M16N8K16, [4, 7, 6], [0, 2, 0]);
+        let route = check(&first.accumulator([4, 6]), &second.a([4, 6]));
         assert_eq!(route, Route::Shared);
     }
 
@@ -183,8 +183,8 @@ mod tests {
     /// Sums over the rows of a product lie twice in a thread and eight times in a warp: eight lanes then hold one each.
     #[test]
     fn copies_share_what_lies_next_to_each_other_without_a_shuffle() {
-        let plan = mma_plan(MmaShape::for_bits(16), 4, 5, 6, 0, 2, 0);
-        let sums = mma_accumulator(&plan, [4, 5]).slice(0);
+        let plan = MmaMapping::identity(MmaShape::M16N8K16, [4, 5, 6], [0, 2, 0]);
+        let sums = plan.accumulator([4, 5]).slice(0);
         assert_eq!((sums.register_count(), sums.copies()), (2, 8));
         let shared = sums.shared_by_copies(0, 0);
         assert_eq!((shared.register_count(), shared.copies()), (1, 4));

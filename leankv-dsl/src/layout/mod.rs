@@ -19,10 +19,12 @@ mod build;
 mod convert;
 pub mod f2;
 mod linear;
+mod mma;
 mod shared;
 
-pub use build::{MmaShape, Operand, blocked, mma_accumulator, mma_operand, mma_plan};
+pub use build::blocked;
 pub use convert::{Conversion, Route, Source};
 pub(crate) use linear::drop_bits;
 pub use linear::{LANE_BITS, LinearLayout, log2_padded};
+pub use mma::{MmaMapping, MmaShape};
 pub use shared::{SharedLayout, Vectors, conversion_scratch};

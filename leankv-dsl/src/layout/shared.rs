@@ -141,7 +141,7 @@ pub fn conversion_scratch(from: &LinearLayout, to: &LinearLayout, element_bytes:
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::{MmaShape, blocked, mma_accumulator, mma_operand, mma_plan};
+    use super::super::{MmaMapping, MmaShape, blocked};
     use super::*;
 
     /// The worst number of passes that one vector access of one warp needs, beyond the least.
@@ -167,14 +167,14 @@ mod tests {
 
     #[test]
     fn conversions_have_no_bank_conflicts() {
-        let plan = mma_plan(MmaShape::for_bits(16), 6, 6, 6, 1, 1, 0);
+        let plan = MmaMapping::identity(MmaShape::M16N8K16, [6, 6, 6], [1, 1, 0]);
         let layouts = [
             blocked(&[6, 6], &[0, 3], &[2, 3], &[2, 0], &[1, 0], 2),
             blocked(&[6, 6], &[3, 0], &[3, 2], &[0, 2], &[0, 1], 2),
             blocked(&[6, 6], &[0, 0], &[0, 5], &[2, 0], &[1, 0], 2),
-            mma_accumulator(&plan, [6, 6]),
-            mma_operand(&plan, true, [6, 6]),
-            mma_operand(&plan, false, [6, 6]),
+            plan.accumulator([6, 6]),
+            plan.a([6, 6]),
+            plan.b([6, 6]),
         ];
         for from in &layouts {
             for to in &layouts {

@@ -14,19 +14,26 @@ use crate::ir::{
 };
 use crate::pass::axis::AxisAnalysis;
 use crate::pass::layout_assign::{find, mask_operand, padded_elements};
+use crate::target::Gpu;
 
 /// The least bytes of a tile that is worth a trip through shared memory.
 const LEAST_BYTES: u32 = 1024;
 /// Shared memory left for conversions and reductions.
 const RESERVED_BYTES: u32 = 16 << 10;
 
-/// Pipelines every loop with a depth above 1 and gives notes on what was done. `shared_bytes` is what a block may use.
-pub fn pipeline(func: &mut Func, shared_bytes: u32) -> Vec<String> {
+/// Pipelines every loop with a depth above 1, as far as the GPU's shared memory goes, and gives notes on what was done.
+pub fn pipeline(func: &mut Func, gpu: &Gpu) -> Vec<String> {
     let mut notes = Vec::new();
-    let mut left = shared_bytes.saturating_sub(RESERVED_BYTES);
+    let mut left = gpu.shared_bytes.saturating_sub(RESERVED_BYTES);
     for inst in func.walk() {
         let Op::For { stages } = func.inst(inst).op else { continue };
-        if stages > 1 {
+        if stages > 1 && !gpu.async_copies {
+            notes.push(format!(
+                "{}: not pipelined, since {} copies nothing on its own",
+                func.inst(inst).loc,
+                gpu.target
+            ));
+        } else if stages > 1 {
             pipeline_loop(func, inst, u32::from(stages), &mut left, &mut notes);
         }
     }

@@ -11,7 +11,7 @@ use crate::vm::regs::{AluFn, Args};
 
 /// `imm` of directed-rounding forms: rounding in bits 0-2, then flush and saturate flags.
 const FTZ: u32 = 8;
-const SAT: u32 = 16;
+pub(super) const SAT: u32 = 16;
 
 pub(crate) const ROUNDS: &[&str] = &["rn", "rz", "rm", "rp"];
 
@@ -41,7 +41,7 @@ fn sat(v: f32) -> f32 {
 
 /// `a op b (op c)` in a rounding other than nearest, or with saturation.
 #[inline(always)]
-fn slow(x: &Args, a: u32, b: u32, c: u32, f: impl Fn(u64, u64, u64, Round) -> u64) -> u32 {
+pub(super) fn slow(x: &Args, a: u32, b: u32, c: u32, f: impl Fn(u64, u64, u64, Round) -> u64) -> u32 {
     let z = |v: u32| if x.imm & FTZ != 0 { soft::ftz32(v) } else { v };
     let out = z(f(u64::from(z(a)), u64::from(z(b)), u64::from(z(c)), round_of(x.imm)) as u32);
     if x.imm & SAT != 0 { sat(f32::from_bits(out)).to_bits() } else { out }
@@ -65,17 +65,17 @@ const ONE: u64 = 0x3f80_0000;
 const SIGN: u64 = 0x8000_0000;
 
 /// `a + b`: as `a * 1 + b`, so signed zeros follow the addition rule.
-fn add_r(a: u64, b: u64, _: u64, r: Round) -> u64 {
+pub(super) fn add_r(a: u64, b: u64, _: u64, r: Round) -> u64 {
     soft::fma(soft::F32, a, ONE, b, r)
 }
-fn sub_r(a: u64, b: u64, c: u64, r: Round) -> u64 {
+pub(super) fn sub_r(a: u64, b: u64, c: u64, r: Round) -> u64 {
     add_r(a, b ^ SIGN, c, r)
 }
 /// `a * b`: the addend is a zero of the product's sign, so that a zero product keeps it.
 fn mul_r(a: u64, b: u64, _: u64, r: Round) -> u64 {
     soft::fma(soft::F32, a, b, (a ^ b) & SIGN, r)
 }
-fn fma_r(a: u64, b: u64, c: u64, r: Round) -> u64 {
+pub(super) fn fma_r(a: u64, b: u64, c: u64, r: Round) -> u64 {
     soft::fma(soft::F32, a, b, c, r)
 }
 fn div_r(a: u64, b: u64, _: u64, r: Round) -> u64 {

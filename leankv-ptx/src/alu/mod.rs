@@ -12,6 +12,7 @@ pub(crate) mod float;
 pub(crate) mod half;
 pub(crate) mod integer;
 pub(crate) mod macros;
+pub(crate) mod mixed;
 pub(crate) mod moves;
 pub(crate) mod special;
 
@@ -28,6 +29,9 @@ pub(crate) fn arith(cx: &mut Cx<'_, '_>) -> Res<(Op, Class)> {
     Ok(match last {
         Some(Ty::F32 | Ty::F32x2) => (float::decode(cx)?, Class::Float),
         Some(Ty::F64) => (double::decode(cx)?, Class::Double),
+        Some(Ty::F16 | Ty::Bf16) if cx.instr.mods.iter().any(|m| m == "f32") => {
+            (mixed::decode(cx)?, Class::Float)
+        }
         Some(Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2) => (half::decode(cx)?, Class::Half),
         Some(_) => (integer::decode(cx)?, Class::Integer),
         None => return cx.err(format!("`{}` lacks a type modifier", cx.opcode())),

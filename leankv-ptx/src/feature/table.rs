@@ -102,7 +102,8 @@ pub(super) const INSTRUCTIONS: &[(&str, &str, &str)] = &[
     ("bmsk|szext", "", "7.6 sm_75"),
     ("lop3", "or|and", "8.2 sm_75"),
     // Floats.
-    ("add|sub|mul", "bf16|bf16x2", "7.8 sm_90"),
+    ("add|sub|mul", "bf16|bf16x2 !f32", "7.8 sm_90"),
+    ("add|sub|fma", "f32.f16|f32.bf16", "8.6 sm_100"),
     ("add|sub|mul|fma", "f32x2", "8.6 sm_100"),
     ("fma", "bf16|bf16x2|relu", "7.0 sm_80"),
     ("fma", "oob", "8.1 sm_90"),

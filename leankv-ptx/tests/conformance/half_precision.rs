@@ -203,3 +203,32 @@ fn set_writes_each_half_of_a_pair() {
         }
     }
 }
+
+#[test]
+fn singles_and_halves_in_every_rounding() {
+    use crate::harness::floats;
+    use crate::reference::{MODES, add, canon, f, fma, sat};
+    for (ty, table) in [("f16", Table::f16()), ("bf16", Table::bf16())] {
+        let half = |v: u64| table.value(v & 0xffff) as f32;
+        let two = [(T::B16, halves(1)), (T::B32, floats(2))];
+        let three = [(T::B16, halves(3)), (T::B16, halves(4)), (T::B32, floats(5))];
+        for (mode, r) in MODES {
+            check(&format!("add.{mode}.f32.{ty} d, a, b;"), &two, T::B32, |v| {
+                canon(add(half(v[0]), f(v[1]), r))
+            });
+            check(&format!("sub.{mode}.f32.{ty} d, a, b;"), &two, T::B32, |v| {
+                canon(add(half(v[0]), -f(v[1]), r))
+            });
+            check(&format!("sub.{mode}.sat.f32.{ty} d, a, b;"), &two, T::B32, |v| {
+                canon(sat(add(half(v[0]), -f(v[1]), r)))
+            });
+            check(&format!("fma.{mode}.f32.{ty} d, a, b, c;"), &three, T::B32, |v| {
+                canon(fma(half(v[0]), half(v[1]), f(v[2]), r))
+            });
+            check(&format!("fma.{mode}.sat.f32.{ty} d, a, b, c;"), &three, T::B32, |v| {
+                canon(sat(fma(half(v[0]), half(v[1]), f(v[2]), r)))
+            });
+        }
+        check(&format!("add.f32.{ty} d, a, b;"), &two, T::B32, |v| canon(add(half(v[0]), f(v[1]), R::N)));
+    }
+}

@@ -76,7 +76,7 @@ impl<'c> Emitter<'c, '_> {
         let vector: BasicTypeEnum<'c> = ty.vec_type(2).into();
         let biased = ir.bitcast(ir.or(packed, ir.c32(magic)), vector);
         let splat = |x: f64| ir.vector(&[ty.const_float(x).into(), ty.const_float(x).into()]);
-        // As a fused multiply-add by one: bfloat16 has no packed subtraction before sm_90.
+        // As a fused multiply-add by one: not every GPU has a packed subtraction of bfloat16.
         ir.call("llvm.fma", &[vector], &[biased, splat(1.0), splat(-bias)])
     }
 
@@ -130,7 +130,12 @@ impl<'c> Emitter<'c, '_> {
                 let wide = self.small_to_f32(from, value);
                 return Ok(if to == Dtype::F32 { wide } else { ir.fptrunc(wide, ty) });
             }
-            if to == Dtype::BF16 || (to == Dtype::F16 && from.bits() >= 32) {
+            let lacks = match to {
+                Dtype::BF16 => !self.gpu.bf16_arithmetic,
+                Dtype::F16 => from.bits() >= 32,
+                _ => false,
+            };
+            if lacks {
                 return self.int_to_half(from, to, value);
             }
             return Ok(ir.int_to_float(value, ty, from.is_signed_int()));

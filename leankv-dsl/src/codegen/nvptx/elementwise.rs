@@ -3,6 +3,7 @@
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::AnyValue;
 use inkwell::{FloatPredicate, IntPredicate};
+use smallvec::SmallVec;
 
 use crate::ir::{BinaryOp, CmpOp, CombineKind, Dtype, Inst, Op, UnaryOp, Value};
 
@@ -16,6 +17,12 @@ impl<'c> Emitter<'c, '_> {
         let result = data.results[0];
         let dtype = self.dtype(data.operands[0]);
         let count = operands[0].len();
+        if count > 1 && self.has_pairs(&data.op, dtype) {
+            let pairs: Emitted<Vec<[Val<'c>; 2]>> =
+                (0..count).step_by(2).map(|r| self.pair(&data.op, dtype, &operands, r)).collect();
+            self.set_registers(result, pairs?.into_flattened());
+            return Ok(());
+        }
         let mut out = Vec::with_capacity(count);
         for r in 0..count {
             let arg = |i: usize| operands[i][r];
@@ -47,6 +54,35 @@ impl<'c> Emitter<'c, '_> {
         }
         self.set_registers(result, out);
         Ok(())
+    }
+
+    /// Whether one instruction works on two elements.
+    fn has_pairs(&self, op: &Op, dtype: Dtype) -> bool {
+        match (op, dtype) {
+            (Op::Binary(BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul), Dtype::BF16) => {
+                self.gpu.bf16_arithmetic
+            }
+            (Op::Binary(BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul) | Op::Fma, Dtype::F32) => {
+                self.gpu.f32_pairs
+            }
+            _ => false,
+        }
+    }
+
+    /// The elements in registers `r` and `r + 1`.
+    fn pair(
+        &self,
+        op: &Op,
+        dtype: Dtype,
+        operands: &[SmallVec<[Val<'c>; 8]>],
+        r: usize,
+    ) -> Emitted<[Val<'c>; 2]> {
+        let arg = |i: usize| self.ir.vector(&operands[i][r..r + 2]);
+        let both = match op {
+            Op::Binary(op) => self.float_binary(*op, dtype, arg(0), arg(1))?,
+            _ => self.fma(dtype, arg(0), arg(1), arg(2))?,
+        };
+        Ok([0, 1].map(|i| self.ir.extract(both, i)))
     }
 
     /// Arithmetic of an address, which does not wrap; `None` for ops that have no such form.
@@ -93,11 +129,14 @@ impl<'c> Emitter<'c, '_> {
 
     fn float_binary(&self, op: BinaryOp, dtype: Dtype, a: Val<'c>, b: Val<'c>) -> Emitted<Val<'c>> {
         let ir = &self.ir;
-        // The sum, difference and product of two f16 rounded once are the native ones; bf16 has none before sm_90, and
-        // quotients exist for f32 and f64 only.
-        let rounds_twice = dtype == Dtype::BF16 || (dtype == Dtype::F16 && op == BinaryOp::Div);
-        let minmax = matches!(op, BinaryOp::Min | BinaryOp::Max);
-        if rounds_twice && !minmax {
+        // Sums, differences and products rounded to f32 and then to 16 bits are those rounded once, so it does not matter which of
+        // them a GPU has. Quotients exist for f32 and f64 only.
+        let lacks = match op {
+            BinaryOp::Div => matches!(dtype, Dtype::F16 | Dtype::BF16),
+            BinaryOp::Min | BinaryOp::Max => false,
+            _ => dtype == Dtype::BF16 && !self.gpu.bf16_arithmetic,
+        };
+        if lacks {
             return self.in_f32(&[a, b], |w| self.float_binary(op, Dtype::F32, w[0], w[1]));
         }
         Ok(match op {
@@ -216,7 +255,7 @@ impl<'c> Emitter<'c, '_> {
                 CmpOp::Gt => FloatPredicate::OGT,
                 CmpOp::Ge => FloatPredicate::OGE,
             };
-            if dtype == Dtype::BF16 {
+            if dtype == Dtype::BF16 && !self.gpu.bf16_arithmetic {
                 let (x, y) = (self.ir.fpext(a, self.ir.f32()), self.ir.fpext(b, self.ir.f32()));
                 return self.ir.fcmp(predicate, x, y);
             }

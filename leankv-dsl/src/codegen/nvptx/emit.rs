@@ -1,6 +1,6 @@
 //! The emitter: values, control flow, and dispatch to the op families.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use inkwell::IntPredicate;
 use inkwell::types::BasicTypeEnum;
@@ -12,8 +12,10 @@ use crate::ir::{Access, Axis, Block, Const, Dtype, Entity, Func, Inst, InstData,
 use crate::layout::LinearLayout;
 use crate::pass::axis::AxisAnalysis;
 use crate::pass::layout_assign::Assignment;
+use crate::target::Gpu;
 
 use super::debug::DebugInfo;
+use super::dot::DotCode;
 use super::ir::{Ir, Val};
 
 /// What a tile-IR value is in LLVM.
@@ -31,11 +33,21 @@ pub(super) enum Repr<'c> {
 
 pub(super) type Emitted<T = ()> = Result<T, CodegenError>;
 
+/// What is emitted, and for what.
+pub(super) struct Input<'f> {
+    pub(super) gpu: &'f Gpu,
+    pub(super) func: &'f Func,
+    pub(super) plan: &'f Assignment,
+    pub(super) dots: &'f BTreeMap<Inst, Box<dyn DotCode>>,
+}
+
 /// Emits one kernel.
 pub(super) struct Emitter<'c, 'f> {
     pub(super) ir: Ir<'c>,
+    pub(super) gpu: &'f Gpu,
     pub(super) func: &'f Func,
     pub(super) plan: &'f Assignment,
+    pub(super) dots: &'f BTreeMap<Inst, Box<dyn DotCode>>,
     pub(super) axis: AxisAnalysis,
     pub(super) function: FunctionValue<'c>,
     pub(super) lane: Val<'c>,
@@ -57,8 +69,7 @@ pub(super) struct Emitter<'c, 'f> {
 impl<'c, 'f> Emitter<'c, 'f> {
     pub(super) fn new(
         ir: Ir<'c>,
-        func: &'f Func,
-        plan: &'f Assignment,
+        Input { gpu, func, plan, dots }: Input<'f>,
         function: FunctionValue<'c>,
         smem: PointerValue<'c>,
         local_bytes: u32,
@@ -69,8 +80,10 @@ impl<'c, 'f> Emitter<'c, 'f> {
             axis: AxisAnalysis::run(func),
             addresses: super::address::address_values(func),
             ir,
+            gpu,
             func,
             plan,
+            dots,
             function,
             lane: zero,
             warp: zero,

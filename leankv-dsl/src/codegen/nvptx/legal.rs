@@ -2,35 +2,31 @@
 
 use crate::codegen::CodegenError;
 use crate::ir::{AtomicOp, BinaryOp, Dtype, Func, Inst, Op, UnaryOp};
-
-use super::target::NvptxTarget;
-
-/// The most warps a block can have.
-const MAX_WARPS: u32 = 32;
+use crate::target::Gpu;
 
 /// Checks the kernel's attributes and every op.
-pub(super) fn check(func: &Func, target: NvptxTarget) -> Result<(), CodegenError> {
-    if !func.num_warps.is_power_of_two() || func.num_warps > MAX_WARPS {
+pub(super) fn check(func: &Func, gpu: &Gpu) -> Result<(), CodegenError> {
+    if !func.num_warps.is_power_of_two() || func.num_warps > gpu.block_threads / 32 {
         return Err(CodegenError::Unsupported {
             op: format!("num_warps = {}", func.num_warps),
-            target: target.to_string(),
-            reason: "a block has 1, 2, 4, 8, 16 or 32 warps".to_owned(),
+            target: gpu.target.to_string(),
+            reason: format!("a block has 1, 2, 4, .. or {} warps", gpu.block_threads / 32),
             loc: func.loc,
         });
     }
     for inst in func.walk() {
-        check_inst(func, inst, target)?;
+        check_inst(func, inst, gpu)?;
     }
     Ok(())
 }
 
-fn check_inst(func: &Func, inst: Inst, target: NvptxTarget) -> Result<(), CodegenError> {
+fn check_inst(func: &Func, inst: Inst, gpu: &Gpu) -> Result<(), CodegenError> {
     let data = func.inst(inst);
     let dtype = data.operands.first().map(|&v| func.ty(v).dtype());
     let refuse = |op: String, reason: &str| {
         Err(CodegenError::Unsupported {
             op,
-            target: target.to_string(),
+            target: gpu.target.to_string(),
             reason: reason.to_owned(),
             loc: data.loc,
         })
@@ -46,7 +42,7 @@ fn check_inst(func: &Func, inst: Inst, target: NvptxTarget) -> Result<(), Codege
             }
             _ => Ok(()),
         },
-        (Op::AtomicRmw { op: AtomicOp::Add, .. }, Some(Dtype::BF16)) if target < NvptxTarget::Sm90 => {
+        (Op::AtomicRmw { op: AtomicOp::Add, .. }, Some(Dtype::BF16)) if !gpu.bf16_arithmetic => {
             refuse("atomic add of bf16".to_owned(), "the first GPU with it is sm_90; add in f32 instead")
         }
         (

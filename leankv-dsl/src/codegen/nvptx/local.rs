@@ -120,6 +120,7 @@ impl<'c> Emitter<'c, '_> {
         let bytes = stored_bytes(dtype);
         let (start, stage) = self.stage(data.operands[0], data.operands[1]);
         if bytes == 2
+            && self.gpu.matrix_loads
             && let Some(regs) = self.load_matrices(&shared, layout, start, stage, inst)?
         {
             self.set(result, Repr::Tile(regs));

@@ -31,7 +31,7 @@ use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::context::Context;
 use inkwell::module::Linkage;
 use inkwell::targets::{
-    CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple,
+    CodeModel, FileType, InitializationConfig, RelocMode, Target as LlvmTarget, TargetMachine, TargetTriple,
 };
 use inkwell::types::BasicMetadataTypeEnum;
 use inkwell::values::FunctionValue;
@@ -44,13 +44,11 @@ use crate::pass::pipeline::pipeline;
 use crate::pass::program_order::keep_program_order;
 
 use debug::DebugInfo;
-use emit::Emitter;
+use emit::{Emitter, Input};
 use ir::Ir;
+use target::Target;
 
-pub use target::{NvptxTarget, UnknownTarget};
-
-/// Bytes of shared memory that a kernel may declare statically; above, it is dynamic and the launch must ask for it.
-const STATIC_SHARED_BYTES: u32 = 48 << 10;
+pub use crate::target::{NvptxTarget, UnknownTarget};
 
 /// LLVM's passes. What the emitter writes has no memory of its own, no calls and no loops beside the author's, so most of
 /// `default<O3>` finds nothing to do; ptxas does the rest.
@@ -92,7 +90,7 @@ pub struct NvptxArtifact {
     pub static_shared_bytes: u32,
     /// Bytes of shared memory that the launch must ask for.
     pub dynamic_shared_bytes: u32,
-    /// Which path each dot took, what is pipelined, which layouts are converted and how.
+    /// How each dot is done, what is pipelined, which layouts are converted and how.
     pub notes: Vec<String>,
 }
 
@@ -106,17 +104,21 @@ pub fn compile(
     target: &NvptxTarget,
     options: &NvptxOptions,
 ) -> Result<NvptxArtifact, CodegenError> {
-    let target = *target;
-    legal::check(func, target)?;
+    compile_for(func, &Target::from(*target), options)
+}
+
+fn compile_for(func: &Func, target: &Target, options: &NvptxOptions) -> Result<NvptxArtifact, CodegenError> {
+    let gpu = &target.gpu;
+    legal::check(func, gpu)?;
     let start = std::time::Instant::now();
     let mut func = func.compact();
-    let pipelined = pipeline(&mut func, target.shared_bytes());
-    let plan = layout_assign::assign(&mut func);
+    let pipelined = pipeline(&mut func, gpu);
+    let (plan, dots) = layout_assign::assign(&mut func, target);
     keep_program_order(&mut func);
     let tile_ir = layout_assign::describe(&func, &plan);
 
     let assigned = start.elapsed();
-    let machine = machine(target)?;
+    let machine = machine(gpu.target)?;
     let cx = Context::create();
     let ir = Ir::new(&cx, &func.name);
     ir.module.set_triple(&machine.get_triple());
@@ -127,8 +129,8 @@ pub fn compile(
     let placeholder = ir.module.add_global(ir.i8().array_type(0), Some(Ir::shared_space()), "smem.unsized");
     ir.b.position_at_end(cx.append_basic_block(function, "entry"));
     let debug = options.line_info.then(|| DebugInfo::new(&ir, function, func.loc));
-    let mut emitter =
-        Emitter::new(ir, &func, &plan, function, placeholder.as_pointer_value(), local_bytes, debug)?;
+    let input = Input { gpu, func: &func, plan: &plan, dots: &dots };
+    let mut emitter = Emitter::new(ir, input, function, placeholder.as_pointer_value(), local_bytes, debug)?;
     emitter.run()?;
     emitter.ir.b.build_return(None)?;
     if let Some(debug) = &emitter.debug {
@@ -136,20 +138,20 @@ pub fn compile(
     }
 
     let shared_bytes = local_bytes + emitter.scratch_bytes;
-    if shared_bytes > target.shared_bytes() {
+    if shared_bytes > gpu.shared_bytes {
         return Err(CodegenError::Unsupported {
             op: format!("{shared_bytes} bytes of shared memory"),
-            target: target.to_string(),
+            target: gpu.target.to_string(),
             reason: format!(
                 "a block has at most {}; use smaller tiles or fewer pipeline stages",
-                target.shared_bytes()
+                gpu.shared_bytes
             ),
             loc: func.loc,
         });
     }
     let emitted = start.elapsed();
     let Emitter { ir, mut notes, .. } = emitter;
-    let dynamic = shared_bytes > STATIC_SHARED_BYTES;
+    let dynamic = shared_bytes > gpu.static_shared_bytes;
     if shared_bytes > 0 {
         let size = if dynamic { 0 } else { shared_bytes };
         let name = if dynamic { "dynamic_shared" } else { "static_shared" };
@@ -179,7 +181,7 @@ pub fn compile(
         .write_to_memory_buffer(&ir.module, FileType::Assembly)
         .map_err(|e| CodegenError::llvm("writing PTX", e.to_string_lossy()))?;
     let ptx = String::from_utf8_lossy(buffer.as_slice()).trim_end_matches('\0').to_owned();
-    let ptx = with_needed_version(ptx, &func, target)?;
+    let ptx = with_needed_version(ptx, &func, gpu.target)?;
     tracing::debug!(
         kernel = %func.name,
         ?assigned,
@@ -187,7 +189,8 @@ pub fn compile(
         ?verified,
         ?optimised,
         written = ?start.elapsed(),
-        "compiled for {target}; times since the start"
+        "compiled for {}; times since the start",
+        gpu.target
     );
     Ok(NvptxArtifact {
         ptx,
@@ -227,15 +230,15 @@ fn with_needed_version(ptx: String, func: &Func, target: NvptxTarget) -> Result<
 fn machine(target: NvptxTarget) -> Result<TargetMachine, CodegenError> {
     static START: std::sync::Once = std::sync::Once::new();
     set_options();
-    START.call_once(|| Target::initialize_nvptx(&InitializationConfig::default()));
+    START.call_once(|| LlvmTarget::initialize_nvptx(&InitializationConfig::default()));
     let unusable = |reason: String| CodegenError::Target { target: target.to_string(), reason };
     let triple = TargetTriple::create("nvptx64-nvidia-cuda");
-    let found = Target::from_triple(&triple).map_err(|e| unusable(e.to_string()))?;
+    let found = LlvmTarget::from_triple(&triple).map_err(|e| unusable(e.to_string()))?;
     found
         .create_target_machine(
             &triple,
             &target.to_string(),
-            target.ptx_feature(),
+            target::ptx_feature(target),
             // Above it, LLVM numbers values globally once more; that changes nothing in our kernels.
             OptimizationLevel::Default,
             RelocMode::Default,

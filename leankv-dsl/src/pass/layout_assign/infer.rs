@@ -68,8 +68,8 @@ impl Pass {
                 }
             }
             Op::Dot => {
-                let layout = match self.dot_layouts(func, inst) {
-                    Some([_, _, acc]) => acc,
+                let layout = match self.out.dots.get(&inst) {
+                    Some([_, _, acc]) => acc.clone(),
                     None => {
                         let shape = func.ty(data.results[0]).shape().expect("a dot gives a tile");
                         memory::default_layout(shape, self.warp_bits)

@@ -1,6 +1,6 @@
 //! Layout assignment: gives every tile a [`LinearLayout`] and makes conversions explicit.
 //!
-//! * **Anchors** are dots (the tensor cores' fragments), memory accesses (coalesced blocked layouts from the axis
+//! * **Anchors** are dots (in the layouts that the [`Target`] gives them), memory accesses (coalesced blocked layouts from the axis
 //!   analysis) and reductions.
 //! * A load that feeds a dot takes the fragment's layout when it can then still load whole words; so operands need no
 //!   conversion.
@@ -22,7 +22,7 @@ use crate::ir::{Dtype, Entity, Func, Inst, Op, SideTable, Type, Value};
 use crate::layout::{Conversion, LANE_BITS, LinearLayout, Route, SharedLayout};
 use crate::pass::axis::AxisAnalysis;
 
-pub use dots::DotPath;
+pub use dots::{DotPlan, DotSite, Origin, Target};
 pub(crate) use pull::{codes_a_word, padded_elements, reshape_keeps_bits};
 pub(crate) use rewrite::find;
 
@@ -31,8 +31,8 @@ pub(crate) use rewrite::find;
 pub struct Assignment {
     /// The layout of every tile value of rank 1 or more.
     pub layouts: SideTable<Value, Option<LinearLayout>>,
-    /// The path of each dot.
-    pub dots: BTreeMap<Inst, DotPath>,
+    /// The layouts of each dot's operands and accumulator, where it asks for some.
+    pub dots: BTreeMap<Inst, [LinearLayout; 3]>,
     /// The layout that the operands of a `reduce`, `scan`, `gather`, `store`, `assert` or `print` have.
     pub operand_layouts: BTreeMap<Inst, LinearLayout>,
     /// The layouts of blocks of shared memory.
@@ -76,8 +76,8 @@ pub(crate) enum State {
     Fixed(LinearLayout),
 }
 
-/// Assigns layouts and rewrites `func`. `warp_bits` is log2 of the warps a block.
-pub fn assign(func: &mut Func) -> Assignment {
+/// Assigns layouts and rewrites `func`; also gives what the target's code generator needs for each dot.
+pub fn assign<T: Target>(func: &mut Func, target: &T) -> (Assignment, BTreeMap<Inst, T::Dot>) {
     let warp_bits = func.num_warps.trailing_zeros();
     let axis = AxisAnalysis::run(func);
     let mut pass = Pass {
@@ -89,12 +89,12 @@ pub fn assign(func: &mut Func) -> Assignment {
         loads: BTreeMap::new(),
         out: Assignment::default(),
     };
-    pass.plan_dots(func);
+    let dots = pass.plan_dots(func, target);
     pass.request_block(func, func.entry());
     pass.infer_block(func, func.entry());
     rewrite::rewrite(func, &mut pass);
     rewrite::sweep(func);
-    pass.out
+    (pass.out, dots)
 }
 
 /// The pass's working state.
@@ -112,28 +112,14 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    fn plan_dots(&mut self, func: &Func) {
-        for inst in func.walk() {
-            if matches!(func.inst(inst).op, Op::Dot) {
-                let path = dots::plan(func, &self.axis, inst, self.warp_bits);
-                self.out.dots.insert(inst, path);
-            }
+    fn plan_dots<T: Target>(&mut self, func: &Func, target: &T) -> BTreeMap<Inst, T::Dot> {
+        let mut codes = BTreeMap::new();
+        for inst in func.walk().into_iter().filter(|&inst| matches!(func.inst(inst).op, Op::Dot)) {
+            let plan = target.dot(&DotSite::new(func, &self.axis, inst, self.warp_bits));
+            self.out.dots.extend(plan.layouts.map(|layouts| (inst, layouts)));
+            codes.insert(inst, plan.code);
         }
-    }
-
-    /// Layouts of a dot's operands and accumulator.
-    fn dot_layouts(&self, func: &Func, inst: Inst) -> Option<[LinearLayout; 3]> {
-        let DotPath::Mma(plan) = self.out.dots.get(&inst)? else { return None };
-        let data = func.inst(inst);
-        let dims = |v: Value| {
-            let d = pull::dims(func.ty(v).shape().expect("a dot's operands are tiles"));
-            [d[0], d[1]]
-        };
-        Some([
-            crate::layout::mma_operand(plan, true, dims(data.operands[0])),
-            crate::layout::mma_operand(plan, false, dims(data.operands[1])),
-            crate::layout::mma_accumulator(plan, dims(data.operands[2])),
-        ])
+        codes
     }
 
     /// A tile that every warp can afford to load on its own.

@@ -35,7 +35,7 @@ impl Pass {
         let data = func.inst(inst);
         match &data.op {
             Op::Dot => {
-                if let Some(layouts) = self.dot_layouts(func, inst) {
+                if let Some(layouts) = self.out.dots.get(&inst).cloned() {
                     for (&value, layout) in data.operands.iter().zip(layouts) {
                         self.request(func, value, DOT, layout);
                     }

@@ -6,7 +6,7 @@ use crate::ir::{Block, Def, Effect, Entity, Func, Inst, Op, Value};
 use crate::layout::LinearLayout;
 
 use super::pull::{dims, pull, push};
-use super::{DotPath, Pass, State, needs_layout};
+use super::{Pass, State, needs_layout};
 
 /// Where new ops go.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,9 +115,9 @@ impl Rewriter<'_> {
                 layouts[target].clone()
             }
             Op::Dot => match self.pass.out.dots.get(&inst) {
-                Some(DotPath::Mma(_)) => self.pass.dot_layouts(func, inst).map(|all| all[i].clone()),
-                _ if i == 2 => layouts[data.results[0]].clone(),
-                _ => Some(self.pass.preferred(func, data.operands[i])),
+                Some(all) => Some(all[i].clone()),
+                None if i == 2 => layouts[data.results[0]].clone(),
+                None => Some(self.pass.preferred(func, data.operands[i])),
             },
             // To scalars: every thread has all elements.
             Op::Reshape | Op::Split if !needs_layout(func, data.results[0]) => {

@@ -6,11 +6,11 @@ pub mod ptx;
 
 pub use host::Host;
 pub use interp::{Interp, Optimised, Shuffled};
-pub use ptx::{Ptx, PtxApart};
+pub use ptx::{Ptx, PtxApart, PtxOn};
 
 use super::Executor;
 
 /// All of them.
 pub fn all() -> Vec<&'static dyn Executor> {
-    vec![&Interp, &Shuffled, &Optimised, &Host, &Ptx, &PtxApart]
+    vec![&Interp, &Shuffled, &Optimised, &Host, &Ptx, &PtxOn::SM_90, &PtxOn::SM_100, &PtxApart]
 }

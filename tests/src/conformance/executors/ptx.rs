@@ -11,6 +11,19 @@ use crate::conformance::{Case, CaseArg, Executor, Failure};
 /// PTX for sm_80, lanes of a warp in step where the code lets them.
 pub struct Ptx;
 
+/// PTX for a newer GPU, which does some things in other instructions.
+pub struct PtxOn {
+    name: &'static str,
+    target: NvptxTarget,
+}
+
+impl PtxOn {
+    /// bfloat16 as such.
+    pub const SM_90: PtxOn = PtxOn { name: "ptx_sm_90", target: NvptxTarget::Sm90 };
+    /// Also pairs of `f32`, and sums of `f32` and halves.
+    pub const SM_100: PtxOn = PtxOn { name: "ptx_sm_100", target: NvptxTarget::Sm100 };
+}
+
 /// PTX for sm_90, lanes apart in a random order that meet only where an instruction makes them, one warp.
 pub struct PtxApart;
 
@@ -21,6 +34,16 @@ impl Executor for Ptx {
 
     fn run(&self, case: &Case) -> Result<Vec<Vec<u8>>, Failure> {
         run(case, case.func.num_warps, NvptxTarget::Sm80, Config::default())
+    }
+}
+
+impl Executor for PtxOn {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn run(&self, case: &Case) -> Result<Vec<Vec<u8>>, Failure> {
+        run(case, case.func.num_warps, self.target, Config::default())
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::interp::{self, Memory, Options};
 use crate::ir::parse;
 
-fn interpret(func: &Func, grid: [u32; 3], buffers: &[Vec<u8>]) -> Vec<Vec<u8>> {
+pub(super) fn interpret(func: &Func, grid: [u32; 3], buffers: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut memory = Memory::new();
     let ids: Vec<_> = buffers.iter().map(|b| memory.alloc_bytes(b)).collect();
     let args: Vec<interp::Arg> = ids.iter().map(|&id| interp::Arg::Buffer(id, 0)).collect();
@@ -46,14 +46,14 @@ fn vectors_are_added() {
     assert!(!artifact.ptx.contains("bar.sync"), "{}", artifact.ptx);
 }
 
-fn halves(n: usize, seed: u32) -> Vec<u8> {
+pub(super) fn halves(n: usize, seed: u32) -> Vec<u8> {
     let value =
         |i: usize| ((i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 24) as f32 / 64.0 - 2.0;
     (0..n).flat_map(|i| f16::from_f32(value(i)).to_le_bytes()).collect()
 }
 
 /// `o = a b` for 64 x `turns * 32` by `turns * 32` x 64, with the last `missing` of k masked off.
-fn product(turns: u32, stages: u32, missing: u32) -> String {
+pub(super) fn product(turns: u32, stages: u32, missing: u32) -> String {
     let k = turns * 32;
     let bound = k - missing;
     format!(

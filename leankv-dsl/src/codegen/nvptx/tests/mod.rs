@@ -4,6 +4,7 @@
 
 mod kernels;
 mod rims;
+mod targets;
 
 use leankv_ptx::{Arg, Config, Divergence, LaunchConfig, LaunchReport, Machine, Module};
 

@@ -1,18 +1,141 @@
-//! Matrix products: `mma.sync` on fragments in registers, and multiply-adds where there is no tensor-core form.
+//! `mma.sync` on fragments in registers.
 
 use std::collections::HashMap;
 
 use inkwell::IntPredicate;
-use inkwell::types::BasicTypeEnum;
 
+use crate::codegen::nvptx::emit::{Emitted, Emitter};
+use crate::codegen::nvptx::ir::Val;
+use crate::codegen::nvptx::place::Cond;
 use crate::ir::{Dtype, Inst};
-use crate::layout::{LinearLayout, Operand};
-use crate::pass::layout_assign::DotPath;
+use crate::layout::{LinearLayout, MmaMapping, MmaShape, log2_padded};
+use crate::pass::layout_assign::DotSite;
 
-use super::emit::{Emitted, Emitter};
-use super::ir::Val;
-use super::place::Cond;
-use super::shape::register_index;
+use super::{DotCode, DotPlan, DotStrategy};
+
+/// Products of 16-bit floats, summed in `f32`.
+pub(in crate::codegen::nvptx) const HALVES: MmaSync = MmaSync {
+    shape: MmaShape::M16N8K16,
+    instructions: &[
+        ([Dtype::F16, Dtype::F16], "llvm.nvvm.mma.m16n8k16.row.col.f32.f32"),
+        ([Dtype::BF16, Dtype::BF16], "llvm.nvvm.mma.m16n8k16.row.col.bf16"),
+    ],
+};
+
+/// Products of 8-bit integers, summed in `i32`.
+pub(in crate::codegen::nvptx) const BYTES: MmaSync = MmaSync {
+    shape: MmaShape::M16N8K32,
+    instructions: &[
+        ([Dtype::I8, Dtype::I8], "llvm.nvvm.mma.m16n8k32.row.col.s8"),
+        ([Dtype::I8, Dtype::U8], "llvm.nvvm.mma.m16n8k32.row.col.s8.u8"),
+        ([Dtype::U8, Dtype::I8], "llvm.nvvm.mma.m16n8k32.row.col.u8.s8"),
+        ([Dtype::U8, Dtype::U8], "llvm.nvvm.mma.m16n8k32.row.col.u8"),
+    ],
+};
+
+/// The instructions of one shape: LLVM's names by the types of `a` and `b`.
+pub(in crate::codegen::nvptx) struct MmaSync {
+    shape: MmaShape,
+    instructions: &'static [([Dtype; 2], &'static str)],
+}
+
+/// One dot.
+struct Mma {
+    mapping: MmaMapping,
+    intrinsic: &'static str,
+}
+
+impl DotStrategy for MmaSync {
+    fn plan(&self, site: &DotSite<'_>) -> Option<DotPlan> {
+        let types = site.types();
+        let &(_, intrinsic) = self.instructions.iter().find(|(taken, _)| *taken == types)?;
+        let mapping = mapping(site, self.shape);
+        let [a, b, accumulator] = site.dims();
+        let layouts = Some([mapping.a(a), mapping.b(b), mapping.accumulator(accumulator)]);
+        Some(DotPlan { layouts, code: Box::new(Mma { mapping, intrinsic }) })
+    }
+}
+
+impl DotCode for Mma {
+    fn note(&self) -> String {
+        format!("mma.sync {}", self.mapping.shape)
+    }
+
+    fn emit(&self, emitter: &mut Emitter<'_, '_>, inst: Inst) -> Emitted {
+        emitter.mma(inst, &self.mapping, self.intrinsic)
+    }
+}
+
+/// The mapping of a dot, with the permutations that its operands' origins ask for.
+///
+/// The contraction index may be permuted as both operands agree, and columns as the accumulator agrees. So an operand that comes
+/// straight from global memory gets the permutation under which every lane owns elements that lie next to each other there, and is
+/// loaded into its fragment with wide vectors, without shared memory.
+fn mapping(site: &DotSite<'_>, shape: MmaShape) -> MmaMapping {
+    let [m, n, k] = site.extents();
+    let [m_bits, n_bits, k_bits] = [m, n, k].map(log2_padded);
+    let (m_tiles, n_tiles) = (m_bits.saturating_sub(4), n_bits.saturating_sub(3));
+    let chained = site.chained();
+    let (mut warps_m, mut warps_n) = (0, 0);
+    for _ in 0..site.warp_bits {
+        let (more_m, more_n) = (warps_m < m_tiles, warps_n < n_tiles);
+        // Rows only, when one dot feeds the next: then its accumulator is the next one's operand in place. Else as
+        // square as the tiles allow, so that each operand is read by few warps.
+        if more_m && (chained || !more_n || m_bits - warps_m >= n_bits - warps_n) {
+            warps_m += 1;
+        } else if more_n {
+            warps_n += 1;
+        }
+    }
+    let warps = [warps_m, warps_n, site.warp_bits - warps_m - warps_n];
+    let mut out = MmaMapping::identity(shape, [m_bits, n_bits, k_bits], warps);
+    if site.from_shared(0) || site.from_shared(1) {
+        // `ldmatrix` gives fragments in the order of the hardware.
+        return out;
+    }
+    let (from_a, from_b) = (site.origin(0), site.origin(1));
+    // The operand that streams decides: the one on the right, in attention the cache.
+    let along_k = [from_b.as_ref().filter(|o| o.axis == 0), from_a.as_ref().filter(|o| o.axis == 1)];
+    if let Some(origin) = along_k.into_iter().flatten().next() {
+        let block = k.trailing_zeros().min(k_bits);
+        if block == k_bits || block >= shape.k_bits() {
+            let chunk = origin.chunk.min(block.saturating_sub(2));
+            // A lane holds at least one register's worth and the two registers of one step.
+            let pack = shape.pack_bits();
+            if chunk >= pack {
+                out.k = permuted(k_bits, chunk, origin.pair, pack, 2, pack);
+                out.k.resize((k_bits.max(shape.k_bits())) as usize, 0);
+            }
+        }
+    }
+    if let Some(origin) = from_b.as_ref().filter(|o| o.axis == 1)
+        && n.is_power_of_two()
+        && n_bits >= 3 + warps_n
+    {
+        let chunk = origin.chunk.min(n_bits - 3 - warps_n);
+        out.n = permuted(n_bits, chunk, 0, 0, 3 + warps_n, 0);
+    }
+    out
+}
+
+/// Index bits in the order of position bits: lane positions take the bits from `chunk` up, the others those that a lane holds and then
+/// the rest, in order.
+fn permuted(total: u32, chunk: u32, pair: u32, pack: u32, lanes: u32, lanes_at: u32) -> Vec<u32> {
+    // Bits a lane holds, the partner in a packed pair first.
+    let mut held: Vec<u32> = (0..chunk).collect();
+    if pack == 1 && pair < chunk {
+        held.remove(pair as usize);
+        held.insert(0, pair);
+    }
+    let mut rest = held.into_iter().chain(chunk + lanes..total).collect::<Vec<u32>>().into_iter();
+    let mut out = Vec::new();
+    for position in 0..total {
+        let lane = position >= lanes_at && position < lanes_at + lanes;
+        let bit = if lane { chunk + position - lanes_at } else { rest.next().unwrap_or(position) };
+        out.push(1 << bit);
+    }
+    out
+}
 
 /// Position bits of one operand or the accumulator, in the order of the fragment's registers.
 struct Fragment {
@@ -44,38 +167,16 @@ fn bit(number: usize, i: usize) -> bool {
 }
 
 impl<'c> Emitter<'c, '_> {
-    pub(super) fn dot(&mut self, inst: Inst) -> Emitted {
-        let data = self.func.inst(inst);
-        let (a, b) = (self.dtype(data.operands[0]), self.dtype(data.operands[1]));
-        let shape = |i: usize| self.func.ty(data.operands[i]).shape().cloned().unwrap_or_default();
-        let (m, k, n) = (shape(0)[0], shape(0)[1], shape(1)[1]);
-        match &self.plan.dots[&inst] {
-            DotPath::Mma(plan) => {
-                let plan = plan.clone();
-                let name = if a.bits() == 8 { "m16n8k32" } else { "m16n8k16" };
-                self.notes.push(format!("{}: dot {m}x{n}x{k} of {a}, {b}: mma.sync {name}", data.loc));
-                self.mma(inst, &plan)
-            }
-            DotPath::Fma => {
-                self.notes.push(format!(
-                    "{}: dot {m}x{n}x{k} of {a}: multiply-adds, since tensor cores take no {a}",
-                    data.loc
-                ));
-                self.multiply_adds(inst)
-            }
-        }
-    }
-
     /// Elements of an operand with everything beyond the contraction's extent zeroed; `None` where a register holds nothing
     /// else.
-    fn contracted(&self, inst: Inst, which: usize, plan: &Operand) -> Vec<Option<Val<'c>>> {
+    fn contracted(&self, inst: Inst, which: usize, plan: &MmaMapping) -> Vec<Option<Val<'c>>> {
         let data = self.func.inst(inst);
         let value = data.operands[which];
         let layout = self.layout(value);
         let axis = 1 - which;
         let extent = self.func.ty(value).shape().expect("an operand is a tile")[axis];
         let zero = self.ir.zero(self.llvm_type(self.dtype(value)));
-        let pack = plan.shape.pack_bits as usize;
+        let pack = plan.shape.pack_bits() as usize;
         let mut lane_cond = Cond::Always;
         for (i, position) in [pack, pack + 1].into_iter().enumerate() {
             if plan.k.get(position).copied().unwrap_or(0) == 0 {
@@ -111,11 +212,11 @@ impl<'c> Emitter<'c, '_> {
         Some(if dtype == Dtype::F16 { self.ir.bitcast(word, self.ir.f16().vec_type(2).into()) } else { word })
     }
 
-    fn mma(&mut self, inst: Inst, plan: &Operand) -> Emitted {
+    fn mma(&mut self, inst: Inst, plan: &MmaMapping, intrinsic: &str) -> Emitted {
         let data = self.func.inst(inst);
         let (a, b, acc) = (data.operands[0], data.operands[1], data.operands[2]);
         let (a_type, b_type) = (self.dtype(a), self.dtype(b));
-        let pack = plan.shape.pack_bits as usize;
+        let pack = plan.shape.pack_bits() as usize;
         let dims = |v| {
             let d = self.layout(v).dims();
             (d[0], d[1])
@@ -158,7 +259,10 @@ impl<'c> Emitter<'c, '_> {
 
         let mut sums: Vec<Val<'c>> = cv.to_vec();
         let acc_zero = self.ir.zero(self.llvm_type(self.dtype(acc)));
-        let (name, a_zero) = self.instruction(a_type, b_type);
+        let a_zero = match a_type {
+            Dtype::F16 => self.ir.zero(self.ir.f16().vec_type(2).into()),
+            _ => self.ir.c32(0),
+        };
         for step in 0..1 << k_steps {
             for n_tile in 0..1usize << n_tiles {
                 let b_regs: Vec<Option<Val<'c>>> = (0..2)
@@ -190,7 +294,7 @@ impl<'c> Emitter<'c, '_> {
                     let mut args: Vec<Val<'c>> = a_regs.iter().map(|r| r.unwrap_or(a_zero)).collect();
                     args.extend(b_regs.iter().map(|r| r.unwrap_or(a_zero)));
                     args.extend(slots.iter().map(|slot| slot.map_or(acc_zero, |s| sums[s])));
-                    let out = self.ir.call(name, &[], &args)?;
+                    let out = self.ir.call(intrinsic, &[], &args)?;
                     for (i, slot) in slots.iter().enumerate() {
                         if let Some(slot) = slot {
                             sums[*slot] = self.ir.field(out, i as u32);
@@ -199,112 +303,6 @@ impl<'c> Emitter<'c, '_> {
                 }
             }
         }
-        self.set_registers(data.results[0], sums);
-        Ok(())
-    }
-
-    /// The intrinsic for these operand types, and a zero register.
-    fn instruction(&self, a: Dtype, b: Dtype) -> (&'static str, Val<'c>) {
-        let word = self.ir.c32(0);
-        match (a, b) {
-            (Dtype::F16, _) => {
-                let pair: BasicTypeEnum<'c> = self.ir.f16().vec_type(2).into();
-                ("llvm.nvvm.mma.m16n8k16.row.col.f32.f32", self.ir.zero(pair))
-            }
-            (Dtype::BF16, _) => ("llvm.nvvm.mma.m16n8k16.row.col.bf16", word),
-            (Dtype::I8, Dtype::I8) => ("llvm.nvvm.mma.m16n8k32.row.col.s8", word),
-            (Dtype::I8, _) => ("llvm.nvvm.mma.m16n8k32.row.col.s8.u8", word),
-            (_, Dtype::I8) => ("llvm.nvvm.mma.m16n8k32.row.col.u8.s8", word),
-            _ => ("llvm.nvvm.mma.m16n8k32.row.col.u8", word),
-        }
-    }
-
-    /// Both operands in shared memory; a loop over k in which each thread reads its rows and columns.
-    fn multiply_adds(&mut self, inst: Inst) -> Emitted {
-        let data = self.func.inst(inst);
-        let (a, b, acc) = (data.operands[0], data.operands[1], data.operands[2]);
-        let dtype = self.dtype(a);
-        let bytes = super::exchange::element_bytes(dtype);
-        let shape = |v| self.func.ty(v).shape().cloned().unwrap_or_default();
-        let (a_shape, b_shape) = (shape(a), shape(b));
-        let (k, n) = (a_shape[1], b_shape[1]);
-        let a_bytes = a_shape.elements() as u32 * bytes;
-        let base = self.scratch(a_bytes + b_shape.elements() as u32 * bytes)?;
-        for (value, shape, start) in [(a, &a_shape, base), (b, &b_shape, base + a_bytes)] {
-            let layout = self.layout(value);
-            let at = self.row_major(layout, shape);
-            let regs = self.registers(value);
-            self.scatter_shared(start, layout, shape, dtype, &regs, &at);
-        }
-        self.barrier()?;
-
-        let layout = self.layout(data.results[0]);
-        let (rows, columns) = (self.coordinates(layout, 0), self.coordinates(layout, 1));
-        // Registers share rows and columns: each is read once a step.
-        let number = |axis: usize| {
-            let mut seen: HashMap<u32, usize> = HashMap::new();
-            let mut of = Vec::new();
-            let mut first = Vec::new();
-            for r in 0..layout.register_count() {
-                let at = layout.coordinate(layout.at(r as u32, 0, 0), axis);
-                let next = seen.len();
-                let slot = *seen.entry(at).or_insert(next);
-                if slot == next {
-                    first.push(r);
-                }
-                of.push(slot);
-            }
-            (of, first)
-        };
-        let ((row_of, row_first), (column_of, column_first)) = (number(0), number(1));
-        // Padding would read outside.
-        let clamp = |at: Val<'c>, extent: u32| {
-            let inside = self.ir.icmp(IntPredicate::ULT, at, self.ir.c32(extent));
-            self.ir.select(inside, at, self.ir.c32(0))
-        };
-        let row_starts: Vec<Val<'c>> =
-            row_first.iter().map(|&r| self.ir.mul(clamp(rows[r], a_shape[0]), self.ir.c32(k))).collect();
-        let column_starts: Vec<Val<'c>> = column_first.iter().map(|&r| clamp(columns[r], n)).collect();
-
-        let entry = self.ir.block();
-        let [head, end] = ["dot", "dot.end"].map(|name| self.ir.cx.append_basic_block(self.function, name));
-        self.ir.br(head);
-        self.ir.b.position_at_end(head);
-        let step = self.ir.phi(self.ir.i32().into());
-        step.add_incoming(&[(&self.ir.c32(0), entry)]);
-        let phis: Vec<_> = self
-            .registers(acc)
-            .iter()
-            .map(|v| {
-                let phi = self.ir.phi(v.get_type());
-                phi.add_incoming(&[(v, entry)]);
-                phi
-            })
-            .collect();
-        let at = step.as_basic_value();
-        let row_values: Vec<Val<'c>> =
-            row_starts.iter().map(|&s| self.read_shared(base, dtype, self.ir.add(s, at))).collect();
-        let line = self.ir.mul(at, self.ir.c32(n));
-        let column_values: Vec<Val<'c>> = column_starts
-            .iter()
-            .map(|&s| self.read_shared(base + a_bytes, dtype, self.ir.add(line, s)))
-            .collect();
-        let mut sums = Vec::with_capacity(phis.len());
-        for (r, phi) in phis.iter().enumerate() {
-            let sum =
-                self.fma(dtype, row_values[row_of[r]], column_values[column_of[r]], phi.as_basic_value())?;
-            sums.push(sum);
-        }
-        let next = self.ir.add(at, self.ir.c32(1));
-        let more = self.ir.icmp(IntPredicate::ULT, next, self.ir.c32(k));
-        let here = self.ir.block();
-        step.add_incoming(&[(&next, here)]);
-        for (phi, sum) in phis.iter().zip(&sums) {
-            phi.add_incoming(&[(sum, here)]);
-        }
-        self.ir.cond_br(more, head, end);
-        self.ir.b.position_at_end(end);
-        debug_assert_eq!(register_index(layout).len(), sums.len());
         self.set_registers(data.results[0], sums);
         Ok(())
     }
