@@ -40,7 +40,7 @@ fn colour(config: &ConfigReport) -> RGBColor {
         }
         Some(PolicySpec::Uniform) => full_palette::GREY_700,
         Some(PolicySpec::LeanKv { .. } | PolicySpec::Paper | PolicySpec::Released) => full_palette::BLUE_700,
-        Some(PolicySpec::SinkWindow | PolicySpec::HeavyHitter) | None => full_palette::ORANGE_800,
+        _ => full_palette::ORANGE_800,
     }
 }
 

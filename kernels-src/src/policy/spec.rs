@@ -3,31 +3,63 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{HeavyHitter, LeanKv, Paper, Policy, PolicyMath, Released, SinkWindow, Uniform};
+use super::PolicySpec;
 
-/// A policy's name in a specialisation: `leankv`, `leankv-late20` (hysteresis of 20 per cent), `leankv-paper`, `leankv-released`,
-/// `uniform`, `sink-window`, `heavy-hitter`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum PolicySpec {
-    /// [`LeanKv`].
-    LeanKv {
-        /// [`LeanKv::late`].
-        late: u8,
-    },
-    /// [`Paper`].
-    Paper,
-    /// [`Released`].
-    Released,
-    /// [`Uniform`].
-    Uniform,
-    /// [`SinkWindow`].
-    SinkWindow,
-    /// [`HeavyHitter`].
-    HeavyHitter,
+/// The policies of this project but [`LeanKv`]: each a module with a unit struct, and its name.
+macro_rules! stock_policies {
+    ($($module:ident::$policy:ident = $name:literal),* $(,)?) => {
+        $(mod $module; pub use $module::$policy;)*
+
+        /// A policy's name in a specialisation: `leankv`, `leankv-late20` (hysteresis of 20 per cent), or the name of another one.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub enum PolicySpec {
+            /// [`LeanKv`].
+            LeanKv {
+                /// [`LeanKv::late`].
+                late: u8,
+            },
+            $(
+                #[doc = concat!("[`", stringify!($policy), "`]: `", $name, "`.")]
+                $policy,
+            )*
+        }
+
+        impl PolicySpec {
+            /// All of them, ours without hysteresis.
+            pub const ALL: [Self; 1 + [$($name),*].len()] = [Self::LeanKv { late: 0 }, $(Self::$policy),*];
+
+            /// What is asked of one, whichever it is.
+            fn with<R>(self, leankv: impl FnOnce(LeanKv) -> R, $($module: impl FnOnce($policy) -> R),*) -> R {
+                match self {
+                    Self::LeanKv { late } => leankv(LeanKv { late }),
+                    $(Self::$policy => $module($policy),)*
+                }
+            }
+
+            /// The policy, for kernels.
+            #[must_use]
+            pub fn policy(self) -> Box<dyn Policy> {
+                self.with(|policy| Box::new(policy) as _, $(|$module| Box::new($module) as _),*)
+            }
+
+            /// The policy, in plain Rust.
+            #[must_use]
+            pub fn math(self) -> Box<dyn PolicyMath> {
+                self.with(|policy| Box::new(policy) as _, $(|$module| Box::new($module) as _),*)
+            }
+
+            /// The name of all but [`LeanKv`] with hysteresis.
+            const fn name(self) -> &'static str {
+                match self {
+                    Self::LeanKv { .. } => "leankv",
+                    $(Self::$policy => $name,)*
+                }
+            }
+        }
+    };
 }
 
 impl Default for PolicySpec {
@@ -36,62 +68,25 @@ impl Default for PolicySpec {
     }
 }
 
-impl PolicySpec {
-    /// All of them, ours without hysteresis.
-    pub const ALL: [Self; 6] = [
-        Self::LeanKv { late: 0 },
-        Self::Paper,
-        Self::Released,
-        Self::Uniform,
-        Self::SinkWindow,
-        Self::HeavyHitter,
-    ];
-
-    /// The policy, for kernels.
-    #[must_use]
-    pub fn policy(self) -> Box<dyn Policy> {
-        match self {
-            Self::LeanKv { late } => Box::new(LeanKv { late }),
-            Self::Paper => Box::new(Paper),
-            Self::Released => Box::new(Released),
-            Self::Uniform => Box::new(Uniform),
-            Self::SinkWindow => Box::new(SinkWindow),
-            Self::HeavyHitter => Box::new(HeavyHitter),
-        }
-    }
-
-    /// The policy, in plain Rust.
-    #[must_use]
-    pub fn math(self) -> Box<dyn PolicyMath> {
-        match self {
-            Self::LeanKv { late } => Box::new(LeanKv { late }),
-            Self::Paper => Box::new(Paper),
-            Self::Released => Box::new(Released),
-            Self::Uniform => Box::new(Uniform),
-            Self::SinkWindow => Box::new(SinkWindow),
-            Self::HeavyHitter => Box::new(HeavyHitter),
-        }
-    }
-}
-
 /// A name that is no policy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "`{0}` is not a policy: write leankv, leankv-lateN (N per cent, below 100), leankv-paper, leankv-released, uniform, \
-     sink-window or heavy-hitter"
-)]
+#[error("`{0}` is not a policy: write leankv-lateN (N per cent, below 100), {names}", names = names())]
 pub struct UnknownPolicy(pub String);
+
+/// The names, in words.
+fn names() -> String {
+    let names: Vec<&str> = PolicySpec::ALL.iter().map(|policy| policy.name()).collect();
+    match names.split_last() {
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
 
 impl fmt::Display for PolicySpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LeanKv { late: 0 } => f.write_str("leankv"),
-            Self::LeanKv { late } => write!(f, "leankv-late{late}"),
-            Self::Paper => f.write_str("leankv-paper"),
-            Self::Released => f.write_str("leankv-released"),
-            Self::Uniform => f.write_str("uniform"),
-            Self::SinkWindow => f.write_str("sink-window"),
-            Self::HeavyHitter => f.write_str("heavy-hitter"),
+            Self::LeanKv { late: late @ 1.. } => write!(f, "leankv-late{late}"),
+            _ => f.write_str(self.name()),
         }
     }
 }
@@ -100,7 +95,7 @@ impl FromStr for PolicySpec {
     type Err = UnknownPolicy;
 
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        if let Some(known) = Self::ALL.into_iter().find(|known| known.to_string() == text) {
+        if let Some(known) = Self::ALL.into_iter().find(|known| known.name() == text) {
             return Ok(known);
         }
         let late = text.strip_prefix("leankv-late").and_then(|n| n.parse::<u8>().ok());

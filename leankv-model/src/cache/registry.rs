@@ -9,8 +9,7 @@ use leankv_runtime::Device;
 
 use super::choice::{BadChoice, KvChoice};
 use crate::error::ModelError;
-use crate::variants::{Hadamard, KeyOffsetTables};
-use crate::{Model, RopePairs};
+use crate::{Model, variants};
 
 /// What a variant or a policy is made for.
 #[derive(Clone, Copy, Debug)]
@@ -202,12 +201,7 @@ impl Registry {
     #[must_use]
     pub fn builtin() -> Registry {
         let empty = Registry { variants: Vec::new(), policies: Vec::new() };
-        let doc = "takes the bias of the key projection (Qwen2.5) out of keys";
-        let with_offset = empty.codecs("offset", doc, Stage::Shift, offset_tables);
-        let doc = "rotates keys, so that no element is much larger than the others";
-        let with_both =
-            with_offset.and_then(|registry| registry.codecs("hadamard", doc, Stage::Basis, |_| Ok(Hadamard)));
-        with_both.expect("these are names, and there are no others yet")
+        variants::add(empty).expect("these are names, and there are no others yet")
     }
 
     /// With a codec variant, `+name` in the text of a cache.
@@ -363,21 +357,4 @@ pub(super) fn make(
         Some(maker) => (maker.add)(variant.name(), context, to),
         None => Err(ModelError::Refused(format!("there is no variant `{}`", variant.name()))),
     })
-}
-
-/// The rotated biases of a model's key projections.
-fn offset_tables(context: &Context<'_>) -> Result<KeyOffsetTables, ModelError> {
-    let (model, config) = (context.model, context.model.config());
-    let biases: Option<Vec<Vec<f32>>> =
-        (0..config.layers).map(|layer| model.key_bias(layer).map(<[f32]>::to_vec)).collect();
-    let Some(biases) = biases else {
-        let why = format!("{} has no bias on its keys to take out: leave +offset out", config.name);
-        return Err(ModelError::Refused(why));
-    };
-    if model.rope(0).pairs() != RopePairs::Halves {
-        let why = "+offset is written for rotary positions that pair the halves of a vector";
-        return Err(ModelError::Refused(why.to_owned()));
-    }
-    let extents = [config.kv_heads, config.head_dim];
-    Ok(KeyOffsetTables::new(context.device, biases, extents, model.rope(0), context.tokens)?)
 }

@@ -15,3 +15,22 @@ mod tables;
 pub use hadamard::Hadamard;
 pub use key_offset::{KeyOffset, KeyOffsetArgs};
 pub use tables::KeyOffsetTables;
+
+use crate::cache::{Registry, RegistryError, Stage};
+
+/// Adds the variants that `--kv` knows by name. A new one is a file of this folder and an entry here.
+pub(crate) fn add(registry: Registry) -> Result<Registry, RegistryError> {
+    registry
+        .codecs(
+            "offset",
+            "takes the bias of the key projection (Qwen2.5) out of keys",
+            Stage::Shift,
+            KeyOffsetTables::of_model,
+        )?
+        .codecs(
+            "hadamard",
+            "rotates keys, so that no element is much larger than the others",
+            Stage::Basis,
+            |_| Ok(Hadamard),
+        )
+}

@@ -6,7 +6,8 @@ use leankv_runtime::kv::KvError;
 use leankv_runtime::{Device, DeviceBuffer};
 
 use super::key_offset::{KeyOffset, KeyOffsetArgs, Unbiased};
-use crate::{Rope, RopePairs};
+use crate::cache::Context;
+use crate::{ModelError, Rope, RopePairs};
 
 /// Tables for [`KeyOffset`](super::KeyOffset) on a device: cosines and sines for all layers and KV heads together, and a bias for each layer.
 ///
@@ -61,6 +62,23 @@ impl KeyOffsetTables {
             head_dim,
             host: (table, biases),
         })
+    }
+
+    /// Tables of a model's biases.
+    pub(crate) fn of_model(context: &Context<'_>) -> Result<KeyOffsetTables, ModelError> {
+        let (model, config) = (context.model, context.model.config());
+        let biases: Option<Vec<Vec<f32>>> =
+            (0..config.layers).map(|layer| model.key_bias(layer).map(<[f32]>::to_vec)).collect();
+        let Some(biases) = biases else {
+            let why = format!("{} has no bias on its keys to take out: leave +offset out", config.name);
+            return Err(ModelError::Refused(why));
+        };
+        if model.rope(0).pairs() != RopePairs::Halves {
+            let why = "+offset is written for rotary positions that pair the halves of a vector";
+            return Err(ModelError::Refused(why.to_owned()));
+        }
+        let extents = [config.kv_heads, config.head_dim];
+        Ok(KeyOffsetTables::new(context.device, biases, extents, model.rope(0), context.tokens)?)
     }
 
     /// What is taken out of a key, `[head_dim]`: its rotated bias, as exactly as the table of angles is.
