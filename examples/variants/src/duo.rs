@@ -44,7 +44,7 @@ impl PolicyVariant for Duo {
 }
 
 impl Policy for ByHead {
-    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, head: &HeadFacts) -> Tile<i32, 1> {
         let tier: Scalar<i32> = self.keeps.get([head.layer, head.head]).ne(0).select(HIGH, PRUNED);
         tier.splat(tokens.sig.extents())
     }

@@ -22,7 +22,7 @@ impl PolicyVariant for SnapKv {
 }
 
 impl Policy for SnapKv {
-    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, head: &HeadFacts) -> Tile<i32, 1> {
         let [count] = tokens.sig.extents();
         let numbers = iota(count);
         let mut sig = tokens.sig;
@@ -32,7 +32,7 @@ impl Policy for SnapKv {
                 sig = sig.max(tokens.sig.gather(index, 0));
             }
         }
-        LeanKv { late: 0 }.prompt_tier(&TokenFacts { sig, ..*tokens }, head)
+        LeanKv { late: 0 }.prompt_tier(&tokens.with_sig(sig), head)
     }
 
     fn step(&self, facts: &StepFacts) -> StepAction {

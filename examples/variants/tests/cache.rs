@@ -6,7 +6,9 @@ use leankv_kernels::policy::PolicyChoice;
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::kv::{CacheConfig, KvCache, RequestId, Thresholds};
 use leankv_runtime::{Compiler, Device, Sm};
-use leankv_variants::{duo::Duo, fp8::Fp8, nf4::Nf4, outlier::Outlier, snapkv::SnapKv};
+use leankv_variants::{
+    duo::Duo, fp8::Fp8, nf4::Nf4, outlier::Outlier, snapkv::SnapKv, value_norm::ValueNorm,
+};
 
 const D: usize = 32;
 const PROMPT: usize = 38;
@@ -156,5 +158,21 @@ fn pooling_keeps_the_neighbours_of_what_is_kept() {
     assert!(neighbours > alone, "{neighbours} and {alone} tokens");
     for device in &others {
         assert_eq!(pooled(device), neighbours, "{}", device.name());
+    }
+}
+
+#[test]
+fn norms_of_values_decide_alike_on_every_executor() {
+    let thresholds = Thresholds::new(1.6, 1.1);
+    let kept = |device: &Device, policy: PolicyChoice| {
+        let (cache, id, _) = life(device, CacheConfig { policy, ..config("K8V4/K4V2") }, &thresholds);
+        cache.stats(id).unwrap().heads.iter().map(|head| [head.high, head.low]).collect::<Vec<_>>()
+    };
+    let [host, others @ ..] = devices();
+    let weighted = |device: &Device| kept(device, PolicyChoice::user("value-norm", ValueNorm));
+    let here = weighted(&host);
+    assert_ne!(here, kept(&host, PolicyChoice::default()));
+    for device in &others {
+        assert_eq!(weighted(device), here, "{}", device.name());
     }
 }

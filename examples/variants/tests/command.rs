@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use leankv_model::testing::write_tiny_gguf;
+use leankv_model::testing::{TinyFile, write_tiny_gguf};
 
 fn leankv(folder: &std::path::Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leankv-variants"));
@@ -20,8 +20,14 @@ fn place() -> tempfile::TempDir {
 #[test]
 fn an_evaluation_takes_all_of_them() {
     let folder = place();
-    let caches =
-        ["k4v4+nf4", "k8v8+fp8", "k4v4+outlier", "k8v4/k4v2+outlier@1/3:snapkv:keep=0", "k8v4@1,0:duo"];
+    let caches = [
+        "k4v4+nf4",
+        "k8v8+fp8",
+        "k4v4+outlier",
+        "k8v4/k4v2+outlier@1/3:snapkv:keep=0",
+        "k8v4/k4v2@1/3:value-norm",
+        "k8v4@1,0:duo",
+    ];
     let mut args =
         vec!["eval", "--model", "tiny.gguf", "--text", "text.txt", "--ctx", "64", "--chunks", "1", "--json"];
     args.extend(["--kv"].iter().chain(&caches));
@@ -77,13 +83,41 @@ fn run_and_serve_bench_take_them() {
 #[test]
 fn names_that_are_not_there_are_refused_with_those_that_are() {
     let folder = place();
-    for (kv, there) in
-        [("k4v4+nf3", "offset, hadamard, nf4, fp8, outlier, plain"), ("k8v4@1/5:snap", "snapkv, duo")]
-    {
+    for (kv, there) in [
+        ("k4v4+nf3", "offset, hadamard, nf4, fp8, outlier, plain"),
+        ("k8v4@1/5:snap", "snapkv, value-norm, duo"),
+    ] {
         let out = leankv(folder.path(), &["run", "--model", "tiny.gguf", "--kv", kv, "--prompt", "x"]);
         let text = String::from_utf8_lossy(&out.stderr);
         assert_eq!(out.status.code(), Some(2), "{text}");
         assert!(text.contains(there), "{text}");
+    }
+}
+
+/// Perplexity of each cache.
+fn perplexities(folder: &std::path::Path, model: &str, caches: &[&str]) -> Vec<f64> {
+    let mut args = vec![
+        "eval", "--model", model, "--text", "text.txt", "--ctx", "64", "--chunks", "1", "--json", "--kv",
+    ];
+    args.extend(caches);
+    let out = leankv(folder, &args);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let configs = report["configs"].as_array().unwrap();
+    configs
+        .iter()
+        .map(|config| config["figures"]["perplexity"].as_f64().unwrap_or_else(|| panic!("{config}")))
+        .collect()
+}
+
+#[test]
+fn a_model_with_windows_takes_variants() {
+    let folder = place();
+    std::fs::write(folder.path().join("gemma.gguf"), TinyFile::new("gemma3", 1).bytes()).unwrap();
+    let all =
+        perplexities(folder.path(), "gemma.gguf", &["k8v8+hadamard", "k8v8+fp8", "k8v4+outlier+hadamard"]);
+    for variant in &all[1..] {
+        assert!((variant / all[0] - 1.0).abs() < 0.02, "{all:?}");
     }
 }
 
@@ -94,6 +128,7 @@ fn each_is_at_most_sixty_lines_of_code() {
         include_str!("../src/fp8.rs"),
         include_str!("../src/outlier.rs"),
         include_str!("../src/snapkv.rs"),
+        include_str!("../src/value_norm.rs"),
         include_str!("../src/duo.rs"),
     ];
     for text in files {

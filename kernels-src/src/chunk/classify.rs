@@ -6,11 +6,16 @@ use crate::policy::{
     HIGH, HeadFacts, Judged, LOW, Policies, Policy, PolicySpec, Progress, Rule, SINKS, TokenFacts,
 };
 
-/// Tiers of judged tokens that are in tier `now`: the policy's where it is asked, high elsewhere.
+/// Tiers of judged tokens that are in tier `now`: the policy's where it is asked, high elsewhere. `vectors` reads their keys and values.
 #[track_caller]
-pub(super) fn tiers_of(policy: &dyn Policy, head: &HeadFacts, tokens: Judged, now: i32) -> Tile<i32, 1> {
-    let facts = TokenFacts { sig: tokens.sig, positions: tokens.positions, tier: lit(now) };
-    let tier = policy.prompt_tier(&facts, head);
+pub(super) fn tiers_of(
+    policy: &dyn Policy,
+    head: &HeadFacts,
+    tokens: Judged,
+    now: i32,
+    vectors: &dyn Fn() -> [Tile<f32, 2>; 2],
+) -> Tile<i32, 1> {
+    let tier = policy.prompt_tier(&TokenFacts::new(&tokens, lit(now), vectors), head);
     // Whoever names a tier that does not exist gets the one that does.
     let tier = if head.has_low { tier } else { tier.eq(LOW).select(HIGH, tier) };
     tokens.open.select(tier, HIGH)
@@ -23,6 +28,12 @@ pub struct ClassifySpec {
     /// Whether there is a low tier.
     #[spec(default = true, values = [true, false])]
     pub two_tiers: bool,
+    /// Elements of a vector.
+    #[spec(default = 128)]
+    pub head_dim: usize,
+    /// Type of keys and values.
+    #[spec(default = FloatType::F16)]
+    pub input: FloatType,
     /// Which tokens stay, in which tier.
     #[spec(default = PolicySpec::default())]
     pub policy: PolicySpec,
@@ -46,7 +57,8 @@ pub struct ClassifySpec {
 /// Decides the tier of every token of a chunk, and where in its tier's list it goes.
 ///
 /// * Shapes: `mass` is `[kv_heads, n]`, the significance summed over the chunk's counted queries; `before` is the position of the chunk's first
-///   token, `prompt` the length of the whole prompt; `layer` is what policies are told; `slots` is `[1]`, `thresholds` is `[slots, kv_heads, 2]`, high and low; `lengths` is
+///   token, `prompt` the length of the whole prompt; `layer` is what policies are told;
+///   `keys`, `values` are `[n, kv_heads, head_dim]`, for policies that ask for norms; `slots` is `[1]`, `thresholds` is `[slots, kv_heads, 2]`, high and low; `lengths` is
 ///   `[slots, kv_heads, 4]`, of which the first two grow by what is kept; `dest` is `[kv_heads, n]`, as
 ///   [`write_chunk`](fn@crate::chunk::write_chunk) takes it.
 /// * Grid: `[kv_heads]`.
@@ -60,6 +72,8 @@ pub fn classify_chunk<P: Policies>(
     before: Scalar<i32>,
     prompt: Scalar<i32>,
     layer: Scalar<i32>,
+    #[arg(align = 16, element = spec.input)] keys: FloatView<3>,
+    #[arg(align = 16, element = spec.input)] values: FloatView<3>,
     slots: View<i32, 1>,
     thresholds: View<f32, 3>,
     lengths: ViewMut<i32, 3>,
@@ -80,7 +94,12 @@ pub fn classify_chunk<P: Policies>(
     for tile in range(0, n.cdiv(spec.block as i32)) {
         let numbers = tile * spec.block as i32 + iota(spec.block);
         let mass = mass.tile((head, tile), [1, spec.block]).load().squeeze(0);
-        let tiers = tiers_of(&*policy, &facts, rule.judge(now, mass, before + numbers), HIGH);
+        let vectors = || {
+            let extents = [spec.block, 1, spec.head_dim];
+            [keys, values].map(|view| view.tile((tile, head, 0), extents).load().squeeze(1))
+        };
+        let judged = rule.judge(now, mass, before + numbers);
+        let tiers = tiers_of(&*policy, &facts, judged, HIGH, &vectors);
         let exist = numbers.lt(n) & slot.ge(0);
         let to_high = (exist & tiers.eq(HIGH)).cast::<i32>();
         let to_low = (exist & tiers.eq(LOW)).cast::<i32>();

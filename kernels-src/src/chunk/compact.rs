@@ -1,7 +1,7 @@
 //! Reclassifying what is cached, in place.
 
 use leankv_dsl::format::Tiering;
-use leankv_dsl::lang::attention::{Codecs, LayeredKvMut, Spread, Tiers, TokenList, Tokens};
+use leankv_dsl::lang::attention::{Codecs, LayeredKvMut, Spread, Tier, Tiers, TokenList, Tokens};
 use leankv_dsl::lang::*;
 
 use super::classify::tiers_of;
@@ -66,6 +66,13 @@ impl<'t> Looked<'t> {
         Looked { numbers, from, mass: from.significance(), tokens }
     }
 
+    /// Their keys and values, as `tier` stores them.
+    #[track_caller]
+    fn vectors(&self, tier: &Tier) -> [Tile<f32, 2>; 2] {
+        let (keys, values) = (self.from.keys(self.tokens), self.from.values(self.tokens));
+        [tier.keys.decode(&keys), tier.values.decode(&values)]
+    }
+
     /// Moves those tokens that are `mine` to other numbers of their own list, byte for byte.
     #[track_caller]
     fn shift(&self, list: &TokenList<'t>, to: Tile<i32, 1>, mine: Tile<bool, 1>) {
@@ -123,8 +130,13 @@ pub fn recompact<C: Codecs, P: Policies>(
             low = kv.frozen(slot, head, true);
             for first in range(low, len).step(block) {
                 let looked = Looked::new(&list, first, len, spec.block, head);
-                let tier =
-                    tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions), LOW);
+                let tier = tiers_of(
+                    &*policy,
+                    &facts,
+                    rule.judge(now, looked.mass, looked.tokens.positions),
+                    LOW,
+                    &|| looked.vectors(tier),
+                );
                 let stays = looked.from.valid() & tier.ne(PRUNED);
                 let to = low + stays.cast::<i32>().cumsum(0) - 1;
                 let moves = stays & to.ne(looked.numbers);
@@ -142,8 +154,13 @@ pub fn recompact<C: Codecs, P: Policies>(
         let mut high = kv.frozen(slot, head, false);
         for first in range(high, len).step(block) {
             let looked = Looked::new(&list, first, len, spec.block, head);
-            let tier =
-                tiers_of(&*policy, &facts, rule.judge(now, looked.mass, looked.tokens.positions), HIGH);
+            let tier = tiers_of(
+                &*policy,
+                &facts,
+                rule.judge(now, looked.mass, looked.tokens.positions),
+                HIGH,
+                &|| looked.vectors(tiers.high()),
+            );
             let mut stays = looked.from.valid() & tier.eq(HIGH);
             if let Some(tier_low) = tiers.low() {
                 let down = looked.from.valid() & tier.eq(LOW);

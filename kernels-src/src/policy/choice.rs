@@ -138,7 +138,7 @@ impl Policies for ChosenPolicies {
 
 impl Policy for Rc<dyn Policy> {
     #[track_caller]
-    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, head: &HeadFacts) -> Tile<i32, 1> {
         (**self).prompt_tier(tokens, head)
     }
 

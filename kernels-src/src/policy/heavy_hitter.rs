@@ -16,7 +16,7 @@ use super::{
 pub struct HeavyHitter;
 
 impl Policy for HeavyHitter {
-    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, head: &HeadFacts) -> Tile<i32, 1> {
         tokens.sig.lt(head.a_low * head.base()).select(PRUNED, HIGH)
     }
 

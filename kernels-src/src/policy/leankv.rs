@@ -28,7 +28,7 @@ impl LeanKv {
 }
 
 impl Policy for LeanKv {
-    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, head: &HeadFacts) -> Tile<i32, 1> {
         let (low, high) = head.cuts(head.base());
         tier_by_cuts(tokens.sig, low, high)
     }

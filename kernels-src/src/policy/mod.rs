@@ -64,14 +64,50 @@ pub struct HeadFacts {
 }
 
 /// Tokens of one (request, layer, KV head) that a policy sorts into tiers, all `[tokens]`.
-#[derive(Clone, Copy, Debug)]
-pub struct TokenFacts {
+#[derive(Clone, Copy)]
+pub struct TokenFacts<'t> {
     /// Their significance.
     pub sig: Tile<f32, 1>,
     /// Their positions in the sequence.
     pub positions: Tile<i32, 1>,
     /// The tier that they are in now; [`HIGH`] for tokens that are not cached yet.
     pub tier: Scalar<i32>,
+    vectors: &'t dyn Fn() -> [Tile<f32, 2>; 2],
+}
+
+impl<'t> TokenFacts<'t> {
+    /// Tokens whose keys and values, `[tokens, head_dim]`, are what `vectors` reads.
+    pub(crate) fn new(
+        judged: &Judged,
+        tier: Scalar<i32>,
+        vectors: &'t dyn Fn() -> [Tile<f32, 2>; 2],
+    ) -> Self {
+        Self { sig: judged.sig, positions: judged.positions, tier, vectors }
+    }
+
+    /// The same tokens with another significance.
+    #[must_use]
+    pub fn with_sig(self, sig: Tile<f32, 1>) -> Self {
+        Self { sig, ..self }
+    }
+
+    /// Euclidean norms of their keys, after RoPE, and of their values: as they come in the prompt, as they are stored later. A kernel whose policy
+    /// does not ask for them reads no vector for it.
+    #[track_caller]
+    pub fn norms(&self) -> [Tile<f32, 1>; 2] {
+        (self.vectors)().map(|vectors| (vectors * vectors).reduce_sum(1).sqrt())
+    }
+}
+
+impl std::fmt::Debug for TokenFacts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { sig, positions, tier, .. } = self;
+        f.debug_struct("TokenFacts")
+            .field("sig", sig)
+            .field("positions", positions)
+            .field("tier", tier)
+            .finish()
+    }
 }
 
 impl HeadFacts {
@@ -150,7 +186,7 @@ impl Needs {
 /// A policy, as kernels record it.
 pub trait Policy {
     /// Tier of tokens while a prompt is cached, and where a budget is solved for again: [`PRUNED`], [`LOW`] or [`HIGH`].
-    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1>;
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, head: &HeadFacts) -> Tile<i32, 1>;
 
     /// What a decode step does.
     fn step(&self, facts: &StepFacts) -> StepAction;

@@ -23,7 +23,7 @@ use super::{
 pub struct Paper;
 
 impl Policy for Paper {
-    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, head: &HeadFacts) -> Tile<i32, 1> {
         let (low, high) = head.cuts(head.base());
         let kept = match head.has_low {
             true => tokens.sig.le(high).select(LOW, HIGH),

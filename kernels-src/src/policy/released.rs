@@ -22,7 +22,7 @@ use super::{
 pub struct Released;
 
 impl Policy for Released {
-    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, head: &HeadFacts) -> Tile<i32, 1> {
         let (low, high) = head.cuts(head.base());
         tier_by_cuts(tokens.sig, low, high)
     }

@@ -14,7 +14,7 @@ use super::{
 pub struct SinkWindow;
 
 impl Policy for SinkWindow {
-    fn prompt_tier(&self, tokens: &TokenFacts, _: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, _: &HeadFacts) -> Tile<i32, 1> {
         Tile::full(tokens.sig.extents(), PRUNED)
     }
 

@@ -12,7 +12,7 @@ use super::{
 pub struct Uniform;
 
 impl Policy for Uniform {
-    fn prompt_tier(&self, tokens: &TokenFacts, _: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, _: &HeadFacts) -> Tile<i32, 1> {
         Tile::full(tokens.sig.extents(), HIGH)
     }
 

@@ -206,6 +206,8 @@ impl KvCache {
             before,
             prompt,
             layer: layer as i32,
+            keys: k.clone().into(),
+            values: v.clone().into(),
             slots: chunk.slot.tensor([1]),
             thresholds: of.read(&state.thresholds, 2)?,
             lengths: of.write(&mut state.lengths, 4)?,

@@ -188,7 +188,8 @@ impl Build<'_> {
         let plan =
             PlanSpec { tiering, head_dim, page_bytes, block, policy, window, sinks, chunk, window_q, splits };
         let two_tiers = tiering.low.is_some();
-        let classify = ClassifySpec { two_tiers, policy, window, sinks, chunk, window_q, block: 128 };
+        let classify =
+            ClassifySpec { two_tiers, head_dim, input, policy, window, sinks, chunk, window_q, block: 128 };
         let compact = RecompactSpec {
             tiering,
             head_dim,
