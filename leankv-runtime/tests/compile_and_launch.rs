@@ -1,6 +1,6 @@
 //! From tile IR to results on every device this machine has, through the cache.
 
-mod scale;
+mod scaling;
 
 use std::sync::Barrier;
 
@@ -8,9 +8,10 @@ use leankv_dsl::ir::Func;
 use leankv_dsl::lang::Settings;
 use leankv_runtime::cache::{Bundle, BundleWriter, KernelCache, Origin};
 use leankv_runtime::{
-    ArgumentError, CompileError, CompileOptions, CompiledKernel, Compiler, Device, KernelOf, LaunchError, Sm, Target,
+    ArgumentError, CompileError, CompileOptions, CompiledKernel, Compiler, Device, KernelOf, LaunchError, Sm,
+    Target,
 };
-use scale::{ScaleArgs, ScaleSpec, scale, scaled};
+use scaling::{ScaleArgs, ScaleSpec, scale, scaled};
 
 fn func() -> Func {
     scale::build(&ScaleSpec {}).unwrap()

@@ -1,10 +1,10 @@
 //! The interpreter as a device: right results, and every mistake of a kernel found.
 
-mod scale;
+mod scaling;
 
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::{ArgumentError, BufferView, Compiler, Device, DeviceError, KernelOf, LaunchError};
-use scale::{ScaleArgs, ScaleSpec, scale, scaled};
+use scaling::{ScaleArgs, ScaleSpec, scale, scaled};
 
 fn load(device: &Device) -> KernelOf<scale> {
     Compiler::new(KernelCache::without_folder()).load(device, &scale::KERNEL, &ScaleSpec {}).unwrap()

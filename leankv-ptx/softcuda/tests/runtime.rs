@@ -2,19 +2,17 @@
 //! is one, on this library otherwise.
 
 mod common;
-#[path = "../../../leankv-runtime/tests/scale/mod.rs"]
-mod scale;
+#[path = "../../../leankv-runtime/tests/scaling/mod.rs"]
+mod scaling;
 
 use common::Case;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use leankv_dsl::lang::*;
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::device::Kind;
-use leankv_runtime::kv::{
-    CacheConfig, EngineKernels, KvCache, KvError, RequestId, RequestStats, Thresholds,
-};
+use leankv_runtime::kv::{CacheConfig, EngineKernels, KvCache, KvError, RequestId, RequestStats, Thresholds};
 use leankv_runtime::{Compiler, Device, DeviceBuffer, DeviceError, KernelOf};
-use scale::{ScaleSpec, scale, scaled};
+use scaling::{ScaleSpec, scale, scaled};
 
 const ONE: (&str, &str) = ("SOFTCUDA_DEVICES", "1");
 const DEFERRED: (&str, &str) = ("SOFTCUDA_ORDER", "deferred");

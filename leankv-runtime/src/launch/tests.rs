@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 use leankv_dsl::ir::{Access, Func, Loc, Param, Type};
 
 use super::*;
+use crate::Device;
 use crate::kernel::{HostArg, HostCode, Loaded};
 
 /// Records what it is run with, so that tests see exactly what reaches a kernel.
@@ -237,6 +238,7 @@ mod typed {
         #[arg(multiple_of = 8)] by: Scalar<i32>,
         out: ViewMut<f32, 2>,
     ) {
+        let _ = input;
         let at = (program_id(0), 0);
         let sum = x.tile(at, [4, 8]).load::<f32>() + y.tile(at, [4, 8]).load();
         let more = table.data.get(table.number.get([lit(0)]));
@@ -365,7 +367,8 @@ mod typed {
         args.x = halves.slice(4..).unwrap().tensor([4, 8]).into();
         let message = refused(&kernel, args);
         assert!(
-            message.starts_with("kernel `add`: `x` must be an address that is a multiple of 16, and it is 0x"),
+            message
+                .starts_with("kernel `add`: `x` must be an address that is a multiple of 16, and it is 0x"),
             "{message}"
         );
         assert!(message.ends_with("; buffers start aligned, slices need not"), "{message}");

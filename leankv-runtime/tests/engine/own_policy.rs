@@ -230,3 +230,49 @@ fn a_policy_works_under_a_budget_of_bytes() {
         budget(&device, &small, &[BY_POSITION, STOCK], [20, 30], 5);
     }
 }
+
+/// Names tiers and candidates that there are and that there are not.
+#[derive(Clone, Copy, Debug)]
+struct Wild;
+
+impl Policy for Wild {
+    fn prompt_tier(&self, tokens: &TokenFacts, _: &HeadFacts) -> Tile<i32, 1> {
+        (tokens.positions % 7) - 2
+    }
+
+    fn step(&self, facts: &StepFacts) -> StepAction {
+        let tokens = facts.head.tokens;
+        StepAction { victim: tokens % 7 - 2, demote: (tokens % 2).eq(0), evict_low: (tokens % 3).ne(0) }
+    }
+}
+
+impl PolicyVariant for Wild {
+    type Params = ();
+
+    fn policy(&self, (): ()) -> Box<dyn Policy> {
+        Box::new(*self)
+    }
+
+    fn given(&self) {}
+}
+
+#[test]
+fn a_policy_that_names_what_there_is_not_keeps_the_cache_sound() {
+    let small = CacheConfig { layers: 1, kv_heads: 1, window: 3, sinks: 0, slots: 1, pages: 16, ..config() };
+    for tiering in ["K8V4/K4V2", "K4V4"] {
+        for device in checking_devices() {
+            let (tiering, policy) = (tiering.parse().unwrap(), PolicyChoice::user("wild", Wild));
+            let config = CacheConfig { tiering, policy, ..small.clone() };
+            let mut cache = cache(&device, &config);
+            let id = cache.admit(20, &Thresholds::new(1.0, 0.5)).unwrap();
+            for _ in 0..2 {
+                checked_chunk_of(&mut cache, &config, id, 3, &PLAIN);
+            }
+            for _ in 0..9 {
+                checked_step_of(&mut cache, &config, id, 20, 3, &PLAIN);
+            }
+            let stats = cache.stats(id).unwrap();
+            assert!(stats.heads[0].high > 0 && stats.heads[0].pruned > 0, "{stats:?}");
+        }
+    }
+}

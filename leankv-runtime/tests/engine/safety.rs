@@ -128,10 +128,7 @@ fn kernels_of_other_values_of_a_user_s_are_refused_though_they_have_one_name() {
     refused(CacheConfig { policy: policy(), ..base.clone() }, &format!("policy (mine, not {other})"));
     let twice = base.codecs.clone().with("more", Nothing);
     refused(CacheConfig { codecs: twice, ..base.clone() }, "codecs (+mine, not +mine+more)");
-    refused(
-        CacheConfig { hooks: HookChoice::plain(), ..base.clone() },
-        "hooks (+mine, not none)",
-    );
+    refused(CacheConfig { hooks: HookChoice::plain(), ..base.clone() }, "hooks (+mine, not none)");
     // SAFETY: it reads and writes nothing.
     let trusted = unsafe { base.codecs.clone().trusted() };
     refused(CacheConfig { codecs: trusted, ..base.clone() }, &format!("codecs (+mine, not {other})"));
@@ -442,6 +439,30 @@ fn codecs_hooks_and_policies_that_could_leave_their_buffers_are_refused() {
     // SAFETY: the kernels are not launched.
     let hooks = unsafe { HookChoice::plain().with("mine", Unlaunched::<Raw>(PhantomData)).trusted() };
     EngineKernels::new(&compiler, &Device::reference(), &CacheConfig { hooks, ..small() }).unwrap();
+}
+
+#[test]
+fn what_is_added_to_a_trusted_choice_is_not_trusted() {
+    // SAFETY: there is nothing in it.
+    let hooks = unsafe { HookChoice::plain().trusted() };
+    let found = refusal(|c| c.hooks = hooks.with("mine", Unlaunched::<Raw>(PhantomData)));
+    assert!(found.contains("`hooks.mine.data` is a raw pointer"), "{found}");
+    // SAFETY: as above.
+    let codecs = unsafe { CodecChoice::stock().trusted() };
+    let found = refusal(|c| c.codecs = codecs.with("mine", PointedCodec));
+    assert!(found.contains("`codecs.mine` is a raw pointer"), "{found}");
+}
+
+/// A codec that takes a raw pointer.
+#[derive(Debug)]
+struct PointedCodec;
+
+impl CodecVariant for PointedCodec {
+    type Params = Ptr<f32>;
+
+    fn given(&self, _: usize) -> Slice<'_, f32> {
+        panic!("its kernels are not launched")
+    }
 }
 
 #[test]

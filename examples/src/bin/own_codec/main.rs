@@ -8,7 +8,7 @@ use std::error::Error;
 
 use codebook::Codebook;
 use leankv_dsl::lang::Choices;
-use leankv_dsl::lang::attention::{CodecChoice, ForLayer};
+use leankv_dsl::lang::attention::{ChosenCodecs, CodecChoice, ForLayer};
 use leankv_examples::{largest_difference, numbers};
 use leankv_kernels::quantize::{CodecRows, DequantizeArgs, QuantizeArgs, dequantize, quantize};
 use leankv_runtime::cache::KernelCache;
@@ -26,8 +26,8 @@ fn round_trip(device: &Device, x: &[f32], head_dim: usize) -> Result<Vec<f32>, B
     // The specialisation names a stock codec, whose place the codebook takes.
     let spec = CodecRows { codec: "affine4".parse()?, head_dim, rows: 16 };
     let (compiler, choices) = (Compiler::new(KernelCache::user()), Choices::new().with(codecs.clone()));
-    let encode = compiler.load_with(device, &quantize::KERNEL, &spec, &choices)?;
-    let decode = compiler.load_with(device, &dequantize::KERNEL, &spec, &choices)?;
+    let encode = compiler.load_with(device, &quantize::<ChosenCodecs>::KERNEL, &spec, &choices)?;
+    let decode = compiler.load_with(device, &dequantize::<ChosenCodecs>::KERNEL, &spec, &choices)?;
 
     let input = device.upload(x)?;
     let mut codes = device.zeros::<u8>(rows * head_dim / 2)?;

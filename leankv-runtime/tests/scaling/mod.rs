@@ -5,12 +5,7 @@ use leankv_runtime::{DeviceBuffer, KernelOf, Launch};
 
 /// `out[i] = x[i] * by`, 64 elements a program, masked at `n`.
 #[kernel(warps = 1)]
-pub(crate) fn scale(
-    #[arg(align = 16)] x: Ptr<f32>,
-    out: PtrMut<f32>,
-    n: Scalar<i32>,
-    by: Scalar<f32>,
-) {
+pub(crate) fn scale(#[arg(align = 16)] x: Ptr<f32>, out: PtrMut<f32>, n: Scalar<i32>, by: Scalar<f32>) {
     let at = program_id(0) * 64 + iota(64);
     let there = at.lt(n);
     out.store_masked(at, x.load_masked(at, there) * by, there);
