@@ -2,30 +2,29 @@
 //!
 //! A [`Compiler`] turns a recorded kernel into a [`CompiledKernel`] for a [`Target`], through a cache on disk. A [`Device`] holds
 //! memory and runs kernels: the host, a CUDA GPU, the reference interpreter, or a GPU that is emulated. A launch takes
-//! arguments by name and refuses those that do not fit before anything runs.
+//! the struct of arguments that `#[kernel]` wrote beside the kernel, and refuses what rustc cannot check before anything runs. Kernels that are known at run time
+//! only, such as those of a table, take their arguments one by one and by name ([`Kernel::launch`]).
 //!
 //! ```
-//! use leankv_kernels::vector_add::{VectorAddSpec, vector_add};
+//! use leankv_kernels::vector_add::{VectorAddArgs, VectorAddSpec, vector_add};
 //! use leankv_runtime::cache::KernelCache;
 //! use leankv_runtime::{Compiler, Device};
 //!
-//! let compiler = Compiler::new(KernelCache::without_folder()); // or `device.kernel(..)`, over the user's cache
-//! let func = vector_add::build(&VectorAddSpec { block: 256 })?;
-//!
+//! let compiler = Compiler::new(KernelCache::without_folder()); // or `Compiler::global()`, over the user's cache
 //! let device = Device::host();
-//! let kernel = compiler.kernel(&device, &func)?;
+//! let kernel = compiler.load(&device, &vector_add::KERNEL, &VectorAddSpec { block: 256 })?;
 //! let x = device.upload(&[1.0f32, 2.0, 3.0])?;
 //! let y = device.upload(&[10.0f32, 20.0, 30.0])?;
 //! let mut out = device.zeros::<f32>(3)?;
-//! let launch = kernel.launch(1).view("x", &x, &[3]).view("y", &y, &[3]).view_mut("out", &mut out, &[3]);
+//! let args = VectorAddArgs { x: x.tensor([3]), y: y.tensor([3]), out: out.tensor_mut([3]) };
 //! // SAFETY: the kernel reaches memory through its views alone.
-//! unsafe { launch.run() }?;
+//! unsafe { kernel.launch(1, args).run() }?;
 //! assert_eq!(out.to_vec()?, [11.0, 22.0, 33.0]);
 //!
 //! // A mistake is an error that names the parameter, and nothing runs.
-//! let short = kernel.launch(1).view("x", &x, &[4]);
+//! let args = VectorAddArgs { x: x.tensor([4]), y: y.tensor([3]), out: out.tensor_mut([3]) };
 //! // SAFETY: as above.
-//! let error = unsafe { short.run() }.unwrap_err().to_string();
+//! let error = unsafe { kernel.launch(1, args).run() }.unwrap_err().to_string();
 //! assert_eq!(error, "kernel `vector_add`: `x` as [4] needs 4 elements of f32, and the buffer has 3");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

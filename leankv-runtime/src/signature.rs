@@ -279,7 +279,10 @@ impl Signature {
     /// What a launch gives, one after another: numbers, buffers, and views, which take a parameter for each extent and stride too.
     pub(crate) fn arguments(&self) -> Vec<ArgumentSpec> {
         let own = |(_, param): &(usize, &ParamSpec)| self.view_of(&param.name).is_none();
-        let part = |name: &str, what: &str, axis: usize| self.position(&format!("{name}.{what}{axis}"));
+        let part = |name: &str, what: &str, axis: usize| {
+            let place = self.position(&format!("{name}.{what}{axis}"))?;
+            (self.params[place].kind == ParamKind::Scalar).then_some(place)
+        };
         let argument = |(place, param): (usize, &ParamSpec)| {
             let extents: Vec<usize> = (0..).map_while(|axis| part(&param.name, "shape", axis)).collect();
             let strides = (0..extents.len()).map(|axis| part(&param.name, "stride", axis)).collect();

@@ -1,19 +1,24 @@
 //! From tile IR to results on every device this machine has, through the cache.
 
+mod scaling;
+
 use std::sync::Barrier;
 
-use leankv_dsl::ir::{Func, parse};
+use leankv_dsl::ir::Func;
 use leankv_dsl::lang::Settings;
 use leankv_runtime::cache::{Bundle, BundleWriter, KernelCache, Origin};
 use leankv_runtime::{
-    ArgumentError, CompileError, CompileOptions, CompiledKernel, Compiler, Device, LaunchError, Sm, Target,
+    ArgumentError, CompileError, CompileOptions, CompiledKernel, Compiler, Device, KernelOf, LaunchError, Sm,
+    Target,
 };
+use scaling::{ScaleArgs, ScaleSpec, scale, scaled};
 
-/// `out[i] = x[i] * by`, 64 elements a program, masked at `n`.
-const SCALE: &str = include_str!("scale.tile");
+fn func() -> Func {
+    scale::build(&ScaleSpec {}).unwrap()
+}
 
-fn scale() -> Func {
-    parse("scale.tile", SCALE).unwrap()
+fn load(compiler: &Compiler, device: &Device) -> Result<KernelOf<scale>, CompileError> {
+    compiler.load(device, &scale::KERNEL, &ScaleSpec {})
 }
 
 fn in_memory() -> Compiler {
@@ -34,16 +39,11 @@ fn one_kernel_gives_the_same_result_on_every_device() {
     let x: Vec<f32> = (0..N).map(|i| i as f32 - 500.0).collect();
     let expected: Vec<f32> = x.iter().map(|v| v * 0.5).collect();
     for device in devices() {
-        let kernel = in_memory().kernel(&device, &scale()).unwrap();
+        let kernel = load(&in_memory(), &device).unwrap();
         let input = device.upload(&x).unwrap();
         // One element more than is written, to see that the mask holds.
         let mut out = device.upload(&vec![7.0f32; N + 1]).unwrap();
-        let launch = kernel
-            .launch(N.div_ceil(64) as u32)
-            .buffer("x", &input)
-            .buffer_mut("out", &mut out)
-            .scalar("n", N as i32)
-            .scalar("by", 0.5f32);
+        let launch = scaled(&kernel, N.div_ceil(64) as u32, &input, &mut out, N as i32, 0.5);
         // SAFETY: the mask keeps every access below `n`, which is the buffers' length.
         unsafe { launch.run() }.unwrap();
         let out = out.to_vec().unwrap();
@@ -55,15 +55,11 @@ fn one_kernel_gives_the_same_result_on_every_device() {
 #[test]
 fn wrong_arguments_are_refused_on_a_compiled_kernel_as_on_a_fresh_one() {
     for device in devices() {
-        let kernel = in_memory().kernel(&device, &scale()).unwrap();
+        let kernel = load(&in_memory(), &device).unwrap();
         let input = device.upload(&[1.0f32; 8]).unwrap();
         let mut out = device.zeros::<f32>(8).unwrap();
-        let misaligned = kernel
-            .launch(1)
-            .buffer("x", input.slice(1..).unwrap())
-            .buffer_mut("out", &mut out)
-            .scalar("n", 4)
-            .scalar("by", 1.0f32);
+        let x = input.slice(1..).unwrap().into();
+        let misaligned = kernel.launch(1, ScaleArgs { x, out: (&mut out).into(), n: 4, by: 1.0 });
         // SAFETY: refused before anything runs.
         let error = unsafe { misaligned.run() }.unwrap_err();
         assert!(matches!(error, LaunchError::Argument(ArgumentError::Multiple { .. })), "{error}");
@@ -73,11 +69,10 @@ fn wrong_arguments_are_refused_on_a_compiled_kernel_as_on_a_fresh_one() {
 #[test]
 fn the_reference_device_reports_what_a_kernel_does_out_of_bounds() {
     let device = Device::reference();
-    let kernel = in_memory().kernel(&device, &scale()).unwrap();
+    let kernel = load(&in_memory(), &device).unwrap();
     let input = device.upload(&[1.0f32; 8]).unwrap();
     let mut out = device.zeros::<f32>(8).unwrap();
-    let launch =
-        kernel.launch(1).buffer("x", &input).buffer_mut("out", &mut out).scalar("n", 9).scalar("by", 1.0f32);
+    let launch = scaled(&kernel, 1, &input, &mut out, 9, 1.0);
     // SAFETY: the reference device checks every access.
     let error = unsafe { launch.run() }.unwrap_err();
     assert!(matches!(&error, LaunchError::Execution { .. }), "{error}");
@@ -89,11 +84,10 @@ fn the_reference_device_reports_what_a_kernel_does_out_of_bounds() {
 #[test]
 fn a_buffer_of_another_device_is_refused() {
     let (host, reference) = (Device::host(), Device::reference());
-    let kernel = in_memory().kernel(&host, &scale()).unwrap();
+    let kernel = load(&in_memory(), &host).unwrap();
     let input = reference.upload(&[1.0f32; 8]).unwrap();
     let mut out = host.zeros::<f32>(8).unwrap();
-    let launch =
-        kernel.launch(1).buffer("x", &input).buffer_mut("out", &mut out).scalar("n", 8).scalar("by", 1.0f32);
+    let launch = scaled(&kernel, 1, &input, &mut out, 8, 1.0);
     // SAFETY: refused before anything runs.
     let error = unsafe { launch.run() }.unwrap_err();
     assert!(matches!(error, LaunchError::Argument(ArgumentError::Device { .. })), "{error}");
@@ -105,8 +99,8 @@ fn compiled_kernels_come_back_from_disk_equal_for_every_target() {
     for target in Target::all() {
         let options = CompileOptions { llvm_ir: true };
         let compiler = || Compiler::new(KernelCache::at(dir.path())).with_options(options);
-        let fresh = compiler().compile(&scale(), target).unwrap();
-        let cached = compiler().compile(&scale(), target).unwrap();
+        let fresh = compiler().compile(&func(), target).unwrap();
+        let cached = compiler().compile(&func(), target).unwrap();
         assert_eq!((fresh.origin, cached.origin), (Origin::Built, Origin::Disk), "{target}");
         assert_eq!(fresh.kernel, cached.kernel, "{target}");
         assert!(fresh.kernel.tile_ir.contains("@scale"), "{target}");
@@ -118,18 +112,17 @@ fn compiled_kernels_come_back_from_disk_equal_for_every_target() {
 fn a_kernel_from_a_damaged_cache_still_runs() {
     let dir = tempfile::tempdir().unwrap();
     let device = Device::host();
-    let key = Compiler::new(KernelCache::at(dir.path())).compile(&scale(), Target::Host).unwrap().key;
+    let key = Compiler::new(KernelCache::at(dir.path())).compile(&func(), Target::Host).unwrap().key;
     let compiler = Compiler::new(KernelCache::at(dir.path()));
     let path = compiler.cache().path_of(&key.digest()).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    let kernel = compiler.kernel(&device, &scale()).unwrap();
+    let kernel = load(&compiler, &device).unwrap();
     assert_eq!(compiler.cache().stats().corrupt, 1);
     let input = device.upload(&[3.0f32]).unwrap();
     let mut out = device.zeros::<f32>(1).unwrap();
-    let launch =
-        kernel.launch(1).buffer("x", &input).buffer_mut("out", &mut out).scalar("n", 1).scalar("by", 2.0f32);
+    let launch = scaled(&kernel, 1, &input, &mut out, 1, 2.0);
     // SAFETY: `n` is the buffers' length.
     unsafe { launch.run() }.unwrap();
     assert_eq!(out.to_vec().unwrap(), [6.0]);
@@ -139,28 +132,28 @@ fn a_kernel_from_a_damaged_cache_still_runs() {
 fn production_runs_from_a_bundle_and_never_compiles() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kernels.lkvb");
-    let compiled = in_memory().compile(&scale(), Target::Host).unwrap();
+    let compiled = in_memory().compile(&func(), Target::Host).unwrap();
     let mut bundle = BundleWriter::new();
     bundle.add(&compiled.key, compiled.kernel.to_bytes());
     bundle.write(&path).unwrap();
 
     let production = in_memory();
     production.cache().deny_jit(true);
-    let error = production.kernel(&Device::host(), &scale()).unwrap_err();
+    let error = load(&production, &Device::host()).unwrap_err();
     assert!(matches!(error, CompileError::Denied { .. }), "{error}");
     assert!(error.to_string().contains("`scale`"), "{error}");
     production.cache().add_bundle(Bundle::open(&path).unwrap());
-    production.kernel(&Device::host(), &scale()).unwrap();
+    load(&production, &Device::host()).unwrap();
     assert_eq!(production.cache().stats().built, 0);
 }
 
 #[test]
 fn what_a_launch_looks_for_does_not_depend_on_what_was_kept_besides() {
     for target in [Target::Host, Target::Gpu(Sm::Sm80)] {
-        let asked = in_memory().key(&scale(), target).unwrap();
+        let asked = in_memory().key(&func(), target).unwrap();
         for llvm_ir in [false, true] {
             let compiler = in_memory().with_options(CompileOptions { llvm_ir });
-            let compiled = compiler.compile(&scale(), target).unwrap();
+            let compiled = compiler.compile(&func(), target).unwrap();
             let (key, bytes) = compiled.for_launch();
             assert_eq!((key == asked, compiled.key == asked), (true, !llvm_ir), "{target}");
             let kernel = CompiledKernel::from_bytes(&bytes).unwrap();
@@ -202,7 +195,7 @@ fn threads_that_compile_at_once_give_the_bytes_of_one_after_another() {
 #[test]
 fn every_gpu_target_assembles_with_no_spills_and_reports_its_resources() {
     for sm in Sm::ALL {
-        let compiled = in_memory().compile(&scale(), Target::Gpu(sm)).unwrap();
+        let compiled = in_memory().compile(&func(), Target::Gpu(sm)).unwrap();
         let resources = compiled.kernel.resources().unwrap();
         let assembled = resources.assembled.unwrap();
         assert_eq!(assembled.spill_store_bytes + assembled.spill_load_bytes, 0, "{sm}");
@@ -216,7 +209,7 @@ fn every_gpu_target_assembles_with_no_spills_and_reports_its_resources() {
 #[test]
 fn code_of_another_target_is_refused_with_both_names() {
     let host = Device::host();
-    let for_gpu = in_memory().compile(&scale(), Target::Gpu(Sm::Sm80)).unwrap();
+    let for_gpu = in_memory().compile(&func(), Target::Gpu(Sm::Sm80)).unwrap();
     let error = host.load(&for_gpu.kernel).unwrap_err().to_string();
     assert!(error.contains("sm_80") && error.contains("host"), "{error}");
 }

@@ -1,10 +1,10 @@
 //! A crate's own kernel on every executor, without a GPU: what `leankv verify` does for the shipped kernels.
 
 use leankv_dsl::lang::TypedKernel;
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 use leankv_runtime::Sm;
 use leankv_runtime::verify::{Options, profile, verify};
-use own_kernels::{RowNormSpec, row_norm};
+use own_kernels::{RowNormArgs, RowNormSpec, row_norm};
 
 /// Rows of which the last program has fewer, with what plain Rust says of them. They do not fill the block, but start at multiples
 /// of 32 bytes: the kernel asks for 16.
@@ -12,11 +12,11 @@ fn workload(spec: &RowNormSpec, seed: u64) -> Workload {
     let (rows, cols) = (10, spec.block - 8);
     let x = Generator::new(seed).f32s(rows * cols, -1.0, 1.0);
     let lengths: Vec<f32> = x.chunks(cols).map(|row| row.iter().map(|x| x * x).sum::<f32>().sqrt()).collect();
-    Workload::new([rows.div_ceil(spec.rows_per_program), 1, 1])
-        .view("x", &x, &[rows, cols])
-        .view("out", &vec![f32::NAN; rows], &[rows])
-        .output("out", Check::close(1e-6, 1e-6))
-        .expect("out", &lengths, Check::close(1e-5, 1e-6))
+    let out = given(&vec![f32::NAN; rows])
+        .output(Check::close(1e-6, 1e-6))
+        .expect(&lengths, Check::close(1e-5, 1e-6));
+    let args = RowNormArgs { x: given(&x).tensor([rows, cols]), out: out.tensor_mut([rows]) };
+    Workload::of::<row_norm>([rows.div_ceil(spec.rows_per_program), 1, 1], args)
 }
 
 #[test]

@@ -27,15 +27,11 @@ fn run(device: &Device, a: &[f16], b: &[f16], [m, n, k]: [usize; 3]) -> Result<V
     let (lhs, rhs) = (device.upload(a)?, device.upload(b)?);
     let mut out = device.zeros::<f32>(m * n)?;
     let spec = ProductSpec { tile: 32 };
-    let kernel = Compiler::new(KernelCache::user()).kernel(device, &product::build(&spec)?)?;
+    let kernel = Compiler::new(KernelCache::user()).load(device, &product::KERNEL, &spec)?;
     let grid = (n.div_ceil(spec.tile) as u32, m.div_ceil(spec.tile) as u32);
-    let launch = kernel.launch(grid).view("a", &lhs, &[m, k]).view("b", &rhs, &[k, n]).view_mut(
-        "out",
-        &mut out,
-        &[m, n],
-    );
+    let args = ProductArgs { a: lhs.tensor([m, k]), b: rhs.tensor([k, n]), out: out.tensor_mut([m, n]) };
     // SAFETY: every access goes through a view, and views mask what lies outside of the buffers they were checked against.
-    unsafe { launch.run() }?;
+    unsafe { kernel.launch(grid, args).run() }?;
     Ok(out.to_vec()?)
 }
 

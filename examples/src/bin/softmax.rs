@@ -22,12 +22,12 @@ fn run(device: &Device, x: &[f32], rows: usize, cols: usize) -> Result<Vec<f32>,
     let input = device.upload(x)?;
     let mut out = device.zeros::<f32>(x.len())?;
     let spec = SoftmaxRowsSpec { block: cols.next_power_of_two(), rows: 4 };
-    let kernel = Compiler::new(KernelCache::user()).kernel(device, &softmax_rows::build(&spec)?)?;
+    let kernel = Compiler::new(KernelCache::user()).load(device, &softmax_rows::KERNEL, &spec)?;
     let extents = [rows, cols];
     let programs = rows.div_ceil(spec.rows) as u32;
-    let launch = kernel.launch(programs).view("x", &input, &extents).view_mut("out", &mut out, &extents);
+    let args = SoftmaxRowsArgs { x: input.tensor(extents), out: out.tensor_mut(extents) };
     // SAFETY: every access goes through a view, and views mask what lies outside of the buffers they were checked against.
-    unsafe { launch.run() }?;
+    unsafe { kernel.launch(programs, args).run() }?;
     Ok(out.to_vec()?)
 }
 

@@ -20,13 +20,11 @@ fn run(device: &Device, n: usize) -> Result<Vec<f32>, Box<dyn Error>> {
     let (x, y) = (device.upload(&numbers(1, n))?, device.upload(&numbers(2, n))?);
     let mut out = device.zeros::<f32>(n)?;
     let block = 1024;
-    let func = add::build(&AddSpec { block })?;
-    let kernel = Compiler::new(KernelCache::user()).kernel(device, &func)?;
+    let kernel = Compiler::new(KernelCache::user()).load(device, &add::KERNEL, &AddSpec { block })?;
     let programs = n.div_ceil(block) as u32;
-    let launch =
-        kernel.launch(programs).view("x", &x, &[n]).view("y", &y, &[n]).view_mut("out", &mut out, &[n]);
+    let args = AddArgs { x: x.tensor([n]), y: y.tensor([n]), out: out.tensor_mut([n]) };
     // SAFETY: every access goes through a view, and views mask what lies outside of the buffers they were checked against.
-    unsafe { launch.run() }?;
+    unsafe { kernel.launch(programs, args).run() }?;
     Ok(out.to_vec()?)
 }
 

@@ -4,14 +4,19 @@ use std::time::Instant;
 
 use half::f16;
 use leankv_dsl::format::{KvFormat, PageLayout, Tiering};
-use leankv_dsl::ir::Func;
-use leankv_dsl::lang::Settings;
-use leankv_kernels::candidates::SHORTLIST_STATE;
-use leankv_runtime::{Compiler, Device, DeviceBuffer, Kernel};
+use leankv_dsl::lang::attention::{PagedKv, PagedKvArgs, Plain, Stock};
+use leankv_dsl::lang::{Settings, Spec};
+use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistMutArgs};
+use leankv_kernels::chunk::{ChunkWriterSpec, WriteChunkArgs, write_chunk};
+use leankv_kernels::decode::{
+    DecodeAttentionArgs, DecodeSpec, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
+};
+use leankv_kernels::pattern::HeadPattern;
+use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
+use leankv_runtime::{Compiler, Device, DeviceBuffer, KernelOf};
 
 use super::data::{Layer, Recorded};
 use crate::failure::Failure;
-use crate::registry;
 
 /// Tokens that one program of the chunk writer packs, and one turn of the attention loop reads.
 const BLOCK: usize = 32;
@@ -19,12 +24,15 @@ const BLOCK: usize = 32;
 /// The timed launches; the fastest counts, since noise only adds.
 const REPEATS: usize = 7;
 
+/// Decode attention over pages, without anything of a user's.
+pub(super) type Decode = decode_attention<Stock, Plain, PagedKv>;
+
 /// The kernels of one format, loaded on a device.
 pub(super) struct Kernels {
     layout: PageLayout,
-    write: Kernel,
-    decode: Kernel,
-    merge: Kernel,
+    write: KernelOf<write_chunk<Stock>>,
+    decode: KernelOf<Decode>,
+    merge: KernelOf<merge_splits<Plain>>,
 }
 
 /// What one layer gave.
@@ -37,23 +45,23 @@ pub(super) struct Attended {
     pub(super) page_bytes: u64,
 }
 
-/// Settings of the decode kernel for a format.
-pub(super) fn decode_settings(recorded: &Recorded, format: KvFormat, page_bytes: u32) -> Settings {
-    let pairs = [
-        ("tiering", Tiering::single(format).to_string()),
-        ("head_dim", recorded.head_dim.to_string()),
-        ("group", recorded.group().to_string()),
-        ("page_bytes", page_bytes.to_string()),
-        ("block", BLOCK.to_string()),
+/// The decode kernel's specialisation for a format.
+pub(super) fn decode_spec(recorded: &Recorded, format: KvFormat, page_bytes: u32) -> DecodeSpec {
+    DecodeSpec {
+        tiering: Tiering::single(format),
+        head_dim: recorded.head_dim,
+        group: recorded.group(),
+        page_bytes: page_bytes as usize,
+        block: BLOCK,
         // The recorded queries are of different positions, and each sees the tokens up to its own.
-        ("pattern", "causal".to_owned()),
-    ];
-    pairs.map(|(k, v)| (k.to_owned(), v)).into()
+        pattern: HeadPattern::Causal,
+        ..usual()
+    }
 }
 
-/// Records a kernel of the table.
-pub(super) fn record(name: &str, settings: &Settings) -> Result<Func, Failure> {
-    registry::find(name)?.build(settings).map_err(Failure::kernel)
+/// The specialisation with nothing but defaults.
+fn usual<S: Spec>() -> S {
+    S::from_settings(&Settings::default()).expect("every field has a default")
 }
 
 impl Kernels {
@@ -67,23 +75,19 @@ impl Kernels {
     ) -> Result<Kernels, Failure> {
         let layout =
             PageLayout::derive(&format, recorded.head_dim as u32, page_bytes).map_err(Failure::usage)?;
-        let writer: Settings = [
-            ("tiering", Tiering::single(format).to_string()),
-            ("head_dim", recorded.head_dim.to_string()),
-            ("page_bytes", page_bytes.to_string()),
-            ("block", BLOCK.to_string()),
-        ]
-        .map(|(k, v)| (k.to_owned(), v))
-        .into();
-        let attention = decode_settings(recorded, format, page_bytes);
-        let load = |name: &str, settings: &Settings| {
-            compiler.kernel(device, &record(name, settings)?).map_err(Failure::kernel)
+        let writer = ChunkWriterSpec {
+            tiering: Tiering::single(format),
+            head_dim: recorded.head_dim,
+            page_bytes: page_bytes as usize,
+            block: BLOCK,
+            ..usual()
         };
+        let attention = decode_spec(recorded, format, page_bytes);
         Ok(Kernels {
             layout,
-            write: load("write_chunk", &writer)?,
-            decode: load("decode_attention", &attention)?,
-            merge: load("merge_splits", &attention)?,
+            write: compiler.load(device, &write_chunk::KERNEL, &writer).map_err(Failure::kernel)?,
+            decode: compiler.load(device, &Decode::KERNEL, &attention).map_err(Failure::kernel)?,
+            merge: compiler.load(device, &merge_splits::KERNEL, &attention).map_err(Failure::kernel)?,
         })
     }
 
@@ -106,18 +110,21 @@ impl Kernels {
         let table: Vec<i32> = (0..(kv_heads * pages) as i32).collect();
         let page_list = device.upload(&table).map_err(Failure::machine)?;
         let mut arena = device.zeros::<u8>(kv_heads * pages * page_bytes).map_err(Failure::machine)?;
-        let launch = self
-            .write
-            .launch((tokens.div_ceil(BLOCK) as u32, kv_heads as u32))
-            .view("keys", &keys, &[tokens, kv_heads, head_dim])
-            .view("values", &values, &[tokens, kv_heads, head_dim])
-            .view("mass", &mass, &[kv_heads, tokens])
-            .view("dest", &dest, &[kv_heads, tokens])
-            .scalar("before", 0)
-            .buffer_mut("kv.arena", &mut arena)
-            .view("kv.slots", &slot, &[1])
-            .view("kv.table", &page_list, &[1, kv_heads, pages])
-            .view("kv.lengths", &empty, &[1, kv_heads, 4]);
+        let args = WriteChunkArgs {
+            keys: keys.tensor([tokens, kv_heads, head_dim]).into(),
+            values: values.tensor([tokens, kv_heads, head_dim]).into(),
+            mass: mass.tensor([kv_heads, tokens]),
+            dest: dest.tensor([kv_heads, tokens]),
+            before: 0,
+            kv: PagedKvArgs {
+                arena: (&mut arena).into(),
+                slots: slot.tensor([1]),
+                table: page_list.tensor([1, kv_heads, pages]),
+                lengths: empty.tensor([1, kv_heads, 4]),
+            },
+            codecs: (),
+        };
+        let launch = self.write.launch((tokens.div_ceil(BLOCK) as u32, kv_heads as u32), args);
         // SAFETY: every page number in `page_list` lies in `arena`, which was made for them, and each token has a place in its pages.
         unsafe { launch.run() }.map_err(Failure::kernel)?;
 
@@ -158,43 +165,58 @@ impl Kernels {
 
     fn step(&self, recorded: &Recorded, pages: usize, step: &mut Step) -> Result<(), Failure> {
         let &Recorded { kv_heads, query_heads, head_dim, queries, .. } = recorded;
-        let partial = [queries, query_heads, 1];
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let launch = self
-            .decode
-            .launch((kv_heads as u32, queries as u32))
-            .view("q", &step.q, &[queries, query_heads, head_dim])
-            .view("query_positions", &step.query_positions, &[queries])
-            .scalar("scale", scale)
-            .buffer_mut("kv.arena", &mut step.arena)
-            .view("kv.slots", &step.slots, &[queries])
-            .view("kv.table", &step.table, &[queries, kv_heads, pages])
-            .view("kv.lengths", &step.lengths, &[queries, kv_heads, 4])
-            .view_mut("out.max", &mut step.max, &partial)
-            .view_mut("out.sum", &mut step.sum, &partial)
-            .view_mut("out.acc", &mut step.acc, &[queries, query_heads, 1, head_dim])
+        let q = step.q.tensor([queries, query_heads, head_dim]);
+        let args = DecodeAttentionArgs {
+            q: q.clone().into(),
+            query_positions: step.query_positions.tensor([queries]),
+            scale,
+            kv: PagedKvArgs {
+                arena: (&mut step.arena).into(),
+                slots: step.slots.tensor([queries]),
+                table: step.table.tensor([queries, kv_heads, pages]),
+                lengths: step.lengths.tensor([queries, kv_heads, 4]),
+            },
+            out: PartialsArgs {
+                max: step.max.tensor_mut([queries, query_heads, 1]),
+                sum: step.sum.tensor_mut([queries, query_heads, 1]),
+                acc: step.acc.tensor_mut([queries, query_heads, 1, head_dim]),
+            },
             // Without significance no queries are pending, and nobody looks for candidates.
-            .view("pending.q", &step.no_queries, &[0, query_heads, head_dim])
-            .view("pending.lse", &step.no_lse, &[0, query_heads])
-            .view("pending.newest", &step.no_tokens, &[0, kv_heads, 1])
-            .view("shortlist.prompts", &step.no_tokens, &[0])
-            .view_mut("shortlist.sig", &mut step.no_sig, &[0, kv_heads, 0])
-            .view_mut("shortlist.at", &mut step.no_places, &[0, kv_heads, 0])
-            .view_mut("shortlist.state", &mut step.no_state, &[0, kv_heads, SHORTLIST_STATE]);
+            pending: PendingArgs {
+                q: step.no_queries.tensor([0, query_heads, head_dim]),
+                lse: step.no_lse.tensor([0, query_heads]),
+                newest: step.no_tokens.tensor([0, kv_heads, 1]),
+            },
+            shortlist: ShortlistMutArgs {
+                prompts: step.no_tokens.tensor([0]),
+                sig: step.no_sig.tensor_mut([0, kv_heads, 0]),
+                at: step.no_places.tensor_mut([0, kv_heads, 0]),
+                state: step.no_state.tensor_mut([0, kv_heads, SHORTLIST_STATE]),
+            },
+            codecs: (),
+            hooks: (),
+        };
+        let launch = self.decode.launch((kv_heads as u32, queries as u32), args);
         // SAFETY: lengths and page numbers are those the pages were written with.
         unsafe { launch.run() }.map_err(Failure::kernel)?;
-        let launch = self
-            .merge
-            .launch((kv_heads as u32, queries as u32))
-            .view_mut("parts.max", &mut step.max, &partial)
-            .view_mut("parts.sum", &mut step.sum, &partial)
-            .view_mut("parts.acc", &mut step.acc, &[queries, query_heads, 1, head_dim])
-            .view("q", &step.q, &[queries, query_heads, head_dim])
-            .view("slots", &step.slots, &[queries])
-            .view_mut("pending.q", &mut step.no_queries, &[0, query_heads, head_dim])
-            .view_mut("pending.lse", &mut step.no_lse, &[0, query_heads])
-            .view_mut("out", &mut step.out, &[queries, query_heads, head_dim])
-            .view_mut("lse", &mut step.lse, &[queries, query_heads]);
+        let args = MergeSplitsArgs {
+            parts: PartialsArgs {
+                max: step.max.tensor_mut([queries, query_heads, 1]),
+                sum: step.sum.tensor_mut([queries, query_heads, 1]),
+                acc: step.acc.tensor_mut([queries, query_heads, 1, head_dim]),
+            },
+            q: q.into(),
+            slots: step.slots.tensor([queries]),
+            pending: PendingMutArgs {
+                q: step.no_queries.tensor_mut([0, query_heads, head_dim]),
+                lse: step.no_lse.tensor_mut([0, query_heads]),
+            },
+            out: step.out.tensor_mut([queries, query_heads, head_dim]),
+            lse: step.lse.tensor_mut([queries, query_heads]),
+            hooks: (),
+        };
+        let launch = self.merge.launch((kv_heads as u32, queries as u32), args);
         // SAFETY: as above.
         unsafe { launch.run() }.map_err(Failure::kernel)
     }

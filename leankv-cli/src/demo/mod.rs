@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 use leankv_dsl::format::{Account, KvFormat, PageLayout, PlanOptions, plan_page_bytes};
+use leankv_dsl::lang::TypedKernel;
 use leankv_kernels::reference::softmax;
 use leankv_runtime::{Compiler, Device, Resources, Sm, Target};
 use serde_json::json;
@@ -19,7 +20,7 @@ use crate::failure::{Failure, at_path};
 use crate::heat_map;
 use crate::table;
 use crate::terminal;
-use attend::Kernels;
+use attend::{Decode, Kernels};
 use data::{Layer, Recorded};
 
 /// GPUs that the second table shows.
@@ -147,8 +148,8 @@ fn on_gpu(
     sm: Sm,
     folder: &Path,
 ) -> Result<GpuRow, Failure> {
-    let settings = attend::decode_settings(recorded, format, page_bytes);
-    let func = attend::record("decode_attention", &settings)?;
+    let spec = attend::decode_spec(recorded, format, page_bytes);
+    let func = Decode::KERNEL.build_spec(&spec).map_err(Failure::kernel)?;
     let kernel = compiler.compile(&func, Target::Gpu(sm)).map_err(Failure::kernel)?.kernel;
     let file = folder.join(format!("decode_attention.{format}.{sm}.ptx"));
     std::fs::create_dir_all(folder).map_err(at_path(folder))?;

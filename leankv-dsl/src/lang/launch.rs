@@ -144,14 +144,23 @@ impl<E, const R: usize> Clone for Tensor<'_, E, R> {
     }
 }
 
+impl<'a, E: Plain> Slice<'a, E> {
+    /// Of a part of memory, which is read, also if it was for writing: a slice can be given twice.
+    pub fn new(region: Region<'a>) -> Self {
+        Self { region: Region { written: false, ..region }, element: PhantomData }
+    }
+}
+
+impl<'a, E: Plain> SliceMut<'a, E> {
+    /// Of a part of memory. A launch refuses memory that is not for writing.
+    pub fn new(region: Region<'a>) -> Self {
+        Self { region, element: PhantomData }
+    }
+}
+
 macro_rules! slices {
     ($slice:ident, $tensor:ident) => {
         impl<'a, E: Plain> $slice<'a, E> {
-            /// Of a part of memory.
-            pub fn new(region: Region<'a>) -> Self {
-                Self { region, element: PhantomData }
-            }
-
             /// As a dense, row-major tensor of these extents. A launch checks them against the buffer's length.
             pub fn tensor<const R: usize>(self, extents: [usize; R]) -> $tensor<'a, E, R> {
                 $tensor { slice: self, extents, strides: None }

@@ -1,24 +1,25 @@
-//! The runtime's GPU path, from tile IR through cudarc and the driver interface to results: on a real GPU where there
+//! The runtime's GPU path, from a kernel through cudarc and the driver interface to results: on a real GPU where there
 //! is one, on this library otherwise.
 
 mod common;
+#[path = "../../../leankv-runtime/tests/scaling/mod.rs"]
+mod scaling;
 
 use common::Case;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use leankv_dsl::ir::{Func, parse};
+use leankv_dsl::lang::*;
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::device::Kind;
-use leankv_runtime::kv::{
-    CacheConfig, EngineKernels, Input, KvCache, KvError, RequestId, RequestStats, Thresholds,
-};
-use leankv_runtime::{Compiler, Device, DeviceBuffer, DeviceError, Kernel};
+use leankv_runtime::kv::{CacheConfig, EngineKernels, KvCache, KvError, RequestId, RequestStats, Thresholds};
+use leankv_runtime::{Compiler, Device, DeviceBuffer, DeviceError, KernelOf};
+use scaling::{ScaleSpec, scale, scaled};
 
 const ONE: (&str, &str) = ("SOFTCUDA_DEVICES", "1");
 const DEFERRED: (&str, &str) = ("SOFTCUDA_ORDER", "deferred");
 const FAIL: (&str, &str) = ("SOFTCUDA_ON_FINDING", "fail");
 
 static CASES: &[Case] = &[
-    Case { name: "a_kernel_from_tile_ir_to_results", vars: &[ONE, FAIL], run: compile_and_launch },
+    Case { name: "a_kernel_from_source_to_results", vars: &[ONE, FAIL], run: compile_and_launch },
     Case {
         name: "a_kernel_on_an_a100",
         vars: &[ONE, FAIL, ("SOFTCUDA_ARCH", "sm_80")],
@@ -63,31 +64,15 @@ fn main() -> std::process::ExitCode {
     common::main(&[CASES, EMULATED_ONLY], false)
 }
 
-/// `out[i] = x[i] * by`, 64 elements a program, masked at `n`.
-const SCALE: &str = include_str!("../../../leankv-runtime/tests/scale.tile");
-
 /// `out[program] = max(x[program, ..])` over rows of 512.
-const ROW_MAX: &str = "\
-kernel @row_max(%0 x: ptr<f32> read multiple_of 16, %1 out: ptr<f32> write) num_warps 4 {
-  %2 = program_id x : i32
-  %3 = constant 512 : i32
-  %4 = mul %2, %3 : i32
-  %5 = splat %4 : tile<512xi32>
-  %6 = iota : tile<512xi32>
-  %7 = add %5, %6 : tile<512xi32>
-  %8 = load %0[%7] : tile<512xf32>
-  %9 = reduce max %8 axis 0 : f32
-  store %1[%2], %9
-  return
-}
-";
-
-fn function(text: &str) -> Func {
-    parse("test.tile", text).expect("the text is well-formed")
+#[kernel]
+fn row_max(#[arg(align = 16)] x: Ptr<f32>, out: PtrMut<f32>) {
+    let row = x.load(program_id(0) * 512 + iota(512));
+    out.set(program_id(0), row.reduce_max(0));
 }
 
-fn load(device: &Device, text: &str) -> Kernel {
-    Compiler::new(KernelCache::without_folder()).kernel(device, &function(text)).expect("the kernel compiles")
+fn load<K: TypedKernel>(device: &Device, kernel: &K, spec: &K::Spec) -> KernelOf<K> {
+    Compiler::new(KernelCache::without_folder()).load(device, kernel, spec).expect("the kernel compiles")
 }
 
 fn gpu() -> Device {
@@ -99,17 +84,12 @@ fn gpu() -> Device {
 fn compile_and_launch() {
     const N: usize = 1000;
     let device = gpu();
-    let kernel = load(&device, SCALE);
+    let kernel = load(&device, &scale::KERNEL, &ScaleSpec {});
     let x: Vec<f32> = (0..N).map(|i| i as f32 - 500.0).collect();
     let input = device.upload(&x).unwrap();
     // One element more than is written, to see that the mask holds.
     let mut out = device.upload(&vec![7.0f32; N + 1]).unwrap();
-    let launch = kernel
-        .launch(N.div_ceil(64) as u32)
-        .buffer("x", &input)
-        .buffer_mut("out", &mut out)
-        .scalar("n", N as i32)
-        .scalar("by", 0.5f32);
+    let launch = scaled(&kernel, N.div_ceil(64) as u32, &input, &mut out, N as i32, 0.5);
     // SAFETY: the mask keeps every access below `n`, which is the buffers' length.
     unsafe { launch.run() }.unwrap();
     let out = out.to_vec().unwrap();
@@ -119,11 +99,11 @@ fn compile_and_launch() {
 
 fn reduction() {
     let device = gpu();
-    let kernel = load(&device, ROW_MAX);
+    let kernel = load(&device, &row_max::KERNEL, &RowMaxSpec {});
     let x: Vec<f32> = (0..4 * 512).map(|i| ((i * 37) % 1009) as f32).collect();
     let input = device.upload(&x).unwrap();
     let mut out = device.zeros::<f32>(4).unwrap();
-    let launch = kernel.launch(4).buffer("x", &input).buffer_mut("out", &mut out);
+    let launch = kernel.launch(4, RowMaxArgs { x: (&input).into(), out: (&mut out).into() });
     // SAFETY: four rows of 512, four results.
     unsafe { launch.run() }.unwrap();
     let expected: Vec<f32> = x.chunks(512).map(|row| row.iter().copied().fold(f32::MIN, f32::max)).collect();
@@ -146,20 +126,20 @@ fn buffers() {
 
 fn streams() {
     let device = gpu();
-    let kernel = load(&device, SCALE);
+    let kernel = load(&device, &scale::KERNEL, &ScaleSpec {});
     let (first, second) = (device.new_stream().unwrap(), device.new_stream().unwrap());
     let input = device.upload(&[2.0f32; 64]).unwrap();
     let mut middle = device.zeros::<f32>(64).unwrap();
     let mut out = device.zeros::<f32>(64).unwrap();
     let before = first.record().unwrap();
-    let launch = kernel.launch(1).on(&first).buffer("x", &input).buffer_mut("out", &mut middle);
+    let launch = scaled(&kernel, 1, &input, &mut middle, 64, 3.0).on(&first);
     // SAFETY: one program of 64 elements.
-    unsafe { launch.scalar("n", 64).scalar("by", 3.0f32).run() }.unwrap();
+    unsafe { launch.run() }.unwrap();
     let done = first.record().unwrap();
     second.wait(&done).unwrap();
-    let launch = kernel.launch(1).on(&second).buffer("x", &middle).buffer_mut("out", &mut out);
+    let launch = scaled(&kernel, 1, &middle, &mut out, 64, 5.0).on(&second);
     // SAFETY: as above.
-    unsafe { launch.scalar("n", 64).scalar("by", 5.0f32).run() }.unwrap();
+    unsafe { launch.run() }.unwrap();
     done.synchronize().unwrap();
     assert!(before.elapsed_ms(&done).unwrap() >= 0.0);
     second.synchronize().unwrap();
@@ -171,12 +151,12 @@ fn foreign_stream() {
     let stream = owner.new_stream().unwrap();
     // SAFETY: the stream is of the primary context and outlives the device.
     let device = unsafe { Device::cuda_on_stream(0, stream.cu_stream() as usize) }.unwrap();
-    let kernel = load(&device, SCALE);
+    let kernel = load(&device, &scale::KERNEL, &ScaleSpec {});
     let input = device.upload(&[2.0f32; 64]).unwrap();
     let mut out = device.zeros::<f32>(64).unwrap();
-    let launch = kernel.launch(1).buffer("x", &input).buffer_mut("out", &mut out);
+    let launch = scaled(&kernel, 1, &input, &mut out, 64, 4.0);
     // SAFETY: one program of 64 elements.
-    unsafe { launch.scalar("n", 64).scalar("by", 4.0f32).run() }.unwrap();
+    unsafe { launch.run() }.unwrap();
     assert_eq!(out.to_vec().unwrap(), [8.0; 64]);
     assert!(matches!(device.new_stream(), Err(DeviceError::ForeignStream)));
 }
@@ -210,7 +190,7 @@ fn replayed(requests: &[(&str, Thresholds)]) -> Vec<RequestStats> {
     // SAFETY: the stream is of the primary context and outlives the device.
     let device = unsafe { Device::cuda_on_stream(0, stream.cu_stream() as usize) }.unwrap();
     let config = CacheConfig {
-        input: Input::F32,
+        input: FloatType::F32,
         page_bytes: 1024,
         chunk: 16,
         window_q: 8,
@@ -298,13 +278,13 @@ fn replayed(requests: &[(&str, Thresholds)]) -> Vec<RequestStats> {
 fn errors() {
     assert!(matches!(Device::cuda(64), Err(DeviceError::NoSuchDevice { ordinal: 64, .. })));
     let device = gpu();
-    let kernel = load(&device, SCALE);
+    let kernel = load(&device, &scale::KERNEL, &ScaleSpec {});
     // A buffer of the host.
     let host = Device::host().upload(&[1.0f32; 64]).unwrap();
     let mut out = device.zeros::<f32>(64).unwrap();
-    let launch = kernel.launch(1).buffer("x", &host).buffer_mut("out", &mut out);
+    let launch = scaled(&kernel, 1, &host, &mut out, 64, 1.0);
     // SAFETY: refused before anything runs.
-    assert!(unsafe { launch.scalar("n", 64).scalar("by", 1.0f32).run() }.is_err());
+    assert!(unsafe { launch.run() }.is_err());
 }
 
 fn no_device() {
@@ -314,12 +294,12 @@ fn no_device() {
 
 fn overrun() {
     let device = gpu();
-    let kernel = load(&device, SCALE);
+    let kernel = load(&device, &scale::KERNEL, &ScaleSpec {});
     let input = device.upload(&[1.0f32; 64]).unwrap();
     let mut out = device.zeros::<f32>(64).unwrap();
-    let launch = kernel.launch(2).buffer("x", &input).buffer_mut("out", &mut out);
+    let launch = scaled(&kernel, 2, &input, &mut out, 128, 1.0);
     // SAFETY: not sound on a GPU; the emulator checks every access, which is what is looked at.
-    let launched = unsafe { launch.scalar("n", 128).scalar("by", 1.0f32).run() };
+    let launched = unsafe { launch.run() };
     let error =
         launched.err().map(|e| e.to_string()).or_else(|| device.synchronize().err().map(|e| e.to_string()));
     let error = error.expect("the overrun is found");

@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 use leankv_dsl::ir::{Access, Func, Loc, Param, Type};
 
 use super::*;
+use crate::Device;
 use crate::kernel::{HostArg, HostCode, Loaded};
 
 /// Records what it is run with, so that tests see exactly what reaches a kernel.
@@ -209,4 +210,214 @@ fn alignment_multiples_overlap_and_grids_are_checked_last() {
         assert!(matches!(error, LaunchError::Argument(ArgumentError::Grid { .. })), "{error}");
     }
     assert!(recorder.0.lock().unwrap().is_empty());
+}
+
+/// Launches whose arguments are structs.
+mod typed {
+    use half::f16;
+    use leankv_dsl::lang::*;
+    use leankv_dsl::workload::given;
+
+    use crate::cache::KernelCache;
+    use crate::{Compiler, Device, DeviceBuffer, KernelOf};
+
+    /// A table and its number.
+    #[derive(Clone, Copy, KernelArg)]
+    struct Table {
+        data: Ptr<f32>,
+        number: View<i32, 1>,
+    }
+
+    /// `out = (x + y) * by + table[number[0]]`, `[4, 8]`.
+    #[kernel]
+    fn add(
+        #[comptime] input: FloatType,
+        #[arg(align = 16, element = input)] x: FloatView<2>,
+        #[arg(strided)] y: View<f32, 2>,
+        table: Table,
+        #[arg(multiple_of = 8)] by: Scalar<i32>,
+        out: ViewMut<f32, 2>,
+    ) {
+        let _ = input;
+        let at = (program_id(0), 0);
+        let sum = x.tile(at, [4, 8]).load::<f32>() + y.tile(at, [4, 8]).load();
+        let more = table.data.get(table.number.get([lit(0)]));
+        out.tile(at, [4, 8]).store(sum * by.cast::<f32>() + more);
+    }
+
+    struct Buffers {
+        x: DeviceBuffer<f16>,
+        y: DeviceBuffer<f32>,
+        data: DeviceBuffer<f32>,
+        number: DeviceBuffer<i32>,
+        out: DeviceBuffer<f32>,
+    }
+
+    fn load(device: &Device) -> KernelOf<add> {
+        let spec = AddSpec { input: FloatType::F16 };
+        Compiler::new(KernelCache::without_folder()).load(device, &add::KERNEL, &spec).unwrap()
+    }
+
+    fn buffers(device: &Device) -> Buffers {
+        let x: Vec<f16> = (0..32).map(|i| f16::from_f32(i as f32)).collect();
+        let y: Vec<f32> = (0..32).map(|i| i as f32 * 100.0).collect();
+        Buffers {
+            x: device.upload(&x).unwrap(),
+            y: device.upload(&y).unwrap(),
+            data: device.upload(&[0.25f32, 0.5, 0.75]).unwrap(),
+            number: device.upload(&[1, 0, 0]).unwrap(),
+            out: device.zeros(32).unwrap(),
+        }
+    }
+
+    impl Buffers {
+        fn args(&mut self) -> AddArgs<'_> {
+            AddArgs {
+                x: self.x.tensor([4, 8]).into(),
+                y: self.y.tensor([4, 8]),
+                table: TableArgs { data: (&self.data).into(), number: self.number.tensor([1]) },
+                by: 8,
+                out: self.out.tensor_mut([4, 8]),
+            }
+        }
+    }
+
+    /// What is wrong with a launch, of which nothing runs.
+    #[track_caller]
+    fn refused<'a>(kernel: &'a KernelOf<add>, args: AddArgs<'a>) -> String {
+        // SAFETY: the kernel reaches memory through views, and number 1 of a table of three.
+        unsafe { kernel.launch(1, args).run() }.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn arguments_reach_the_parameters_of_their_names() {
+        for device in [Device::host(), Device::reference()] {
+            let (kernel, mut b) = (load(&device), buffers(&device));
+            // `y` as its transpose.
+            let y = b.y.tensor([4, 8]).strided([1, 4]);
+            // SAFETY: the kernel reaches memory through views, and number 1 of a table of three.
+            unsafe {
+                kernel
+                    .launch(
+                        1,
+                        AddArgs {
+                            x: b.x.tensor([4, 8]).into(),
+                            y,
+                            table: TableArgs { data: (&b.data).into(), number: b.number.tensor([3]) },
+                            by: -8,
+                            out: b.out.tensor_mut([4, 8]),
+                        },
+                    )
+                    .run()
+            }
+            .unwrap();
+            let want = |i: usize| (i as f32 + ((i % 8) * 4 + i / 8) as f32 * 100.0) * -8.0 + 0.5;
+            assert_eq!(b.out.to_vec().unwrap(), (0..32).map(want).collect::<Vec<_>>(), "{device:?}");
+        }
+    }
+
+    #[test]
+    fn what_rustc_cannot_see_is_refused_with_a_message_that_names_the_field() {
+        let device = Device::host();
+        let (kernel, mut b) = (load(&device), buffers(&device));
+        let (spare, halves) = (device.zeros::<f32>(32).unwrap(), device.zeros::<f16>(64).unwrap());
+
+        let args = AddArgs { x: halves.slice(..32).unwrap().tensor([4, 9]).into(), ..b.args() };
+        assert_eq!(
+            refused(&kernel, args),
+            "kernel `add`: `x` as [4, 9] needs 36 elements of f16, and the buffer has 32"
+        );
+        let short = device.zeros::<i32>(2).unwrap();
+        let mut args = b.args();
+        args.table.number = short.tensor([3]);
+        assert_eq!(
+            refused(&kernel, args),
+            "kernel `add`: `table.number` as [3] needs 3 elements of i32, and the buffer has 2"
+        );
+        // Rows of 8, 16 apart: the last one ends at element 56.
+        let mut args = b.args();
+        args.y = spare.tensor([4, 8]).strided([16, 1]);
+        assert_eq!(
+            refused(&kernel, args),
+            "kernel `add`: `y` as [4, 8] needs 56 elements of f32, and the buffer has 32"
+        );
+        let mut args = b.args();
+        args.y = spare.tensor([1, 8]).strided([usize::MAX, 1]);
+        assert_eq!(
+            refused(&kernel, args),
+            "kernel `add`: 18446744073709551615 does not fit `y.stride0`, which is i64"
+        );
+        let numbers = device.zeros::<i32>(3).unwrap();
+        let mut args = b.args();
+        args.table.number = numbers.tensor([2]).strided([2]);
+        assert_eq!(
+            refused(&kernel, args),
+            "kernel `add`: `table.number` takes elements that lie one after another along axis 0, not 2 apart; mark the \
+             parameter `#[arg(strided)]` in the kernel, or copy the data"
+        );
+        // The struct takes all floats, the specialisation one type of them.
+        let mut args = b.args();
+        args.x = spare.tensor([4, 8]).into();
+        assert_eq!(refused(&kernel, args), "kernel `add`: `x` takes f16, not f32");
+        assert_eq!(
+            refused(&kernel, AddArgs { by: 12, ..b.args() }),
+            "kernel `add`: `by` must be a multiple of 8, and it is 0xc"
+        );
+        let mut args = b.args();
+        args.x = halves.slice(4..).unwrap().tensor([4, 8]).into();
+        let message = refused(&kernel, args);
+        assert!(
+            message
+                .starts_with("kernel `add`: `x` must be an address that is a multiple of 16, and it is 0x"),
+            "{message}"
+        );
+        assert!(message.ends_with("; buffers start aligned, slices need not"), "{message}");
+        assert_eq!(b.out.to_vec().unwrap(), [0.0; 32], "nothing ran");
+    }
+
+    #[test]
+    fn memory_of_another_device_or_of_none_is_refused() {
+        let (host, reference) = (Device::host(), Device::reference());
+        let (kernel, mut b, other) = (load(&host), buffers(&host), buffers(&reference));
+        let mut args = b.args();
+        args.table.data = (&other.data).into();
+        assert_eq!(
+            refused(&kernel, args),
+            format!(
+                "kernel `add`: the buffer of `table.data` lies on another device ({}) than the kernel ({})",
+                reference.name(),
+                host.name()
+            )
+        );
+        let args = AddArgs { y: given(&[0.0f32; 32]).tensor([4, 8]), ..b.args() };
+        let message = refused(&kernel, args);
+        assert!(message.contains("`y` lies on another device (memory that is of no device)"), "{message}");
+        let stream = reference.default_stream();
+        // SAFETY: refused before anything runs.
+        let error = unsafe { kernel.launch(1, b.args()).on(&stream).run() }.unwrap_err();
+        assert!(error.to_string().contains("the stream"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_overlaps_nothing_else() {
+        let device = Device::host();
+        let (kernel, mut b) = (load(&device), buffers(&device));
+        // Memory of someone else's can be handed in twice; Rust's borrows rule it out for our own.
+        // SAFETY: the bytes of `out` are alive, and the launch is refused.
+        let alias = unsafe { Device::host().wrap::<f32>(b.out.address() as usize + 12, 3) }.unwrap();
+        let mut args = b.args();
+        args.table.data = (&alias).into();
+        assert_eq!(
+            refused(&kernel, args),
+            "kernel `add` writes `out`, which overlaps `table.data`; give it a buffer of its own"
+        );
+        // Two parts of one buffer do not overlap.
+        let mut both = device.zeros::<f32>(64).unwrap();
+        let (first, second) = both.as_view_mut().split_at(32).unwrap();
+        let out = first.tensor([4, 8]);
+        drop(second);
+        // SAFETY: the kernel reaches memory through views, and number 1 of a table of three.
+        unsafe { kernel.launch(1, AddArgs { out, ..b.args() }).run() }.unwrap();
+        assert!(both.to_vec().unwrap()[32..].iter().all(|x| *x == 0.0));
+    }
 }

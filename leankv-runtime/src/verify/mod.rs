@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use leankv_dsl::lang::*;
-//! use leankv_dsl::workload::{Check, Generator, Workload};
+//! use leankv_dsl::workload::{Check, Generator, Workload, given};
 //! use leankv_runtime::verify::{Options, verify};
 //!
 //! /// `out = 2 x`. Grid: `[ceil(n / 64)]`.
@@ -21,11 +21,9 @@
 //!
 //! let x = Generator::new(1).f32s(100, -1.0, 1.0);
 //! let expected: Vec<f32> = x.iter().map(|x| 2.0 * x).collect();
-//! let workload = Workload::new([2, 1, 1])
-//!     .view("x", &x, &[100])
-//!     .view("out", &[0.0f32; 100], &[100])
-//!     .output("out", Check::Bits)
-//!     .expect("out", &expected, Check::Bits);
+//! let out = given(&[0.0f32; 100]).output(Check::Bits).expect(&expected, Check::Bits);
+//! let args = TwiceArgs { x: given(&x).tensor([100]), out: out.tensor_mut([100]) };
+//! let workload = Workload::of::<twice>([2, 1, 1], args);
 //! let report = verify(&twice::build(&TwiceSpec {})?, &workload, &Options::default())?;
 //! assert!(report.passed(), "{report}");
 //! # Ok::<(), Box<dyn std::error::Error>>(())

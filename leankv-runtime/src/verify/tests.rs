@@ -1,7 +1,7 @@
 //! Kernels that do not end, and verdicts with their reasons.
 
 use leankv_dsl::lang::*;
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::*;
 use crate::cache::KernelCache;
@@ -26,7 +26,8 @@ fn never_ends(out: PtrMut<i32>) {
 #[test]
 fn an_endless_loop_is_stopped_and_named() {
     let func = never_ends::build(&NeverEndsSpec {}).unwrap();
-    let workload = Workload::new([4, 1, 1]).buffer("out", &[0i32; 4]).output("out", Check::Bits);
+    let args = NeverEndsArgs { out: given(&[0i32; 4]).output(Check::Bits).slice_mut() };
+    let workload = Workload::of::<never_ends>([4, 1, 1], args);
     let report = verify_within(&compiler(), &func, &workload, &Options::default(), 100_000).unwrap();
     let [run] = &report.runs[..] else { panic!("only the interpreter runs: {report}") };
     assert!(matches!(run.outcome, Outcome::Faults { .. }), "{report}");
@@ -44,8 +45,8 @@ fn adds_one(x: Ptr<i32>, out: PtrMut<i32>) {
 fn endless_ptx_is_stopped_by_a_budget_in_proportion() {
     let func = adds_one::build(&AddsOneSpec {}).unwrap();
     let x: Vec<i32> = (0..64).collect();
-    let workload =
-        Workload::new([1, 1, 1]).buffer("x", &x).buffer("out", &[0i32; 64]).output("out", Check::Bits);
+    let out = given(&[0i32; 64]).output(Check::Bits).slice_mut();
+    let workload = Workload::of::<adds_one>([1, 1, 1], AddsOneArgs { x: given(&x).slice(), out });
     let compiled = compiler().compile(&func, Target::Gpu(Sm::Sm80)).unwrap().kernel;
     let ptx = compiled.ptx().unwrap();
     let ret = ptx.rfind("ret;").unwrap();
@@ -69,10 +70,9 @@ fn all_write_the_same(x: Ptr<f32>, out: PtrMut<f32>) {
 fn benign_findings_are_no_verdict() {
     let func = all_write_the_same::build(&AllWriteTheSameSpec {}).unwrap();
     let x = Generator::new(1).f32s(1 << 16, -1.0, 1.0);
-    let workload = Workload::new([2, 1, 1])
-        .buffer("x", &x)
-        .buffer("out", &vec![0f32; 1 << 16])
-        .output("out", Check::Bits);
+    let out = given(&vec![0f32; 1 << 16]).output(Check::Bits).slice_mut();
+    let args = AllWriteTheSameArgs { x: given(&x).slice(), out };
+    let workload = Workload::of::<all_write_the_same>([2, 1, 1], args);
     let report = verify_with(&compiler(), &func, &workload, &Options::default()).unwrap();
     for run in &report.runs {
         assert!(run.passed() || !run.details().is_empty(), "a verdict has its reasons: {report}");

@@ -1,12 +1,9 @@
 //! A small model's queries, keys and values, and what a cache holds.
 
-use std::any::type_name;
 use std::sync::{Mutex, OnceLock};
 
 use half::f16;
-use leankv_dsl::lang::KernelArg;
-use leankv_dsl::lang::attention::{AttentionHooks, Codecs, Plain, Stock};
-use leankv_kernels::policy::PolicySpec;
+use leankv_dsl::format::{CodecMath, PageLayout, SegmentKind, decode_row};
 use leankv_kernels::reference::{PagedFormat, Token, read_tokens};
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::kv::{CacheConfig, EngineKernels, KvCache, KvError, PageState, RequestId, Thresholds};
@@ -23,7 +20,6 @@ pub(crate) fn config() -> CacheConfig {
         window_q: 8,
         window: 6,
         sinks: 1,
-        policy: PolicySpec::default(),
         keep_tokens: 20,
         ..CacheConfig::new([2, 2, GROUP, D], 4, 120, 90)
     }
@@ -36,27 +32,23 @@ pub(crate) fn thresholds() -> Thresholds {
 
 /// A cache whose kernels are compiled once a process.
 pub(crate) fn cache(device: &Device, config: &CacheConfig) -> KvCache {
-    let kernels = kernels::<Stock, Plain>(device, config);
+    let kernels = kernels(device, config);
     KvCache::with_kernels(device, config.clone(), kernels).unwrap()
 }
 
-/// Kernels that are compiled once a process.
-pub(crate) fn kernels<C, H>(device: &Device, config: &CacheConfig) -> EngineKernels
-where
-    C: Codecs + KernelArg + 'static,
-    H: AttentionHooks + KernelArg + 'static,
-{
-    static KERNELS: OnceLock<Mutex<Vec<(String, EngineKernels)>>> = OnceLock::new();
+/// Kernels that are compiled once a process for the same values of a user's.
+pub(crate) fn kernels(device: &Device, config: &CacheConfig) -> EngineKernels {
+    type Known = Vec<(Device, CacheConfig, EngineKernels)>;
+    static KERNELS: OnceLock<Mutex<Known>> = OnceLock::new();
     let mut known = KERNELS.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
     // Of the configuration, what the kernels are made for.
     let kinds = CacheConfig { pages: 1, slots: 1, max_tokens: 1, ..config.clone() };
-    let key = format!("{} {} {} {kinds:?}", type_name::<C>(), type_name::<H>(), device.name());
-    match known.iter().find(|(name, _)| *name == key) {
-        Some((_, kernels)) => kernels.clone(),
+    match known.iter().find(|(on, of, _)| on.same_as(device) && *of == kinds) {
+        Some((_, _, kernels)) => kernels.clone(),
         None => {
             let compiler = Compiler::new(KernelCache::without_folder());
-            let new = EngineKernels::of::<C, H>(&compiler, device, config).unwrap();
-            known.push((key, new.clone()));
+            let new = EngineKernels::new(&compiler, device, config).unwrap();
+            known.push((device.clone(), kinds, new.clone()));
             new
         }
     }
@@ -91,12 +83,15 @@ pub(crate) struct Row {
 pub(crate) struct Variant {
     /// What is added to an element of a key: by layer, KV head, position, element.
     pub(crate) offset: fn(usize, usize, usize, usize) -> f32,
-    /// Whether a query sees a key before it: by layer, and positions of query and key.
-    pub(crate) sees: fn(usize, i32, i32) -> bool,
+    /// The logit of a query and a key before it, if it sees the key: by layer, positions of query and key, and the plain logit.
+    pub(crate) logit: fn(usize, i32, i32, f64) -> Option<f64>,
+    /// How keys are coded, where that is not what a format names.
+    pub(crate) keys: Option<&'static (dyn CodecMath + Sync)>,
 }
 
 /// Nothing.
-pub(crate) const PLAIN: Variant = Variant { offset: |_, _, _, _| 0.0, sees: |_, _, _| true };
+pub(crate) const PLAIN: Variant =
+    Variant { offset: |_, _, _, _| 0.0, logit: |_, _, _, logit| Some(logit), keys: None };
 
 impl Variant {
     /// As [`row`], with the keys' offsets.
@@ -112,7 +107,10 @@ impl Variant {
     /// Puts the offset back into keys that are stored without it.
     pub(crate) fn held(&self, cache: &KvCache, id: RequestId, list: usize) -> [Vec<Token>; 2] {
         let heads = cache.config().kv_heads;
-        let mut held = held(cache, id, list);
+        let mut held = match self.keys {
+            Some(keys) => held_as(cache, id, list, keys),
+            None => held(cache, id, list),
+        };
         for token in held.iter_mut().flatten() {
             for (i, x) in token.key.iter_mut().enumerate() {
                 *x += (self.offset)(list / heads, list % heads, token.position as usize, i);
@@ -222,6 +220,42 @@ pub(crate) fn held(cache: &KvCache, id: RequestId, list: usize) -> [Vec<Token>; 
         let pages = pages(&state, id.slot(), list, tier);
         let len = state.lengths[(id.slot() * state.shape.lists + list) * 4 + tier] as usize;
         read_tokens(&formats[tier], &arena, &pages, len).unwrap()
+    })
+}
+
+/// As [`held`], of keys that are coded in another way than the formats say.
+fn held_as(cache: &KvCache, id: RequestId, list: usize, keys: &dyn CodecMath) -> [Vec<Token>; 2] {
+    let (state, arena) = (cache.dump().unwrap(), cache.manager().state().arena.to_vec().unwrap());
+    let (config, tiering) = (cache.config(), cache.stats(id).unwrap().tiering);
+    let (d, page_bytes) = (config.head_dim, config.page_bytes);
+    [(0, tiering.high), (1, tiering.low.unwrap_or(tiering.high))].map(|(tier, format)| {
+        let layout =
+            PageLayout::from_shapes(keys.shape(), format.value.shape(), d as u32, page_bytes as u32).unwrap();
+        let pages = pages(&state, id.slot(), list, tier);
+        let len = state.lengths[(id.slot() * state.shape.lists + list) * 4 + tier] as usize;
+        let token = |number: usize| {
+            let each = layout.tokens_per_page() as usize;
+            let page = &arena[pages[number / each] as usize * page_bytes..][..page_bytes];
+            let row = |kind: SegmentKind| {
+                let segment = layout.segment(kind);
+                &page[segment.row((number % each) as u32) as usize..][..segment.row_bytes as usize]
+            };
+            let vector = |codec: &dyn CodecMath, codes: SegmentKind, meta: SegmentKind| {
+                let words: Vec<u16> =
+                    row(meta).chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]])).collect();
+                let mut x = vec![0.0; d];
+                decode_row(codec, row(codes), &words, &mut x).unwrap();
+                x
+            };
+            let four = |kind: SegmentKind| <[u8; 4]>::try_from(row(kind)).unwrap();
+            Token {
+                key: vector(keys, SegmentKind::Keys, SegmentKind::KeyMeta),
+                value: vector(&format.value, SegmentKind::Values, SegmentKind::ValueMeta),
+                significance: f32::from_le_bytes(four(SegmentKind::Significance)),
+                position: i32::from_le_bytes(four(SegmentKind::Positions)),
+            }
+        };
+        (0..len).map(token).collect()
     })
 }
 

@@ -1,7 +1,8 @@
 //! Head dims, query groups, formats and input types through the whole engine: prompts in chunks and steps, every output, key and mass against f64.
 
 use half::{bf16, f16};
-use leankv_runtime::kv::{CacheConfig, Input, InputElement, KvError, Thresholds};
+use leankv_dsl::lang::FloatType;
+use leankv_runtime::kv::{CacheConfig, InputElement, KvError, Thresholds};
 use leankv_runtime::{BufferView, Device};
 
 use crate::common::{PLAIN, Row, cache, checking_devices, config, held, row, thresholds, upload};
@@ -152,7 +153,7 @@ fn the_same_numbers_give_the_same_as_f16_bf16_and_f32() {
 
 #[test]
 fn keys_of_f32_are_coded_from_all_their_bits() {
-    let config = CacheConfig { input: Input::F32, tiering: "K8V8".parse().unwrap(), ..config() };
+    let config = CacheConfig { input: FloatType::F32, tiering: "K8V8".parse().unwrap(), ..config() };
     let device = Device::host();
     let mut cache = cache(&device, &config);
     let id = cache.admit(16, &Thresholds::new(0.0, 0.0)).unwrap();
@@ -210,7 +211,7 @@ fn input_of_another_type_than_the_cache_was_made_for_is_refused_and_the_step_goe
         device.upload(&wide).unwrap()
     });
     let error = step.layer(&wide[0], &wide[1], &wide[2]).map(drop).unwrap_err();
-    assert!(matches!(error, KvError::Input { expected: Input::F16, got: Input::F32 }), "{error}");
+    assert!(matches!(error, KvError::Input { expected: FloatType::F16, got: FloatType::F32 }), "{error}");
     for _ in 0..config.layers {
         step.layer(&q, &k, &v).unwrap();
     }

@@ -13,9 +13,9 @@ pub(crate) fn attend(
     d: usize,
     q: &[f16],
     tokens: &[&Token],
-    sees: impl Fn(&Token) -> bool,
+    logit: impl Fn(&Token, f64) -> Option<f64>,
 ) -> (Vec<f64>, Vec<f64>) {
-    let (logits, lse) = logits(d, q, tokens, &sees);
+    let (logits, lse) = logits(d, q, tokens, &logit);
     let mut out = Vec::new();
     for (logits, lse) in logits.iter().zip(&lse) {
         let element = |i: usize| {
@@ -32,16 +32,13 @@ fn logits(
     d: usize,
     q: &[f16],
     tokens: &[&Token],
-    sees: &impl Fn(&Token) -> bool,
+    logit: &impl Fn(&Token, f64) -> Option<f64>,
 ) -> (Vec<Vec<f64>>, Vec<f64>) {
     let scale = 1.0 / (d as f64).sqrt();
     let of_query = |q: &[f16]| -> Vec<f64> {
         let dot = |t: &&Token| {
-            if !sees(t) {
-                return f64::NEG_INFINITY;
-            }
             let products = q.iter().zip(&t.key).map(|(a, b)| a.to_f64() * f64::from(*b));
-            products.sum::<f64>() * scale
+            logit(t, products.sum::<f64>() * scale).unwrap_or(f64::NEG_INFINITY)
         };
         tokens.iter().map(dot).collect()
     };
@@ -62,12 +59,15 @@ fn received(logits: &[Vec<f64>], lse: &[f64]) -> Vec<f64> {
 }
 
 /// How far a key within `-1.1..1.1` may be from what was given: half a step for each time it was coded, with its rounded constants.
-fn precision(config: &CacheConfig, low: bool) -> f32 {
+fn precision(config: &CacheConfig, variant: &Variant, low: bool) -> f32 {
+    let bits = variant.keys.map(|keys| keys.shape().code_bits);
+    let step = |max_code: f32| 1.1 / max_code + 0.0017;
     let of = |format: KvFormat| match format.key {
+        _ if bits.is_some() => step(bits.map_or(1.0, |bits| ((1 << bits) - 1) as f32)),
         CodecSpec::None { dtype: HalfType::F16 } => 0.001,
         CodecSpec::None { dtype: HalfType::Bf16 } => 0.005,
         CodecSpec::Affine { bits, .. } | CodecSpec::Symmetric { bits, .. } => {
-            1.1 / f32::from(bits.max_code()) + 0.0017
+            step(f32::from(bits.max_code()))
         }
     };
     let tiering = config.tiering;
@@ -127,8 +127,8 @@ pub(crate) fn checked_step_of(
 
         // Attention over what is stored.
         let q = variant.row(config, sequence, position, layer).q;
-        let sees = |t: &Token| (variant.sees)(layer, position as i32, t.position);
-        let (want, _) = attend(d, &q[head * group * d..][..group * d], &all, sees);
+        let logit = |t: &Token, x: f64| (variant.logit)(layer, position as i32, t.position, x);
+        let (want, _) = attend(d, &q[head * group * d..][..group * d], &all, logit);
         let got = &out[layer][head * group * d..][..group * d];
         for (got, want) in got.iter().zip(&want) {
             assert!((f64::from(*got) - want).abs() < weights(config), "{what}: {got}, expected {want}");
@@ -138,9 +138,9 @@ pub(crate) fn checked_step_of(
         let shares = (position > prompt).then(|| {
             let q = variant.row(config, sequence, position - 1, layer).q;
             let q = &q[head * group * d..][..group * d];
-            let sees = |t: &Token| (variant.sees)(layer, position as i32 - 1, t.position);
+            let logit = |t: &Token, x: f64| (variant.logit)(layer, position as i32 - 1, t.position, x);
             let then: Vec<&Token> = before.iter().flatten().collect();
-            received(&logits(d, q, &all, &sees).0, &logits(d, q, &then, &sees).1)
+            received(&logits(d, q, &all, &logit).0, &logits(d, q, &then, &logit).1)
         });
         let frozen = frozen(cache, id, list);
         for (number, token) in all.iter().enumerate() {
@@ -155,7 +155,7 @@ pub(crate) fn checked_step_of(
             assert!((got - mass).abs() < 1e-3, "{what}, token {}: {got}, expected {mass}", token.position);
             let given = variant.row(config, sequence, token.position as usize, layer);
             let given = &given.k[head * d..][..d];
-            let most = precision(config, low);
+            let most = precision(config, variant, low);
             for (got, given) in token.key.iter().zip(given) {
                 assert!((got - given.to_f32()).abs() < most, "{what}, token {}", token.position);
             }

@@ -1,51 +1,39 @@
 //! A user's codecs and attention hooks in the whole engine: prompts in chunks, compaction, steps and demotion, with parameters of their own
 //! in every layer.
 
-use std::sync::Arc;
-
 use half::f16;
-use leankv_dsl::format::{CodecShape, CodecSpec};
+use leankv_dsl::format::{CodecMath, CodecShape, CodecSpec, PageLayout};
 use leankv_dsl::lang::attention::{
-    Affine, AttentionHooks, Codec, Codecs, Encoded, Of, Plain, Rows, Site, Stock, Tokens, stock,
+    AttentionHooks, Codec, CodecChoice, CodecVariant, Encoded, HookChoice, HookVariant, Rows, Site, Tokens,
+    stock,
 };
+use leankv_dsl::lang::launch::Tensor;
 use leankv_dsl::lang::*;
-use leankv_runtime::cache::KernelCache;
-use leankv_runtime::kv::{
-    Bindings, Binds, CacheConfig, EngineKernels, KvCache, KvError, RequestId, Thresholds,
-};
-use leankv_runtime::{ArgumentError, Compiler, Device, DeviceBuffer, Launch, LaunchError};
+use leankv_runtime::kv::{CacheConfig, KvCache, KvError, RequestId, Thresholds};
+use leankv_runtime::{ArgumentError, Device, DeviceBuffer, LaunchError};
 
 use crate::common::{
-    D, PLAIN, Variant, checking_devices, chunk_of, config, kernels, sound, step_of, thresholds,
+    D, PLAIN, Variant, cache, checking_devices, chunk_of, config, kernels, sound, step_of, thresholds,
 };
 use crate::model::checked_step_of;
 use crate::prompt::checked_chunk_of;
 
-/// Keys without an offset that layer, position and KV head determine; what is left is coded as the tier's format says.
+/// Offsets that layer, position and KV head determine.
 #[derive(Clone, Copy, KernelArg)]
-struct OffsetKeys {
+struct Offsets {
     /// `[kv_heads, positions, head_dim]` of the layer.
     table: View<f32, 3>,
 }
 
+/// Keys without their offset; what is left is coded as the codec below does.
 struct Offset {
-    table: View<f32, 3>,
+    offsets: Offsets,
     inner: Box<dyn Codec>,
-}
-
-impl Codecs for OffsetKeys {
-    fn keys(&self, named: &CodecSpec) -> Box<dyn Codec> {
-        Box::new(Offset { table: self.table, inner: stock(named) })
-    }
-
-    fn values(&self, named: &CodecSpec) -> Box<dyn Codec> {
-        stock(named)
-    }
 }
 
 impl Offset {
     fn of(&self, tokens: Tokens, [rows, dim]: [usize; 2]) -> Tile<f32, 2> {
-        self.table.tile((tokens.head, tokens.positions, 0), [1, rows, dim]).load().squeeze(0)
+        self.offsets.table.tile((tokens.head, tokens.positions, 0), [1, rows, dim]).load().squeeze(0)
     }
 }
 
@@ -69,12 +57,7 @@ impl Codec for Offset {
 }
 
 /// Adds `q . offset` to key logits: what the codec does, for keys that come without their offset.
-#[derive(Clone, Copy, KernelArg)]
-struct OffsetLogits {
-    table: View<f32, 3>,
-}
-
-impl AttentionHooks for OffsetLogits {
+impl AttentionHooks for Offsets {
     fn key_logits(&self, logits: Tile<f32, 2>, q: Tile<f16, 2>, site: &Site) -> Tile<f32, 2> {
         let [_, rows] = logits.extents();
         let offset = self.table.tile((site.head, site.keys, 0), [1, rows, D]).load().squeeze(0);
@@ -88,7 +71,7 @@ fn offset(layer: usize, head: usize, position: usize, element: usize) -> f32 {
     (mix % 257) as f32 / 64.0 - 2.0
 }
 
-/// Tables of [`offset`], one a layer, as codecs' and as hooks' parameters.
+/// Tables of [`offset`], one a layer.
 #[derive(Debug)]
 struct Tables {
     layers: Vec<DeviceBuffer<f32>>,
@@ -105,40 +88,50 @@ impl Tables {
         };
         Tables { layers: (0..config.layers).map(table).collect(), extents }
     }
-}
 
-/// Tables for the codec of keys.
-#[derive(Debug)]
-struct ForCodec(Tables);
-
-impl Bindings for ForCodec {
-    fn bind<'a>(&'a self, launch: Launch<'a>, layer: usize, binds: Binds) -> Launch<'a> {
-        match binds.codecs {
-            true => launch.view("codecs.table", &self.0.layers[layer], &self.0.extents),
-            false => launch,
-        }
+    fn of(&self, layer: usize) -> Tensor<'_, f32, 3> {
+        self.layers[layer].tensor(self.extents)
     }
 }
 
-/// Tables for the hooks.
+/// The codec of keys as a value.
 #[derive(Debug)]
-struct ForHooks(Tables);
+struct OffsetKeys(Tables);
 
-impl Bindings for ForHooks {
-    fn bind<'a>(&'a self, launch: Launch<'a>, layer: usize, binds: Binds) -> Launch<'a> {
-        match binds.hooks {
-            true => launch.view("hooks.table", &self.0.layers[layer], &self.0.extents),
-            false => launch,
-        }
+impl CodecVariant for OffsetKeys {
+    type Params = Offsets;
+
+    fn keys(&self, offsets: Offsets, inner: Box<dyn Codec>) -> Box<dyn Codec> {
+        Box::new(Offset { offsets, inner })
+    }
+
+    fn given(&self, layer: usize) -> OffsetsArgs<'_> {
+        OffsetsArgs { table: self.0.of(layer) }
+    }
+}
+
+/// The hooks as a value.
+#[derive(Debug)]
+struct OffsetLogits(Tables);
+
+impl HookVariant for OffsetLogits {
+    type Params = Offsets;
+
+    fn hooks(&self, offsets: Offsets) -> Box<dyn AttentionHooks> {
+        Box::new(offsets)
+    }
+
+    fn given(&self, layer: usize) -> OffsetsArgs<'_> {
+        OffsetsArgs { table: self.0.of(layer) }
     }
 }
 
 const OFFSET: Variant = Variant { offset, ..PLAIN };
 
-fn offset_cache(device: &Device, config: &CacheConfig) -> KvCache {
-    let kernels = kernels::<OffsetKeys, Plain>(device, config);
-    let tables = ForCodec(Tables::new(device, config));
-    KvCache::with_bindings(device, config.clone(), kernels, Some(Arc::new(tables))).unwrap()
+/// The configuration with keys without their offset.
+fn with_offset(device: &Device, config: &CacheConfig) -> CacheConfig {
+    let keys = OffsetKeys(Tables::new(device, config));
+    CacheConfig { codecs: CodecChoice::stock().with("offset", keys), ..config.clone() }
 }
 
 /// Tokens in the low tier, and dropped ones.
@@ -147,29 +140,35 @@ fn low_and_pruned(cache: &KvCache, id: RequestId) -> (usize, usize) {
     stats.heads.iter().fold((0, 0), |(low, pruned), head| (low + head.low, pruned + head.pruned))
 }
 
-#[test]
-fn a_key_offset_of_each_layer_works_through_prompts_steps_and_demotion() {
-    let config = config();
-    let mut cache = offset_cache(&Device::host(), &config);
-    let id = cache.admit(58, &thresholds()).unwrap();
-    while cache.tokens(id).unwrap() < 58 {
-        checked_chunk_of(&mut cache, &config, id, 3, &OFFSET);
+/// A prompt and some steps, with every output, key and significance checked.
+fn checked(config: &CacheConfig, device: &Device, [prompt, steps]: [usize; 2], variant: &Variant) -> KvCache {
+    let mut cache = cache(device, config);
+    let small = config.slots == 1;
+    let (sequence, thresholds) = if small { (9, Thresholds::new(1.2, 0.5)) } else { (3, thresholds()) };
+    let id = cache.admit(prompt, &thresholds).unwrap();
+    while cache.tokens(id).unwrap() < prompt {
+        checked_chunk_of(&mut cache, config, id, sequence, variant);
     }
-    for _ in 0..12 {
-        checked_step_of(&mut cache, &config, id, 58, 3, &OFFSET);
+    for _ in 0..steps {
+        checked_step_of(&mut cache, config, id, prompt, sequence, variant);
     }
     let (low, pruned) = low_and_pruned(&cache, id);
-    assert!(low > 0 && pruned > 0, "{low} low, {pruned} dropped");
+    assert!(low > 0 && (small || pruned > 0), "{low} low, {pruned} dropped");
+    cache
+}
+
+#[test]
+fn a_key_offset_of_each_layer_works_through_prompts_steps_and_demotion() {
+    let device = Device::host();
+    checked(&with_offset(&device, &config()), &device, [58, 12], &OFFSET);
 }
 
 #[test]
 fn taking_an_offset_out_is_the_same_as_adding_it_to_the_logits_of_keys_without_it() {
     let (config, device) = (config(), Device::host());
-    let mut with = offset_cache(&device, &config);
-    let kernels = kernels::<Stock, OffsetLogits>(&device, &config);
-    let tables = ForHooks(Tables::new(&device, &config));
-    let mut without =
-        KvCache::with_bindings(&device, config.clone(), kernels, Some(Arc::new(tables))).unwrap();
+    let mut with = cache(&device, &with_offset(&device, &config));
+    let hooks = HookChoice::plain().with("offset", OffsetLogits(Tables::new(&device, &config)));
+    let mut without = cache(&device, &CacheConfig { hooks, ..config });
     // Everything stays high, so that no decision hangs on the last bit.
     let all = Thresholds::new(0.0, 0.0);
     let ids = [&mut with, &mut without].map(|cache| cache.admit(40, &all).unwrap());
@@ -202,17 +201,8 @@ fn small() -> CacheConfig {
 
 #[test]
 fn a_key_offset_holds_on_devices_that_check_every_access() {
-    let small = small();
     for device in checking_devices() {
-        let mut cache = offset_cache(&device, &small);
-        let id = cache.admit(20, &Thresholds::new(1.2, 0.5)).unwrap();
-        for _ in 0..2 {
-            checked_chunk_of(&mut cache, &small, id, 9, &OFFSET);
-        }
-        for _ in 0..3 {
-            checked_step_of(&mut cache, &small, id, 20, 9, &OFFSET);
-        }
-        assert!(low_and_pruned(&cache, id).0 > 0);
+        checked(&with_offset(&device, &small()), &device, [20, 3], &OFFSET);
     }
 }
 
@@ -229,120 +219,247 @@ impl AttentionHooks for Windowed {
     }
 }
 
+/// A window for each layer.
 #[derive(Debug)]
 struct Windows(Vec<i32>);
 
-impl Bindings for Windows {
-    fn bind<'a>(&'a self, launch: Launch<'a>, layer: usize, binds: Binds) -> Launch<'a> {
-        match binds.hooks {
-            true => launch.scalar("hooks.window", self.0[layer]),
-            false => launch,
-        }
+impl HookVariant for Windows {
+    type Params = Windowed;
+
+    fn hooks(&self, windowed: Windowed) -> Box<dyn AttentionHooks> {
+        Box::new(windowed)
+    }
+
+    fn given(&self, layer: usize) -> WindowedArgs<'_> {
+        WindowedArgs { window: self.0[layer] }
     }
 }
 
 const WINDOWS: [i32; 2] = [5, 23];
-const WINDOWED: Variant = Variant { sees: |layer, query, key| query - key < WINDOWS[layer], ..PLAIN };
+const WINDOWED: Variant =
+    Variant { logit: |layer, query, key, x| (query - key < WINDOWS[layer]).then_some(x), ..PLAIN };
 
-fn windowed_cache(device: &Device, config: &CacheConfig) -> KvCache {
-    let kernels = kernels::<Stock, Windowed>(device, config);
-    let windows = Windows(WINDOWS.to_vec());
-    KvCache::with_bindings(device, config.clone(), kernels, Some(Arc::new(windows))).unwrap()
+fn windows() -> HookChoice {
+    HookChoice::plain().with("window", Windows(WINDOWS.to_vec()))
 }
 
 #[test]
 fn a_sliding_window_of_each_layer_works_through_prompts_and_steps() {
     // Each split adds the significance of its own pages.
     for splits in [1, 2] {
-        let config = CacheConfig { splits, ..config() };
-        let mut cache = windowed_cache(&Device::host(), &config);
-        let id = cache.admit(50, &thresholds()).unwrap();
-        while cache.tokens(id).unwrap() < 50 {
-            checked_chunk_of(&mut cache, &config, id, 4, &WINDOWED);
-        }
-        for _ in 0..10 {
-            checked_step_of(&mut cache, &config, id, 50, 4, &WINDOWED);
-        }
+        let config = CacheConfig { splits, hooks: windows(), ..config() };
+        checked(&config, &Device::host(), [50, 10], &WINDOWED);
     }
 }
 
 #[test]
 fn a_sliding_window_holds_on_devices_that_check_every_access() {
-    let small = small();
     for device in checking_devices() {
-        let mut cache = windowed_cache(&device, &small);
-        let id = cache.admit(20, &Thresholds::new(1.2, 0.5)).unwrap();
-        for _ in 0..2 {
-            checked_chunk_of(&mut cache, &small, id, 9, &WINDOWED);
-        }
-        for _ in 0..3 {
-            checked_step_of(&mut cache, &small, id, 20, 9, &WINDOWED);
-        }
+        checked(&CacheConfig { hooks: windows(), ..small() }, &device, [20, 3], &WINDOWED);
     }
 }
 
 #[test]
-fn parameters_that_are_missing_unknown_or_wrong_are_found_before_there_is_a_cache() {
-    let (config, device) = (config(), Device::host());
-    let refused = |kernels: &EngineKernels, bindings: Option<Arc<dyn Bindings>>| match KvCache::with_bindings(
-        &device,
-        config.clone(),
-        kernels.clone(),
-        bindings,
-    )
-    .unwrap_err()
-    {
-        KvError::Launch(LaunchError::Argument(error)) => error,
-        other => panic!("{other}"),
+fn a_window_and_a_key_offset_work_together() {
+    let both = Variant { offset, ..WINDOWED };
+    let with_both = |device: &Device, config: CacheConfig| CacheConfig {
+        hooks: windows(),
+        ..with_offset(device, &config)
     };
-    let offset = kernels::<OffsetKeys, Plain>(&device, &config);
-    let error = refused(&offset, None);
-    assert!(matches!(&error, ArgumentError::Missing { names, .. } if names[0] == "codecs.table"), "{error}");
-    // A table of the last layer that is too short.
-    let mut tables = Tables::new(&device, &config);
-    tables.layers[1] = device.zeros(7).unwrap();
-    let error = refused(&offset, Some(Arc::new(ForCodec(tables))));
-    assert!(matches!(error, ArgumentError::Short { len: 7, .. }), "{error}");
-
-    let windowed = kernels::<Stock, Windowed>(&device, &config);
-    let error = refused(&windowed, Some(Arc::new(ForHooks(Tables::new(&device, &config)))));
-    assert!(matches!(&error, ArgumentError::Unknown { name, .. } if name == "hooks.table"), "{error}");
-    let plain = kernels::<Stock, Plain>(&device, &config);
-    let error = refused(&plain, Some(Arc::new(Windows(WINDOWS.to_vec()))));
-    assert!(matches!(error, ArgumentError::Unknown { .. }), "{error}");
+    let host = Device::host();
+    checked(&with_both(&host, config()), &host, [50, 10], &both);
+    for device in checking_devices() {
+        checked(&with_both(&device, small()), &device, [20, 3], &both);
+    }
 }
 
-/// Keys of 4 bits, whatever is named.
+/// Every third key is not seen, and logits of others become `slope x - x distance / 64`.
 #[derive(Clone, Copy, KernelArg)]
-struct FourBits {}
+struct Sloped {
+    slope: Scalar<f32>,
+}
 
-impl Codec for FourBits {
+impl AttentionHooks for Sloped {
+    fn logits(&self, logits: Tile<f32, 2>, site: &Site) -> Tile<f32, 2> {
+        let distance = site.queries.expand_dims(1) - site.keys.expand_dims(0);
+        logits * self.slope - distance.cast::<f32>() * (1.0 / 64.0)
+    }
+
+    fn mask(&self, site: &Site) -> Option<Tile<bool, 2>> {
+        let distance = site.queries.expand_dims(1) - site.keys.expand_dims(0);
+        Some((distance % 3).ne(1))
+    }
+}
+
+/// A slope for each layer.
+#[derive(Debug)]
+struct Slopes([f32; 2]);
+
+impl HookVariant for Slopes {
+    type Params = Sloped;
+
+    fn hooks(&self, sloped: Sloped) -> Box<dyn AttentionHooks> {
+        Box::new(sloped)
+    }
+
+    fn given(&self, layer: usize) -> SlopedArgs<'_> {
+        SlopedArgs { slope: self.0[layer] }
+    }
+}
+
+const SLOPES: [f32; 2] = [0.5, 1.25];
+
+fn sloped(slope: f32, query: i32, key: i32, logit: f64) -> Option<f64> {
+    let distance = query - key;
+    (distance % 3 != 1).then(|| logit * f64::from(slope) - f64::from(distance) / 64.0)
+}
+
+#[test]
+fn hooks_stand_on_each_other_in_their_order_and_masks_agree() {
+    // The second slope is of what the first one left: the other order would give other numbers.
+    let stacked = Variant {
+        logit: |layer, query, key, x| {
+            let once = sloped(SLOPES[layer], query, key, x)?;
+            let twice = sloped(SLOPES[1 - layer], query, key, once)?;
+            (query - key < WINDOWS[layer]).then_some(twice)
+        },
+        ..PLAIN
+    };
+    let turned = [SLOPES[1], SLOPES[0]];
+    let hooks = windows().with("first", Slopes(SLOPES)).with("second", Slopes(turned));
+    assert_eq!(hooks.to_string(), "+window+first+second");
+    checked(&CacheConfig { hooks: hooks.clone(), ..config() }, &Device::host(), [50, 10], &stacked);
+    for device in checking_devices() {
+        checked(&CacheConfig { hooks: hooks.clone(), ..small() }, &device, [20, 3], &stacked);
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_parameters_of_any_layer_is_found_before_there_is_a_cache() {
+    let (base, device) = (config(), Device::host());
+    let mut tables = Tables::new(&device, &base);
+    // A table of the last layer that is too short.
+    tables.layers[1] = device.zeros(7).unwrap();
+    let codecs = CodecChoice::stock().with("offset", OffsetKeys(tables));
+    let config = CacheConfig { codecs, ..base.clone() };
+    let refused = |config: &CacheConfig| {
+        let kernels = kernels(&device, config);
+        match KvCache::with_kernels(&device, config.clone(), kernels).unwrap_err() {
+            KvError::Launch(LaunchError::Argument(error)) => error,
+            other => panic!("{other}"),
+        }
+    };
+    let error = refused(&config);
+    assert!(matches!(error, ArgumentError::Short { len: 7, .. }), "{error}");
+    assert!(error.to_string().contains("`codecs.offset.table`"), "{error}");
+    // Tables on another device.
+    let hooks = HookChoice::plain().with("offset", OffsetLogits(Tables::new(&Device::reference(), &base)));
+    let error = refused(&CacheConfig { hooks, ..base });
+    assert!(matches!(error, ArgumentError::Device { .. }), "{error}");
+    assert!(error.to_string().contains("`hooks.offset.table`"), "{error}");
+}
+
+/// Five bits around the mean of a row, whose metadata are scale, zero and that mean.
+struct AroundMean;
+
+fn five_bits() -> CodecSpec {
+    "affine5".parse().unwrap()
+}
+
+impl Codec for AroundMean {
     fn shape(&self) -> CodecShape {
-        four_bits().shape()
+        CodecShape { code_bits: 5, groups: 1, meta_words: 3 }
     }
 
     fn encode(&self, x: Tile<f32, 2>, tokens: Tokens) -> Encoded {
-        four_bits().encode(x, tokens)
+        let [_, dim] = x.extents();
+        let mean = (x.reduce_sum(1) * (1.0 / dim as f32)).cast::<f16>().expand_dims(1);
+        let mut encoded = stock(&five_bits()).encode(x - mean.cast::<f32>(), tokens);
+        encoded.meta.push(mean.bitcast());
+        encoded
     }
 
     fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
-        four_bits().decode(rows)
+        stock(&five_bits()).decode(rows) + rows.meta(2, leankv_dsl::format::HalfType::F16)
     }
 }
 
-fn four_bits() -> Affine {
-    Affine { bits: 4.try_into().unwrap(), groups: Default::default(), meta: Default::default() }
+impl CodecMath for AroundMean {
+    fn shape(&self) -> CodecShape {
+        Codec::shape(self)
+    }
+
+    fn encode_group(&self, x: &[f32], codes: &mut [u16], meta: &mut [u16]) {
+        let mean = f16::from_f32(x.iter().sum::<f32>() / x.len() as f32);
+        let x: Vec<f32> = x.iter().map(|x| x - mean.to_f32()).collect();
+        five_bits().encode_group(&x, codes, &mut meta[..2]);
+        meta[2] = mean.to_bits();
+    }
+
+    fn decode_group(&self, codes: &[u16], meta: &[u16], x: &mut [f32]) {
+        five_bits().decode_group(codes, &meta[..2], x);
+        x.iter_mut().for_each(|x| *x += f16::from_bits(meta[2]).to_f32());
+    }
+}
+
+/// Keys around their mean, whatever is named.
+#[derive(Debug)]
+struct MeanKeys;
+
+impl CodecVariant for MeanKeys {
+    type Params = ();
+
+    fn keys(&self, (): (), _: Box<dyn Codec>) -> Box<dyn Codec> {
+        Box::new(AroundMean)
+    }
+
+    fn given(&self, _: usize) {}
 }
 
 #[test]
-fn a_codec_of_another_shape_than_the_format_is_refused() {
-    let compiler = Compiler::new(KernelCache::without_folder());
-    let make = |tiering: &str| {
-        let config = CacheConfig { tiering: tiering.parse().unwrap(), ..config() };
-        EngineKernels::of::<Of<FourBits, FourBits>, Plain>(&compiler, &Device::reference(), &config)
-    };
-    let error = make("K4V4/K4V2").unwrap_err();
-    let KvError::Shape { why } = &error else { panic!("{error}") };
-    assert!(why.contains("values of K4V2") && why.contains("4 bits"), "{why}");
-    make("K4V4").unwrap();
+fn pages_follow_the_shape_of_a_user_s_codec_under_the_name_of_another() {
+    let codecs = CodecChoice::stock().with("mean", MeanKeys);
+    let mean = Variant { keys: Some(&AroundMean), ..PLAIN };
+    let one = CacheConfig { tiering: "K8V4".parse().unwrap(), codecs: codecs.clone(), ..config() };
+    // 40 bytes of codes and 6 of metadata instead of 64 and 4: 21 tokens a page instead of 16.
+    let layout = one.layouts().unwrap().0;
+    let values = "affine4".parse::<CodecSpec>().unwrap().shape();
+    assert_eq!(layout, PageLayout::from_shapes(Codec::shape(&AroundMean), values, 64, 2048).unwrap());
+    assert_eq!((layout.keys().row_bytes, layout.key_meta().row_bytes), (40, 6));
+    assert_eq!(one.page_tokens(&one.tiering).unwrap(), [21, 21]);
+    let plain = CacheConfig { codecs: CodecChoice::stock(), ..one.clone() };
+    assert_eq!(plain.page_tokens(&plain.tiering).unwrap(), [16, 16]);
+
+    // What is kept lies in as many pages as the shape says.
+    let mut kept = cache(&Device::host(), &one);
+    let id = kept.admit(58, &Thresholds::new(0.0, 0.0)).unwrap();
+    while kept.tokens(id).unwrap() < 58 {
+        checked_chunk_of(&mut kept, &one, id, 3, &mean);
+    }
+    for _ in 0..12 {
+        checked_step_of(&mut kept, &one, id, 58, 3, &mean);
+    }
+    let stats = kept.stats(id).unwrap();
+    assert!(stats.heads.iter().all(|head| (head.high, head.pages) == (70, 4)), "{stats:?}");
+    let table = one.shape().unwrap().table_len * 4;
+    assert_eq!(stats.bytes, one.lists() * (4 * one.page_bytes + table));
+
+    // With a low tier, a token is coded twice.
+    let two = CacheConfig { codecs, ..config() };
+    checked(&two, &Device::host(), [58, 12], &mean);
+    for device in checking_devices() {
+        checked(&CacheConfig { codecs: two.codecs.clone(), ..small() }, &device, [20, 3], &mean);
+    }
+}
+
+#[test]
+fn a_codec_around_one_of_another_shape_keeps_that_shape() {
+    let device = Device::host();
+    let base = with_offset(&device, &config());
+    let keys = OffsetKeys(Tables::new(&device, &base));
+    let codecs = CodecChoice::stock().with("mean", MeanKeys).with("offset", keys);
+    assert_eq!(codecs.to_string(), "+mean+offset");
+    let config = CacheConfig { codecs, ..base };
+    assert_eq!(config.layouts().unwrap().0.key_shape(), Codec::shape(&AroundMean));
+    checked(&config, &device, [58, 12], &Variant { keys: Some(&AroundMean), ..OFFSET });
 }

@@ -123,7 +123,8 @@ fn thresholds_and_budgets_that_mean_nothing_are_refused() {
     // With one tier the high threshold is not read, and for heavy hitters it is a number of tokens.
     let one = CacheConfig { tiering: "K8V4".parse().unwrap(), ..config.clone() };
     check(Thresholds::new(0.0, 0.7), &one).unwrap();
-    check(Thresholds::new(0.0, 0.7), &CacheConfig { policy: PolicySpec::HeavyHitter, ..config }).unwrap();
+    check(Thresholds::new(0.0, 0.7), &CacheConfig { policy: PolicySpec::HeavyHitter.into(), ..config })
+        .unwrap();
 }
 
 #[test]

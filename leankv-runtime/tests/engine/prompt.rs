@@ -49,8 +49,8 @@ pub(crate) fn checked_chunk_of(
         for query in 0..n {
             let what = format!("position {}, layer {layer}, head {head}", before + query);
             let q = variant.row(config, sequence, before + query, layer).q;
-            let sees = |t: &Token| (variant.sees)(layer, (before + query) as i32, t.position);
-            let (want, best) = attend(d, &q[head * group * d..][..group * d], &all[..old + query + 1], sees);
+            let logit = |t: &Token, x: f64| (variant.logit)(layer, (before + query) as i32, t.position, x);
+            let (want, best) = attend(d, &q[head * group * d..][..group * d], &all[..old + query + 1], logit);
             let got = &out[layer][(query * config.query_heads() + head * group) * d..][..group * d];
             for (got, want) in got.iter().zip(&want) {
                 assert!((f64::from(*got) - want).abs() < weights(config), "{what}: {got}, expected {want}");

@@ -1,20 +1,25 @@
 //! What safe code cannot do: run kernels of another configuration, leave a buffer from a codec or hook, make a cache that cannot be.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use half::f16;
 use leankv_dsl::format::{CodecShape, CodecSpec, HalfType};
 use leankv_dsl::lang::attention::{
-    AttentionHooks, Codec, Codecs, Encoded, EncodedCodes, Of, Plain, Rows, Site, Stock, Tokens, stock,
+    AttentionHooks, Codec, CodecChoice, CodecVariant, Encoded, EncodedCodes, HookChoice, HookVariant, Plain,
+    Rows, Site, Tokens, stock,
 };
+use leankv_dsl::lang::launch::{Arguments, Name, Slice};
 use leankv_dsl::lang::*;
-use leankv_kernels::policy::PolicySpec;
+use leankv_kernels::policy::{
+    HIGH, HeadFacts, Policy, PolicyChoice, PolicySpec, PolicyVariant, StepAction, StepFacts, TokenFacts,
+};
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::kv::{
-    Bindings, Binds, CacheConfig, DeviceManager, EngineKernels, Input, KvCache, KvError, ManagerKernels,
-    PageManager, Thresholds,
+    CacheConfig, DeviceManager, EngineKernels, KvCache, KvError, ManagerKernels, PageManager, Thresholds,
 };
-use leankv_runtime::{ArgumentError, Compiler, Device, DeviceBuffer, Kernel, Launch, LaunchError};
+use leankv_runtime::{ArgumentError, Compiler, Device, DeviceBuffer, LaunchError};
 
 use crate::common::{PLAIN, checking_devices, chunk_of, config, kernels, sound, step_of};
 
@@ -24,7 +29,7 @@ type Change = fn(&mut CacheConfig);
 #[test]
 fn kernels_of_another_configuration_are_refused_by_the_names_of_what_differs() {
     let (device, base) = (Device::reference(), config());
-    let built = kernels::<Stock, Plain>(&device, &base);
+    let built = kernels(&device, &base);
     let with = |change: Change| {
         let mut config = base.clone();
         change(&mut config);
@@ -33,7 +38,7 @@ fn kernels_of_another_configuration_are_refused_by_the_names_of_what_differs() {
     let depends: [(&str, Change); 11] = [
         ("group (2, not 3)", |c| c.group = 3),
         ("head_dim (64, not 32)", |c| c.head_dim = 32),
-        ("input (f16, not f32)", |c| c.input = Input::F32),
+        ("input (f16, not f32)", |c| c.input = FloatType::F32),
         ("tierings (K8V4/K4V2, not K4V2)", |c| c.tiering = "K4V2".parse().unwrap()),
         ("tierings (K8V4/K4V2, not K8V4/K4V2, fp16)", |c| c.more_tierings = vec!["fp16".parse().unwrap()]),
         ("page_bytes (2048, not 4096)", |c| c.page_bytes = 4096),
@@ -49,7 +54,7 @@ fn kernels_of_another_configuration_are_refused_by_the_names_of_what_differs() {
         assert_eq!(*differ, [field], "{error}");
         assert!(error.to_string().contains("build kernels with the configuration"), "{error}");
     }
-    let other = PolicySpec::ALL.into_iter().find(|policy| *policy != base.policy).unwrap();
+    let other = PolicySpec::ALL.into_iter().map(PolicyChoice::from).find(|p| *p != base.policy).unwrap();
     let config = CacheConfig { policy: other, group: 3, ..base.clone() };
     let error = KvCache::with_kernels(&device, config, built.clone()).unwrap_err();
     let KvError::OtherKernels { differ } = &error else { panic!("{error}") };
@@ -69,6 +74,67 @@ fn kernels_of_another_configuration_are_refused_by_the_names_of_what_differs() {
     }
     let error = KvCache::with_kernels(&Device::host(), base, built).unwrap_err();
     assert!(error.to_string().contains("device (reference interpreter, not host"), "{error}");
+}
+
+/// Says nothing about anything.
+#[derive(Debug)]
+struct Nothing;
+
+impl CodecVariant for Nothing {
+    type Params = ();
+
+    fn given(&self, _: usize) {}
+}
+
+impl HookVariant for Nothing {
+    type Params = ();
+
+    fn hooks(&self, (): ()) -> Box<dyn AttentionHooks> {
+        Box::new(Plain)
+    }
+
+    fn given(&self, _: usize) {}
+}
+
+impl PolicyVariant for Nothing {
+    type Params = ();
+
+    fn policy(&self, (): ()) -> Box<dyn Policy> {
+        Box::new(Keeps)
+    }
+
+    fn given(&self) {}
+}
+
+#[test]
+fn kernels_of_other_values_of_a_user_s_are_refused_though_they_have_one_name() {
+    let device = Device::reference();
+    let codecs = || CodecChoice::stock().with("mine", Nothing);
+    let hooks = || HookChoice::plain().with("mine", Nothing);
+    let policy = || PolicyChoice::user("mine", Nothing);
+    let base = CacheConfig { codecs: codecs(), hooks: hooks(), policy: policy(), ..small() };
+    let built = kernels(&device, &base);
+    let with = |config: CacheConfig| KvCache::with_kernels(&device, config, built.clone()).map(|_| ());
+    // Clones are the same values.
+    with(base.clone()).unwrap();
+    let refused = |config: CacheConfig, wanted: &str| {
+        let error = with(config).unwrap_err();
+        let KvError::OtherKernels { differ } = &error else { panic!("{error}") };
+        assert_eq!(*differ, [wanted], "{error}");
+    };
+    let other = "another one of that name";
+    refused(CacheConfig { codecs: codecs(), ..base.clone() }, &format!("codecs (+mine, not {other})"));
+    refused(CacheConfig { hooks: hooks(), ..base.clone() }, &format!("hooks (+mine, not {other})"));
+    refused(CacheConfig { policy: policy(), ..base.clone() }, &format!("policy (mine, not {other})"));
+    let twice = base.codecs.clone().with("more", Nothing);
+    refused(CacheConfig { codecs: twice, ..base.clone() }, "codecs (+mine, not +mine+more)");
+    refused(CacheConfig { hooks: HookChoice::plain(), ..base.clone() }, "hooks (+mine, not none)");
+    // SAFETY: it reads and writes nothing.
+    let trusted = unsafe { base.codecs.clone().trusted() };
+    refused(CacheConfig { codecs: trusted, ..base.clone() }, &format!("codecs (+mine, not {other})"));
+    // The page that one shape asks for is that of the other.
+    let liar = CodecChoice::stock().with("mine", Liar::<4>);
+    refused(CacheConfig { codecs: liar, ..base }, &format!("codecs (+mine, not {other})"));
 }
 
 #[test]
@@ -117,20 +183,23 @@ impl AttentionHooks for Reader {
     }
 }
 
+/// The tables, and where they are read.
 #[derive(Debug)]
 struct Reads {
     numbers: DeviceBuffer<f32>,
-    at: i64,
+    at: Arc<AtomicI64>,
 }
 
-impl Bindings for Reads {
-    fn bind<'a>(&'a self, launch: Launch<'a>, _: usize, binds: Binds) -> Launch<'a> {
-        if !binds.hooks {
-            return launch;
-        }
-        let launch =
-            launch.view("hooks.line", &self.numbers, &[3]).view("hooks.table", &self.numbers, &[1, 3]);
-        launch.scalar("hooks.at", self.at)
+impl HookVariant for Reads {
+    type Params = Reader;
+
+    fn hooks(&self, reader: Reader) -> Box<dyn AttentionHooks> {
+        Box::new(reader)
+    }
+
+    fn given(&self, _: usize) -> ReaderArgs<'_> {
+        let at = self.at.load(Ordering::Relaxed);
+        ReaderArgs { line: self.numbers.tensor([3]), table: self.numbers.tensor([1, 3]), at }
     }
 }
 
@@ -150,17 +219,17 @@ fn a_hook_finds_zero_outside_of_its_views_wherever_it_looks() {
     let [reference, emulated] = checking_devices();
     for (device, most) in [(Device::host(), 7), (reference, 3), (emulated, 3)] {
         let plain = outputs(&mut crate::common::cache(&device, &config));
-        let kernels = kernels::<Stock, Reader>(&device, &config);
+        let (numbers, at) = (device.upload(&[7.0f32; 3]).unwrap(), Arc::new(AtomicI64::new(0)));
+        let hooks = HookChoice::plain().with("reader", Reads { numbers, at: Arc::clone(&at) });
+        let config = CacheConfig { hooks, ..config.clone() };
         // The checking devices fail a launch that leaves a buffer; the host would read what lies there, or stop the process.
-        for at in [3, i64::MAX, i64::MIN, -9, 1 << 20, 1 << 40, -(1 << 40)].into_iter().take(most) {
-            let numbers = device.upload(&[7.0f32; 3]).unwrap();
-            let bindings = Arc::new(Reads { numbers, at });
-            let mut cache =
-                KvCache::with_bindings(&device, config.clone(), kernels.clone(), Some(bindings)).unwrap();
+        for place in [3, i64::MAX, i64::MIN, -9, 1 << 20, 1 << 40, -(1 << 40)].into_iter().take(most) {
+            at.store(place, Ordering::Relaxed);
+            let mut cache = crate::common::cache(&device, &config);
             let got = outputs(&mut cache);
             // A wrapped place may lie inside, where 7 is added to every logit: that changes no probability.
             for (got, want) in got.iter().flatten().zip(plain.iter().flatten()) {
-                assert!((got - want).abs() < 1e-3, "{at} on {}: {got}, expected {want}", device.name());
+                assert!((got - want).abs() < 1e-3, "{place} on {}: {got}, expected {want}", device.name());
             }
             sound(&cache);
         }
@@ -207,9 +276,54 @@ impl AttentionHooks for Assembly {
     }
 }
 
-/// Says more of its rows than they have, or less.
+/// Extents of a view, as numbers.
 #[derive(Clone, Copy, KernelArg)]
-struct Liar<const WHAT: usize> {}
+#[expect(dead_code, reason = "it is refused for being there")]
+struct Extents {
+    data: View<f32, 1>,
+    shape0: Scalar<i64>,
+}
+
+impl AttentionHooks for Extents {}
+
+/// Hooks that are never launched.
+struct Unlaunched<H>(PhantomData<fn() -> H>);
+
+impl<H> std::fmt::Debug for Unlaunched<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Unlaunched")
+    }
+}
+
+impl<H: AttentionHooks + KernelArg + 'static> HookVariant for Unlaunched<H> {
+    type Params = H;
+
+    fn hooks(&self, hooks: H) -> Box<dyn AttentionHooks> {
+        Box::new(hooks)
+    }
+
+    fn given(&self, _: usize) -> H::Given<'_> {
+        panic!("its kernels are not launched")
+    }
+}
+
+/// Says more of its rows than they have, or less.
+#[derive(Clone, Copy, Debug)]
+struct Liar<const WHAT: usize>;
+
+impl<const WHAT: usize> CodecVariant for Liar<WHAT> {
+    type Params = ();
+
+    fn keys(&self, (): (), _: Box<dyn Codec>) -> Box<dyn Codec> {
+        Box::new(*self)
+    }
+
+    fn values(&self, (): (), _: Box<dyn Codec>) -> Box<dyn Codec> {
+        Box::new(*self)
+    }
+
+    fn given(&self, _: usize) {}
+}
 
 impl<const WHAT: usize> Codec for Liar<WHAT> {
     fn shape(&self) -> CodecShape {
@@ -235,18 +349,62 @@ impl<const WHAT: usize> Codec for Liar<WHAT> {
     }
 }
 
+/// A codec of another width each time that it is asked.
+#[derive(Debug, Default)]
+struct Fickle {
+    asked: Arc<AtomicU32>,
+}
+
+struct FickleCodec(Arc<AtomicU32>);
+
+impl CodecVariant for Fickle {
+    type Params = ();
+
+    fn keys(&self, (): (), _: Box<dyn Codec>) -> Box<dyn Codec> {
+        Box::new(FickleCodec(Arc::clone(&self.asked)))
+    }
+
+    fn given(&self, _: usize) {}
+}
+
+impl Codec for FickleCodec {
+    fn shape(&self) -> CodecShape {
+        let asked = self.0.fetch_add(1, Ordering::Relaxed);
+        CodecShape { code_bits: 4 - asked.min(3), ..four_bits().shape() }
+    }
+
+    fn encode(&self, x: Tile<f32, 2>, tokens: Tokens) -> Encoded {
+        stock(&four_bits()).encode(x, tokens)
+    }
+
+    fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
+        stock(&four_bits()).decode(rows)
+    }
+}
+
+/// Keeps everything as it is.
+struct Keeps;
+
+impl Policy for Keeps {
+    fn prompt_tier(&self, tokens: &TokenFacts, _: &HeadFacts) -> Tile<i32, 1> {
+        Tile::full(tokens.sig.extents(), HIGH)
+    }
+
+    fn step(&self, _: &StepFacts) -> StepAction {
+        StepAction { victim: lit(0), demote: lit(false), evict_low: lit(false) }
+    }
+}
+
 fn four_bits() -> CodecSpec {
     "affine4".parse().unwrap()
 }
 
-fn refusal<C, H>() -> String
-where
-    C: Codecs + KernelArg + 'static,
-    H: AttentionHooks + KernelArg + 'static,
-{
+/// Why kernels with such a change of the configuration are refused.
+fn refusal(change: impl FnOnce(&mut CacheConfig)) -> String {
     let compiler = Compiler::new(KernelCache::without_folder());
-    let config = CacheConfig { tiering: "K4V4".parse().unwrap(), ..small() };
-    match EngineKernels::of::<C, H>(&compiler, &Device::reference(), &config) {
+    let mut config = CacheConfig { tiering: "K4V4".parse().unwrap(), ..small() };
+    change(&mut config);
+    match EngineKernels::new(&compiler, &Device::reference(), &config) {
         Err(KvError::Compile(error)) => error.to_string(),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("nothing was refused"),
@@ -254,79 +412,195 @@ where
 }
 
 #[test]
-fn codecs_and_hooks_that_could_leave_their_buffers_are_refused() {
-    type Lies<const WHAT: usize> = Of<Liar<WHAT>, Liar<WHAT>>;
+fn codecs_hooks_and_policies_that_could_leave_their_buffers_are_refused() {
+    fn hooks<H: AttentionHooks + KernelArg + 'static>() -> String {
+        refusal(|c| c.hooks = HookChoice::plain().with("mine", Unlaunched::<H>(PhantomData)))
+    }
+    fn codecs(codecs: impl CodecVariant) -> String {
+        refusal(|c| c.codecs = CodecChoice::stock().with("mine", codecs))
+    }
+    let policy = refusal(|c| c.policy = PolicyChoice::user("mine", Pointed));
     for (found, wanted) in [
-        (refusal::<Stock, Raw>(), "`hooks.data` is a raw pointer"),
-        (refusal::<Stock, Writes>(), "`hooks.data` is memory to write"),
-        (refusal::<Stock, Address>(), "the address of a view"),
-        (refusal::<Stock, Assembly>(), "inline PTX in a codec or hook"),
-        (
-            refusal::<Lies<0>, Plain>(),
-            "a codec gives codes and 3 metadata word(s), and its shape says codes and 2",
-        ),
-        (refusal::<Lies<1>, Plain>(), "a codec gives 16-bit words"),
-        (refusal::<Lies<2>, Plain>(), "elements of 4 bits as `f32`"),
-        (refusal::<Lies<3>, Plain>(), "metadata word 2 of rows that have 2 each"),
+        (hooks::<Raw>(), "`hooks.mine.data` is a raw pointer"),
+        (hooks::<Writes>(), "`hooks.mine.data` is memory to write"),
+        (hooks::<Address>(), "the address of a view"),
+        (hooks::<Assembly>(), "inline PTX in a codec or hook"),
+        (hooks::<Extents>(), "a number called `shape0`, as the shapes of views are"),
+        (policy, "`policies.mine` is a raw pointer"),
+        (codecs(Liar::<0>), "a codec gives codes and 3 metadata word(s), and its shape says codes and 2"),
+        (codecs(Liar::<1>), "a codec gives 16-bit words"),
+        (codecs(Liar::<2>), "elements of 4 bits as `f32`"),
+        (codecs(Liar::<3>), "metadata word 2 of rows that have 2 each"),
     ] {
         assert!(found.contains(wanted), "{wanted}: {found}");
     }
     // Who vouches for a raw pointer may take it.
     let compiler = Compiler::new(KernelCache::without_folder());
     // SAFETY: the kernels are not launched.
-    let built = unsafe { EngineKernels::of_trusted::<Stock, Raw>(&compiler, &Device::reference(), &small()) };
-    built.unwrap();
+    let hooks = unsafe { HookChoice::plain().with("mine", Unlaunched::<Raw>(PhantomData)).trusted() };
+    EngineKernels::new(&compiler, &Device::reference(), &CacheConfig { hooks, ..small() }).unwrap();
 }
 
-/// A user's kernel that could write anywhere.
-#[kernel]
-fn anywhere(at: Scalar<i64>, to: PtrMut<f32>) {
-    to.set(at, 1.0);
+#[test]
+fn what_is_added_to_a_trusted_choice_is_not_trusted() {
+    // SAFETY: there is nothing in it.
+    let hooks = unsafe { HookChoice::plain().trusted() };
+    let found = refusal(|c| c.hooks = hooks.with("mine", Unlaunched::<Raw>(PhantomData)));
+    assert!(found.contains("`hooks.mine.data` is a raw pointer"), "{found}");
+    // SAFETY: as above.
+    let codecs = unsafe { CodecChoice::stock().trusted() };
+    let found = refusal(|c| c.codecs = codecs.with("mine", PointedCodec));
+    assert!(found.contains("`codecs.mine` is a raw pointer"), "{found}");
 }
 
-/// Gives a launch of its own back.
+/// A codec that takes a raw pointer.
 #[derive(Debug)]
-struct Exchanging(Kernel);
+struct PointedCodec;
 
-impl Bindings for Exchanging {
-    fn bind<'a>(&'a self, launch: Launch<'a>, _: usize, binds: Binds) -> Launch<'a> {
-        if binds.hooks { self.0.launch(1) } else { launch }
-    }
-}
+impl CodecVariant for PointedCodec {
+    type Params = Ptr<f32>;
 
-/// Gives the extents of a view without its buffer.
-#[derive(Debug)]
-struct Extents(DeviceBuffer<f32>);
-
-impl Bindings for Extents {
-    fn bind<'a>(&'a self, launch: Launch<'a>, _: usize, binds: Binds) -> Launch<'a> {
-        if !binds.hooks {
-            return launch;
-        }
-        launch.buffer("hooks.line", &self.0).scalar("hooks.line.shape0", 1i64 << 40)
+    fn given(&self, _: usize) -> Slice<'_, f32> {
+        panic!("its kernels are not launched")
     }
 }
 
 #[test]
-fn bindings_add_to_the_launch_that_they_are_given_and_extents_come_with_their_buffers() {
-    let (config, device) = (small(), Device::reference());
-    let compiler = Compiler::new(KernelCache::without_folder());
-    let refused = |kernels: &EngineKernels, bindings: Arc<dyn Bindings>| match KvCache::with_bindings(
-        &device,
-        config.clone(),
-        kernels.clone(),
-        Some(bindings),
-    ) {
-        Err(KvError::Launch(LaunchError::Argument(error))) => error,
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("nothing was refused"),
+fn two_values_of_one_name_are_refused_where_they_have_parameters() {
+    let device = Device::reference();
+    let reads = || Reads { numbers: device.zeros(3).unwrap(), at: Arc::default() };
+    let twice = HookChoice::plain().with("reader", reads()).with("reader", reads());
+    let found = refusal(|c| c.hooks = twice);
+    assert!(found.contains("two parameters are named `hooks.reader.line`"), "{found}");
+}
+
+/// A policy that takes a raw pointer.
+#[derive(Debug)]
+struct Pointed;
+
+impl PolicyVariant for Pointed {
+    type Params = Ptr<f32>;
+
+    fn policy(&self, _: Ptr<f32>) -> Box<dyn Policy> {
+        Box::new(Keeps)
+    }
+
+    fn given(&self) -> Slice<'_, f32> {
+        panic!("its kernels are not launched")
+    }
+}
+
+#[test]
+fn a_codec_has_the_shape_that_it_said_first() {
+    for device in checking_devices() {
+        let codecs = CodecChoice::stock().with("fickle", Fickle::default());
+        let config = CacheConfig { codecs, tiering: "K4V4".parse().unwrap(), ..small() };
+        let mut cache = crate::common::cache(&device, &config);
+        assert_eq!(config.layouts().unwrap().0.key_shape(), four_bits().shape());
+        let id = cache.admit(5, &Thresholds::new(0.0, 0.0)).unwrap();
+        chunk_of(&mut cache, id, 1, &PLAIN).unwrap();
+        step_of(&mut cache, &[(id, 1)], &PLAIN).unwrap();
+        sound(&cache);
+    }
+}
+
+/// Gives enough when it is asked before there is a cache, and too little later.
+#[derive(Debug)]
+struct Shrinking {
+    numbers: DeviceBuffer<f32>,
+    extent: Arc<AtomicI64>,
+}
+
+impl HookVariant for Shrinking {
+    type Params = Reader;
+
+    fn hooks(&self, reader: Reader) -> Box<dyn AttentionHooks> {
+        Box::new(reader)
+    }
+
+    fn given(&self, _: usize) -> ReaderArgs<'_> {
+        let n = self.extent.load(Ordering::Relaxed) as usize;
+        ReaderArgs { line: self.numbers.tensor([n]), table: self.numbers.tensor([1, 3]), at: 0 }
+    }
+}
+
+#[test]
+fn what_is_given_is_checked_at_every_launch() {
+    let device = Device::host();
+    let (numbers, extent) = (device.zeros(3).unwrap(), Arc::new(AtomicI64::new(3)));
+    let hooks = HookChoice::plain().with("mine", Shrinking { numbers, extent: Arc::clone(&extent) });
+    let mut cache = crate::common::cache(&device, &CacheConfig { hooks, ..small() });
+    let id = cache.admit(5, &Thresholds::new(0.0, 0.0)).unwrap();
+    chunk_of(&mut cache, id, 1, &PLAIN).unwrap();
+    extent.store(1 << 40, Ordering::Relaxed);
+    let error = step_of(&mut cache, &[(id, 1)], &PLAIN).unwrap_err();
+    let KvError::Launch(LaunchError::Argument(ArgumentError::Short { name, len: 3, .. })) = &error else {
+        panic!("{error}")
     };
-    let own = compiler.kernel(&device, &anywhere::build(&AnywhereSpec {}).unwrap()).unwrap();
-    let error = refused(&kernels::<Stock, Plain>(&device, &config), Arc::new(Exchanging(own)));
-    assert!(matches!(&error, ArgumentError::Exchanged { got, .. } if got == "anywhere"), "{error}");
-    let line = device.zeros(3).unwrap();
-    let error = refused(&kernels::<Stock, Reader>(&device, &config), Arc::new(Extents(line)));
-    assert!(matches!(&error, ArgumentError::PartOfView { view, .. } if view == "hooks.line"), "{error}");
+    assert_eq!(name, "hooks.mine.line");
+}
+
+/// Parameters of which more are given than were declared, or fewer.
+#[derive(Clone, Copy)]
+struct Miscounted<const GIVEN: usize> {
+    number: Scalar<i32>,
+}
+
+impl<const GIVEN: usize> KernelArg for Miscounted<GIVEN> {
+    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        Self { number: Scalar::declare(scope, &format!("{name}.number"), options) }
+    }
+
+    type Given<'a> = i32;
+
+    fn give<'a>(given: i32, name: Name<'_>, to: &mut Arguments<'a>) {
+        for _ in 0..GIVEN {
+            Scalar::<i32>::give(given, name.part("number"), to);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Miscounting<const GIVEN: usize>;
+
+impl<const GIVEN: usize> AttentionHooks for Miscounted<GIVEN> {
+    fn logits(&self, logits: Tile<f32, 2>, _: &Site) -> Tile<f32, 2> {
+        logits + self.number.cast::<f32>()
+    }
+}
+
+impl<const GIVEN: usize> HookVariant for Miscounting<GIVEN> {
+    type Params = Miscounted<GIVEN>;
+
+    fn hooks(&self, params: Miscounted<GIVEN>) -> Box<dyn AttentionHooks> {
+        Box::new(params)
+    }
+
+    fn given(&self, _: usize) -> i32 {
+        1
+    }
+}
+
+#[test]
+fn another_number_of_arguments_than_was_declared_is_refused() {
+    fn run(hooks: HookChoice) -> KvError {
+        let config = CacheConfig { hooks, ..small() };
+        let built = kernels(&Device::reference(), &config);
+        match KvCache::with_kernels(&Device::reference(), config, built) {
+            Ok(mut cache) => {
+                let id = cache.admit(5, &Thresholds::new(0.0, 0.0)).unwrap();
+                chunk_of(&mut cache, id, 1, &PLAIN).unwrap_err()
+            }
+            Err(error) => error,
+        }
+    }
+    let error = run(HookChoice::plain().with("mine", Miscounting::<2>));
+    assert!(error.to_string().contains("`hooks.mine.number` was given twice"), "{error}");
+    let error = run(HookChoice::plain().with("mine", Miscounting::<0>));
+    assert!(matches!(&error, KvError::Launch(LaunchError::Argument(_))), "{error}");
+    // One too many and one too few are two mistakes, not none.
+    let error = run(HookChoice::plain().with("a", Miscounting::<2>).with("b", Miscounting::<0>));
+    assert!(matches!(&error, KvError::Launch(LaunchError::Argument(_))), "{error}");
 }
 
 #[test]

@@ -2,17 +2,17 @@
 
 use half::f16;
 use leankv_dsl::format::{CodecShape, HalfType};
-use leankv_dsl::lang::attention::{Codec, Encoded, EncodedCodes, Rows, Tokens};
+use leankv_dsl::lang::attention::{Codec, CodecVariant, Encoded, EncodedCodes, Rows, Tokens};
 use leankv_dsl::lang::*;
+use leankv_runtime::DeviceBuffer;
 
-/// The table of 16 levels in -1..1 comes with the launch: `codecs.keys.levels`. A view knows its extent, so a cache can check that nothing beyond
-/// the table is read; raw pointers are for kernels that one launches oneself.
+/// The table of 16 levels in -1..1 comes with the launch. A view knows its extent, so nothing beyond the table is read.
 #[derive(Clone, Copy, KernelArg)]
-pub(crate) struct Codebook {
+pub(crate) struct Levels {
     levels: View<f32, 1>,
 }
 
-impl Codec for Codebook {
+impl Codec for Levels {
     fn shape(&self) -> CodecShape {
         CodecShape { code_bits: 4, groups: 1, meta_words: 1 }
     }
@@ -34,5 +34,25 @@ impl Codec for Codebook {
         let (count, dim) = (rows.count(), rows.head_dim());
         let levels = self.levels.tile(rows.codes().cast::<i32>().ravel(), [count * dim]).load();
         levels.reshape([count, dim]) * rows.meta(0, HalfType::F16)
+    }
+}
+
+/// The codec of keys and values as a value, with its table on a device.
+#[derive(Debug)]
+pub(crate) struct Codebook(pub(crate) DeviceBuffer<f32>);
+
+impl CodecVariant for Codebook {
+    type Params = Levels;
+
+    fn keys(&self, levels: Levels, _: Box<dyn Codec>) -> Box<dyn Codec> {
+        Box::new(levels)
+    }
+
+    fn values(&self, levels: Levels, _: Box<dyn Codec>) -> Box<dyn Codec> {
+        Box::new(levels)
+    }
+
+    fn given(&self, _layer: usize) -> LevelsArgs<'_> {
+        LevelsArgs { levels: self.0.tensor([16]) }
     }
 }

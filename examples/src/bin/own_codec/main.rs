@@ -1,20 +1,18 @@
 //! A compression variant of one's own: the codec in `codebook.rs` quantises, dequantises and serves attention in the stock kernels,
-//! with no edit anywhere else. Here it quantises rows and gives them back on the host device.
+//! with no edit anywhere else. Here it quantises rows and gives them back on the host device; the same value as `CacheConfig::codecs` codes the keys and values of
+//! a whole cache.
 
 mod codebook;
 
 use std::error::Error;
 
 use codebook::Codebook;
-use leankv_dsl::lang::attention::Of;
-use leankv_dsl::lang::*;
+use leankv_dsl::lang::Choices;
+use leankv_dsl::lang::attention::{ChosenCodecs, CodecChoice, ForLayer};
 use leankv_examples::{largest_difference, numbers};
-use leankv_kernels::quantize::{CodecRows, dequantize, quantize};
+use leankv_kernels::quantize::{CodecRows, DequantizeArgs, QuantizeArgs, dequantize, quantize};
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::{Compiler, Device};
-
-/// Keys and values with the codebook; only the key side is used below.
-type Books = Of<Codebook, Codebook>;
 
 /// 16 levels in `-1..1`, closer together around 0.
 fn levels() -> Vec<f32> {
@@ -24,40 +22,27 @@ fn levels() -> Vec<f32> {
 /// The rows after a trip through 4-bit codes.
 fn round_trip(device: &Device, x: &[f32], head_dim: usize) -> Result<Vec<f32>, Box<dyn Error>> {
     let rows = x.len() / head_dim;
-    // The specialisation names a stock codec; `Of` puts the codebook in its place.
+    let codecs = CodecChoice::stock().with("codebook", Codebook(device.upload(&levels())?));
+    // The specialisation names a stock codec, whose place the codebook takes.
     let spec = CodecRows { codec: "affine4".parse()?, head_dim, rows: 16 };
-    let compiler = Compiler::new(KernelCache::user());
-    let encode =
-        compiler.kernel(device, &quantize::<Books>::named("quantize_codebook").build_spec(&spec)?)?;
-    let decode =
-        compiler.kernel(device, &dequantize::<Books>::named("dequantize_codebook").build_spec(&spec)?)?;
+    let (compiler, choices) = (Compiler::new(KernelCache::user()), Choices::new().with(codecs.clone()));
+    let encode = compiler.load_with(device, &quantize::<ChosenCodecs>::KERNEL, &spec, &choices)?;
+    let decode = compiler.load_with(device, &dequantize::<ChosenCodecs>::KERNEL, &spec, &choices)?;
 
-    let (input, table) = (device.upload(x)?, device.upload(&levels())?);
+    let input = device.upload(x)?;
     let mut codes = device.zeros::<u8>(rows * head_dim / 2)?;
     let mut meta = device.zeros::<u16>(rows)?;
-    let programs = rows.div_ceil(spec.rows) as u32;
-    let launch = encode
-        .launch(programs)
-        .scalar("n", rows as i64)
-        .view("x", &input, &[rows, head_dim])
-        .buffer_mut("codes", &mut codes)
-        .buffer_mut("meta", &mut meta)
-        .view("codecs.keys.levels", &table, &[16])
-        .view("codecs.values.levels", &table, &[16]);
-    // SAFETY: `codes` holds `rows * head_dim / 2` bytes and `meta` one word a row, as the codec's shape says; numbers 0 to 15 of the table are read.
-    unsafe { launch.run() }?;
-
     let mut out = device.zeros::<f32>(x.len())?;
-    let launch = decode
-        .launch(programs)
-        .scalar("n", rows as i64)
-        .buffer("codes", &codes)
-        .buffer("meta", &meta)
-        .view_mut("out", &mut out, &[rows, head_dim])
-        .view("codecs.keys.levels", &table, &[16])
-        .view("codecs.values.levels", &table, &[16]);
+    let (programs, n) = (rows.div_ceil(spec.rows) as u32, rows as i64);
+    let codecs = ForLayer { choice: &codecs, layer: 0 };
+    let (x, extents) = (input.tensor([rows, head_dim]), [rows, head_dim]);
+    let args = QuantizeArgs { n, x, codes: (&mut codes).into(), meta: (&mut meta).into(), codecs };
+    // SAFETY: `codes` holds `rows * head_dim / 2` bytes and `meta` one word a row, as the codec's shape says.
+    unsafe { encode.launch(programs, args).run() }?;
+    let (codes, meta) = ((&codes).into(), (&meta).into());
+    let args = DequantizeArgs { n, codes, meta, out: out.tensor_mut(extents), codecs };
     // SAFETY: as above.
-    unsafe { launch.run() }?;
+    unsafe { decode.launch(programs, args).run() }?;
     Ok(out.to_vec()?)
 }
 

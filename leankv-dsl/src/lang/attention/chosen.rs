@@ -215,10 +215,11 @@ impl CodecChoice {
     }
 
     /// With a variant around what there is so far: the one added last meets keys and values first. Its kernel parameters are called `codecs.name`.
+    /// The choice is then not a [`trusted`](CodecChoice::trusted) one.
     #[must_use]
     pub fn with(mut self, name: &str, variant: impl CodecVariant) -> CodecChoice {
         self.chain.0.push((name.to_owned(), Arc::new(variant)));
-        CodecChoice { shapes: Arc::default(), ..self }
+        CodecChoice { trusted: false, shapes: Arc::default(), ..self }
     }
 
     /// The same without a check: codecs may take raw pointers and memory to write, and single elements of views are read without a comparison.
@@ -266,8 +267,9 @@ impl CodecChoice {
 
     /// The shape of a codec: what it said first.
     fn shape(&self, keys: bool, named: &CodecSpec, codec: &dyn Codec) -> CodecShape {
-        let mut shapes = self.shapes.lock().unwrap_or_else(PoisonError::into_inner);
-        *shapes.entry((keys, *named)).or_insert_with(|| codec.shape())
+        // Asked before the lock is taken: a codec may ask for shapes itself.
+        let said = codec.shape();
+        *self.shapes.lock().unwrap_or_else(PoisonError::into_inner).entry((keys, *named)).or_insert(said)
     }
 }
 
@@ -300,10 +302,11 @@ impl HookChoice {
 
     /// With hooks after those that there are: they get what the others leave, and a key is attended to where all masks agree. The
     /// running maximum is that of the last ones. Their kernel parameters are called `hooks.name`.
+    /// The choice is then not a [`trusted`](HookChoice::trusted) one.
     #[must_use]
     pub fn with(mut self, name: &str, hooks: impl HookVariant) -> HookChoice {
         self.chain.0.push((name.to_owned(), Arc::new(hooks)));
-        self
+        HookChoice { trusted: false, ..self }
     }
 
     /// As [`CodecChoice::trusted`].

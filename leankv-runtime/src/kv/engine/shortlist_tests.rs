@@ -222,7 +222,7 @@ fn a_plan_from_a_shortlist_is_the_plan_of_a_cache_that_looks_itself() {
             window_q: 8,
             window: 5,
             sinks: 1,
-            policy,
+            policy: policy.into(),
             splits,
             solve_every: 4,
             more_tierings: vec![one("K8V4")],
