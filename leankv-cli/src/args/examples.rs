@@ -24,7 +24,8 @@ Caches:
   k8v4/k4v2@1/5          by thresholds that fit a fifth of the bytes of FP16
   k4v4+hadamard          keys rotated; a bias of the model's key projection
                          (Qwen2.5) is taken out of keys unless a variant is
-                         written: +offset, +hadamard, +plain for none
+                         written: +offset, +hadamard, +plain for none;
+                         several are +one+other, in any order
   k8v4@1/5:sink-window   another policy; also heavy-hitter
   k8v4/k4v2@1/8:keep=0   a part of FP16 is at least what 512 tokens take in the
                          low tier, unless keep says otherwise: short sequences
