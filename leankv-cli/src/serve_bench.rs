@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use leankv_model::WeightForm;
-use leankv_model::cache::{KvChoice, Room, open, page_bytes};
+use leankv_model::cache::{KvChoice, Limit, Room, open, page_bytes};
 use leankv_model::serve::{Failed, Report, Request, Scheduler, ServeError, ServeOptions};
 use leankv_runtime::{Compiler, Device};
 use rand::{RngExt, SeedableRng};
@@ -282,6 +282,20 @@ fn print(args: &args::ServeBench, served: &Served) {
          latency and first token: 50, 90 and 99 % of the requests, all of which come at once. model: matrix products and what is between them; \
          attention: the kernels that quantise, store and attend; pages: admission, plans, page management; KV peak: pages held after a step.",
     );
+    if let Some(note) = not_kept(args, reports.iter().map(|(choice, _)| choice)) {
+        terminal::print(&note);
+    }
+}
+
+/// Which caches cannot keep to the part of FP16 that was asked for, since all sequences are short.
+fn not_kept<'a>(args: &args::ServeBench, choices: impl Iterator<Item = &'a KvChoice>) -> Option<String> {
+    let longest = args.prompt_tokens.most + args.output_tokens.most;
+    let short = |choice: &&KvChoice| matches!(choice.limit, Limit::Part(_)) && longest <= choice.always.keep;
+    let note = |choice: &KvChoice| {
+        format!("* Not kept: {choice} drops no token of sequences of up to {longest}; {}.", choice.floor())
+    };
+    let notes: Vec<String> = choices.filter(short).map(note).collect();
+    if notes.is_empty() { None } else { Some(notes.join("\n")) }
 }
 
 fn print_json(args: &args::ServeBench, requests: &[Request], reports: &[(KvChoice, Report)]) {
