@@ -42,6 +42,8 @@ pub trait Item: Copy {
     const DTYPE: Dtype;
     /// Appends the element's bytes, as they lie in memory.
     fn put(self, out: &mut Vec<u8>);
+    /// The elements that lie in memory as these bytes.
+    fn take(bytes: &[u8]) -> Vec<Self>;
 }
 
 macro_rules! items {
@@ -50,6 +52,9 @@ macro_rules! items {
             const DTYPE: Dtype = Dtype::$dtype;
             fn put(self, out: &mut Vec<u8>) {
                 out.extend(self.to_le_bytes());
+            }
+            fn take(bytes: &[u8]) -> Vec<Self> {
+                bytes.as_chunks().0.iter().map(|&bytes| <$ty>::from_le_bytes(bytes)).collect()
             }
         }
     )*};
@@ -210,7 +215,7 @@ impl Workload {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn of<K: TypedKernel>(grid: [usize; 3], args: K::Args<'static>) -> Workload {
+    pub fn of<K: TypedKernel>(grid: [usize; 3], args: K::Args<'_>) -> Workload {
         let mut arguments = Arguments::with_names();
         K::give(args, &mut arguments);
         arguments.into_named().fold(Workload::new(grid), |workload, (name, value)| workload.put(&name, value))
