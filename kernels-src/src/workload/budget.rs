@@ -1,10 +1,14 @@
 //! A byte budget: the tally of what thresholds would cost, and the thresholds.
 
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::lang::attention::Stock;
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::cache::Cache;
-use super::{RecipeError, Shapes};
-use crate::budget::{BudgetSpec, Ladder, SolveBudgetSpec};
+use super::{RecipeError, Shapes, filled};
+use crate::budget::{
+    BudgetSpec, Ladder, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs, SolveBudgetSpec, TallyTokensArgs,
+    make_room, price_tally, solve_budget, tally_tokens,
+};
 use crate::policy::Counting;
 use crate::reference::{self, BudgetList, BudgetRules};
 
@@ -77,14 +81,15 @@ impl Tallies {
 
 pub(super) fn tally(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let t = Tallies::new(spec, shapes, seed)?;
-    let (requests, expected) = (t.cache.requests, t.flat());
-    let workload = Workload::new([t.kv_heads, t.layers, requests])
-        .view("tokens", &t.tokens, &[requests])
-        .view("prompts", &t.prompts, &[requests])
-        .view("tally", &vec![-7i32; expected.len()], &t.extents())
-        .output("tally", Check::Bits)
-        .expect("tally", &expected, Check::Bits);
-    Ok(t.cache.layered(workload, t.layers))
+    let requests = t.cache.requests;
+    let args = TallyTokensArgs {
+        tokens: given(&t.tokens).tensor([requests]),
+        prompts: given(&t.prompts).tensor([requests]),
+        kv: t.cache.layered(t.layers),
+        tally: filled(-7, &t.flat(), Check::Bits).tensor_mut(t.extents()),
+        codecs: (),
+    };
+    Ok(Workload::of::<tally_tokens<Stock>>([t.kv_heads, t.layers, requests], args))
 }
 
 /// Tokens of a request for which there is room ahead.
@@ -122,14 +127,15 @@ impl Tallies {
 
 pub(super) fn price(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let t = Tallies::new(spec, shapes, seed)?;
-    let (requests, prices) = (t.cache.requests, t.prices().concat());
-    Ok(Workload::new([requests, 1, 1])
-        .view("tally", &t.flat(), &t.extents())
-        .view("ahead", &(0..requests).map(ahead).collect::<Vec<_>>(), &[requests])
-        .view("gaps", &t.gaps(), &[requests])
-        .view("prices", &vec![-7i64; prices.len()], &[requests, Ladder::RUNGS])
-        .output("prices", Check::Bits)
-        .expect("prices", &prices, Check::Bits))
+    let requests = t.cache.requests;
+    let args = PriceTallyArgs {
+        tally: given(&t.flat()).tensor(t.extents()),
+        ahead: given(&(0..requests).map(ahead).collect::<Vec<_>>()).tensor([requests]),
+        gaps: given(&t.gaps()).tensor([requests]),
+        prices: filled(-7, &t.prices().concat(), Check::Bits).tensor_mut([requests, Ladder::RUNGS]),
+        codecs: (),
+    };
+    Ok(Workload::of::<price_tally<Stock>>([requests, 1, 1], args))
 }
 
 pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
@@ -180,22 +186,17 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
         }
         first += count;
     }
-    let extents = [requests, layers, kv_heads, 2];
-    Ok(Workload::new([budgets.len(), 1, 1])
-        .view("slots", &slots, &[requests])
-        .view("gaps", &gaps, &[requests])
-        .view("prices", &prices.concat(), &[requests, Ladder::RUNGS])
-        .view("groups", &groups, &[budgets.len(), 2])
-        .view("budgets", &budgets, &[budgets.len()])
-        .view("thresholds", &vec![0.125f32; after.len()], &extents)
-        .view("pages", &vec![-7i32; pages.len()], &[pages.len()])
-        .view("rungs", &vec![-7i32; requests], &[requests])
-        .output("rungs", Check::Bits)
-        .expect("rungs", &rungs, Check::Bits)
-        .output("thresholds", Check::Bits)
-        .output("pages", Check::Bits)
-        .expect("thresholds", &after, Check::Bits)
-        .expect("pages", &pages, Check::Bits))
+    let args = SolveBudgetArgs {
+        slots: given(&slots).tensor([requests]),
+        gaps: given(&gaps).tensor([requests]),
+        prices: given(&prices.concat()).tensor([requests, Ladder::RUNGS]),
+        groups: given(&groups).tensor([budgets.len(), 2]),
+        budgets: given(&budgets).tensor([budgets.len()]),
+        thresholds: filled(0.125, &after, Check::Bits).tensor_mut([requests, layers, kv_heads, 2]),
+        pages: filled(-7, &pages, Check::Bits).tensor_mut([pages.len()]),
+        rungs: filled(-7, &rungs, Check::Bits).tensor_mut([requests]),
+    };
+    Ok(Workload::of::<solve_budget>([budgets.len(), 1, 1], args))
 }
 
 pub(super) fn room(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
@@ -225,18 +226,17 @@ pub(super) fn room(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Work
         }
     }
     let extents = [requests, t.layers, t.kv_heads, 2];
-    Ok(Workload::new([t.kv_heads, t.layers, requests])
-        .view("slots", &t.cache.slots, &[requests])
-        .view("moving", &moving, &[requests])
-        .view("rungs", &rungs, &[requests])
-        .view("ahead", &(0..requests).map(ahead).collect::<Vec<_>>(), &[requests])
-        .view("gaps", &t.gaps(), &[requests])
-        .view("tally", &t.flat(), &t.extents())
-        .view("held", &t.cache.held, &[requests, t.layers, t.kv_heads, 2])
-        .view("thresholds", &vec![0.125f32; thresholds.len()], &extents)
-        .view("targets", &vec![-9i32; targets.len()], &extents)
-        .output("thresholds", Check::Bits)
-        .expect("thresholds", &thresholds, Check::Bits)
-        .output("targets", Check::Bits)
-        .expect("targets", &targets, Check::Bits))
+    let args = MakeRoomArgs {
+        slots: given(&t.cache.slots).tensor([requests]),
+        moving: given(&moving).tensor([requests]),
+        rungs: given(&rungs).tensor([requests]),
+        ahead: given(&(0..requests).map(ahead).collect::<Vec<_>>()).tensor([requests]),
+        gaps: given(&t.gaps()).tensor([requests]),
+        tally: given(&t.flat()).tensor(t.extents()),
+        held: given(&t.cache.held).tensor(extents),
+        thresholds: filled(0.125, &thresholds, Check::Bits).tensor_mut(extents),
+        targets: filled(-9, &targets, Check::Bits).tensor_mut(extents),
+        codecs: (),
+    };
+    Ok(Workload::of::<make_room<Stock>>([t.kv_heads, t.layers, requests], args))
 }

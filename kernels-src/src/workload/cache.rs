@@ -1,7 +1,9 @@
 //! A filled paged cache: what attention over pages reads.
 
 use leankv_dsl::format::{SegmentKind, Tiering};
-use leankv_dsl::workload::{Generator, Workload};
+use leankv_dsl::lang::attention::{LayeredKvArgs, LayeredKvMutArgs, PagedKvArgs, PagedKvMutArgs};
+use leankv_dsl::lang::launch::Tensor;
+use leankv_dsl::workload::{Generator, Given, given};
 
 use super::{RecipeError, Shapes};
 use crate::reference::{HeadLists, PagedFormat, PagedKv, ReferenceError, write_token};
@@ -140,24 +142,63 @@ impl Cache {
         }
     }
 
-    /// For a kernel: the parameters of its `kv`.
-    pub(super) fn arguments(&self, workload: Workload) -> Workload {
-        let lists = [self.requests, self.kv_heads];
-        workload
-            .view("kv.slots", &self.slots, &[self.slots.len()])
-            .buffer("kv.arena", &self.arena)
-            .view("kv.table", &self.table, &[lists[0], lists[1], self.table_len])
-            .view("kv.lengths", &self.lengths, &[lists[0], lists[1], 4])
+    fn own_slots(&self) -> Tensor<'static, i32, 1> {
+        given(&self.slots).tensor([self.slots.len()])
     }
 
-    /// For a kernel over `layers` layers: the parameters of its `kv`.
-    pub(super) fn layered(&self, workload: Workload, layers: usize) -> Workload {
-        let [slots, heads] = [self.requests, self.kv_heads.checked_div(layers).unwrap_or(0)];
-        workload
-            .view("kv.slots", &self.slots, &[self.slots.len()])
-            .buffer("kv.arena", &self.arena)
-            .view("kv.table", &self.table, &[slots, layers, heads, self.table_len])
-            .view("kv.lengths", &self.lengths, &[slots, layers, heads, 4])
+    /// Extents of tables and the like that have so many numbers a list.
+    fn extents(&self, columns: usize) -> [usize; 3] {
+        [self.requests, self.kv_heads, columns]
+    }
+
+    /// As [`extents`](Cache::extents), of `layers` layers.
+    pub(super) fn of_layers(&self, layers: usize, columns: usize) -> [usize; 4] {
+        [self.requests, layers, self.kv_heads.checked_div(layers).unwrap_or(0), columns]
+    }
+
+    /// For a kernel: its `kv`, with these pages.
+    pub(super) fn kv(&self, arena: Given<u8>) -> PagedKvArgs<'static> {
+        PagedKvArgs {
+            arena: arena.slice_mut(),
+            slots: self.own_slots(),
+            table: given(&self.table).tensor(self.extents(self.table_len)),
+            lengths: given(&self.lengths).tensor(self.extents(4)),
+        }
+    }
+
+    /// As [`kv`](Cache::kv), to write.
+    pub(super) fn kv_mut(&self, arena: Given<u8>, lengths: Given<i32>) -> PagedKvMutArgs<'static> {
+        PagedKvMutArgs {
+            arena: arena.slice_mut(),
+            slots: self.own_slots(),
+            table: given(&self.table).tensor(self.extents(self.table_len)),
+            lengths: lengths.tensor_mut(self.extents(4)),
+        }
+    }
+
+    /// For a kernel over `layers` layers: its `kv`.
+    pub(super) fn layered(&self, layers: usize) -> LayeredKvArgs<'static> {
+        LayeredKvArgs {
+            arena: given(&self.arena).slice_mut(),
+            slots: self.own_slots(),
+            table: given(&self.table).tensor(self.of_layers(layers, self.table_len)),
+            lengths: given(&self.lengths).tensor(self.of_layers(layers, 4)),
+        }
+    }
+
+    /// As [`layered`](Cache::layered), to write.
+    pub(super) fn layered_mut(
+        &self,
+        layers: usize,
+        arena: Given<u8>,
+        lengths: Given<i32>,
+    ) -> LayeredKvMutArgs<'static> {
+        LayeredKvMutArgs {
+            arena: arena.slice_mut(),
+            slots: self.own_slots(),
+            table: given(&self.table).tensor(self.of_layers(layers, self.table_len)),
+            lengths: lengths.tensor_mut(self.of_layers(layers, 4)),
+        }
     }
 
     /// Bytes of the 32-byte sectors in which the listed tokens' codes and metadata lie, and their positions where they are needed: of
