@@ -1,8 +1,10 @@
 //! One request's cache in one layer, filled token by token by the plain-Rust writer.
 
+use leankv_dsl::lang::attention::{LayeredKvMutArgs, PagedKvArgs};
+use leankv_dsl::workload::given;
 use leankv_kernels::reference::{PagedFormat, PagedKv, Token, read_tokens, write_token};
 
-use super::{Run, random};
+use super::random;
 
 /// Pages of one request in one layer; its slot is [`SLOT`] of [`SLOTS`].
 #[derive(Clone)]
@@ -120,11 +122,25 @@ impl Cache {
         &self.table[SLOT * self.kv_heads * self.table_len..]
     }
 
-    /// The kernel's arguments.
-    pub fn pass(&self, run: &mut Run) {
-        run.buffer("kv.arena", &self.arena).view("kv.slots", &[SLOT as i32], &[1]);
-        run.view("kv.table", &self.table, &[SLOTS, self.kv_heads, self.table_len]);
-        run.view("kv.lengths", &self.lengths, &[SLOTS, self.kv_heads, 4]);
+    /// For a kernel.
+    pub fn kv<'a>(&self) -> PagedKvArgs<'a> {
+        PagedKvArgs {
+            arena: given(&self.arena).slice_mut(),
+            slots: given(&[SLOT as i32]).tensor([1]),
+            table: given(&self.table).tensor([SLOTS, self.kv_heads, self.table_len]),
+            lengths: given(&self.lengths).tensor([SLOTS, self.kv_heads, 4]),
+        }
+    }
+
+    /// For a kernel that takes the heads as those of several layers.
+    pub fn layered(&self, layers: usize) -> LayeredKvMutArgs<'static> {
+        let of = |columns: usize| [SLOTS, layers, self.kv_heads / layers, columns];
+        LayeredKvMutArgs {
+            arena: given(&self.arena).slice_mut(),
+            slots: given(&[SLOT as i32]).tensor([1]),
+            table: given(&self.table).tensor(of(self.table_len)),
+            lengths: given(&self.lengths).tensor_mut(of(4)),
+        }
     }
 
     /// Adds to the significance of a head's tokens: high ones, then low ones, frozen ones left out.

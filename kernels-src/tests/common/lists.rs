@@ -1,6 +1,8 @@
 //! Token lists of several slots, layers and KV heads, to run decode steps on.
 #![allow(dead_code, unreachable_pub)]
 
+use leankv_dsl::lang::attention::LayeredKvArgs;
+use leankv_dsl::workload::given;
 use leankv_kernels::policy::{Counting, HIGH, LOW, PRUNED};
 use leankv_kernels::reference::{HeadLists, PagedFormat, PagedKv, StepArgs, Token, read_tokens, write_token};
 
@@ -30,6 +32,12 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// A specialisation's settings.
+    pub fn settings(&self) -> String {
+        let Rules { window, sinks, chunk, window_q } = self;
+        format!("head_dim={D},page_bytes={PAGE},window={window},sinks={sinks},chunk={chunk},window_q={window_q}")
+    }
+
     pub fn counting(&self) -> Counting {
         Counting::new(self.chunk, self.window_q)
     }
@@ -158,6 +166,17 @@ impl Lists {
             page_table: &self.table,
             lengths: &self.lengths,
             table_len: TABLE,
+        }
+    }
+
+    /// For a kernel, with these pages.
+    pub fn layered(&self, arena: &[u8], slots: &[i32], [layers, heads]: [usize; 2]) -> LayeredKvArgs<'static> {
+        let all = self.lengths.len() / 4 / (layers * heads);
+        LayeredKvArgs {
+            arena: given(arena).slice_mut(),
+            slots: given(slots).tensor([slots.len()]),
+            table: given(&self.table).tensor([all, layers, heads, TABLE]),
+            lengths: given(&self.lengths).tensor([all, layers, heads, 4]),
         }
     }
 
