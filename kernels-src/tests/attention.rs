@@ -4,7 +4,7 @@ mod common;
 
 use common::paged::{D, PAGE, cache};
 use common::{Run, close, filled, halves, no_shortlist, random};
-use leankv_dsl::lang::attention::{PagedKv, Plain, Stock};
+use leankv_dsl::lang::attention::{Lengths, PagedKv, Plain, Stock};
 use leankv_dsl::workload::given;
 use leankv_kernels::decode::{
     DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
@@ -47,7 +47,7 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
     old_lse.iter_mut().filter(|lse| !lse.is_finite()).for_each(|lse| *lse = f32::INFINITY);
     let newest: Vec<i32> = (0..requests * kv_heads)
         .map(|row| match usize::try_from(cache.slots[row / kv_heads]) {
-            Ok(slot) => cache.lengths[(slot * kv_heads + row % kv_heads) * 4] * 2 / 3 - 1,
+            Ok(slot) => Lengths::get(&cache.lengths, slot * kv_heads + row % kv_heads).high * 2 / 3 - 1,
             Err(_) => -1,
         })
         .collect();

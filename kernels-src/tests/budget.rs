@@ -7,10 +7,11 @@ mod lists;
 use std::ops::Range;
 
 use common::{Run, filled};
-use leankv_dsl::lang::attention::Stock;
+use leankv_dsl::lang::attention::{Lengths, PerTier, Stock};
 use leankv_dsl::workload::given;
 use leankv_kernels::budget::{
-    Ladder, PriceTallyArgs, SolveBudgetArgs, TallyTokensArgs, price_tally, solve_budget, tally_tokens,
+    BudgetGroup, Ladder, PriceTallyArgs, SolveBudgetArgs, TallyTokensArgs, price_tally, solve_budget,
+    tally_tokens,
 };
 use leankv_kernels::reference::{self, BudgetList, BudgetRules};
 use lists::{Lists, PAGE, Rules};
@@ -46,7 +47,7 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
             return vec![0; Ladder::RUNGS];
         }
         let list = slot * LAYERS * HEADS + head;
-        let frozen = lists.lengths[list * 4 + 2 + usize::from(low)] as usize;
+        let frozen = Lengths::get(&lists.lengths, list).frozen(low) as usize;
         let rules = BudgetRules {
             tokens: tokens[request],
             prompt: tokens[request],
@@ -79,7 +80,8 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
         .collect();
     assert_eq!(prices, expected.concat());
 
-    let groups: Vec<i32> = shared.iter().flat_map(|group| [group.start as i32, group.len() as i32]).collect();
+    let group = |of: &Range<usize>| BudgetGroup { first: of.start as i32, count: of.len() as i32 }.to_row();
+    let groups: Vec<i32> = shared.iter().flat_map(group).collect();
     let untouched = 0.125;
     let args = SolveBudgetArgs {
         slots: given(&REQUESTS).tensor([4]),
@@ -109,9 +111,8 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
             assert!(i64::from(taken) * PAGE as i64 <= budget);
         }
         for slot in here.into_iter().map(|request| REQUESTS[request] as usize) {
-            for pair in want[slot * LAYERS * HEADS * 2..][..LAYERS * HEADS * 2].chunks_exact_mut(2) {
-                pair.copy_from_slice(&[Ladder::edge(rung), Ladder::edge(rung - gap)]);
-            }
+            let pair = PerTier { high: Ladder::edge(rung), low: Ladder::edge(rung - gap) };
+            (slot * LAYERS * HEADS..(slot + 1) * LAYERS * HEADS).for_each(|list| pair.put(&mut want, list));
         }
     }
     assert_eq!(thresholds, want, "{tiering}");

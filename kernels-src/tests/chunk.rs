@@ -90,7 +90,8 @@ fn check(
         codecs: (),
         hooks: (),
     };
-    let (kernel, grid) = (chunk_attention::<Stock, Plain, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
+    let (kernel, grid) =
+        (chunk_attention::<Stock, Plain, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
     let attention = Run::new(&kernel, &settings, grid, args).launch();
     close(&format!("output of {what}"), &attention.read::<f32>("out"), &expected.out, 2e-3);
     let lse = attention.read::<f32>("lse");
@@ -202,7 +203,8 @@ fn what_is_no_number_stays_where_it_was_seen() {
             codecs: (),
             hooks: (),
         };
-        let (kernel, grid) = (chunk_attention::<Stock, Plain, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
+        let (kernel, grid) =
+            (chunk_attention::<Stock, Plain, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
         Run::new(&kernel, &shape.settings("fp16", 2048), grid, args).launch().read::<f32>("out")
     };
     let clean = attend(&k, &v);
@@ -303,8 +305,7 @@ fn check_write(tiering: &str, kind: &str, d: usize, n: usize, tier: impl Fn(usiz
         codecs: (),
     };
     let settings = format!("tiering={tiering},head_dim={d},page_bytes={page},input={kind},block=8");
-    let run =
-        Run::new(&write_chunk::<Stock>::KERNEL, &settings, [n.div_ceil(8), KV_HEADS, 1], args).launch();
+    let run = Run::new(&write_chunk::<Stock>::KERNEL, &settings, [n.div_ceil(8), KV_HEADS, 1], args).launch();
     let (rows, mut expected) = (cache.rows().to_vec(), cache.arena.clone());
     reference::write_chunk(
         &cache.high,
@@ -490,7 +491,8 @@ fn hooks_see_the_position_and_head_of_every_query() {
         codecs: (),
         hooks: ForLayer { choice: &choice, layer: 0 },
     };
-    let (kernel, grid) = (chunk_attention::<Stock, ChosenHooks, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
+    let (kernel, grid) =
+        (chunk_attention::<Stock, ChosenHooks, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
     let attention = Run::with(&kernel, &spec(&kernel, &settings), &choices, grid, args).launch();
     close("sliding attention", &attention.read::<f32>("out"), &out, 2e-3);
 

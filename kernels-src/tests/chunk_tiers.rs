@@ -5,7 +5,7 @@ mod common;
 
 use common::cache::{Cache, SLOT, SLOTS};
 use common::{Run, close, filled, halves, random};
-use leankv_dsl::lang::attention::{PagedKv, Plain, Stock};
+use leankv_dsl::lang::attention::{Lengths, PagedKv, PerTier, Plain, Stock};
 use leankv_dsl::lang::launch::Tensor;
 use leankv_dsl::workload::given;
 use leankv_kernels::chunk::{
@@ -199,10 +199,11 @@ fn check_compaction(case: &Case) {
         let reversed: Vec<i32> = row.iter().rev().copied().collect();
         let places =
             HeadLists { high: &cache.high, low: cache.low.as_ref(), high_ids: &row, low_ids: &reversed };
-        let mine = &mut lengths[(SLOT * lists + list) * 4..][..4];
-        let was: [i32; 4] = mine.to_vec().try_into().unwrap();
-        let now = reference::recompact(&rule, case.pair, &places, &mut arena, was, held(&cache, list, true)).unwrap();
-        mine[..2].copy_from_slice(&now);
+        let was = Lengths::get(&lengths, SLOT * lists + list);
+        let [high, low] = case.pair;
+        let (pair, held) = (PerTier { high, low }, held(&cache, list, true));
+        let now = reference::recompact(&rule, pair, &places, &mut arena, was, held).unwrap();
+        now.put(&mut lengths, SLOT * lists + list);
     }
     let what = format!("{} at {}, {:?}, frozen {:?}", case.tiering, case.d, case.pair, case.frozen);
     assert_eq!(run.read::<i32>("kv.lengths"), lengths, "{what}");

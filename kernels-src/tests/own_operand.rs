@@ -167,7 +167,8 @@ fn a_chunk_of_a_prompt_attends_to_a_cache_without_pages() {
         hooks: (),
     };
     let kernel = chunk_attention::<Stock, Plain, Contiguous>::named("chunk_contiguous");
-    let chunk = Run::new(&kernel, &format!("{SETTINGS},block_q=4"), [n.div_ceil(4), KV_HEADS, 1], args).launch();
+    let chunk =
+        Run::new(&kernel, &format!("{SETTINGS},block_q=4"), [n.div_ceil(4), KV_HEADS, 1], args).launch();
 
     let row = |row: usize| {
         let (query, head) = (row / heads, row % heads / GROUP);

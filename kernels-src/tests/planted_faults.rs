@@ -16,7 +16,7 @@ use half::f16;
 use leankv_dsl::codegen::nvptx::{NvptxArtifact, NvptxTarget};
 use leankv_dsl::lang::attention::{PagedKv, PagedKvArgs, Plain, Stock};
 use leankv_dsl::workload::given;
-use leankv_kernels::candidates::ShortlistMutArgs;
+use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistMutArgs};
 use leankv_kernels::chunk::{ChunkAttentionArgs, WriteChunkArgs, chunk_attention, write_chunk};
 use leankv_kernels::decode::{
     DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
@@ -149,7 +149,7 @@ fn subjects() -> Vec<Subject> {
             prompts: given(&[40]).tensor([1]),
             sig: filled(7.0, [1, heads, 3 * splits]),
             at: filled(7, [1, heads, 6 * splits]),
-            state: filled(7, [1, heads, 5]),
+            state: filled(7, [1, heads, SHORTLIST_STATE]),
         },
         codecs: (),
         hooks: (),
@@ -231,8 +231,7 @@ fn subjects() -> Vec<Subject> {
         codecs: (),
     };
     let settings = format!("tiering={format},head_dim={D},page_bytes={PAGE},block=16");
-    let write =
-        Run::new(&write_chunk::<Stock>::KERNEL, &settings, [tokens.div_ceil(16), heads, 1], args);
+    let write = Run::new(&write_chunk::<Stock>::KERNEL, &settings, [tokens.div_ceil(16), heads, 1], args);
     all.push(subject("chunk writer", &write));
 
     // More requests than a tile, most of which find no page any more.

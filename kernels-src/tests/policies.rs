@@ -24,11 +24,8 @@ fn step(
     let at = program_id(0);
     let policy = policy.policy();
     let number = |i: i32| numbers.get([at, lit(i)]);
-    let candidate = |i: i32| Candidate {
-        sig: sigs.get([at, lit(i)]),
-        position: lit(i),
-        exists: number(3 + i).ne(0),
-    };
+    let candidate =
+        |i: i32| Candidate { sig: sigs.get([at, lit(i)]), position: lit(i), exists: number(3 + i).ne(0) };
     let head = HeadFacts {
         a_high: thresholds.get([at, lit(0)]),
         a_low: thresholds.get([at, lit(1)]),

@@ -6,15 +6,13 @@ mod lists;
 
 use common::{Run, filled};
 use half::{bf16, f16};
-use leankv_dsl::lang::attention::{PagedKvMutArgs, Stock};
+use leankv_dsl::lang::attention::{Lengths, PagedKvMutArgs, Stock};
 use leankv_dsl::lang::{Float, FloatType};
 use leankv_dsl::workload::{Item, given};
-use leankv_kernels::candidates::{ShortlistArgs, shortlist_columns};
+use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistArgs, shortlist_columns};
 use leankv_kernels::policy::{PolicySpec, StockPolicies};
 use leankv_kernels::reference::{self, shortlist};
-use leankv_kernels::step::{
-    InsertTokenArgs, PLAN_COLUMNS, PlanStepArgs, StepPlan, insert_token, plan_step,
-};
+use leankv_kernels::step::{InsertTokenArgs, PLAN_COLUMNS, PlanStepArgs, StepPlan, insert_token, plan_step};
 use lists::{D, Lists, PAGE, Rules, TABLE, key, step_args, value};
 
 const LAYERS: usize = 2;
@@ -38,9 +36,9 @@ struct Seen {
 impl Seen {
     fn count(&mut self, plan: &StepPlan, len_low: i32) {
         self.appended += usize::from(plan.victim < 0);
-        self.dropped += usize::from(plan.victim >= 0 && !plan.demote);
-        self.demoted_into_new += usize::from(plan.demote && plan.low == len_low);
-        self.demoted_into_freed += usize::from(plan.demote && plan.low < len_low);
+        self.dropped += usize::from(plan.victim >= 0 && !plan.demotes());
+        self.demoted_into_new += usize::from(plan.demotes() && plan.low == len_low);
+        self.demoted_into_freed += usize::from(plan.demotes() && plan.low < len_low);
         self.moved += usize::from(plan.source >= 0);
         self.shrunk += usize::from(plan.hole >= 0);
     }
@@ -96,12 +94,13 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
         let found = shortlist(&args, &lists.view(&own), splits).unwrap();
         let [sigs, ats] = shortlist_columns(splits);
         let all = SLOTS * LAYERS * HEADS;
-        let (mut sig, mut at, mut state) = (vec![f32::NAN; all * sigs], vec![7; all * ats], vec![-1; all * 5]);
+        let (mut sig, mut at, mut state) =
+            (vec![f32::NAN; all * sigs], vec![7; all * ats], vec![-1; all * SHORTLIST_STATE]);
         for (row, found) in found.iter().enumerate() {
             let list = own[row / (LAYERS * HEADS)] as usize * LAYERS * HEADS + row % (LAYERS * HEADS);
             sig[list * sigs..][..sigs].copy_from_slice(&found.sig);
             at[list * ats..][..ats].copy_from_slice(&found.at);
-            state[list * 5..][..5].copy_from_slice(&found.state);
+            found.state.put(&mut state, list);
         }
         let what = format!("{tiering}, {policy}, step {step}");
         let nothing = vec![0xFF; lists.arena.len()];
@@ -110,14 +109,14 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
 
         // It holds for no other position and no other lengths.
         let (sig, at) = (vec![0.0; all * sigs], vec![0; all * ats]);
-        for column in 0..5 {
+        for column in 0..SHORTLIST_STATE {
             let mut stale = state.clone();
-            stale.iter_mut().skip(column).step_by(5).for_each(|number| *number += 1);
+            stale.iter_mut().skip(column).step_by(SHORTLIST_STATE).for_each(|number| *number += 1);
             let looked = plan(splits, &lists.arena, &sig, &at, &stale);
             assert_eq!(looked, (plans.clone(), targets.clone()), "{what}, number {column} is another");
         }
         for (row, expected) in expected.iter().enumerate() {
-            let plan = StepPlan::from_row(plans[row * 8..][..8].try_into().unwrap());
+            let plan = StepPlan::get(&plans, row);
             let (request, head) = (row / (LAYERS * HEADS), row % (LAYERS * HEADS));
             let what = format!("{tiering}, {policy}, step {step}, request {request}, head {head}");
             assert_eq!(targets[row * 2..][..2], expected.target, "{what}");
@@ -126,7 +125,7 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
             } else {
                 assert_eq!(plan, expected.plan, "{what}");
                 let list = slot_of(request) * LAYERS * HEADS + head;
-                seen.count(&plan, lists.lengths[list * 4 + 1]);
+                seen.count(&plan, Lengths::get(&lists.lengths, list).low);
             }
         }
 
@@ -150,7 +149,11 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
                     arena: given(&lists.arena).slice_mut(),
                     slots: given(&REQUESTS).tensor([3]),
                     table: given(&layer_of(&lists.table, TABLE)).tensor([SLOTS, HEADS, TABLE]),
-                    lengths: given(&layer_of(&lengths, 4)).tensor_mut([SLOTS, HEADS, 4]),
+                    lengths: given(&layer_of(&lengths, Lengths::COLUMNS)).tensor_mut([
+                        SLOTS,
+                        HEADS,
+                        Lengths::COLUMNS,
+                    ]),
                 },
                 codecs: (),
             };
@@ -165,7 +168,7 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
             }
             let what = format!("{input} into {tiering}, {policy}, step {step}, layer {layer}");
             assert!(run.read::<u8>("kv.arena") == lists.arena, "arena of {what}");
-            assert_eq!(run.read::<i32>("kv.lengths"), layer_of(&lists.lengths, 4), "{what}");
+            assert_eq!(run.read::<i32>("kv.lengths"), layer_of(&lists.lengths, Lengths::COLUMNS), "{what}");
         }
         for list in 0..SLOTS * LAYERS * HEADS {
             lists.attend(list, 50, 10_000 * (step as u64 + 1) + 100 * list as u64);

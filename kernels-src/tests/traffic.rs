@@ -52,9 +52,8 @@ fn table() -> Vec<i32> {
 }
 
 fn attention(group: usize, significance: bool) -> u64 {
-    let settings = format!(
-        "group={group},significance={significance},candidates={significance},tiering=K8V4/K4V2"
-    );
+    let settings =
+        format!("group={group},significance={significance},candidates={significance},tiering=K8V4/K4V2");
     let [high, ..] = lengths();
     let q = vec![f16::ONE; group * D];
     let args = DecodeAttentionArgs {

@@ -42,11 +42,8 @@ fn softmax_refuses_rows_that_do_not_fit() {
 fn matmul_of_any_extents() {
     for (m, n, k) in [(64, 64, 32), (70, 40, 48), (1, 8, 8)] {
         let ((a, a32), (b, b32)) = (halves(&random(4, m * k)), halves(&random(5, k * n)));
-        let args = MatmulArgs {
-            a: given(&a).tensor([m, k]),
-            b: given(&b).tensor([k, n]),
-            out: filled(9.0, [m, n]),
-        };
+        let args =
+            MatmulArgs { a: given(&a).tensor([m, k]), b: given(&b).tensor([k, n]), out: filled(9.0, [m, n]) };
         let run = Run::new(&matmul::KERNEL, "bm=64", [n.div_ceil(64), m.div_ceil(64), 1], args).launch();
         let expected = reference::matmul(&a32, &b32, m, n, k).unwrap();
         close("matmul", &run.read::<f32>("out"), &expected, 1e-4);

@@ -1,6 +1,6 @@
 //! Attention: decode over pages, the merge of its splits.
 
-use leankv_dsl::lang::attention::{PagedKv as Pages, Plain, Stock};
+use leankv_dsl::lang::attention::{Lengths, PagedKv as Pages, Plain, Stock};
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::cache::Cache;
@@ -116,7 +116,7 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
         let newest: Vec<i32> = (0..requests * kv_heads)
             .map(|row| {
                 let list = cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
-                cache.lengths[list * 4] - 1
+                Lengths::get(&cache.lengths, list).high - 1
             })
             .collect();
         let mut arena = cache.arena.clone();
@@ -165,7 +165,7 @@ fn found_candidates(
         let list = cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
         sig[list * columns[0]..][..columns[0]].copy_from_slice(&found.sig);
         at[list * columns[1]..][..columns[1]].copy_from_slice(&found.at);
-        state[list * SHORTLIST_STATE..][..SHORTLIST_STATE].copy_from_slice(&found.state);
+        found.state.put(&mut state, list);
         if cache.low.is_none() {
             // Nobody reads what was found in a tier that is not there.
             sig[list * columns[0] + 2 * spec.splits..][..spec.splits].fill(f32::NAN);

@@ -1,13 +1,13 @@
 //! A byte budget: the tally of what thresholds would cost, and the thresholds.
 
-use leankv_dsl::lang::attention::Stock;
+use leankv_dsl::lang::attention::{Lengths, PerTier, Stock};
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::cache::Cache;
 use super::{RecipeError, Shapes, filled};
 use crate::budget::{
-    BudgetSpec, Ladder, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs, SolveBudgetSpec, TallyTokensArgs,
-    make_room, price_tally, solve_budget, tally_tokens,
+    BudgetGroup, BudgetSpec, Ladder, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs, SolveBudgetSpec,
+    TallyTokensArgs, make_room, price_tally, solve_budget, tally_tokens,
 };
 use crate::policy::Counting;
 use crate::reference::{self, BudgetList, BudgetRules};
@@ -55,10 +55,11 @@ impl Tallies {
             for list in slot * lists..(slot + 1) * lists {
                 let mut both = [vec![0; Ladder::RUNGS], vec![0; Ladder::RUNGS]];
                 let tiers = [Some(&cache.high), cache.low.as_ref()];
+                let lengths = Lengths::get(&cache.lengths, list);
                 for (tier, (tally, ids)) in both.iter_mut().zip(cache.ids(list)).enumerate() {
                     let Some(paged) = tiers[tier].filter(|_| cache.slots[request] >= 0) else { continue };
-                    let [len, frozen] =
-                        [tier, tier + 2].map(|column| cache.lengths[list * 4 + column] as usize);
+                    let frozen = lengths.frozen(tier == 1) as usize;
+                    let len = lengths.tokens(tier == 1) as usize;
                     let tokens = reference::read_tokens(paged, &cache.arena, &ids, len)?;
                     *tally = BudgetList { tokens, frozen }.tally(&rules);
                 }
@@ -169,7 +170,7 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
         let half = here.iter().map(|price| (price[0] + price[Ladder::RUNGS - 1]) / 2).sum::<i64>();
         // Half-way between the loosest thresholds and the tightest; none; everything; nothing.
         let budget = [half * page_bytes, -1, i64::MAX, 0][groups.len() / 2 % 4];
-        groups.extend([first as i32, count as i32]);
+        groups.extend(BudgetGroup { first: first as i32, count: count as i32 }.to_row());
         budgets.push(budget);
         if budget < 0 {
             pages.push(-1);
@@ -178,10 +179,10 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
             pages.push(taken);
             for member in members.filter(|&member| slots[member] >= 0) {
                 rungs[member] = rung;
-                let at = slots[member] as usize * layers * kv_heads * 2;
-                for pair in after[at..][..layers * kv_heads * 2].chunks_exact_mut(2) {
-                    pair.copy_from_slice(&[Ladder::edge(rung), Ladder::edge(rung - gaps[member])]);
-                }
+                let (high, low) = (Ladder::edge(rung), Ladder::edge(rung - gaps[member]));
+                let first = slots[member] as usize * layers * kv_heads;
+                (first..first + layers * kv_heads)
+                    .for_each(|list| PerTier { high, low }.put(&mut after, list));
             }
         }
         first += count;
@@ -219,7 +220,7 @@ pub(super) fn room(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Work
                 thresholds[list * 2 + 1] = Ladder::edge(lowest);
                 if two_tiers && moving[request] >= 0 {
                     let pages = (low as usize).div_ceil(per_page[1] as usize) as i32;
-                    wanted = pages.max(t.cache.held[list * 2 + 1]);
+                    wanted = pages.max(PerTier::get(&t.cache.held, list).low);
                 }
             }
             targets.extend([-1, wanted]);

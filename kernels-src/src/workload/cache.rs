@@ -1,7 +1,9 @@
 //! A filled paged cache: what attention over pages reads.
 
 use leankv_dsl::format::{SegmentKind, Tiering};
-use leankv_dsl::lang::attention::{LayeredKvArgs, LayeredKvMutArgs, PagedKvArgs, PagedKvMutArgs};
+use leankv_dsl::lang::attention::{
+    LayeredKvArgs, LayeredKvMutArgs, Lengths, PagedKvArgs, PagedKvMutArgs, PerTier,
+};
 use leankv_dsl::lang::launch::Tensor;
 use leankv_dsl::workload::{Generator, Given, given};
 
@@ -77,18 +79,21 @@ impl Cache {
         let mut arena = vec![0xFF; total.max(1) * page_bytes];
         let slots = random.permutation(requests);
         let mut table = vec![-1; lists * table_len];
-        let (mut lengths, mut held) = (vec![0; lists * 4], vec![0; lists * 2]);
+        let (mut lengths, mut held) = (vec![0; lists * Lengths::COLUMNS], vec![0; lists * PerTier::COLUMNS]);
         for (list, tokens) in tokens.iter().enumerate() {
             // Lists lie where their request's slot is.
             let place = slots[list / kv_heads] * kv_heads + list % kv_heads;
             let positions = mixed(*tokens);
+            let [high_pages, low_pages] = [pages(Some(&high), tokens[0]), pages(low.as_ref(), tokens[1])];
+            PerTier { high: high_pages as i32, low: low_pages as i32 }.put(&mut held, place);
+            let [high_tokens, low_tokens] = tokens.map(|n| n as i32);
+            // Some leading tokens belong to another request too.
+            let [frozen_high, frozen_low] =
+                tokens.map(|n| if shapes.get("ragged") == 0 { 0 } else { n as i32 / 4 });
+            Lengths { high: high_tokens, low: low_tokens, frozen_high, frozen_low }.put(&mut lengths, place);
             for (tier, &n) in tokens.iter().enumerate() {
-                lengths[place * 4 + tier] = n as i32;
-                // Some leading tokens belong to another request too.
-                lengths[place * 4 + 2 + tier] = if shapes.get("ragged") == 0 { 0 } else { n as i32 / 4 };
                 let Some(paged) = (if tier == 0 { Some(&high) } else { low.as_ref() }) else { continue };
                 let mut here = Vec::new();
-                held[place * 2 + tier] = pages(Some(paged), n) as i32;
                 for index in 0..pages(Some(paged), n) {
                     let page = ids.next().unwrap_or(0);
                     let entry = if tier == 0 { index } else { table_len - 1 - index };
@@ -207,8 +212,8 @@ impl Cache {
     pub(super) fn least_read_bytes(&self, positions: bool) -> u64 {
         let tiers = [Some(&self.high), self.low.as_ref()];
         let mut sectors = 0u64;
-        for lengths in self.lengths.chunks(4) {
-            for (paged, &tokens) in tiers.iter().zip(lengths) {
+        for lengths in self.lengths.chunks(Lengths::COLUMNS).map(|row| Lengths::get(row, 0)) {
+            for (paged, tokens) in tiers.iter().zip([lengths.high, lengths.low]) {
                 let Some(layout) = paged.map(PagedFormat::layout) else { continue };
                 let mut left = tokens as u32;
                 while left > 0 {

@@ -1,5 +1,6 @@
 //! Prefix sharing: children that read their parents' pages.
 
+use leankv_dsl::lang::attention::Lengths;
 use leankv_dsl::lang::launch::Tensor;
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
@@ -61,9 +62,11 @@ impl Forks {
                 // Half of the lists end with their last page.
                 let last = if random.below(2) == 0 { per_page } else { 1 + random.below(per_page) };
                 let length = n.saturating_sub(1) * per_page + if n == 0 { 0 } else { last };
-                let at = (parent * lists + place / 2) * 4 + place % 2;
-                before.lengths[at] = length as i32;
-                before.lengths[at + 2] = (random.below(length / per_page + 1) * per_page) as i32;
+                let (list, low) = (place / 2, place % 2 == 1);
+                let tokens = before.length_at(parent, list, Lengths::AT.tokens(low));
+                let frozen = before.length_at(parent, list, Lengths::AT.frozen(low));
+                before.lengths[tokens] = length as i32;
+                before.lengths[frozen] = (random.below(length / per_page + 1) * per_page) as i32;
             }
         }
         before.thresholds = random.f32s(slots.len() * lists * 2, 0.0, 4.0);

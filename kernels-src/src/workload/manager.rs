@@ -1,5 +1,6 @@
 //! The page manager: one rebalance, launch by launch.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_dsl::lang::launch::Tensor;
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
@@ -45,11 +46,15 @@ impl Rebalance {
         before.rebalance(&slots, &first)?;
         before.lengths.iter_mut().enumerate().for_each(|(i, length)| *length = 1 + i as i32 % 7);
         // What a list without pages holds: nothing.
-        for (list, held) in before.held.chunks(2).enumerate() {
-            for (tier, _) in held.iter().enumerate().filter(|(_, held)| **held == 0) {
-                before.lengths[list * 4 + tier] = 0;
-                before.lengths[list * 4 + 2 + tier] = 0;
+        for list in 0..requests * lists {
+            let (held, mut lengths) = (PerTier::get(&before.held, list), Lengths::get(&before.lengths, list));
+            if held.high == 0 {
+                (lengths.high, lengths.frozen_high) = (0, 0);
             }
+            if held.low == 0 {
+                (lengths.low, lengths.frozen_low) = (0, 0);
+            }
+            lengths.put(&mut before.lengths, list);
         }
         let block = block.max(1);
         let (mut offsets, mut sums) = (Vec::new(), Vec::new());
@@ -182,8 +187,8 @@ pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         Err(_) => -1,
         Ok(slot) => {
             let (list, tier) = (place / 2, place % 2);
-            let (tokens, per_page) =
-                (lengths[(slot * lists + list) * 4 + tier] + more[tier], page_tokens[slot * 2 + tier]);
+            let tokens = Lengths::get(&lengths, slot * lists + list).tokens(tier == 1) + more[tier];
+            let per_page = page_tokens[slot * 2 + tier];
             (tokens + per_page - 1) / per_page
         }
     };

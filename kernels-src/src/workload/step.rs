@@ -1,7 +1,7 @@
 //! The decode step: its plan, and carrying it out.
 
 use leankv_dsl::format::Tiering;
-use leankv_dsl::lang::attention::Stock;
+use leankv_dsl::lang::attention::{Lengths, Stock};
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::cache::Cache;
@@ -130,7 +130,8 @@ pub(super) fn insert(spec: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Wo
         let ids = cache.ids(list);
         let (key, value) = (&keys.exact[row * d..][..d], &values.exact[row * d..][..d]);
         reference::insert_token(&cache.lists(&ids), &mut arena, plan, key, value, positions[row / kv_heads])?;
-        lengths[list * 4..][..2].copy_from_slice(&[plan.len_high, plan.len_low]);
+        let before = Lengths::get(&lengths, list);
+        Lengths { high: plan.len_high, low: plan.len_low, ..before }.put(&mut lengths, list);
     }
     let args = InsertTokenArgs {
         keys: keys.tensor,

@@ -1,6 +1,6 @@
 //! Tiers of a prompt's tokens: classifying a chunk, writing it into pages, and moving what is cached.
 
-use leankv_dsl::lang::attention::Stock;
+use leankv_dsl::lang::attention::{Lengths, PerTier, Stock};
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::cache::Cache;
@@ -50,7 +50,7 @@ pub(super) fn classify(spec: &ClassifySpec, shapes: &Shapes, seed: u64) -> Resul
         vec![-1; kv_heads * n]
     } else {
         let thresholds = &thresholds[slot * kv_heads * 2..][..kv_heads * 2];
-        let lengths = &mut after[slot * kv_heads * 4..][..kv_heads * 4];
+        let lengths = &mut after[slot * kv_heads * Lengths::COLUMNS..][..kv_heads * Lengths::COLUMNS];
         reference::classify_chunk(&rule, thresholds, &mass, before, lengths)?
     };
     let args = ClassifyChunkArgs {
@@ -76,8 +76,9 @@ pub(super) fn write(spec: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Resul
     let mass = random.f32s(kv_heads * n, 0.0, 1.0);
     // Behind what is cached: a third of the tokens in either tier, and a third pruned.
     let mut dest = Vec::new();
-    for lengths in cache.lengths[slot * kv_heads * 4..][..kv_heads * 4].chunks(4) {
-        let mut next = [lengths[0], lengths[1]];
+    for list in slot * kv_heads..(slot + 1) * kv_heads {
+        let lengths = Lengths::get(&cache.lengths, list);
+        let mut next = [lengths.high, lengths.low];
         for _ in 0..n {
             let low = match random.below(3) {
                 0 => {
@@ -141,11 +142,11 @@ pub(super) fn recompact(spec: &RecompactSpec, shapes: &Shapes, seed: u64) -> Res
     } else {
         for list in slot * lists..(slot + 1) * lists {
             let ids = cache.ids(list);
-            let (pair, held) = ([thresholds[list * 2], thresholds[list * 2 + 1]], cache.held[list * 2 + 1]);
-            let before = std::array::from_fn(|column| cache.lengths[list * 4 + column]);
+            let pair = PerTier::get(&thresholds, list);
+            let (held, before) = (PerTier::get(&cache.held, list).low, Lengths::get(&cache.lengths, list));
             let now =
                 reference::recompact(&rule, pair, &cache.lists(&ids), &mut arena, before, held as usize)?;
-            lengths[list * 4..][..2].copy_from_slice(&now);
+            now.put(&mut lengths, list);
         }
     }
     let args = RecompactArgs {
@@ -154,11 +155,7 @@ pub(super) fn recompact(spec: &RecompactSpec, shapes: &Shapes, seed: u64) -> Res
         first_layer: 0,
         thresholds: given(&thresholds).tensor(cache.of_layers(layers, 2)),
         held: given(&cache.held).tensor(cache.of_layers(layers, 2)),
-        kv: cache.layered_mut(
-            layers,
-            changed(&cache.arena, &arena),
-            changed(&cache.lengths, &lengths),
-        ),
+        kv: cache.layered_mut(layers, changed(&cache.arena, &arena), changed(&cache.lengths, &lengths)),
         codecs: (),
         policies: (),
     };

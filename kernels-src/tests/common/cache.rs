@@ -1,6 +1,6 @@
 //! One request's cache in one layer, filled token by token by the plain-Rust writer.
 
-use leankv_dsl::lang::attention::{LayeredKvMutArgs, PagedKvArgs};
+use leankv_dsl::lang::attention::{LayeredKvMutArgs, Lengths, PagedKvArgs};
 use leankv_dsl::workload::given;
 use leankv_kernels::reference::{PagedFormat, PagedKv, Token, read_tokens, write_token};
 
@@ -75,7 +75,7 @@ impl Cache {
     }
 
     pub fn length(&self, head: usize, low: bool) -> usize {
-        self.lengths[(SLOT * self.kv_heads + head) * 4 + usize::from(low)] as usize
+        Lengths::get(&self.lengths, SLOT * self.kv_heads + head).tokens(low) as usize
     }
 
     /// The tokens of a list, decoded.
@@ -100,7 +100,10 @@ impl Cache {
             let bytes = &mut self.arena[page * self.page_bytes..][..self.page_bytes];
             let (slot, mass) = ((at % paged.tokens_per_page()) as u32, 0.01 * position as f32);
             write_token(&paged, bytes, slot, &key, &random(seed + 1, d), mass, position).unwrap();
-            self.lengths[(SLOT * self.kv_heads + head) * 4 + usize::from(low)] += 1;
+            let list = SLOT * self.kv_heads + head;
+            let mut lengths = Lengths::get(&self.lengths, list);
+            *(if low { &mut lengths.low } else { &mut lengths.high }) += 1;
+            lengths.put(&mut self.lengths, list);
         }
     }
 
@@ -145,18 +148,18 @@ impl Cache {
 
     /// Adds to the significance of a head's tokens: high ones, then low ones, frozen ones left out.
     pub fn add(&mut self, head: usize, step: &[f32]) {
-        let lengths = self.lengths[(SLOT * self.kv_heads + head) * 4..][..4].to_vec();
+        let lengths = Lengths::get(&self.lengths, SLOT * self.kv_heads + head);
         let table = self.rows()[head * self.table_len..][..self.table_len].to_vec();
         let reversed: Vec<i32> = table.iter().rev().copied().collect();
-        let (high, low) = step.split_at(lengths[0] as usize);
-        for (tier, ids, step) in [(0, table, high), (1, reversed, low)] {
+        let (of_high, of_low) = step.split_at(lengths.high as usize);
+        for (low, ids, step) in [(false, table, of_high), (true, reversed, of_low)] {
             let thawed: Vec<f32> = step
                 .iter()
                 .enumerate()
-                .map(|(t, x)| if (t as i32) < lengths[2 + tier] { 0.0 } else { *x })
+                .map(|(t, x)| if (t as i32) < lengths.frozen(low) { 0.0 } else { *x })
                 .collect();
             if !thawed.is_empty() {
-                let paged = self.paged(tier == 1).clone();
+                let paged = self.paged(low).clone();
                 leankv_kernels::reference::add_significance(&paged, &mut self.arena, &ids, &thawed).unwrap();
             }
         }

@@ -8,10 +8,10 @@ pub mod paged;
 use half::f16;
 use leankv_dsl::interp::{self, Arg, BufferId, Memory, Options};
 use leankv_dsl::ir::{Dtype, Func};
-use leankv_dsl::lang::launch::{TensorMut};
+use leankv_dsl::lang::launch::TensorMut;
 use leankv_dsl::lang::{Choices, Plain, Settings, Spec, TypedKernel};
 use leankv_dsl::workload::{Argument, Generator, Item, Workload, given};
-use leankv_kernels::candidates::ShortlistMutArgs;
+use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistMutArgs};
 use leankv_tests::conformance::case::{Output, Slot};
 use leankv_tests::conformance::compare::differences;
 use leankv_tests::conformance::executors::{Host, Ptx, PtxApart};
@@ -162,7 +162,7 @@ pub fn no_shortlist(kv_heads: usize) -> ShortlistMutArgs<'static> {
         prompts: given(&[]).tensor([0]),
         sig: filled(0.0, [0, kv_heads, 0]),
         at: filled(0, [0, kv_heads, 0]),
-        state: filled(0, [0, kv_heads, 5]),
+        state: filled(0, [0, kv_heads, SHORTLIST_STATE]),
     }
 }
 
