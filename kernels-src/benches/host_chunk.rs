@@ -3,15 +3,18 @@
 //!
 //! `cargo bench -p leankv-kernels --bench host_chunk [-- block=32 block_q=64]`.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
+mod host;
 
 use half::f16;
-use leankv_dsl::codegen::host::{HostArg, HostKernel, HostOptions, compile};
-use leankv_dsl::ir::Func;
-use leankv_dsl::lang::Settings;
-use leankv_dsl::pass::{self, Facts};
-use leankv_kernels::reference::{ChunkArgs, PagedFormat, PagedKv, attend_chunk, write_token};
+use host::{Launch, compiled};
+use leankv_dsl::codegen::host::HostOptions;
+use leankv_dsl::lang::attention::{Lengths, PagedKv, PagedKvArgs, Plain, Stock};
+use leankv_dsl::workload::{Generator, given};
+use leankv_kernels::chunk::{
+    CachedSignificanceArgs, ChunkAttentionArgs, WriteChunkArgs, cached_significance, chunk_attention,
+    write_chunk,
+};
+use leankv_kernels::reference::{self, ChunkArgs, PagedFormat, attend_chunk, write_token};
 
 const HEADS: usize = 8;
 const GROUP: usize = 4;
@@ -20,67 +23,6 @@ const CACHED: usize = 2048;
 const PAGE_BYTES: usize = 6784;
 /// Launches, of which the fastest counts.
 const TURNS: usize = 7;
-
-struct Lcg(u64);
-
-impl Lcg {
-    fn unit(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    fn halves(&mut self, len: usize) -> Vec<f16> {
-        (0..len).map(|_| f16::from_f32(self.unit())).collect()
-    }
-}
-
-/// Arguments by parameter name.
-#[derive(Default)]
-struct Args(BTreeMap<String, HostArg>);
-
-impl Args {
-    fn view(&mut self, name: &str, at: impl Into<HostArg>, shape: &[usize]) {
-        self.0.insert(name.to_owned(), at.into());
-        for (i, &extent) in shape.iter().enumerate() {
-            self.0.insert(format!("{name}.shape{i}"), HostArg::from(extent as i64));
-            let stride: usize = shape[i + 1..].iter().product();
-            self.0.insert(format!("{name}.stride{i}"), HostArg::from(stride as i64));
-        }
-    }
-
-    fn put(&mut self, name: &str, value: impl Into<HostArg>) {
-        self.0.insert(name.to_owned(), value.into());
-    }
-
-    fn of(&self, func: &Func) -> Vec<HostArg> {
-        func.params.iter().map(|p| self.0[&p.name]).collect()
-    }
-}
-
-/// Compiles a kernel; its function and code.
-fn load(name: &str, settings: &[(&str, String)]) -> (Func, HostKernel) {
-    let kernel = leankv_kernels::find(name).expect("the kernel is shipped");
-    let settings: Settings = settings.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
-    let func = kernel.build(&settings).unwrap_or_else(|e| panic!("{e}"));
-    let mut lowered = func.clone();
-    pass::standard().run(&mut lowered, &mut Facts::new()).unwrap_or_else(|e| panic!("{e}"));
-    let artifact = compile(&lowered, &HostOptions::default()).unwrap_or_else(|e| panic!("{e}"));
-    let loaded = HostKernel::load(&artifact).unwrap_or_else(|e| panic!("{e}"));
-    (func, loaded)
-}
-
-/// The shortest of several launches in milliseconds.
-fn time(kernel: &(Func, HostKernel), args: &Args, grid: [u32; 3]) -> f64 {
-    let values = args.of(&kernel.0);
-    let mut best = f64::MAX;
-    for _ in 0..TURNS {
-        let start = Instant::now();
-        // SAFETY: the arguments are the kernel's parameters in order, the views describe the buffers.
-        unsafe { kernel.1.launch(grid, &values, 1) }.unwrap_or_else(|e| panic!("{e}"));
-        best = best.min(start.elapsed().as_secs_f64() * 1e3);
-    }
-    best
-}
 
 fn bench(tiering: &str, d: usize, block: usize, block_q: usize) {
     let (high_name, low_name) = tiering.split_once('/').unwrap_or((tiering, ""));
@@ -94,66 +36,55 @@ fn bench(tiering: &str, d: usize, block: usize, block_q: usize) {
     let room = |paged: &PagedFormat, tokens: usize| (tokens + CHUNK).div_ceil(paged.tokens_per_page());
     let table_len = room(&high, counts[0]) + low.as_ref().map_or(0, |low| room(low, counts[1]));
     let table: Vec<i32> = (0..(HEADS * table_len) as i32).collect();
-    let mut arena = vec![0u32; HEADS * table_len * PAGE_BYTES / 4];
-    let mut lcg = Lcg(1);
-    {
-        let len = arena.len() * 4;
-        // SAFETY: the words' own memory, seen as bytes.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(arena.as_mut_ptr().cast::<u8>(), len) };
-        for head in 0..HEADS {
-            for (tier, count) in counts.into_iter().enumerate() {
-                for t in 0..count {
-                    let paged = if tier == 0 { &high } else { low.as_ref().expect("there is a low tier") };
-                    let index = t / paged.tokens_per_page();
-                    let entry = if tier == 0 { index } else { table_len - 1 - index };
-                    let page = table[head * table_len + entry] as usize;
-                    let (key, value): (Vec<f32>, Vec<f32>) = (0..d).map(|_| (lcg.unit(), lcg.unit())).unzip();
-                    let slot = (t % paged.tokens_per_page()) as u32;
-                    let page = &mut bytes[page * PAGE_BYTES..][..PAGE_BYTES];
-                    write_token(paged, page, slot, &key, &value, 0.0, (2 * t + tier) as i32)
-                        .expect("the slot is in the page");
-                }
+    let mut arena = vec![0u8; HEADS * table_len * PAGE_BYTES];
+    let mut random = Generator::new(1);
+    for head in 0..HEADS {
+        for (tier, count) in counts.into_iter().enumerate() {
+            for t in 0..count {
+                let paged = if tier == 0 { &high } else { low.as_ref().expect("there is a low tier") };
+                let index = t / paged.tokens_per_page();
+                let entry = if tier == 0 { index } else { table_len - 1 - index };
+                let page = table[head * table_len + entry] as usize;
+                let (key, value) = (random.f32s(d, -1.0, 1.0), random.f32s(d, -1.0, 1.0));
+                let slot = (t % paged.tokens_per_page()) as u32;
+                let page = &mut arena[page * PAGE_BYTES..][..PAGE_BYTES];
+                write_token(paged, page, slot, &key, &value, 0.0, (2 * t + tier) as i32)
+                    .expect("the slot is in the page");
             }
         }
     }
     let lengths: Vec<i32> = [counts[0] as i32, counts[1] as i32, 0, 0].repeat(HEADS);
-    let (slots, query_heads) = ([0i32], HEADS * GROUP);
-    let (q, k, v) =
-        (lcg.halves(CHUNK * query_heads * d), lcg.halves(CHUNK * HEADS * d), lcg.halves(CHUNK * HEADS * d));
-    let (mut out, mut lse) = (vec![0f32; q.len()], vec![0f32; CHUNK * query_heads]);
-    let mass = vec![0f32; HEADS * CHUNK];
+    let query_heads = HEADS * GROUP;
+    let [(q, q32), (k, k32), (v, v32)] =
+        [query_heads, HEADS, HEADS].map(|heads| random.f16s(CHUNK * heads * d, -1.0, 1.0));
     let dest: Vec<i32> = (0..HEADS).flat_map(|_| (0..CHUNK).map(|t| 2 * (counts[0] + t) as i32)).collect();
     let scale = 1.0 / (d as f32).sqrt();
-
-    let mut args = Args::default();
-    args.view("q", q.as_ptr(), &[CHUNK, query_heads, d]);
-    for (name, x) in [("k", &k), ("v", &v), ("keys", &k), ("values", &v)] {
-        args.view(name, x.as_ptr(), &[CHUNK, HEADS, d]);
-    }
-    args.put("before", CACHED as i32);
-    args.put("scale", scale);
-    args.put("window", 64i32);
-    args.put("kv.arena", arena.as_mut_ptr());
-    args.view("kv.slots", slots.as_ptr(), &[1]);
-    args.view("kv.table", table.as_ptr(), &[1, HEADS, table_len]);
-    args.view("kv.lengths", lengths.as_ptr(), &[1, HEADS, 4]);
-    args.view("out", out.as_mut_ptr(), &[CHUNK, query_heads, d]);
-    args.view("lse", lse.as_mut_ptr(), &[CHUNK, query_heads]);
-    args.view("mass", mass.as_ptr(), &[HEADS, CHUNK]);
-    args.view("dest", dest.as_ptr(), &[HEADS, CHUNK]);
-
-    let common = [
-        ("tiering", tiering.to_owned()),
-        ("head_dim", d.to_string()),
-        ("page_bytes", PAGE_BYTES.to_string()),
-    ];
-    let attention = [
-        common.to_vec(),
-        vec![("group", GROUP.to_string()), ("block", block.to_string()), ("block_q", block_q.to_string())],
-    ]
-    .concat();
-    let attend = load("chunk_attention", &attention);
-    let ms = time(&attend, &args, [CHUNK.div_ceil(block_q) as u32, HEADS as u32, 1]);
+    let input = |x: &[f16], heads: usize| given(x).tensor([CHUNK, heads, d]).into();
+    let kv = || PagedKvArgs {
+        arena: given(&arena).slice_mut(),
+        slots: given(&[0]).tensor([1]),
+        table: given(&table).tensor([1, HEADS, table_len]),
+        lengths: given(&lengths).tensor([1, HEADS, Lengths::COLUMNS]),
+    };
+    let args = ChunkAttentionArgs {
+        q: input(&q, query_heads),
+        k: input(&k, HEADS),
+        v: input(&v, HEADS),
+        before: CACHED as i32,
+        scale,
+        kv: kv(),
+        out: given(&vec![0.0; q.len()]).tensor_mut([CHUNK, query_heads, d]),
+        lse: given(&vec![0.0; CHUNK * query_heads]).tensor_mut([CHUNK, query_heads]),
+        codecs: (),
+        hooks: (),
+    };
+    let (pages, options) =
+        (format!("tiering={tiering},head_dim={d},page_bytes={PAGE_BYTES}"), HostOptions::default());
+    let settings = format!("{pages},group={GROUP},block={block},block_q={block_q}");
+    let kernel = chunk_attention::<Stock, Plain, PagedKv>::KERNEL;
+    let code = compiled(&kernel, &settings, &options);
+    let attend = Launch::new(&code, &kernel, [CHUNK.div_ceil(block_q), HEADS, 1], args);
+    let ms = attend.best(TURNS);
     // Two products of `d` multiply-adds for every (query head, key) pair.
     let pairs = query_heads * CHUNK * CACHED + query_heads * CHUNK * (CHUNK + 1) / 2;
     let giga = 4.0 * (pairs * d) as f64 / ms * 1e-6;
@@ -161,15 +92,13 @@ fn bench(tiering: &str, d: usize, block: usize, block_q: usize) {
         "{tiering} at head dim {d}: attention {ms:.1} ms, {:.0} tokens/s, {giga:.1} GFLOP/s (block {block}, block_q {block_q})",
         CHUNK as f64 / ms * 1e3
     );
-    let floats = |x: &[f16]| x.iter().map(|x| x.to_f32()).collect::<Vec<f32>>();
-    let (q32, k32, v32) = (floats(&q), floats(&k), floats(&v));
     // Plain Rust is slow: the first tokens of the chunk, which see what they would see in any chunk.
     let some = 3;
-    let kv = PagedKv {
+    let cache = reference::PagedKv {
         high: &high,
         low: low.as_ref(),
-        arena: as_bytes(&arena),
-        slots: &slots,
+        arena: &arena,
+        slots: &[0],
         page_table: &table,
         lengths: &lengths,
         table_len,
@@ -184,22 +113,38 @@ fn bench(tiering: &str, d: usize, block: usize, block_q: usize) {
             scale,
             window: 64,
         },
-        &kv,
+        &cache,
     )
     .expect("the arguments fit");
-    let worst = out.iter().zip(&expected.out).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let worst =
+        attend.read::<f32>("out").iter().zip(&expected.out).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 2e-3, "the output is wrong by {worst}");
-    let significance = load("cached_significance", &attention);
-    let ms = time(&significance, &args, [4, HEADS as u32, 1]);
-    let write = load("write_chunk", &[common.to_vec(), vec![("block", "16".to_owned())]].concat());
-    let write_ms = time(&write, &args, [CHUNK.div_ceil(16) as u32, HEADS as u32, 1]);
+    let args = CachedSignificanceArgs {
+        q: input(&q, query_heads),
+        lse: given(&attend.read("lse")).tensor([CHUNK, query_heads]),
+        before: CACHED as i32,
+        scale,
+        window: 64,
+        kv: kv(),
+        codecs: (),
+        hooks: (),
+    };
+    let kernel = cached_significance::<Stock, Plain, PagedKv>::KERNEL;
+    let code = compiled(&kernel, &settings, &options);
+    let ms = Launch::new(&code, &kernel, [4, HEADS, 1], args).best(TURNS);
+    let args = WriteChunkArgs {
+        keys: input(&k, HEADS),
+        values: input(&v, HEADS),
+        mass: given(&[0.0; HEADS * CHUNK]).tensor([HEADS, CHUNK]),
+        dest: given(&dest).tensor([HEADS, CHUNK]),
+        before: CACHED as i32,
+        kv: kv(),
+        codecs: (),
+    };
+    let kernel = write_chunk::<Stock>::KERNEL;
+    let code = compiled(&kernel, &format!("{pages},block=16"), &options);
+    let write_ms = Launch::new(&code, &kernel, [CHUNK.div_ceil(16), HEADS, 1], args).best(TURNS);
     println!("    largest error {worst:.1e}; significance of 64 queries {ms:.1} ms, write {write_ms:.2} ms");
-}
-
-/// The words' own memory, as bytes.
-fn as_bytes(words: &[u32]) -> &[u8] {
-    // SAFETY: any memory of words is memory of bytes, four times as many.
-    unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len() * 4) }
 }
 
 fn main() {

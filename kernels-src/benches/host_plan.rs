@@ -2,12 +2,16 @@
 //!
 //! `cargo bench -p leankv-kernels --bench host_plan`
 
-use std::time::Instant;
+mod host;
 
-use leankv_dsl::codegen::host::{HostArg, HostKernel, HostOptions, compile};
+use host::{Launch, compiled};
+use leankv_dsl::codegen::host::HostOptions;
 use leankv_dsl::format::PageLayout;
-use leankv_dsl::lang::Settings;
-use leankv_dsl::pass::{self, Facts};
+use leankv_dsl::lang::attention::{LayeredKvArgs, Lengths, Stock};
+use leankv_dsl::workload::given;
+use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistArgs, ShortlistState, shortlist_columns};
+use leankv_kernels::policy::StockPolicies;
+use leankv_kernels::step::{PLAN_COLUMNS, PlanStepArgs, plan_step};
 
 const REQUESTS: usize = 128;
 const LAYERS: usize = 32;
@@ -17,44 +21,27 @@ const PAGE_BYTES: usize = 6784;
 const PAGES: usize = 24_000;
 const TABLE: usize = 32;
 
-/// A view's arguments: pointer, extents, strides of all dimensions but the last.
-fn view(args: &mut Vec<HostArg>, at: HostArg, shape: &[usize]) {
-    args.push(at);
-    args.extend(shape.iter().map(|&extent| HostArg::from(extent as i64)));
-    for i in 1..shape.len() {
-        args.push(HostArg::from(shape[i..].iter().product::<usize>() as i64));
-    }
-}
-
-fn plan_kernel(policy: &str, splits: usize) -> HostKernel {
-    let kernel = leankv_kernels::find("plan_step").expect("the kernel is shipped");
-    let settings: Settings =
-        [("policy".to_owned(), policy.to_owned()), ("splits".to_owned(), splits.to_string())].into();
-    let mut func = kernel.build(&settings).unwrap_or_else(|e| panic!("{e}"));
-    pass::standard().run(&mut func, &mut Facts::new()).unwrap_or_else(|e| panic!("{e}"));
-    let artifact = compile(&func, &HostOptions::default()).unwrap_or_else(|e| panic!("{e}"));
-    HostKernel::load(&artifact).unwrap_or_else(|e| panic!("{e}"))
-}
-
 /// An arena whose slots hold plausible positions and masses, for both formats: it is written at the offsets of `format`.
-fn arena(words: &mut [u32], format: &str, pages: std::ops::Range<usize>) {
+fn arena(bytes: &mut [u8], format: &str, pages: std::ops::Range<usize>) {
     let format = format.parse().expect("this is a name of a format");
     let layout =
         PageLayout::derive(&format, 128, PAGE_BYTES as u32).expect("a page of this size holds tokens");
     for page in pages {
         for slot in 0..layout.tokens_per_page() {
-            let at = |row: u32| page * PAGE_BYTES / 4 + row as usize / 4;
+            let mut put = |row: u32, word: u32| {
+                bytes[page * PAGE_BYTES + row as usize..][..4].copy_from_slice(&word.to_le_bytes());
+            };
             let seed = (page * 61 + slot as usize).wrapping_mul(2_654_435_761) as u32;
-            words[at(layout.positions().row(slot))] = seed % 4000;
-            words[at(layout.significance().row(slot))] = ((seed >> 8) as f32 / (1 << 24) as f32).to_bits();
+            put(layout.positions().row(slot), seed % 4000);
+            put(layout.significance().row(slot), ((seed >> 8) as f32 / (1 << 24) as f32).to_bits());
         }
     }
 }
 
 fn main() {
-    let mut words = vec![0u32; PAGES * PAGE_BYTES / 4];
-    arena(&mut words, "K8V4", 0..PAGES / 2);
-    arena(&mut words, "K4V2", PAGES / 2..PAGES);
+    let mut bytes = vec![0u8; PAGES * PAGE_BYTES];
+    arena(&mut bytes, "K8V4", 0..PAGES / 2);
+    arena(&mut bytes, "K4V2", PAGES / 2..PAGES);
     let lists = REQUESTS * LAYERS * HEADS;
     let page = |list: usize, k: usize| ((list * TABLE + k) * 7919 % (PAGES / 2)) as i32;
     let table: Vec<i32> = (0..lists * TABLE)
@@ -66,34 +53,36 @@ fn main() {
     let slots: Vec<i32> = (0..REQUESTS as i32).collect();
     let (positions, prompts) = (vec![4200i32; REQUESTS], vec![4000i32; REQUESTS]);
     let thresholds: Vec<f32> = [1.0, 0.02].repeat(lists);
-    let (mut plan, mut target) = (vec![0i32; lists * 8], vec![0i32; lists * 2]);
-    let (sig, at) = (vec![0.5f32; lists * 12], vec![1i32; lists * 24]);
+    let of = |columns: usize| [REQUESTS, LAYERS, HEADS, columns];
+    let kernel = plan_step::<Stock, StockPolicies>::KERNEL;
     for (policy, splits) in [("leankv", 0), ("leankv", 4), ("leankv-paper", 0), ("uniform", 0)] {
-        let kernel = plan_kernel(policy, splits);
+        let settings = format!("policy={policy},splits={splits}");
+        let code = compiled(&kernel, &settings, &HostOptions::default());
+        let columns = shortlist_columns(4);
         for (high, low) in [(64, 0), (256, 256), (448, 576)] {
-            let state: Vec<i32> = [4200, high, low, 0, 0].repeat(lists);
-            let lengths: Vec<i32> = [high, low, 0, 0].repeat(lists);
-            let mut args = Vec::new();
-            view(&mut args, positions.as_ptr().into(), &[REQUESTS]);
-            view(&mut args, prompts.as_ptr().into(), &[REQUESTS]);
-            view(&mut args, thresholds.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, 2]);
-            args.push(words.as_mut_ptr().into());
-            view(&mut args, slots.as_ptr().into(), &[REQUESTS]);
-            view(&mut args, table.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, TABLE]);
-            view(&mut args, lengths.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, 4]);
-            view(&mut args, sig.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, 12]);
-            view(&mut args, at.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, 24]);
-            view(&mut args, state.as_ptr().into(), &[REQUESTS, LAYERS, HEADS, 5]);
-            view(&mut args, plan.as_mut_ptr().into(), &[REQUESTS, LAYERS, HEADS, 8]);
-            view(&mut args, target.as_mut_ptr().into(), &[REQUESTS, LAYERS, HEADS, 2]);
-            let mut best = f64::MAX;
-            for _ in 0..5 {
-                let start = Instant::now();
-                // SAFETY: the arguments are the kernel's parameters in order, the views describe the buffers.
-                unsafe { kernel.launch([HEADS as u32, LAYERS as u32, REQUESTS as u32], &args, 1) }
-                    .unwrap_or_else(|e| panic!("{e}"));
-                best = best.min(start.elapsed().as_secs_f64());
-            }
+            let lengths = Lengths { high, low, frozen_high: 0, frozen_low: 0 };
+            let state = ShortlistState::new(4200, lengths);
+            let args = PlanStepArgs {
+                positions: given(&positions).tensor([REQUESTS]),
+                prompts: given(&prompts).tensor([REQUESTS]),
+                thresholds: given(&thresholds).tensor(of(2)),
+                kv: LayeredKvArgs {
+                    arena: given(&bytes).slice_mut(),
+                    slots: given(&slots).tensor([REQUESTS]),
+                    table: given(&table).tensor(of(TABLE)),
+                    lengths: given(&lengths.to_row().repeat(lists)).tensor(of(Lengths::COLUMNS)),
+                },
+                shortlist: ShortlistArgs {
+                    sig: given(&vec![0.5; lists * columns[0]]).tensor(of(columns[0])),
+                    at: given(&vec![1; lists * columns[1]]).tensor(of(columns[1])),
+                    state: given(&state.to_row().repeat(lists)).tensor(of(SHORTLIST_STATE)),
+                },
+                plan: given(&vec![0; lists * PLAN_COLUMNS]).tensor_mut(of(PLAN_COLUMNS)),
+                target: given(&vec![0; lists * 2]).tensor_mut(of(2)),
+                codecs: (),
+                policies: (),
+            };
+            let best = Launch::new(&code, &kernel, [HEADS, LAYERS, REQUESTS], args).best(5) * 1e-3;
             let tokens = lists * (high + low) as usize;
             println!(
                 "{policy}{}, {high} + {low} tokens a head: {:.2} ms on one thread, {:.2} ns a token, {:.0} ns a head",

@@ -11,7 +11,7 @@
 //! is lowered until they are filled.
 
 use leankv_dsl::format::Tiering;
-use leankv_dsl::lang::attention::{Codecs, LayeredKv, Tier, Tiers, Work};
+use leankv_dsl::lang::attention::{Codecs, LayeredKv, PerTier, Tier, Tiers, Work};
 use leankv_dsl::lang::*;
 
 use crate::policy::{Judged, Progress, Rule, SINKS};
@@ -223,12 +223,21 @@ pub fn price_tally<C: Codecs>(
     prices.tile((request, 0), [1, Ladder::RUNGS]).store(need.expand_dims(0));
 }
 
+row! {
+    /// Requests that share a budget, next to each other.
+    pub struct BudgetGroup {
+        /// The first of them.
+        first,
+        /// How many there are.
+        count,
+    }
+}
+
 /// Sets the thresholds of requests with a budget to the loosest ones under which their pages fit it. Requests that share a budget, of
 /// whatever formats, get the same high threshold.
 ///
 /// * Shapes: `slots` is `[requests]`; `gaps` is `[requests]`: edges between the low and the high threshold, 0 for a request without a low tier;
-///   `prices` is `[requests, RUNGS]`, as [`price_tally`](fn@price_tally) left it; `groups` is `[groups, 2]`: the first request of a group and how many
-///   there are; `budgets` is `[groups]`, bytes, negative for a group whose thresholds stay; `thresholds` is `[slots, layers, kv_heads, 2]`, high
+///   `prices` is `[requests, RUNGS]`, as [`price_tally`](fn@price_tally) left it; `groups` is `[groups, 2]`, rows of [`BudgetGroup`]; `budgets` is `[groups]`, bytes, negative for a group whose thresholds stay; `thresholds` is `[slots, layers, kv_heads, 2]`, high
 ///   and low; `pages` is `[groups]`: the pages that the lists take under the new thresholds, `rungs` is `[requests]`: the edge that is the high
 ///   threshold now; -1 where nothing was set.
 /// * Grid: `[groups]`.
@@ -247,7 +256,7 @@ pub fn solve_budget(
     rungs: ViewMut<i32, 1>,
 ) {
     let group = program_id(0);
-    let (first, count) = (groups.get([group, lit(0)]), groups.get([group, lit(1)]));
+    let BudgetGroup { first, count } = BudgetGroup::load(|column| groups.get([group, lit(column)]));
     let budget = budgets.get([group]);
     let (layers, heads) = (thresholds.extent(1).cast::<i32>(), thresholds.extent(2).cast::<i32>());
     let all = iota(Ladder::RUNGS);
@@ -267,8 +276,8 @@ pub fn solve_budget(
             if slot.ge(0) {
                 for layer in range(0, layers) {
                     for head in range(0, heads) {
-                        thresholds.set([slot, layer, head, lit(0)], high);
-                        thresholds.set([slot, layer, head, lit(1)], low);
+                        let pair = PerTier { high, low };
+                        pair.store(|column, edge| thresholds.set([slot, layer, head, lit(column)], edge));
                     }
                 }
             }
@@ -333,15 +342,15 @@ pub fn make_room<C: Codecs>(
         let need = pages_of(&tiers, high, low, ahead.get([request]));
         let fits = all.le(below.splat([Ladder::RUNGS])) & need.le(at(need, below).splat([Ladder::RUNGS]));
         let lowest = fits.select(all, Ladder::LAST).reduce_min(0);
-        thresholds.set([slot, layer, head, lit(1)], Ladder::edge_scalar(lowest));
+        thresholds.set([slot, layer, head, lit(PerTier::AT.low)], Ladder::edge_scalar(lowest));
         if let Some(tier) = tiers.low() {
             let pages = at(low, lowest).cdiv(tier.layout().tokens() as i32);
-            let more = pages.max(held.get([slot, layer, head, lit(1)]));
+            let more = pages.max(held.get([slot, layer, head, lit(PerTier::AT.low)]));
             wanted = moving.get([request]).ge(0).select(more, -1);
         }
     }
-    targets.set([request, layer, head, lit(0)], -1);
-    targets.set([request, layer, head, lit(1)], wanted);
+    targets.set([request, layer, head, lit(PerTier::AT.high)], -1);
+    targets.set([request, layer, head, lit(PerTier::AT.low)], wanted);
 }
 
 #[cfg(test)]

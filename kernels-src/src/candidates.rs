@@ -6,15 +6,50 @@
 //! position and which lengths it was made. For all others (a prompt that has just ended, a fork, tiers that were classified again) the plan
 //! looks for itself.
 
-use leankv_dsl::lang::attention::{KvOperand, Work};
+use leankv_dsl::lang::attention::{KvOperand, Lengths, Work};
 use leankv_dsl::lang::*;
 
 use crate::policy::{Candidate, Judged, Progress, Rule};
 
 /// Kinds of candidates: the least of the high tier, the one that leaves the window, the least of the low tier.
 const KINDS: usize = 3;
-/// What a shortlist holds for: a position, and a head's lengths.
-pub const SHORTLIST_STATE: usize = 5;
+
+row! {
+    /// What a shortlist holds for.
+    pub struct ShortlistState {
+        /// The position of the step's new token, -1 for none.
+        position,
+        /// Tokens of the head's lists, as [`Lengths`] has them: of the high one,
+        high,
+        /// of the low one,
+        low,
+        /// frozen ones of the high one,
+        frozen_high,
+        /// and of the low one.
+        frozen_low,
+    }
+}
+
+impl<T> ShortlistState<T> {
+    /// For the step whose new token stands at `position`, in lists of these lengths.
+    pub fn new(position: T, lengths: Lengths<T>) -> ShortlistState<T> {
+        let Lengths { high, low, frozen_high, frozen_low } = lengths;
+        ShortlistState { position, high, low, frozen_high, frozen_low }
+    }
+}
+
+impl ShortlistState<Scalar<i32>> {
+    /// For the step whose new token stands at `position`, in a head's lists as they are.
+    #[track_caller]
+    pub(crate) fn of(kv: &impl KvOperand, at: Work, position: Scalar<i32>) -> Self {
+        let (high, low) = (kv.length(at, false), kv.length(at, true));
+        let (frozen_high, frozen_low) = (kv.frozen(at, false), kv.frozen(at, true));
+        ShortlistState { position, high, low, frozen_high, frozen_low }
+    }
+}
+
+/// Columns of a shortlist's state.
+pub const SHORTLIST_STATE: usize = ShortlistState::COLUMNS;
 
 /// Columns of a shortlist of so many splits: of significance, and of positions and numbers.
 #[must_use]
@@ -153,7 +188,7 @@ pub struct Shortlist {
     sig: View<f32, 4>,
     /// Positions of the same, then their numbers in their lists, -1 for none: `[slots, layers, kv_heads, 6 * splits]`.
     at: View<i32, 4>,
-    /// What it holds for, `[slots, layers, kv_heads, 5]`: the position of the step's new token, -1 for none, and the head's lengths.
+    /// What it holds for, `[slots, layers, kv_heads, SHORTLIST_STATE]`: a row of [`ShortlistState`] for each head.
     state: View<i32, 4>,
 }
 
@@ -166,22 +201,21 @@ pub struct ShortlistMut {
     sig: ViewMut<f32, 3>,
     /// As [`Shortlist`] has it, `[slots, kv_heads, 6 * splits]`.
     at: ViewMut<i32, 3>,
-    /// As [`Shortlist`] has it, `[slots, kv_heads, 5]`.
+    /// As [`Shortlist`] has it, `[slots, kv_heads, SHORTLIST_STATE]`.
     state: ViewMut<i32, 3>,
 }
 
 impl Shortlist {
-    /// Whether it holds for a step whose token stands at `position`, in lists of these lengths: high, low, and frozen ones of either.
+    /// Whether it holds for a step.
     #[track_caller]
     pub(crate) fn holds(
         &self,
         [slot, layer, head]: [Scalar<i32>; 3],
-        position: Scalar<i32>,
-        lengths: [Scalar<i32>; 4],
+        now: ShortlistState<Scalar<i32>>,
     ) -> Scalar<bool> {
-        let state = |column: usize| self.state.get([slot.max(0), layer, head, lit(column as i32)]);
-        let now = (1..).zip(lengths);
-        now.fold(state(0).eq(position), |holds, (column, length)| holds & state(column).eq(length))
+        let holds = |(column, now)| self.state.get([slot.max(0), layer, head, lit(column)]).eq(now);
+        let all = (0..).zip(now.to_row()).map(holds).reduce(|all, one| all & one);
+        all.expect("a state has columns")
     }
 
     /// The candidate of a kind, of `splits` splits.
@@ -238,20 +272,11 @@ impl ShortlistMut {
         }
     }
 
-    /// Says what it holds for: the step whose token stands at `position`, and lists of these lengths.
+    /// Says what it holds for.
     #[device]
-    pub(crate) fn mark(&self, at: Work, position: Scalar<i32>, lengths: [Scalar<i32>; 4]) {
+    pub(crate) fn mark(&self, at: Work, next: ShortlistState<Scalar<i32>>) {
         if at.slot.ge(0) & at.split.eq(0) {
-            self.state.set([at.slot, at.head, lit(0)], position);
-            for (column, length) in (1..).zip(lengths) {
-                self.state.set([at.slot, at.head, lit(column)], length);
-            }
+            next.store(|column, number| self.state.set([at.slot, at.head, lit(column)], number));
         }
     }
-}
-
-/// A head's lengths as a shortlist notes them: tokens of the high and the low tier, then the frozen ones of either.
-#[track_caller]
-pub(crate) fn lengths_of(kv: &impl KvOperand, at: Work) -> [Scalar<i32>; 4] {
-    [kv.length(at, false), kv.length(at, true), kv.frozen(at, false), kv.frozen(at, true)]
 }

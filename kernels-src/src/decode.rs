@@ -14,7 +14,7 @@ use leankv_dsl::lang::attention::{
 };
 use leankv_dsl::lang::*;
 
-use crate::candidates::{Best, Search, ShortlistMut, lengths_of};
+use crate::candidates::{Best, Search, ShortlistMut, ShortlistState};
 use crate::members::{Members, parts_of, possible};
 use crate::pattern::HeadPattern;
 use crate::pending::{Asked, Pending, PendingMut};
@@ -341,7 +341,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
             }
         }
         if spec.candidates {
-            shortlist.mark(at, position + 1, lengths_of(&kv, at));
+            shortlist.mark(at, ShortlistState::of(&kv, at, position + 1));
         }
         out.store(&spec, request, at.split, &members, &online);
     } else {
@@ -371,7 +371,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
                 }
             }
             if spec.candidates {
-                shortlist.mark(at, position + 1, lengths_of(&kv, at));
+                shortlist.mark(at, ShortlistState::of(&kv, at, position + 1));
             }
         }
         for part in range(0, parts as i32) {

@@ -3,11 +3,15 @@
 mod common;
 
 use common::paged::{D, PAGE, cache};
-use common::{Run, close, halves, random};
-use leankv_kernels::reference::{
-    DecodeArgs, DecodeOutput, PagedKv, PendingQueries, add_pending, decode_attention,
+use common::{Run, close, filled, halves, no_shortlist, random};
+use leankv_dsl::lang::attention::{Lengths, PagedKv, Plain, Stock};
+use leankv_dsl::workload::given;
+use leankv_kernels::decode::{
+    DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
 };
-use leankv_kernels::{find, pattern::HeadPattern};
+use leankv_kernels::pattern::HeadPattern;
+use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
+use leankv_kernels::reference::{self, DecodeArgs, DecodeOutput, PendingQueries, add_pending};
 
 fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block: usize) {
     let kv_heads = 2;
@@ -19,15 +23,7 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
     let (requests, heads) = (slots + 1, kv_heads * group);
     let (q, q32) = halves(&random(7, requests * heads * D));
     let positions = vec![60, 20, 40, 30];
-    let kv = PagedKv {
-        high: &cache.high,
-        low: cache.low.as_ref(),
-        arena: &cache.arena,
-        slots: &cache.slots,
-        page_table: &cache.table,
-        lengths: &cache.lengths,
-        table_len: cache.table_len,
-    };
+    let kv = cache.view();
     let args = DecodeArgs {
         q: &q32,
         query_positions: &positions,
@@ -36,30 +32,22 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
         scale: 0.125,
         pattern,
     };
-    let expected: DecodeOutput = decode_attention(&args, &kv).unwrap();
+    let expected: DecodeOutput = reference::decode_attention(&args, &kv).unwrap();
 
-    let texts = [group, splits, block, D, PAGE].map(|n| n.to_string());
-    let pattern = pattern.to_string();
-    let settings = [
-        ("tiering", tiering),
-        ("group", &texts[0]),
-        ("splits", &texts[1]),
-        ("block", &texts[2]),
-        ("head_dim", &texts[3]),
-        ("page_bytes", &texts[4]),
-        ("pattern", &pattern),
-        ("significance", "true"),
-    ];
+    let settings = format!(
+        "tiering={tiering},group={group},splits={splits},block={block},head_dim={D},page_bytes={PAGE},pattern={pattern},significance=true"
+    );
     // Pending queries of every slot; in the last one they have added what they had to.
     let (old, old32) = halves(&random(8, slots * heads * D));
     let own: Vec<i32> = (0..slots as i32).collect();
     let before = DecodeArgs { q: &old32, query_positions: &[58, 25, 33], ..args };
-    let mut old_lse = decode_attention(&before, &PagedKv { slots: &own, ..kv }).unwrap().lse;
+    let mut old_lse =
+        reference::decode_attention(&before, &reference::PagedKv { slots: &own, ..kv }).unwrap().lse;
     old_lse[(slots - 1) * heads..].fill(f32::INFINITY);
     old_lse.iter_mut().filter(|lse| !lse.is_finite()).for_each(|lse| *lse = f32::INFINITY);
     let newest: Vec<i32> = (0..requests * kv_heads)
         .map(|row| match usize::try_from(cache.slots[row / kv_heads]) {
-            Ok(slot) => cache.lengths[(slot * kv_heads + row % kv_heads) * 4] * 2 / 3 - 1,
+            Ok(slot) => Lengths::get(&cache.lengths, slot * kv_heads + row % kv_heads).high * 2 / 3 - 1,
             Err(_) => -1,
         })
         .collect();
@@ -67,29 +55,46 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
     let mut stale = old.clone();
     stale[(slots - 1) * heads * D..].fill(half::f16::NAN);
 
-    let n = requests * heads;
-    let mut decode = Run::new(find("decode_attention").unwrap(), &settings);
-    decode.view("q", &q, &[requests, heads, D]).view("query_positions", &positions, &[requests]);
-    decode.scalar("scale", 0.125f32);
-    decode.view("out.max", &vec![f32::NAN; n * splits], &[requests, heads, splits]);
-    decode.view("out.sum", &vec![f32::NAN; n * splits], &[requests, heads, splits]);
-    decode.view("out.acc", &vec![f32::NAN; n * splits * D], &[requests, heads, splits, D]);
-    decode.buffer("kv.arena", &cache.arena).view("kv.slots", &cache.slots, &[requests]);
-    decode.view("kv.table", &cache.table, &[slots, kv_heads, cache.table_len]);
-    decode.view("kv.lengths", &cache.lengths, &[slots, kv_heads, 4]);
-    decode.view("pending.q", &stale, &[slots, heads, D]).view("pending.lse", &old_lse, &[slots, heads]);
-    decode.view("pending.newest", &newest, &[requests, kv_heads, 1]).no_shortlist(kv_heads);
-    decode.launch([kv_heads, requests, splits]);
+    let parts = [requests, heads, splits];
+    let launch = DecodeAttentionArgs {
+        q: given(&q).tensor([requests, heads, D]).into(),
+        query_positions: given(&positions).tensor([requests]),
+        scale: 0.125,
+        kv: cache.kv(requests),
+        out: PartialsArgs {
+            max: filled(f32::NAN, parts),
+            sum: filled(f32::NAN, parts),
+            acc: filled(f32::NAN, [requests, heads, splits, D]),
+        },
+        pending: PendingArgs {
+            q: given(&stale).tensor([slots, heads, D]),
+            lse: given(&old_lse).tensor([slots, heads]),
+            newest: given(&newest).tensor([requests, kv_heads, 1]),
+        },
+        shortlist: no_shortlist(kv_heads),
+        codecs: (),
+        hooks: (),
+    };
+    let kernel = decode_attention::<Stock, Plain, PagedKv>::KERNEL;
+    let decode = Run::new(&kernel, &settings, [kv_heads, requests, splits], launch).launch();
 
-    let mut merge = Run::new(find("merge_splits").unwrap(), &settings);
-    merge.view("parts.max", &decode.read::<f32>("out.max"), &[requests, heads, splits]);
-    merge.view("parts.sum", &decode.read::<f32>("out.sum"), &[requests, heads, splits]);
-    merge.view("parts.acc", &decode.read::<f32>("out.acc"), &[requests, heads, splits, D]);
-    merge.view("q", &q, &[requests, heads, D]).view("slots", &cache.slots, &[requests]);
-    merge.view("pending.q", &stale, &[slots, heads, D]).view("pending.lse", &old_lse, &[slots, heads]);
-    merge.view("out", &vec![f32::NAN; n * D], &[requests, heads, D]);
-    merge.view("lse", &vec![f32::NAN; n], &[requests, heads]);
-    merge.launch([kv_heads, requests, 1]);
+    let launch = MergeSplitsArgs {
+        parts: PartialsArgs {
+            max: given(&decode.read("out.max")).tensor_mut(parts),
+            sum: given(&decode.read("out.sum")).tensor_mut(parts),
+            acc: given(&decode.read("out.acc")).tensor_mut([requests, heads, splits, D]),
+        },
+        q: given(&q).tensor([requests, heads, D]).into(),
+        slots: given(&cache.slots).tensor([requests]),
+        pending: PendingMutArgs {
+            q: given(&stale).tensor_mut([slots, heads, D]),
+            lse: given(&old_lse).tensor_mut([slots, heads]),
+        },
+        out: filled(f32::NAN, [requests, heads, D]),
+        lse: filled(f32::NAN, [requests, heads]),
+        hooks: (),
+    };
+    let merge = Run::new(&merge_splits::<Plain>::KERNEL, &settings, [kv_heads, requests, 1], launch).launch();
 
     let what = format!("{tiering}, group {group}, {splits} splits, {pattern}");
     close(&format!("output of {what}"), &merge.read::<f32>("out"), &expected.out, 2e-3);
@@ -162,7 +167,7 @@ fn head_dims_and_groups_that_no_kernel_is_built_for_are_refused_in_a_sentence() 
         ["decode_attention", "merge_splits", "chunk_attention", "cached_significance", "chunk_significance"];
     let refused = |kernel: &str, field: &str, value: &str| {
         let settings = [(field.to_owned(), value.to_owned())].into();
-        find(kernel).unwrap().build(&settings).unwrap_err().to_string()
+        leankv_kernels::find(kernel).unwrap().build(&settings).unwrap_err().to_string()
     };
     for kernel in kernels {
         for dim in ["4", "100", "1024"] {

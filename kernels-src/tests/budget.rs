@@ -6,11 +6,15 @@ mod lists;
 
 use std::ops::Range;
 
-use common::Run;
-use leankv_kernels::budget::Ladder;
-use leankv_kernels::find;
-use leankv_kernels::reference::{BudgetList, BudgetRules, price_tally, solve_budget};
-use lists::{D, Lists, PAGE, Rules, TABLE};
+use common::{Run, filled};
+use leankv_dsl::lang::attention::{Lengths, PerTier, Stock};
+use leankv_dsl::workload::given;
+use leankv_kernels::budget::{
+    BudgetGroup, Ladder, PriceTallyArgs, SolveBudgetArgs, TallyTokensArgs, price_tally, solve_budget,
+    tally_tokens,
+};
+use leankv_kernels::reference::{self, BudgetList, BudgetRules};
+use lists::{Lists, PAGE, Rules};
 
 const LAYERS: usize = 2;
 const HEADS: usize = 2;
@@ -25,20 +29,16 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
     let lists = Lists::new(tiering, &of_list, &RULES, true, 11);
     let slot_of = |request: usize| REQUESTS[request].max(0) as usize;
     let tokens: Vec<i32> = (0..4).map(|r| PROMPTS[slot_of(r)]).collect();
-    let texts = [D as i32, PAGE as i32, RULES.window, RULES.sinks, RULES.chunk as i32, RULES.window_q as i32];
-    let texts = texts.map(|n| n.to_string());
-    let names = ["head_dim", "page_bytes", "window", "sinks", "chunk", "window_q"];
-    let mut settings = vec![("tiering", tiering), ("block", "16")];
-    settings.extend(names.into_iter().zip(texts.iter().map(String::as_str)));
-
-    let rows = 4 * LAYERS * HEADS * 2;
-    let mut run = Run::new(find("tally_tokens").unwrap(), &settings);
-    run.view("tokens", &tokens, &[4]).view("prompts", &tokens, &[4]);
-    run.buffer("kv.arena", &lists.arena).view("kv.slots", &REQUESTS, &[4]);
-    run.view("kv.table", &lists.table, &[SLOTS, LAYERS, HEADS, TABLE]);
-    run.view("kv.lengths", &lists.lengths, &[SLOTS, LAYERS, HEADS, 4]);
-    run.view("tally", &vec![-7i32; rows * Ladder::RUNGS], &[4, LAYERS, HEADS, 2, Ladder::RUNGS]);
-    run.launch([HEADS, LAYERS, 4]);
+    let settings = format!("tiering={tiering},block=16,{}", RULES.settings());
+    let extents = [4, LAYERS, HEADS, 2, Ladder::RUNGS];
+    let args = TallyTokensArgs {
+        tokens: given(&tokens).tensor([4]),
+        prompts: given(&tokens).tensor([4]),
+        kv: lists.layered(&lists.arena, &REQUESTS, [LAYERS, HEADS]),
+        tally: filled(-7, extents),
+        codecs: (),
+    };
+    let run = Run::new(&tally_tokens::<Stock>::KERNEL, &settings, [HEADS, LAYERS, 4], args).launch();
     let tally = run.read::<i32>("tally");
 
     let expected = |request: usize, head: usize, low: bool| {
@@ -47,7 +47,7 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
             return vec![0; Ladder::RUNGS];
         }
         let list = slot * LAYERS * HEADS + head;
-        let frozen = lists.lengths[list * 4 + 2 + usize::from(low)] as usize;
+        let frozen = Lengths::get(&lists.lengths, list).frozen(low) as usize;
         let rules = BudgetRules {
             tokens: tokens[request],
             prompt: tokens[request],
@@ -62,31 +62,39 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
         .collect();
     assert_eq!(tally, tallies.iter().flatten().flatten().copied().collect::<Vec<i32>>());
 
-    let mut run = Run::new(find("price_tally").unwrap(), &settings);
     let gap = if lists.low.is_some() { gap } else { 0 };
-    run.view("tally", &tally, &[4, LAYERS, HEADS, 2, Ladder::RUNGS]).view("ahead", &[ahead; 4], &[4]);
-    run.view("gaps", &[gap; 4], &[4]);
-    run.view("prices", &[-7i64; 4 * Ladder::RUNGS], &[4, Ladder::RUNGS]);
-    run.launch([4, 1, 1]);
+    let args = PriceTallyArgs {
+        tally: given(&tally).tensor(extents),
+        ahead: given(&[ahead; 4]).tensor([4]),
+        gaps: given(&[gap; 4]).tensor([4]),
+        prices: filled(-7, [4, Ladder::RUNGS]),
+        codecs: (),
+    };
+    let run = Run::new(&price_tally::<Stock>::KERNEL, &settings, [4, 1, 1], args).launch();
     let prices = run.read::<i64>("prices");
     let low = lists.low.as_ref();
     let per_page = [&lists.high, low.unwrap_or(&lists.high)].map(|paged| paged.tokens_per_page() as i32);
     let expected: Vec<Vec<i64>> = tallies
         .chunks(LAYERS * HEADS)
-        .map(|heads| price_tally(heads, per_page, (low.is_some(), gap), ahead))
+        .map(|heads| reference::price_tally(heads, per_page, (low.is_some(), gap), ahead))
         .collect();
     assert_eq!(prices, expected.concat());
 
-    let page_bytes = PAGE.to_string();
-    let mut run = Run::new(find("solve_budget").unwrap(), &[("page_bytes", &*page_bytes)]);
-    run.view("slots", &REQUESTS, &[4]).view("gaps", &[gap; 4], &[4]);
-    run.view("prices", &prices, &[4, Ladder::RUNGS]);
-    let groups: Vec<i32> = shared.iter().flat_map(|group| [group.start as i32, group.len() as i32]).collect();
-    run.view("groups", &groups, &[shared.len(), 2]).view("budgets", budgets, &[budgets.len()]);
+    let group = |of: &Range<usize>| BudgetGroup { first: of.start as i32, count: of.len() as i32 }.to_row();
+    let groups: Vec<i32> = shared.iter().flat_map(group).collect();
     let untouched = 0.125;
-    run.view("thresholds", &[untouched; SLOTS * LAYERS * HEADS * 2], &[SLOTS, LAYERS, HEADS, 2]);
-    run.view("pages", &vec![-7i32; budgets.len()], &[budgets.len()]).view("rungs", &[-7i32; 4], &[4]);
-    run.launch([budgets.len(), 1, 1]);
+    let args = SolveBudgetArgs {
+        slots: given(&REQUESTS).tensor([4]),
+        gaps: given(&[gap; 4]).tensor([4]),
+        prices: given(&prices).tensor([4, Ladder::RUNGS]),
+        groups: given(&groups).tensor([shared.len(), 2]),
+        budgets: given(budgets).tensor([budgets.len()]),
+        thresholds: filled(untouched, [SLOTS, LAYERS, HEADS, 2]),
+        pages: filled(-7, [budgets.len()]),
+        rungs: filled(-7, [4]),
+    };
+    let settings = format!("page_bytes={PAGE}");
+    let run = Run::new(&solve_budget::KERNEL, &settings, [budgets.len(), 1, 1], args).launch();
     let (thresholds, pages) = (run.read::<f32>("thresholds"), run.read::<i32>("pages"));
 
     let mut want = vec![untouched; SLOTS * LAYERS * HEADS * 2];
@@ -97,15 +105,14 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
         }
         let here: Vec<usize> = members.clone().filter(|&request| REQUESTS[request] >= 0).collect();
         let prices: Vec<Vec<i64>> = here.iter().map(|&request| expected[request].clone()).collect();
-        let (rung, most) = solve_budget(&prices, PAGE as i64, budget);
+        let (rung, most) = reference::solve_budget(&prices, PAGE as i64, budget);
         assert_eq!(taken, most, "{tiering}, requests {members:?}");
         if rung < Ladder::RUNGS as i32 - 1 {
             assert!(i64::from(taken) * PAGE as i64 <= budget);
         }
         for slot in here.into_iter().map(|request| REQUESTS[request] as usize) {
-            for pair in want[slot * LAYERS * HEADS * 2..][..LAYERS * HEADS * 2].chunks_exact_mut(2) {
-                pair.copy_from_slice(&[Ladder::edge(rung), Ladder::edge(rung - gap)]);
-            }
+            let pair = PerTier { high: Ladder::edge(rung), low: Ladder::edge(rung - gap) };
+            (slot * LAYERS * HEADS..(slot + 1) * LAYERS * HEADS).for_each(|list| pair.put(&mut want, list));
         }
     }
     assert_eq!(thresholds, want, "{tiering}");

@@ -3,13 +3,19 @@
 mod common;
 
 use common::cache::Cache;
-use common::{Run, close, halves, random};
+use common::{Run, close, filled, halves, random, spec};
 use half::{bf16, f16};
-use leankv_dsl::lang::attention::{AttentionHooks, PagedKv, Site, Stock};
+use leankv_dsl::lang::attention::{
+    AttentionHooks, ChosenHooks, ForLayer, HookChoice, HookVariant, PagedKv, Plain, Site, Stock,
+};
+use leankv_dsl::lang::launch::FloatTensor;
 use leankv_dsl::lang::*;
-use leankv_kernels::chunk::{ChunkSpec, chunk_attention, chunk_significance};
-use leankv_kernels::find;
-use leankv_kernels::reference::{ChunkArgs, attend_chunk, write_chunk};
+use leankv_dsl::workload::{Item, given};
+use leankv_kernels::chunk::{
+    CachedSignificanceArgs, ChunkAttentionArgs, ChunkSignificanceArgs, ChunkSpec, WriteChunkArgs,
+    cached_significance, chunk_attention, chunk_significance, write_chunk,
+};
+use leankv_kernels::reference::{self, ChunkArgs, attend_chunk};
 
 const KV_HEADS: usize = 2;
 
@@ -25,22 +31,17 @@ struct Shape {
 }
 
 impl Shape {
-    fn settings(&self, tiering: &str, page: usize) -> Vec<(&'static str, String)> {
-        vec![
-            ("tiering", tiering.to_owned()),
-            ("head_dim", self.d.to_string()),
-            ("page_bytes", page.to_string()),
-            ("group", self.group.to_string()),
-            ("block", self.block.to_string()),
-            ("block_q", self.block_q.to_string()),
-        ]
+    fn settings(&self, tiering: &str, page: usize) -> String {
+        let Shape { d, group, block, block_q } = self;
+        format!(
+            "tiering={tiering},head_dim={d},page_bytes={page},group={group},block={block},block_q={block_q},splits=3"
+        )
     }
 }
 
-fn run(name: &str, settings: &[(&'static str, String)], more: &[(&'static str, &str)]) -> Run {
-    let mut all: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    all.extend(more);
-    Run::new(find(name).unwrap(), &all)
+/// Halves as a kernel's input.
+fn input<const R: usize>(x: &[f16], extents: [usize; R]) -> FloatTensor<'static, R> {
+    given(x).tensor(extents).into()
 }
 
 /// Attention and significance of a chunk of `n` tokens after `lengths[head]` cached ones; `frozen` of each list are shared.
@@ -77,22 +78,37 @@ fn check(
     let settings = shape.settings(tiering, page);
     let what =
         format!("{tiering}, head dim {}, group {}, {n} tokens after {lengths:?}", shape.d, shape.group);
-    let mut attention = run("chunk_attention", &settings, &[]);
-    attention.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
-    attention.view("v", &v, &[n, KV_HEADS, shape.d]).scalar("before", before).scalar("scale", scale);
-    attention.view("out", &vec![f32::NAN; q.len()], &[n, heads, shape.d]);
-    attention.view("lse", &vec![f32::NAN; n * heads], &[n, heads]);
-    cache.pass(&mut attention);
-    attention.launch([n.div_ceil(shape.block_q), KV_HEADS, 1]);
+    let args = ChunkAttentionArgs {
+        q: input(&q, [n, heads, shape.d]),
+        k: input(&k, [n, KV_HEADS, shape.d]),
+        v: input(&v, [n, KV_HEADS, shape.d]),
+        before,
+        scale,
+        kv: cache.kv(),
+        out: filled(f32::NAN, [n, heads, shape.d]),
+        lse: filled(f32::NAN, [n, heads]),
+        codecs: (),
+        hooks: (),
+    };
+    let (kernel, grid) =
+        (chunk_attention::<Stock, Plain, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
+    let attention = Run::new(&kernel, &settings, grid, args).launch();
     close(&format!("output of {what}"), &attention.read::<f32>("out"), &expected.out, 2e-3);
     let lse = attention.read::<f32>("lse");
     close(&format!("lse of {what}"), &lse, &expected.lse, 1e-3);
 
-    let mut cached = run("cached_significance", &settings, &[("splits", "3")]);
-    cached.view("q", &q, &[n, heads, shape.d]).view("lse", &lse, &[n, heads]);
-    cached.scalar("before", before).scalar("scale", scale).scalar("window", window as i32);
-    cache.pass(&mut cached);
-    cached.launch([3, KV_HEADS, 1]);
+    let args = CachedSignificanceArgs {
+        q: input(&q, [n, heads, shape.d]),
+        lse: given(&lse).tensor([n, heads]),
+        before,
+        scale,
+        window: window as i32,
+        kv: cache.kv(),
+        codecs: (),
+        hooks: (),
+    };
+    let kernel = cached_significance::<Stock, Plain, PagedKv>::KERNEL;
+    let cached = Run::new(&kernel, &settings, [3, KV_HEADS, 1], args).launch();
     let mut after = cache.clone();
     for (head, step) in expected.cached.iter().enumerate() {
         after.add(head, step);
@@ -108,15 +124,18 @@ fn check(
         assert!(fine, "{what}: word {i} of the arena is {got:#x}, was {was:#x}, expected {expect:#x}");
     }
 
-    let mut own = run("chunk_significance", &settings, &[]);
-    own.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]).view(
-        "lse",
-        &lse,
-        &[n, heads],
-    );
-    own.scalar("before", before).scalar("scale", scale).scalar("window", window as i32);
-    own.view("mass", &vec![f32::NAN; KV_HEADS * n], &[KV_HEADS, n]);
-    own.launch([n.div_ceil(shape.block), KV_HEADS, 1]);
+    let args = ChunkSignificanceArgs {
+        q: input(&q, [n, heads, shape.d]),
+        k: input(&k, [n, KV_HEADS, shape.d]),
+        lse: given(&lse).tensor([n, heads]),
+        before,
+        scale,
+        window: window as i32,
+        mass: filled(f32::NAN, [KV_HEADS, n]),
+        hooks: (),
+    };
+    let grid = [n.div_ceil(shape.block), KV_HEADS, 1];
+    let own = Run::new(&chunk_significance::<Plain>::KERNEL, &settings, grid, args).launch();
     close(&format!("mass of {what}"), &own.read::<f32>("mass"), &expected.mass, 3e-4);
 }
 
@@ -172,14 +191,21 @@ fn what_is_no_number_stays_where_it_was_seen() {
     let (mut k, _) = halves(&random(62, n * KV_HEADS * shape.d));
     let (mut v, _) = halves(&random(63, n * KV_HEADS * shape.d));
     let attend = |k: &[f16], v: &[f16]| {
-        let mut run = run("chunk_attention", &shape.settings("fp16", 2048), &[]);
-        run.view("q", &q, &[n, heads, shape.d]).view("k", k, &[n, KV_HEADS, shape.d]);
-        run.view("v", v, &[n, KV_HEADS, shape.d]).scalar("before", 0).scalar("scale", 0.125f32);
-        run.view("out", &vec![0f32; q.len()], &[n, heads, shape.d]);
-        run.view("lse", &vec![0f32; n * heads], &[n, heads]);
-        cache.pass(&mut run);
-        run.launch([n.div_ceil(shape.block_q), KV_HEADS, 1]);
-        run.read::<f32>("out")
+        let args = ChunkAttentionArgs {
+            q: input(&q, [n, heads, shape.d]),
+            k: input(k, [n, KV_HEADS, shape.d]),
+            v: input(v, [n, KV_HEADS, shape.d]),
+            before: 0,
+            scale: 0.125,
+            kv: cache.kv(),
+            out: filled(0.0, [n, heads, shape.d]),
+            lse: filled(0.0, [n, heads]),
+            codecs: (),
+            hooks: (),
+        };
+        let (kernel, grid) =
+            (chunk_attention::<Stock, Plain, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
+        Run::new(&kernel, &shape.settings("fp16", 2048), grid, args).launch().read::<f32>("out")
     };
     let clean = attend(&k, &v);
     // Element 0 of KV head 0's key, then of its value.
@@ -226,6 +252,14 @@ fn destinations(cache: &Cache, n: usize, tier: impl Fn(usize) -> i32) -> Vec<i32
     dest
 }
 
+/// A kernel's input, and its exact values.
+type Cast = fn(&[f32], [usize; 3]) -> (FloatTensor<'static, 3>, Vec<f32>);
+
+fn cast<E: Float + Item + Into<f32>>(x: &[f32], extents: [usize; 3]) -> (FloatTensor<'static, 3>, Vec<f32>) {
+    let x: Vec<E> = x.iter().map(|&x| E::of(x.into())).collect();
+    (given(&x).tensor(extents).into(), x.into_iter().map(Into::into).collect())
+}
+
 /// Writes a chunk and compares every byte of the arena.
 fn check_write(tiering: &str, kind: &str, d: usize, n: usize, tier: impl Fn(usize) -> i32) {
     let page = 32 * d;
@@ -254,42 +288,26 @@ fn check_write(tiering: &str, kind: &str, d: usize, n: usize, tier: impl Fn(usiz
     });
     let mass = random(43, KV_HEADS * n);
     let before = 100;
-    let name = match kind {
-        "f16" | "special" => "write_chunk".to_owned(),
-        kind => format!("write_chunk_{kind}"),
+    let (cast, kind): (Cast, _) = match kind {
+        "bf16" => (cast::<bf16>, kind),
+        "f32" => (cast::<f32>, kind),
+        _ => (cast::<f16>, "f16"),
     };
-    let settings = [
-        ("tiering", tiering.to_owned()),
-        ("head_dim", d.to_string()),
-        ("page_bytes", page.to_string()),
-        ("block", "8".to_owned()),
-    ];
-    let mut run = run(&name, &settings, &[]);
-    let mut pass = |name: &str, x: &[f32]| -> Vec<f32> {
-        let extents = [n, KV_HEADS, d];
-        match kind {
-            "f16" | "special" => {
-                let (halves, rounded) = halves(x);
-                run.view(name, &halves, &extents);
-                rounded
-            }
-            "bf16" => {
-                let halves: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
-                run.view(name, &halves, &extents);
-                halves.iter().map(|x| x.to_f32()).collect()
-            }
-            _ => {
-                run.view(name, x, &extents);
-                x.to_vec()
-            }
-        }
+    let extents = [n, KV_HEADS, d];
+    let ((keys_in, keys), (values_in, values)) = (cast(&keys, extents), cast(&values, extents));
+    let args = WriteChunkArgs {
+        keys: keys_in,
+        values: values_in,
+        mass: given(&mass).tensor([KV_HEADS, n]),
+        dest: given(&dest).tensor([KV_HEADS, n]),
+        before,
+        kv: cache.kv(),
+        codecs: (),
     };
-    let (keys, values) = (pass("keys", &keys), pass("values", &values));
-    run.view("mass", &mass, &[KV_HEADS, n]).view("dest", &dest, &[KV_HEADS, n]).scalar("before", before);
-    cache.pass(&mut run);
-    run.launch([n.div_ceil(8), KV_HEADS, 1]);
+    let settings = format!("tiering={tiering},head_dim={d},page_bytes={page},input={kind},block=8");
+    let run = Run::new(&write_chunk::<Stock>::KERNEL, &settings, [n.div_ceil(8), KV_HEADS, 1], args).launch();
     let (rows, mut expected) = (cache.rows().to_vec(), cache.arena.clone());
-    write_chunk(
+    reference::write_chunk(
         &cache.high,
         cache.low.as_ref(),
         &mut expected,
@@ -372,9 +390,27 @@ fn a_chunk_fills_pages_exactly_and_lists_meet_in_the_middle_of_the_table() {
 }
 
 /// A window that slides with each query, and a slope that depends on the query head.
-#[derive(Clone, Copy, KernelArg)]
+#[derive(Debug)]
 struct Sliding {
+    window: i32,
+}
+
+/// The same with its kernel parameter.
+#[derive(Clone, Copy, KernelArg)]
+struct SlidingHooks {
     window: Scalar<i32>,
+}
+
+impl HookVariant for Sliding {
+    type Params = SlidingHooks;
+
+    fn hooks(&self, params: SlidingHooks) -> Box<dyn AttentionHooks> {
+        Box::new(params)
+    }
+
+    fn given(&self, _layer: usize) -> SlidingHooksArgs<'_> {
+        SlidingHooksArgs { window: self.window }
+    }
 }
 
 /// The slope of a query head of its group.
@@ -382,7 +418,7 @@ fn slope(member: f32) -> f32 {
     0.02 * (member + 1.0)
 }
 
-impl AttentionHooks for Sliding {
+impl AttentionHooks for SlidingHooks {
     fn logits(&self, logits: Tile<f32, 2>, site: &Site) -> Tile<f32, 2> {
         let slopes = (site.members.cast::<f32>() + 1.0) * 0.02;
         let distance = (site.queries.expand_dims(1) - site.keys.expand_dims(0)).cast::<f32>();
@@ -441,23 +477,36 @@ fn hooks_see_the_position_and_head_of_every_query() {
     }
 
     let settings = shape.settings("K8V4", 2048);
-    let settings: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let kernel = chunk_attention::<Stock, Sliding, PagedKv, f16>::named("chunk_sliding");
-    let mut attention = Run::new(&kernel, &settings);
-    attention.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
-    attention.view("v", &v, &[n, KV_HEADS, shape.d]).scalar("before", before).scalar("scale", 0.125f32);
-    attention.view("out", &vec![f32::NAN; q.len()], &[n, heads, shape.d]).scalar("hooks.window", window);
-    attention.view("lse", &vec![f32::NAN; n * heads], &[n, heads]);
-    cache.pass(&mut attention);
-    attention.launch([n.div_ceil(shape.block_q), KV_HEADS, 1]);
+    let choice = HookChoice::plain().with("sliding", Sliding { window });
+    let choices = Choices::new().with(choice.clone());
+    let args = ChunkAttentionArgs {
+        q: input(&q, [n, heads, shape.d]),
+        k: input(&k, [n, KV_HEADS, shape.d]),
+        v: input(&v, [n, KV_HEADS, shape.d]),
+        before,
+        scale: 0.125,
+        kv: cache.kv(),
+        out: filled(f32::NAN, [n, heads, shape.d]),
+        lse: filled(f32::NAN, [n, heads]),
+        codecs: (),
+        hooks: ForLayer { choice: &choice, layer: 0 },
+    };
+    let (kernel, grid) =
+        (chunk_attention::<Stock, ChosenHooks, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
+    let attention = Run::with(&kernel, &spec(&kernel, &settings), &choices, grid, args).launch();
     close("sliding attention", &attention.read::<f32>("out"), &out, 2e-3);
 
-    let kernel = chunk_significance::<Sliding, f16>::named("significance_sliding");
-    let mut own = Run::new(&kernel, &settings);
-    own.view("q", &q, &[n, heads, shape.d]).view("k", &k, &[n, KV_HEADS, shape.d]);
-    own.view("lse", &attention.read::<f32>("lse"), &[n, heads]).scalar("hooks.window", window);
-    own.scalar("before", before).scalar("scale", 0.125f32).scalar("window", 64);
-    own.view("mass", &vec![f32::NAN; KV_HEADS * n], &[KV_HEADS, n]);
-    own.launch([n.div_ceil(shape.block), KV_HEADS, 1]);
+    let args = ChunkSignificanceArgs {
+        q: input(&q, [n, heads, shape.d]),
+        k: input(&k, [n, KV_HEADS, shape.d]),
+        lse: given(&attention.read("lse")).tensor([n, heads]),
+        before,
+        scale: 0.125,
+        window: 64,
+        mass: filled(f32::NAN, [KV_HEADS, n]),
+        hooks: ForLayer { choice: &choice, layer: 0 },
+    };
+    let (kernel, grid) = (chunk_significance::<ChosenHooks>::KERNEL, [n.div_ceil(shape.block), KV_HEADS, 1]);
+    let own = Run::with(&kernel, &spec(&kernel, &settings), &choices, grid, args).launch();
     close("mass of sliding attention", &own.read::<f32>("mass"), &mass, 3e-4);
 }

@@ -4,10 +4,17 @@
 mod common;
 
 use common::cache::{Cache, SLOT, SLOTS};
-use common::{Run, close, halves, random};
-use leankv_kernels::find;
-use leankv_kernels::policy::{Counting, PolicyMath, PolicySpec};
-use leankv_kernels::reference::{HeadLists, TierRule, classify_chunk, recompact};
+use common::{Run, close, filled, halves, random};
+use leankv_dsl::lang::attention::{Lengths, PagedKv, PerTier, Plain, Stock};
+use leankv_dsl::lang::launch::Tensor;
+use leankv_dsl::workload::given;
+use leankv_kernels::chunk::{
+    CachedSignificanceArgs, ChunkAttentionArgs, ChunkSignificanceArgs, ClassifyChunkArgs, RecompactArgs,
+    WriteChunkArgs, cached_significance, chunk_attention, chunk_significance, classify_chunk, recompact,
+    write_chunk,
+};
+use leankv_kernels::policy::{Counting, PolicyMath, PolicySpec, StockPolicies};
+use leankv_kernels::reference::{self, HeadLists, TierRule};
 use proptest::prelude::*;
 
 /// What a specialisation says about tiers.
@@ -24,14 +31,9 @@ const KNOBS: Knobs =
     Knobs { policy: PolicySpec::LeanKv { late: 0 }, window: 8, sinks: 2, chunk: 32, window_q: 8 };
 
 impl Knobs {
-    fn settings(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("policy", self.policy.to_string()),
-            ("window", self.window.to_string()),
-            ("sinks", self.sinks.to_string()),
-            ("chunk", self.chunk.to_string()),
-            ("window_q", self.window_q.to_string()),
-        ]
+    fn settings(&self) -> String {
+        let Knobs { policy, window, sinks, chunk, window_q } = self;
+        format!("policy={policy},window={window},sinks={sinks},chunk={chunk},window_q={window_q}")
     }
 
     fn rule<'a>(&self, policy: &'a dyn PolicyMath, prompt: i32, tokens: i32, has_low: bool) -> TierRule<'a> {
@@ -40,14 +42,11 @@ impl Knobs {
     }
 }
 
-fn run(name: &str, settings: &[(&'static str, String)]) -> Run {
-    let all: Vec<(&str, &str)> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    Run::new(find(name).unwrap(), &all)
-}
-
-/// Thresholds of all slots, `[slots, lists, 2]`; those of other slots are no numbers.
-fn thresholds(lists: usize, pair: [f32; 2]) -> Vec<f32> {
-    (0..SLOTS).flat_map(|slot| if slot == SLOT { pair } else { [f32::NAN; 2] }.repeat(lists)).collect()
+/// Thresholds of all slots, `[slots, .., 2]`; those of other slots are no numbers.
+fn thresholds<const R: usize>(pair: [f32; 2], extents: [usize; R]) -> Tensor<'static, f32, R> {
+    let lists = extents[1..R - 1].iter().product();
+    let of = |slot| if slot == SLOT { pair } else { [f32::NAN; 2] }.repeat(lists);
+    given(&(0..SLOTS).flat_map(of).collect::<Vec<f32>>()).tensor(extents)
 }
 
 fn check_classes(knobs: &Knobs, two_tiers: bool, n: usize, before: i32, prompt: i32, pair: [f32; 2]) {
@@ -59,17 +58,25 @@ fn check_classes(knobs: &Knobs, two_tiers: bool, n: usize, before: i32, prompt: 
     let mut expected = lengths[SLOT * heads * 4..].to_vec();
     let policy = knobs.policy.math();
     let rule = knobs.rule(&*policy, prompt, tokens, two_tiers);
-    let dest = classify_chunk(&rule, &pair.repeat(heads), &mass, before, &mut expected).unwrap();
+    let dest = reference::classify_chunk(&rule, &pair.repeat(heads), &mass, before, &mut expected).unwrap();
 
-    let mut settings = knobs.settings();
-    settings.extend([("two_tiers", two_tiers.to_string()), ("block", "16".to_owned())]);
+    let settings = format!("{},two_tiers={two_tiers},block=16", knobs.settings());
     for slot in [SLOT as i32, -1] {
-        let mut run = run("classify_chunk", &settings);
-        run.view("mass", &mass, &[heads, n]).scalar("before", before).scalar("prompt", prompt);
-        run.view("slots", &[slot], &[1]).view("lengths", &lengths, &[SLOTS, heads, 4]);
-        run.view("thresholds", &thresholds(heads, pair), &[SLOTS, heads, 2]);
-        run.view("dest", &vec![77; heads * n], &[heads, n]);
-        run.launch([heads, 1, 1]);
+        let args = ClassifyChunkArgs {
+            mass: given(&mass).tensor([heads, n]),
+            before,
+            prompt,
+            layer: 0,
+            keys: given::<half::f16>(&[]).tensor([0, heads, 128]).into(),
+            values: given::<half::f16>(&[]).tensor([0, heads, 128]).into(),
+            slots: given(&[slot]).tensor([1]),
+            thresholds: thresholds(pair, [SLOTS, heads, 2]),
+            lengths: given(&lengths).tensor_mut([SLOTS, heads, 4]),
+            dest: filled(77, [heads, n]),
+            policies: (),
+        };
+        let kernel = classify_chunk::<StockPolicies>::KERNEL;
+        let run = Run::new(&kernel, &settings, [heads, 1, 1], args).launch();
         let what = format!("{}, {n} tokens at {before} of {prompt}, {pair:?}", knobs.policy);
         if slot < 0 {
             assert_eq!(run.read::<i32>("dest"), vec![-1; heads * n], "{what}");
@@ -171,21 +178,20 @@ fn check_compaction(case: &Case) {
     ]
     .concat();
 
-    let mut settings = case.knobs.settings();
-    settings.extend([
-        ("tiering", case.tiering.to_owned()),
-        ("head_dim", case.d.to_string()),
-        ("page_bytes", page_bytes.to_string()),
-        ("block", "8".to_owned()),
-    ]);
-    let mut run = run("recompact", &settings);
-    run.scalar("tokens", tokens).scalar("prompt", prompt);
-    run.view("thresholds", &thresholds(lists, case.pair), &[SLOTS, layers, kv_heads, 2]);
-    run.view("held", &helds, &[SLOTS, layers, kv_heads, 2]);
-    run.buffer("kv.arena", &cache.arena).view("kv.slots", &[SLOT as i32], &[1]);
-    run.view("kv.table", &cache.table, &[SLOTS, layers, kv_heads, table_len]);
-    run.view("kv.lengths", &cache.lengths, &[SLOTS, layers, kv_heads, 4]);
-    run.launch([kv_heads, layers, 1]);
+    let (knobs, d) = (case.knobs.settings(), case.d);
+    let settings = format!("{knobs},tiering={},head_dim={d},page_bytes={page_bytes},block=8", case.tiering);
+    let args = RecompactArgs {
+        tokens,
+        prompt,
+        first_layer: 0,
+        thresholds: thresholds(case.pair, [SLOTS, layers, kv_heads, 2]),
+        held: given(&helds).tensor([SLOTS, layers, kv_heads, 2]),
+        kv: cache.layered(layers),
+        codecs: (),
+        policies: (),
+    };
+    let kernel = recompact::<Stock, StockPolicies>::KERNEL;
+    let run = Run::new(&kernel, &settings, [kv_heads, layers, 1], args).launch();
 
     let policy = case.knobs.policy.math();
     let rule = case.knobs.rule(&*policy, prompt, tokens, two);
@@ -195,10 +201,11 @@ fn check_compaction(case: &Case) {
         let reversed: Vec<i32> = row.iter().rev().copied().collect();
         let places =
             HeadLists { high: &cache.high, low: cache.low.as_ref(), high_ids: &row, low_ids: &reversed };
-        let mine = &mut lengths[(SLOT * lists + list) * 4..][..4];
-        let was: [i32; 4] = mine.to_vec().try_into().unwrap();
-        let now = recompact(&rule, case.pair, &places, &mut arena, was, held(&cache, list, true)).unwrap();
-        mine[..2].copy_from_slice(&now);
+        let was = Lengths::get(&lengths, SLOT * lists + list);
+        let [high, low] = case.pair;
+        let (pair, held) = (PerTier { high, low }, held(&cache, list, true));
+        let now = reference::recompact(&rule, pair, &places, &mut arena, was, held).unwrap();
+        now.put(&mut lengths, SLOT * lists + list);
     }
     let what = format!("{} at {}, {:?}, frozen {:?}", case.tiering, case.d, case.pair, case.frozen);
     assert_eq!(run.read::<i32>("kv.lengths"), lengths, "{what}");
@@ -255,25 +262,9 @@ fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair:
     let mut cache = Cache::new(tiering, D, page_bytes, kv_heads, table_len);
     let mut exact = vec![vec![0.0f64; prompt]; kv_heads];
 
-    let base = vec![
-        ("tiering", tiering.to_owned()),
-        ("head_dim", D.to_string()),
-        ("page_bytes", page_bytes.to_string()),
-    ];
-    let with = |more: &[(&'static str, String)]| [base.clone(), more.to_vec()].concat();
-    let attention = with(&[
-        ("group", group.to_string()),
-        ("block", "16".to_owned()),
-        ("block_q", "8".to_owned()),
-        ("splits", "2".to_owned()),
-    ]);
-    let launch = |run: &mut Run, grid: [usize; 3]| {
-        if everywhere {
-            run.launch(grid)
-        } else {
-            run.interpret(grid)
-        };
-    };
+    let base = format!("tiering={tiering},head_dim={D},page_bytes={page_bytes}");
+    let attention = format!("{base},group={group},block=16,block_q=8,splits=2");
+    let launch = |run: Run| if everywhere { run.launch() } else { run.interpret() };
     for before in (0..prompt).step_by(knobs.chunk) {
         let n = knobs.chunk.min(prompt - before);
         let part = |heads: usize| before * heads * D..(before + n) * heads * D;
@@ -315,45 +306,80 @@ fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair:
         }
 
         let at = before as i32;
-        let mut attend = run("chunk_attention", &attention);
-        attend.view("q", q, &[n, heads, D]).view("k", k, &[n, kv_heads, D]).view("v", v, &[n, kv_heads, D]);
-        attend.scalar("before", at).scalar("scale", scale);
-        attend.view("out", &vec![f32::NAN; q.len()], &[n, heads, D]);
-        attend.view("lse", &vec![f32::NAN; n * heads], &[n, heads]);
-        cache.pass(&mut attend);
-        launch(&mut attend, [n.div_ceil(8), kv_heads, 1]);
-        let lse = attend.read::<f32>("lse");
+        let q = || given(q).tensor([n, heads, D]).into();
+        let [k, v] = [k, v].map(|x| move || given(x).tensor([n, kv_heads, D]).into());
+        let args = ChunkAttentionArgs {
+            q: q(),
+            k: k(),
+            v: v(),
+            before: at,
+            scale,
+            kv: cache.kv(),
+            out: filled(f32::NAN, [n, heads, D]),
+            lse: filled(f32::NAN, [n, heads]),
+            codecs: (),
+            hooks: (),
+        };
+        let (kernel, grid) = (chunk_attention::<Stock, Plain, PagedKv>::KERNEL, [n.div_ceil(8), kv_heads, 1]);
+        let attend = launch(Run::new(&kernel, &attention, grid, args));
+        let lse = || given(&attend.read("lse")).tensor([n, heads]);
 
-        let mut mass = run("chunk_significance", &attention);
-        mass.view("q", q, &[n, heads, D]).view("k", k, &[n, kv_heads, D]).view("lse", &lse, &[n, heads]);
-        mass.scalar("before", at).scalar("scale", scale).scalar("window", knobs.window_q as i32);
-        mass.view("mass", &vec![f32::NAN; kv_heads * n], &[kv_heads, n]);
-        launch(&mut mass, [n.div_ceil(16), kv_heads, 1]);
-        let mass = mass.read::<f32>("mass");
+        let args = ChunkSignificanceArgs {
+            q: q(),
+            k: k(),
+            lse: lse(),
+            before: at,
+            scale,
+            window: knobs.window_q as i32,
+            mass: filled(f32::NAN, [kv_heads, n]),
+            hooks: (),
+        };
+        let (kernel, grid) = (chunk_significance::<Plain>::KERNEL, [n.div_ceil(16), kv_heads, 1]);
+        let own = launch(Run::new(&kernel, &attention, grid, args));
+        let mass = || given(&own.read("mass")).tensor([kv_heads, n]);
 
-        let mut add = run("cached_significance", &attention);
-        add.view("q", q, &[n, heads, D]).view("lse", &lse, &[n, heads]).scalar("before", at);
-        add.scalar("scale", scale).scalar("window", knobs.window_q as i32);
-        cache.pass(&mut add);
-        launch(&mut add, [2, kv_heads, 1]);
-        cache.arena = add.read("kv.arena");
+        let args = CachedSignificanceArgs {
+            q: q(),
+            lse: lse(),
+            before: at,
+            scale,
+            window: knobs.window_q as i32,
+            kv: cache.kv(),
+            codecs: (),
+            hooks: (),
+        };
+        let kernel = cached_significance::<Stock, Plain, PagedKv>::KERNEL;
+        cache.arena = launch(Run::new(&kernel, &attention, [2, kv_heads, 1], args)).read("kv.arena");
 
-        let settings = [knobs.settings(), vec![("two_tiers", two.to_string())]].concat();
-        let mut classify = run("classify_chunk", &settings);
-        classify.view("mass", &mass, &[kv_heads, n]).scalar("before", at).scalar("prompt", prompt as i32);
-        classify.view("slots", &[SLOT as i32], &[1]).view("lengths", &cache.lengths, &[SLOTS, kv_heads, 4]);
-        classify.view("thresholds", &thresholds(kv_heads, pair), &[SLOTS, kv_heads, 2]);
-        classify.view("dest", &vec![0; kv_heads * n], &[kv_heads, n]);
-        launch(&mut classify, [kv_heads, 1, 1]);
+        let args = ClassifyChunkArgs {
+            mass: mass(),
+            before: at,
+            prompt: prompt as i32,
+            layer: 0,
+            keys: given::<half::f16>(&[]).tensor([0, kv_heads, 128]).into(),
+            values: given::<half::f16>(&[]).tensor([0, kv_heads, 128]).into(),
+            slots: given(&[SLOT as i32]).tensor([1]),
+            thresholds: thresholds(pair, [SLOTS, kv_heads, 2]),
+            lengths: given(&cache.lengths).tensor_mut([SLOTS, kv_heads, 4]),
+            dest: filled(0, [kv_heads, n]),
+            policies: (),
+        };
+        let settings = format!("{},two_tiers={two}", knobs.settings());
+        let kernel = classify_chunk::<StockPolicies>::KERNEL;
+        let classify = launch(Run::new(&kernel, &settings, [kv_heads, 1, 1], args));
         cache.lengths = classify.read("lengths");
 
-        let mut write = run("write_chunk", &with(&[("block", "8".to_owned())]));
-        write.view("keys", k, &[n, kv_heads, D]).view("values", v, &[n, kv_heads, D]);
-        write.view("mass", &mass, &[kv_heads, n]).scalar("before", at);
-        write.view("dest", &classify.read::<i32>("dest"), &[kv_heads, n]);
-        cache.pass(&mut write);
-        launch(&mut write, [n.div_ceil(8), kv_heads, 1]);
-        cache.arena = write.read("kv.arena");
+        let args = WriteChunkArgs {
+            keys: k(),
+            values: v(),
+            mass: mass(),
+            dest: given(&classify.read("dest")).tensor([kv_heads, n]),
+            before: at,
+            kv: cache.kv(),
+            codecs: (),
+        };
+        let (kernel, grid) = (write_chunk::<Stock>::KERNEL, [n.div_ceil(8), kv_heads, 1]);
+        cache.arena = launch(Run::new(&kernel, &format!("{base},block=8"), grid, args)).read("kv.arena");
 
         let held: Vec<i32> = (0..SLOTS * kv_heads)
             .flat_map(|list| {
@@ -361,14 +387,19 @@ fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair:
                 [0, row.iter().rev().take_while(|id| two && **id >= 0).count() as i32]
             })
             .collect();
-        let mut compact = run("recompact", &[with(&[]), knobs.settings()].concat());
-        compact.scalar("tokens", (before + n) as i32).scalar("prompt", prompt as i32);
-        compact.view("thresholds", &thresholds(kv_heads, pair), &[SLOTS, 1, kv_heads, 2]);
-        compact.view("held", &held, &[SLOTS, 1, kv_heads, 2]);
-        compact.buffer("kv.arena", &cache.arena).view("kv.slots", &[SLOT as i32], &[1]);
-        compact.view("kv.table", &cache.table, &[SLOTS, 1, kv_heads, table_len]);
-        compact.view("kv.lengths", &cache.lengths, &[SLOTS, 1, kv_heads, 4]);
-        launch(&mut compact, [kv_heads, 1, 1]);
+        let args = RecompactArgs {
+            tokens: (before + n) as i32,
+            prompt: prompt as i32,
+            first_layer: 0,
+            thresholds: thresholds(pair, [SLOTS, 1, kv_heads, 2]),
+            held: given(&held).tensor([SLOTS, 1, kv_heads, 2]),
+            kv: cache.layered(1),
+            codecs: (),
+            policies: (),
+        };
+        let settings = format!("{base},{}", knobs.settings());
+        let kernel = recompact::<Stock, StockPolicies>::KERNEL;
+        let compact = launch(Run::new(&kernel, &settings, [kv_heads, 1, 1], args));
         cache.arena = compact.read("kv.arena");
         cache.lengths = compact.read("kv.lengths");
     }

@@ -2,9 +2,12 @@
 
 mod common;
 
-use common::{Run, random};
+use common::{Run, filled, random};
 use leankv_dsl::format::CodecSpec;
-use leankv_kernels::{find, reference};
+use leankv_dsl::lang::attention::Stock;
+use leankv_dsl::workload::given;
+use leankv_kernels::quantize::{DequantizeArgs, QuantizeArgs, dequantize, quantize};
+use leankv_kernels::reference;
 
 /// Rows with everything that is special: zeros, constants, NaN, infinities, tiny and huge numbers.
 fn rows(head_dim: usize) -> (usize, Vec<f32>) {
@@ -29,23 +32,28 @@ fn check(codec: &str, head_dim: usize) {
     let spec: CodecSpec = codec.parse().unwrap();
     let (n, x) = rows(head_dim);
     let expected = reference::quantize(&spec, &x, head_dim).unwrap();
-    let dim = head_dim.to_string();
-    let settings = [("codec", codec), ("head_dim", &*dim), ("rows", "8")];
-    let mut run = Run::new(find("quantize").unwrap(), &settings);
-    run.scalar("n", n as i64).view("x", &x, &[n, head_dim]);
-    run.buffer("codes", &vec![0xEEu8; expected.packed.len()]);
-    run.buffer("meta", &vec![0xEEEEu16; expected.meta.len().max(1)]);
-    run.launch([n.div_ceil(8), 1, 1]);
-    assert_eq!(run.read::<u8>("codes"), expected.packed, "codes of {codec} at head dim {head_dim}");
+    let (settings, grid) = (format!("codec={codec},head_dim={head_dim},rows=8"), [n.div_ceil(8), 1, 1]);
     let words = expected.meta.len();
+    let args = QuantizeArgs {
+        n: n as i64,
+        x: given(&x).tensor([n, head_dim]),
+        codes: given(&vec![0xEE; expected.packed.len()]).slice_mut(),
+        meta: given(&vec![0xEEEE; words.max(1)]).slice_mut(),
+        codecs: (),
+    };
+    let run = Run::new(&quantize::<Stock>::KERNEL, &settings, grid, args).launch();
+    assert_eq!(run.read::<u8>("codes"), expected.packed, "codes of {codec} at head dim {head_dim}");
     assert_eq!(run.read::<u16>("meta")[..words], expected.meta, "metadata of {codec} at head dim {head_dim}");
 
     let values = reference::dequantize(&spec, &expected, head_dim).unwrap();
-    let mut run = Run::new(find("dequantize").unwrap(), &settings);
-    run.scalar("n", n as i64).buffer("codes", &expected.packed);
-    run.buffer("meta", if words == 0 { &[0] } else { &expected.meta });
-    run.view("out", &vec![9.0f32; n * head_dim], &[n, head_dim]);
-    run.launch([n.div_ceil(8), 1, 1]);
+    let args = DequantizeArgs {
+        n: n as i64,
+        codes: given(&expected.packed).slice(),
+        meta: given(if words == 0 { &[0] } else { &expected.meta }).slice(),
+        out: filled(9.0, [n, head_dim]),
+        codecs: (),
+    };
+    let run = Run::new(&dequantize::<Stock>::KERNEL, &settings, grid, args).launch();
     let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
     assert_eq!(bits(&run.read::<f32>("out")), bits(&values), "values of {codec} at head dim {head_dim}");
 }

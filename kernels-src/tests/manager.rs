@@ -2,71 +2,82 @@
 
 mod common;
 
-use common::Run;
-use leankv_kernels::find;
+use common::{Run, filled};
+use leankv_dsl::lang::TypedKernel;
+use leankv_dsl::lang::launch::TensorMut;
+use leankv_dsl::workload::given;
+use leankv_kernels::manager::{
+    CommitPagesArgs, CopyTailsArgs, ForkPagesArgs, PlanForkArgs, PreparePagesArgs, ScanPagesArgs,
+    commit_pages, copy_tails, fork_pages, plan_fork, prepare_pages, scan_pages,
+};
 use leankv_kernels::reference::{Answer, PageShape, PageState};
 
 const BLOCK: usize = 32;
 
-fn run(name: &str) -> Run {
-    Run::new(find(name).unwrap(), &[("block", &BLOCK.to_string())])
+fn launch<K: TypedKernel>(kernel: &K, grid: [usize; 3], args: K::Args<'_>) -> Run {
+    Run::new(kernel, &format!("block={BLOCK}"), grid, args).launch()
 }
 
 /// The manager's buffers after launches, and what the launches answered.
 struct Kernels(PageState);
 
 impl Kernels {
-    fn table(&self, run: &mut Run) {
-        let PageShape { slots, lists, table_len, .. } = self.0.shape;
-        run.view("table", &self.0.table, &[slots, lists, table_len]);
+    /// A buffer with so many numbers a list.
+    fn of_lists(&self, numbers: &[i32], columns: usize) -> TensorMut<'static, i32, 3> {
+        given(numbers).tensor_mut([self.0.shape.slots, self.0.shape.lists, columns])
     }
 
-    fn held(&self, run: &mut Run) {
-        run.view("held", &self.0.held, &[self.0.shape.slots, self.0.shape.lists, 2]);
+    fn table(&self) -> TensorMut<'static, i32, 3> {
+        self.of_lists(&self.0.table, self.0.shape.table_len)
     }
 
     fn rebalance(&mut self, slots: &[usize], targets: &[i32]) -> Vec<Answer> {
-        let (lists, pages, requests) = (self.0.shape.lists, self.0.shape.pages, slots.len());
+        let (state, requests) = (&self.0, slots.len());
+        let PageShape { lists, pages, .. } = state.shape;
+        let of_slots = [state.shape.slots, lists, 2];
         let slots: Vec<i32> = slots.iter().map(|&s| s as i32).collect();
         let tiles = lists.div_ceil(BLOCK);
         let grid = [tiles, requests, 1];
-        let both = |run: &mut Run| {
-            run.view("slots", &slots, &[requests]).view("targets", targets, &[requests, lists, 2]);
-        };
 
-        let mut prepare = run("prepare_pages");
-        both(&mut prepare);
-        self.held(&mut prepare);
-        self.table(&mut prepare);
-        prepare.view("refs", &self.0.refs, &[pages]);
-        prepare.view("offsets", &vec![-9i32; requests * lists * 2], &[requests, lists, 2]);
-        prepare.view("sums", &vec![-9i32; requests * tiles * 2], &[requests, tiles, 2]);
-        prepare.launch(grid);
+        let args = PreparePagesArgs {
+            slots: given(&slots).tensor([requests]),
+            targets: given(targets).tensor([requests, lists, 2]),
+            held: given(&state.held).tensor(of_slots),
+            table: self.table(),
+            refs: given(&state.refs).tensor_mut([pages]),
+            offsets: filled(-9, [requests, lists, 2]),
+            sums: filled(-9, [requests, tiles, 2]),
+        };
+        let prepare = launch(&prepare_pages::KERNEL, grid, args);
         self.0.table = prepare.read("table");
         self.0.refs = prepare.read("refs");
 
-        let mut scan = run("scan_pages");
-        scan.view("sums", &prepare.read::<i32>("sums"), &[requests, tiles, 2]);
-        scan.view("cursors", &self.0.cursors, &[2]);
-        scan.view("bases", &vec![-9i64; requests * tiles * 2], &[requests, tiles, 2]);
-        scan.view("granted", &vec![-9i32; requests], &[requests]);
-        scan.view("needs", &vec![-9i32; requests], &[requests]);
-        scan.launch([1, 1, 1]);
-        let cursors: Vec<i64> = scan.read("cursors");
-        self.0.cursors.copy_from_slice(&cursors);
+        let args = ScanPagesArgs {
+            sums: given(&prepare.read("sums")).tensor([requests, tiles, 2]),
+            cursors: given(&self.0.cursors).tensor_mut([2]),
+            bases: filled(-9, [requests, tiles, 2]),
+            granted: filled(-9, [requests]),
+            needs: filled(-9, [requests]),
+        };
+        let scan = launch(&scan_pages::KERNEL, [1, 1, 1], args);
+        self.0.cursors.copy_from_slice(&scan.read("cursors"));
         let (granted, needs): (Vec<i32>, Vec<i32>) = (scan.read("granted"), scan.read("needs"));
 
-        let mut commit = run("commit_pages");
-        both(&mut commit);
-        commit.view("offsets", &prepare.read::<i32>("offsets"), &[requests, lists, 2]);
-        commit.view("bases", &scan.read::<i64>("bases"), &[requests, tiles, 2]);
-        commit.view("granted", &granted, &[requests]);
-        self.held(&mut commit);
-        self.table(&mut commit);
-        commit.view("lengths", &self.0.lengths, &[self.0.shape.slots, lists, 4]);
-        commit.view("refs", &self.0.refs, &[pages]).view("generation", &self.0.generation, &[pages]);
-        commit.view("ring", &self.0.ring, &[pages]);
-        commit.launch(grid);
+        let state = &self.0;
+        let args = CommitPagesArgs {
+            slots: given(&slots).tensor([requests]),
+            targets: given(targets).tensor([requests, lists, 2]),
+            offsets: given(&prepare.read("offsets")).tensor([requests, lists, 2]),
+            bases: given(&scan.read("bases")).tensor([requests, tiles, 2]),
+            granted: given(&granted).tensor([requests]),
+            held: self.of_lists(&state.held, 2),
+            lengths: self.of_lists(&state.lengths, 4),
+            table: self.table(),
+            refs: given(&state.refs).tensor_mut([pages]),
+            generation: given(&state.generation).tensor_mut([pages]),
+            ring: given(&state.ring).tensor_mut([pages]),
+        };
+        let commit = launch(&commit_pages::KERNEL, grid, args);
         self.0.held = commit.read("held");
         self.0.lengths = commit.read("lengths");
         self.0.table = commit.read("table");
@@ -77,30 +88,32 @@ impl Kernels {
     }
 
     fn forks(&mut self, parents: &[i32], children: &[i32], arena: &[i64]) -> Vec<i64> {
-        let PageShape { slots, lists, pages, .. } = self.0.shape;
+        let PageShape { slots, lists, table_len, pages, .. } = self.0.shape;
         let forks = parents.len();
-        let page_tokens = self.0.page_tokens.clone();
-        let common = |run: &mut Run| {
-            run.view("parents", parents, &[forks]);
-            run.view("page_tokens", &page_tokens, &[slots, 2]);
+        let each = |numbers: &[i32]| given(numbers).tensor([forks]);
+        let args = PlanForkArgs {
+            parents: each(parents),
+            lengths: given(&self.0.lengths).tensor([slots, lists, 4]),
+            page_tokens: given(&self.0.page_tokens).tensor([slots, 2]),
+            targets: filled(-9, [forks, lists, 2]),
         };
-        let mut plan = run("plan_fork");
-        common(&mut plan);
-        plan.view("lengths", &self.0.lengths, &[slots, lists, 4]);
-        plan.view("targets", &vec![-9i32; forks * lists * 2], &[forks, lists, 2]);
-        plan.launch([lists.div_ceil(BLOCK), forks, 1]);
+        let plan = launch(&plan_fork::KERNEL, [lists.div_ceil(BLOCK), forks, 1], args);
         let own: Vec<usize> = children.iter().map(|&c| c as usize).collect();
         let answers = self.rebalance(&own, &plan.read::<i32>("targets"));
         let granted: Vec<i32> = answers.iter().map(|a| a.granted).collect();
 
-        let mut fork = run("fork_pages");
-        common(&mut fork);
-        fork.view("children", children, &[forks]).view("granted", &granted, &[forks]);
-        self.table(&mut fork);
-        self.held(&mut fork);
-        fork.view("lengths", &self.0.lengths, &[slots, lists, 4]).view("refs", &self.0.refs, &[pages]);
-        fork.view("thresholds", &self.0.thresholds, &[slots, lists, 2]);
-        fork.launch([lists, forks, 1]);
+        let args = ForkPagesArgs {
+            parents: each(parents),
+            children: each(children),
+            granted: each(&granted),
+            page_tokens: given(&self.0.page_tokens).tensor_mut([slots, 2]),
+            table: self.table(),
+            lengths: self.of_lists(&self.0.lengths, 4),
+            held: self.of_lists(&self.0.held, 2),
+            refs: given(&self.0.refs).tensor_mut([pages]),
+            thresholds: given(&self.0.thresholds).tensor_mut([slots, lists, 2]),
+        };
+        let fork = launch(&fork_pages::KERNEL, [lists, forks, 1], args);
         self.0.table = fork.read("table");
         self.0.held = fork.read("held");
         self.0.lengths = fork.read("lengths");
@@ -108,14 +121,16 @@ impl Kernels {
         self.0.thresholds = fork.read("thresholds");
         self.0.page_tokens = fork.read("page_tokens");
 
-        let mut copy = run("copy_tails");
-        common(&mut copy);
-        copy.view("children", children, &[forks]).view("granted", &granted, &[forks]);
-        self.table(&mut copy);
-        copy.view("lengths", &self.0.lengths, &[slots, lists, 4]);
-        copy.view("arena", arena, &[pages, arena.len() / pages]);
-        copy.launch([lists, forks, 1]);
-        copy.read("arena")
+        let args = CopyTailsArgs {
+            parents: each(parents),
+            children: each(children),
+            granted: each(&granted),
+            page_tokens: given(&self.0.page_tokens).tensor([slots, 2]),
+            table: given(&self.0.table).tensor([slots, lists, table_len]),
+            lengths: given(&self.0.lengths).tensor([slots, lists, 4]),
+            arena: given(arena).tensor_mut([pages, arena.len() / pages]),
+        };
+        launch(&copy_tails::KERNEL, [lists, forks, 1], args).read("arena")
     }
 }
 

@@ -6,15 +6,21 @@ mod common;
 #[path = "own/key_offset.rs"]
 mod key_offset;
 
-use codebook::Codebook;
-use common::{Run, close, halves, random};
+use codebook::{Codebook, CodebookArgs};
+use common::{Run, close, filled, halves, no_shortlist, random};
 use half::f16;
-use key_offset::KeyOffset;
-use leankv_dsl::lang::attention::{AttentionHooks, Of, PagedKv, Plain, Raw, Site, Stock};
+use key_offset::{KeyOffset, KeyOffsetArgs};
+use leankv_dsl::lang::attention::{
+    AttentionHooks, Of, OfArgs, PagedKv, PagedKvArgs, Plain, Raw, Site, Stock,
+};
 use leankv_dsl::lang::*;
-use leankv_kernels::chunk::write_chunk;
-use leankv_kernels::decode::{decode_attention, merge_splits};
-use leankv_kernels::quantize::{dequantize, quantize};
+use leankv_dsl::workload::given;
+use leankv_kernels::chunk::{WriteChunkArgs, write_chunk};
+use leankv_kernels::decode::{
+    DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
+};
+use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
+use leankv_kernels::quantize::{DequantizeArgs, QuantizeArgs, dequantize, quantize};
 
 const D: usize = 64;
 const PAGE: usize = 4096;
@@ -35,6 +41,10 @@ fn levels() -> Vec<f32> {
     (0..16).map(|k| ((k as f32 - 7.5) / 7.5).powi(3) * 0.5 + (k as f32 - 7.5) / 15.0).collect()
 }
 
+fn book() -> CodebookArgs<'static> {
+    CodebookArgs { levels: given(&levels()).slice() }
+}
+
 /// What the codebook makes of a row.
 fn coded(row: &[f32]) -> Vec<f32> {
     let scale = f16::from_f32(row.iter().fold(0f32, |m, x| m.max(x.abs()))).to_f32();
@@ -48,18 +58,24 @@ fn coded(row: &[f32]) -> Vec<f32> {
 #[test]
 fn a_codebook_quantises_and_dequantises() {
     let (rows, x) = (9, random(1, 9 * D));
-    let settings = [("head_dim", "64"), ("rows", "8")];
-    let mut run = Run::new(&quantize::<Books>::named("quantize_book"), &settings);
-    run.scalar("n", rows as i64).view("x", &x, &[rows, D]).buffer("codecs.keys.levels", &levels());
-    run.buffer("codecs.values.levels", &levels());
-    run.buffer("codes", &vec![0u8; rows * D / 2]).buffer("meta", &vec![0u16; rows]);
-    run.launch([2, 1, 1]);
-    let mut back = Run::new(&dequantize::<Books>::named("dequantize_book"), &settings);
-    back.scalar("n", rows as i64).buffer("codecs.keys.levels", &levels());
-    back.buffer("codecs.values.levels", &levels());
-    back.buffer("codes", &run.read::<u8>("codes")).buffer("meta", &run.read::<u16>("meta"));
-    back.view("out", &vec![0f32; rows * D], &[rows, D]);
-    back.launch([2, 1, 1]);
+    let books = || OfArgs { keys: book(), values: book() };
+    let args = QuantizeArgs {
+        n: rows as i64,
+        x: given(&x).tensor([rows, D]),
+        codes: given(&vec![0; rows * D / 2]).slice_mut(),
+        meta: given(&vec![0; rows]).slice_mut(),
+        codecs: books(),
+    };
+    let settings = "head_dim=64,rows=8";
+    let run = Run::new(&quantize::<Books>::named("quantize_book"), settings, [2, 1, 1], args).launch();
+    let args = DequantizeArgs {
+        n: rows as i64,
+        codes: given(&run.read("codes")).slice(),
+        meta: given(&run.read("meta")).slice(),
+        out: filled(0.0, [rows, D]),
+        codecs: books(),
+    };
+    let back = Run::new(&dequantize::<Books>::named("dequantize_book"), settings, [2, 1, 1], args).launch();
     let expected: Vec<f32> = x.chunks(D).flat_map(coded).collect();
     close("codebook", &back.read::<f32>("out"), &expected, 1e-5);
 }
@@ -70,67 +86,68 @@ fn attend<C, H>(
     keys: &[f32],
     values: &[f32],
     q: &[f16],
-    extra: &dyn Fn(&mut Run),
+    codecs: impl Fn() -> C::Given<'static>,
+    hooks: impl Fn() -> H::Given<'static>,
 ) -> Vec<f32>
 where
     C: attention::Codecs + KernelArg + 'static,
     H: AttentionHooks + KernelArg + 'static,
 {
-    let (dim, page, group) = (D.to_string(), PAGE.to_string(), GROUP.to_string());
-    let pages = [2i32, 0, 3, 1];
-    let settings = [
-        ("tiering", "K4V4"),
-        ("group", &*group),
-        ("head_dim", &*dim),
-        ("page_bytes", &*page),
-        ("block", "16"),
-    ];
-    let cache = |run: &mut Run, arena: &[u8]| {
-        run.buffer("kv.arena", arena).view("kv.table", &pages, &[1, 1, 4]);
-        run.view("kv.lengths", &[TOKENS as i32, 0, 0, 0], &[1, 1, 4]).view("kv.slots", &[0i32], &[1]);
-        extra(run);
+    let pages = format!("tiering=K4V4,head_dim={D},page_bytes={PAGE}");
+    let kv = |arena: &[u8]| PagedKvArgs {
+        arena: given(arena).slice_mut(),
+        slots: given(&[0]).tensor([1]),
+        table: given(&[2, 0, 3, 1]).tensor([1, 1, 4]),
+        lengths: given(&[TOKENS as i32, 0, 0, 0]).tensor([1, 1, 4]),
     };
-    let mut write = Run::new(
-        &write_chunk::<C, f16>::named(names[0]),
-        &[("tiering", "K4V4"), ("head_dim", &*dim), ("page_bytes", &*page), ("block", "8")],
-    );
-    write.view("keys", &halves(keys).0, &[TOKENS, 1, D]).view("values", &halves(values).0, &[TOKENS, 1, D]);
-    let dest: Vec<i32> = (0..TOKENS as i32).map(|t| 2 * t).collect();
-    write.view("mass", &[0f32; TOKENS], &[1, TOKENS]).view("dest", &dest, &[1, TOKENS]).scalar("before", 0);
-    cache(&mut write, &vec![0xFFu8; 4 * PAGE]);
-    write.launch([TOKENS.div_ceil(8), 1, 1]);
-    let arena = write.read::<u8>("kv.arena");
-    let mut decode = Run::new(&decode_attention::<C, H, PagedKv, f16>::named(names[1]), &settings);
-    decode
-        .view("q", q, &[1, GROUP, D])
-        .view("query_positions", &[TOKENS as i32], &[1])
-        .scalar("scale", 0.125f32);
-    cache(&mut decode, &arena);
-    let parts = |run: &mut Run, prefix: &str, from: Option<&Run>| {
-        for (name, extents) in
-            [("max", vec![1, GROUP, 1]), ("sum", vec![1, GROUP, 1]), ("acc", vec![1, GROUP, 1, D])]
-        {
-            let len = extents.iter().product();
-            let data = from.map_or(vec![0f32; len], |run| run.read(&format!("out.{name}")));
-            run.view(&format!("{prefix}.{name}"), &data, &extents);
-        }
+    let args = WriteChunkArgs {
+        keys: given(&halves(keys).0).tensor([TOKENS, 1, D]).into(),
+        values: given(&halves(values).0).tensor([TOKENS, 1, D]).into(),
+        mass: given(&[0.0; TOKENS]).tensor([1, TOKENS]),
+        dest: given(&(0..TOKENS as i32).map(|t| 2 * t).collect::<Vec<_>>()).tensor([1, TOKENS]),
+        before: 0,
+        kv: kv(&vec![0xFF; 4 * PAGE]),
+        codecs: codecs(),
     };
-    parts(&mut decode, "out", None);
-    // Without significance nobody looks at pending queries.
-    let pending = |run: &mut Run| {
-        run.view::<f16>("pending.q", &[], &[0, GROUP, D]).view::<f32>("pending.lse", &[], &[0, GROUP]);
+    let (kernel, grid) = (write_chunk::<C>::named(names[0]), [TOKENS.div_ceil(8), 1, 1]);
+    let write = Run::new(&kernel, &format!("{pages},block=8"), grid, args).launch();
+    let args = DecodeAttentionArgs {
+        q: given(q).tensor([1, GROUP, D]).into(),
+        query_positions: given(&[TOKENS as i32]).tensor([1]),
+        scale: 0.125,
+        kv: kv(&write.read::<u8>("kv.arena")),
+        out: PartialsArgs {
+            max: filled(0.0, [1, GROUP, 1]),
+            sum: filled(0.0, [1, GROUP, 1]),
+            acc: filled(0.0, [1, GROUP, 1, D]),
+        },
+        // Without significance nobody looks at pending queries.
+        pending: PendingArgs {
+            q: given(&[]).tensor([0, GROUP, D]),
+            lse: given(&[]).tensor([0, GROUP]),
+            newest: given(&[]).tensor([0, 1, 1]),
+        },
+        shortlist: no_shortlist(1),
+        codecs: codecs(),
+        hooks: hooks(),
     };
-    pending(&mut decode);
-    decode.view::<i32>("pending.newest", &[], &[0, 1, 1]).no_shortlist(1);
-    decode.launch([1, 1, 1]);
-    let mut merge = Run::new(&merge_splits::<H, f16>::named(names[2]), &settings);
-    parts(&mut merge, "parts", Some(&decode));
-    pending(&mut merge);
-    merge.view("q", q, &[1, GROUP, D]).view::<i32>("slots", &[], &[0]);
-    extra(&mut merge);
-    merge.view("out", &[0f32; GROUP * D], &[1, GROUP, D]).view("lse", &[0f32; GROUP], &[1, GROUP]);
-    merge.launch([1, 1, 1]);
-    merge.read("out")
+    let settings = format!("{pages},group={GROUP},block=16");
+    let kernel = decode_attention::<C, H, PagedKv>::named(names[1]);
+    let decode = Run::new(&kernel, &settings, [1, 1, 1], args).launch();
+    let args = MergeSplitsArgs {
+        parts: PartialsArgs {
+            max: given(&decode.read("out.max")).tensor_mut([1, GROUP, 1]),
+            sum: given(&decode.read("out.sum")).tensor_mut([1, GROUP, 1]),
+            acc: given(&decode.read("out.acc")).tensor_mut([1, GROUP, 1, D]),
+        },
+        q: given(q).tensor([1, GROUP, D]).into(),
+        slots: given(&[]).tensor([0]),
+        pending: PendingMutArgs { q: filled(f16::ZERO, [0, GROUP, D]), lse: filled(0.0, [0, GROUP]) },
+        out: filled(0.0, [1, GROUP, D]),
+        lse: filled(0.0, [1, GROUP]),
+        hooks: hooks(),
+    };
+    Run::new(&merge_splits::<H>::named(names[2]), &settings, [1, 1, 1], args).launch().read("out")
 }
 
 /// Softmax attention in f32, with a function on the logits.
@@ -153,11 +170,9 @@ fn expected(q: &[f32], keys: &[f32], values: &[f32], change: impl Fn(f32) -> f32
 fn a_codebook_works_in_the_page_writer_and_in_attention() {
     let (keys, values) = (halves(&random(2, TOKENS * D)).1, halves(&random(3, TOKENS * D)).1);
     let (q, q32) = halves(&random(4, GROUP * D));
-    let tables = |run: &mut Run| {
-        run.buffer("codecs.keys.levels", &levels()).buffer("codecs.values.levels", &levels());
-    };
+    let books = || OfArgs { keys: book(), values: book() };
     let names = ["write_book", "decode_book", "merge_book"];
-    let got = attend::<Books, Plain>(names, &keys, &values, &q, &tables);
+    let got = attend::<Books, Plain>(names, &keys, &values, &q, books, || ());
     let decoded = |x: &[f32]| x.chunks(D).flat_map(coded).collect::<Vec<f32>>();
     close("attention", &got, &expected(&q32, &decoded(&keys), &decoded(&values), |l| l), 1e-4);
 }
@@ -169,11 +184,12 @@ fn a_known_offset_costs_nothing_and_saves_four_bit_keys() {
     let keys: Vec<f32> = rest.iter().zip(&offset).map(|(x, o)| x + o).collect();
     let (keys, values) = (halves(&keys).1, halves(&random(7, TOKENS * D)).1);
     let (q, q32) = halves(&random(8, GROUP * D));
-    let with_offset = |run: &mut Run| {
-        run.view("codecs.keys.table", &offset, &[1, TOKENS + 1, D]).buffer("codecs.values.levels", &levels());
+    let with_offset = || OfArgs {
+        keys: KeyOffsetArgs { table: given(&offset).tensor([1, TOKENS + 1, D]) },
+        values: book(),
     };
     let names = ["write_offset", "decode_offset", "merge_offset"];
-    let got = attend::<Offset, Plain>(names, &keys, &values, &q, &with_offset);
+    let got = attend::<Offset, Plain>(names, &keys, &values, &q, with_offset, || ());
     let coded_values: Vec<f32> = values.chunks(D).flat_map(coded).collect();
     let exact = expected(&q32, &keys, &coded_values, |l| l);
     let error = |x: &[f32]| x.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
@@ -182,7 +198,8 @@ fn a_known_offset_costs_nothing_and_saves_four_bit_keys() {
         &keys,
         &coded_values,
         &q,
-        &|_| {},
+        || (),
+        || (),
     );
     assert!(error(&got) < 0.1, "with the offset taken out: {}", error(&got));
     assert!(error(&plain) > 3.0 * error(&got), "{} against {}", error(&plain), error(&got));
@@ -209,7 +226,7 @@ impl AttentionHooks for CappedEven {
 }
 
 /// Unquantised keys and values.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, KernelArg)]
 struct HalfPages;
 
 impl attention::Codecs for HalfPages {
@@ -222,21 +239,13 @@ impl attention::Codecs for HalfPages {
     }
 }
 
-impl KernelArg for HalfPages {
-    fn declare(_: &mut ArgScope, _: &str, _: ArgOptions) -> Self {
-        HalfPages
-    }
-}
-
 #[test]
 fn hooks_change_logits_mask_and_output() {
     let (keys, values) = (halves(&random(9, TOKENS * D)).1, halves(&random(10, TOKENS * D)).1);
     let (q, q32) = halves(&random(11, GROUP * D).iter().map(|x| 4.0 * x).collect::<Vec<_>>());
     let names = ["write_capped", "decode_capped", "merge_capped"];
-    let run_cap = |run: &mut Run| {
-        run.scalar("hooks.cap", 0.75f32);
-    };
-    let got = attend::<HalfPages, CappedEven>(names, &keys, &values, &q, &run_cap);
+    let capped = || CappedEvenArgs { cap: 0.75 };
+    let got = attend::<HalfPages, CappedEven>(names, &keys, &values, &q, || (), capped);
     let even = |x: &[f32]| x.chunks(2 * D).flat_map(|pair| pair[..D].to_vec()).collect::<Vec<f32>>();
     let cap = |l: f32| (l / 0.75).tanh() * 0.75;
     let exact: Vec<f32> = expected(&q32, &even(&keys), &even(&values), cap).iter().map(|x| 2.0 * x).collect();

@@ -4,14 +4,17 @@ mod common;
 #[path = "own/contiguous.rs"]
 mod contiguous;
 
-use common::{Run, close, halves, random};
-use contiguous::Contiguous;
-use half::f16;
+use common::{Run, close, filled, halves, no_shortlist, random};
+use contiguous::{Contiguous, ContiguousArgs};
 use leankv_dsl::lang::attention::{Plain, Stock};
 use leankv_dsl::lang::*;
-use leankv_kernels::chunk::chunk_attention;
-use leankv_kernels::decode::{decode_attention, merge_splits};
-use leankv_kernels::find;
+use leankv_dsl::workload::given;
+use leankv_kernels::chunk::{ChunkAttentionArgs, chunk_attention};
+use leankv_kernels::decode::{
+    DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
+};
+use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
+use leankv_kernels::quantize::{DequantizeArgs, QuantizeArgs, dequantize, quantize};
 
 const D: usize = 64;
 const KV_HEADS: usize = 2;
@@ -31,30 +34,37 @@ struct Side {
 fn side(codec: &str, words: usize, seed: u64) -> Side {
     let rows = LENGTHS.len() * KV_HEADS * CAPACITY;
     let bits: usize = codec.trim_start_matches(char::is_alphabetic).parse().expect("a codec's bits");
-    let settings = [("codec", codec), ("head_dim", "64")];
-    let grid = [rows.div_ceil(16), 1, 1];
-    let mut quantize = Run::new(find("quantize").expect("it is shipped"), &settings);
-    quantize.scalar("n", rows as i64).view("x", &random(seed, rows * D), &[rows, D]);
-    quantize.buffer("codes", &vec![0u8; rows * D * bits / 8]).buffer("meta", &vec![0u16; rows * words]);
-    quantize.interpret(grid);
-    let (codes, meta) = (quantize.read::<u8>("codes"), quantize.read::<u16>("meta"));
-    let mut back = Run::new(find("dequantize").expect("it is shipped"), &settings);
-    back.scalar("n", rows as i64).buffer("codes", &codes).buffer("meta", &meta);
-    back.view("out", &vec![0f32; rows * D], &[rows, D]);
-    back.interpret(grid);
+    let (settings, grid) = (format!("codec={codec},head_dim={D}"), [rows.div_ceil(16), 1, 1]);
+    let args = QuantizeArgs {
+        n: rows as i64,
+        x: given(&random(seed, rows * D)).tensor([rows, D]),
+        codes: given(&vec![0; rows * D * bits / 8]).slice_mut(),
+        meta: given(&vec![0; rows * words]).slice_mut(),
+        codecs: (),
+    };
+    let coded = Run::new(&quantize::<Stock>::KERNEL, &settings, grid, args).interpret();
+    let (codes, meta) = (coded.read("codes"), coded.read("meta"));
+    let args = DequantizeArgs {
+        n: rows as i64,
+        codes: given(&codes).slice(),
+        meta: given(&meta).slice(),
+        out: filled(0.0, [rows, D]),
+        codecs: (),
+    };
+    let back = Run::new(&dequantize::<Stock>::KERNEL, &settings, grid, args).interpret();
     Side { codes, meta, values: back.read("out") }
 }
 
-fn pass(run: &mut Run, keys: &Side, values: &Side) {
-    run.buffer("kv.keys", &keys.codes).buffer("kv.key_meta", &keys.meta);
-    run.buffer("kv.values", &values.codes).buffer("kv.value_meta", &values.meta);
-    run.view("kv.lengths", &LENGTHS, &[LENGTHS.len()]);
-    run.scalar("kv.kv_heads", KV_HEADS as i32).scalar("kv.capacity", CAPACITY as i32);
-}
-
-/// No pending queries: without significance nobody looks at them.
-fn pending(run: &mut Run, heads: usize) {
-    run.view::<f16>("pending.q", &[], &[0, heads, D]).view::<f32>("pending.lse", &[], &[0, heads]);
+fn kv(keys: &Side, values: &Side) -> ContiguousArgs<'static> {
+    ContiguousArgs {
+        keys: given(&keys.codes).slice(),
+        key_meta: given(&keys.meta).slice(),
+        values: given(&values.codes).slice(),
+        value_meta: given(&values.meta).slice(),
+        lengths: given(&LENGTHS).tensor([LENGTHS.len()]),
+        kv_heads: KV_HEADS as i32,
+        capacity: CAPACITY as i32,
+    }
 }
 
 /// Attention in f32 of a query to `tokens`, pairs of key and value.
@@ -84,45 +94,50 @@ fn cached<'a>(
     keys.values[first..][..tokens * D].chunks(D).zip(values.values[first..].chunks(D))
 }
 
-fn settings(extra: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
-    [&[("tiering", "K8V4"), ("head_dim", "64"), ("group", "4"), ("block", "16")][..], extra].concat()
-}
+const SETTINGS: &str = "tiering=K8V4,head_dim=64,group=4,block=16,splits=2";
 
 #[test]
 fn decode_attention_reads_a_cache_without_pages() {
     let (keys, values) = (side("affine8", 2, 1), side("affine4", 2, 2));
     let (requests, heads) = (LENGTHS.len(), KV_HEADS * GROUP);
     let (q, q32) = halves(&random(3, requests * heads * D));
-    let settings = settings(&[("splits", "2")]);
-    let kernel = decode_attention::<Stock, Plain, Contiguous, f16>::named("decode_contiguous");
-    let mut decode = Run::new(&kernel, &settings);
-    decode.view("q", &q, &[requests, heads, D]).scalar("scale", 0.125f32);
-    decode.view("query_positions", &LENGTHS, &[requests]);
-    pass(&mut decode, &keys, &values);
-    pending(&mut decode, heads);
-    decode.view::<i32>("pending.newest", &[], &[0, KV_HEADS, 1]).no_shortlist(KV_HEADS);
-    let parts = |run: &mut Run, prefix: &str, from: Option<&Run>| {
-        let part = |name: &str, extents: &[usize]| match from {
-            Some(run) => run.read::<f32>(&format!("out.{name}")),
-            None => vec![f32::NAN; extents.iter().product()],
-        };
-        for (name, extents) in [
-            ("max", vec![requests, heads, SPLITS]),
-            ("sum", vec![requests, heads, SPLITS]),
-            ("acc", vec![requests, heads, SPLITS, D]),
-        ] {
-            run.view(&format!("{prefix}.{name}"), &part(name, &extents), &extents);
-        }
+    let parts = [requests, heads, SPLITS];
+    let args = DecodeAttentionArgs {
+        q: given(&q).tensor([requests, heads, D]).into(),
+        query_positions: given(&LENGTHS).tensor([requests]),
+        scale: 0.125,
+        kv: kv(&keys, &values),
+        out: PartialsArgs {
+            max: filled(f32::NAN, parts),
+            sum: filled(f32::NAN, parts),
+            acc: filled(f32::NAN, [requests, heads, SPLITS, D]),
+        },
+        // Without significance nobody looks at pending queries.
+        pending: PendingArgs {
+            q: given(&[]).tensor([0, heads, D]),
+            lse: given(&[]).tensor([0, heads]),
+            newest: given(&[]).tensor([0, KV_HEADS, 1]),
+        },
+        shortlist: no_shortlist(KV_HEADS),
+        codecs: (),
+        hooks: (),
     };
-    parts(&mut decode, "out", None);
-    decode.launch([KV_HEADS, requests, SPLITS]);
-    let mut merge = Run::new(&merge_splits::<Plain, f16>::named("merge_contiguous"), &settings);
-    parts(&mut merge, "parts", Some(&decode));
-    merge.view("q", &q, &[requests, heads, D]).view::<i32>("slots", &[], &[0]);
-    pending(&mut merge, heads);
-    merge.view("out", &vec![f32::NAN; q.len()], &[requests, heads, D]);
-    merge.view("lse", &vec![f32::NAN; requests * heads], &[requests, heads]);
-    merge.launch([KV_HEADS, requests, 1]);
+    let kernel = decode_attention::<Stock, Plain, Contiguous>::named("decode_contiguous");
+    let decode = Run::new(&kernel, SETTINGS, [KV_HEADS, requests, SPLITS], args).launch();
+    let args = MergeSplitsArgs {
+        parts: PartialsArgs {
+            max: given(&decode.read("out.max")).tensor_mut(parts),
+            sum: given(&decode.read("out.sum")).tensor_mut(parts),
+            acc: given(&decode.read("out.acc")).tensor_mut([requests, heads, SPLITS, D]),
+        },
+        q: given(&q).tensor([requests, heads, D]).into(),
+        slots: given(&[]).tensor([0]),
+        pending: PendingMutArgs { q: filled(half::f16::ZERO, [0, heads, D]), lse: filled(0.0, [0, heads]) },
+        out: filled(f32::NAN, [requests, heads, D]),
+        lse: filled(f32::NAN, [requests, heads]),
+        hooks: (),
+    };
+    let merge = Run::new(&merge_splits::<Plain>::KERNEL, SETTINGS, [KV_HEADS, requests, 1], args).launch();
 
     let row = |row: usize| {
         let (slot, head) = (row / heads, row % heads / GROUP);
@@ -139,14 +154,21 @@ fn a_chunk_of_a_prompt_attends_to_a_cache_without_pages() {
     let (q, q32) = halves(&random(6, n * heads * D));
     let (k, k32) = halves(&random(7, n * KV_HEADS * D));
     let (v, v32) = halves(&random(8, n * KV_HEADS * D));
-    let kernel = chunk_attention::<Stock, Plain, Contiguous, f16>::named("chunk_contiguous");
-    let mut chunk = Run::new(&kernel, &settings(&[("block_q", "4")]));
-    chunk.view("q", &q, &[n, heads, D]).view("k", &k, &[n, KV_HEADS, D]).view("v", &v, &[n, KV_HEADS, D]);
-    chunk.scalar("before", before).scalar("scale", 0.125f32);
-    chunk.view("out", &vec![f32::NAN; q.len()], &[n, heads, D]);
-    chunk.view("lse", &vec![f32::NAN; n * heads], &[n, heads]);
-    pass(&mut chunk, &keys, &values);
-    chunk.launch([n.div_ceil(4), KV_HEADS, 1]);
+    let args = ChunkAttentionArgs {
+        q: given(&q).tensor([n, heads, D]).into(),
+        k: given(&k).tensor([n, KV_HEADS, D]).into(),
+        v: given(&v).tensor([n, KV_HEADS, D]).into(),
+        before,
+        scale: 0.125,
+        kv: kv(&keys, &values),
+        out: filled(f32::NAN, [n, heads, D]),
+        lse: filled(f32::NAN, [n, heads]),
+        codecs: (),
+        hooks: (),
+    };
+    let kernel = chunk_attention::<Stock, Plain, Contiguous>::named("chunk_contiguous");
+    let chunk =
+        Run::new(&kernel, &format!("{SETTINGS},block_q=4"), [n.div_ceil(4), KV_HEADS, 1], args).launch();
 
     let row = |row: usize| {
         let (query, head) = (row / heads, row % heads / GROUP);
@@ -161,9 +183,8 @@ fn a_chunk_of_a_prompt_attends_to_a_cache_without_pages() {
 
 #[test]
 fn significance_of_an_operand_that_keeps_none_is_an_error_of_the_specialisation() {
-    let kernel = decode_attention::<Stock, Plain, Contiguous, f16>::named("decode_contiguous");
-    let settings = settings(&[("significance", "true")]);
-    let settings = settings.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let kernel = decode_attention::<Stock, Plain, Contiguous>::named("decode_contiguous");
+    let settings = common::settings(&format!("{SETTINGS},significance=true"));
     let error = kernel.build(&settings).expect_err("it cannot be built").to_string();
     assert!(error.contains("this cache keeps none"), "{error}");
     assert!(error.contains("decode.rs"), "{error}");

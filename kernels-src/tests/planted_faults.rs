@@ -11,9 +11,21 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use common::paged::{D, PAGE, cache};
-use common::{Run, halves, random};
+use common::{Run, filled, halves, random};
+use half::f16;
 use leankv_dsl::codegen::nvptx::{NvptxArtifact, NvptxTarget};
-use leankv_kernels::find;
+use leankv_dsl::lang::attention::{PagedKv, PagedKvArgs, Plain, Stock};
+use leankv_dsl::workload::given;
+use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistMutArgs};
+use leankv_kernels::chunk::{ChunkAttentionArgs, WriteChunkArgs, chunk_attention, write_chunk};
+use leankv_kernels::decode::{
+    DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
+};
+use leankv_kernels::manager::{ScanPagesArgs, scan_pages};
+use leankv_kernels::matmul::{MatmulArgs, matmul};
+use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
+use leankv_kernels::reference::PagedFormat;
+use leankv_kernels::softmax::{SoftmaxArgs, softmax};
 use leankv_ptx::syntax::ast::{Expr, Item, Operand, Space, Stmt, StmtKind};
 use leankv_ptx::{Arg, Ast, Config, Divergence, LaunchConfig, Machine, Module};
 use leankv_tests::conformance::executors::ptx::{compile, scalar};
@@ -91,12 +103,17 @@ impl Change {
     }
 }
 
-fn subject(name: &'static str, run: &Run, grid: [u32; 3]) -> Subject {
-    let case = run.case(grid);
+fn subject(name: &'static str, run: &Run) -> Subject {
+    let case = run.case.clone();
     let artifact =
         compile(&case, case.func.num_warps, NvptxTarget::Sm80).unwrap_or_else(|e| panic!("{name}: {e:?}"));
     let ast = Ast::parse(&artifact.ptx).unwrap_or_else(|e| panic!("{name}: {e}"));
     Subject { name, case, artifact, ast }
+}
+
+/// Random halves.
+fn half(seed: u64, len: usize) -> Vec<f16> {
+    halves(&random(seed, len)).0
 }
 
 /// Seven kernels at specialisations that use tensor cores, asynchronous copies, shuffles, and shared memory.
@@ -106,117 +123,128 @@ fn subjects() -> Vec<Subject> {
     let (heads, group, splits) = (2, 2, 3);
     let lengths = [[37, 20], [21, 9]];
     let cache = cache("K8V4/K4V2", heads, &lengths);
-    let settings = [
-        ("tiering", "K8V4/K4V2"),
-        ("group", "2"),
-        ("splits", "3"),
-        ("block", "16"),
-        ("head_dim", "64"),
-        ("page_bytes", "2048"),
-        ("pattern", "causal"),
-        ("significance", "true"),
-        ("candidates", "true"),
-        ("window", "6"),
-        ("chunk", "24"),
-        ("window_q", "10"),
-    ];
+    let pages = format!("tiering=K8V4/K4V2,head_dim={D},page_bytes={PAGE},group=2,block=16");
+    let settings = format!(
+        "{pages},splits=3,pattern=causal,significance=true,candidates=true,window=6,chunk=24,window_q=10"
+    );
     let n = heads * group;
-    let parts = |run: &mut Run, prefix: &str, from: Option<&Run>| {
-        let get = |name: &str, len: usize| match from {
-            Some(run) => run.read::<f32>(&format!("out.{name}")),
-            None => vec![7.0; len],
-        };
-        run.view(&format!("{prefix}.max"), &get("max", n * splits), &[1, n, splits]);
-        run.view(&format!("{prefix}.sum"), &get("sum", n * splits), &[1, n, splits]);
-        run.view(&format!("{prefix}.acc"), &get("acc", n * splits * D), &[1, n, splits, D]);
-        run.view("pending.q", &halves(&random(8, n * D)).0, &[1, n, D]);
-        run.view("pending.lse", &vec![4.0f32; n], &[1, n]);
+    let q = half(7, n * D);
+    let (old, old_lse) = (half(8, n * D), vec![4.0; n]);
+    let args = DecodeAttentionArgs {
+        q: given(&q).tensor([1, n, D]).into(),
+        query_positions: given(&[57]).tensor([1]),
+        scale: 0.125,
+        kv: cache.kv(1),
+        out: PartialsArgs {
+            max: filled(7.0, [1, n, splits]),
+            sum: filled(7.0, [1, n, splits]),
+            acc: filled(7.0, [1, n, splits, D]),
+        },
+        pending: PendingArgs {
+            q: given(&old).tensor([1, n, D]),
+            lse: given(&old_lse).tensor([1, n]),
+            newest: given(&[36, 20]).tensor([1, heads, 1]),
+        },
+        shortlist: ShortlistMutArgs {
+            prompts: given(&[40]).tensor([1]),
+            sig: filled(7.0, [1, heads, 3 * splits]),
+            at: filled(7, [1, heads, 6 * splits]),
+            state: filled(7, [1, heads, SHORTLIST_STATE]),
+        },
+        codecs: (),
+        hooks: (),
     };
-    let mut decode = Run::new(find("decode_attention").unwrap(), &settings);
-    decode.view("q", &halves(&random(7, n * D)).0, &[1, n, D]).view("query_positions", &[57i32], &[1]);
-    decode.scalar("scale", 0.125f32);
-    decode.buffer("kv.arena", &cache.arena).view("kv.table", &cache.table, &[1, heads, cache.table_len]);
-    decode.view("kv.lengths", &cache.lengths, &[1, heads, 4]).view("kv.slots", &cache.slots[..1], &[1]);
-    decode.view("pending.newest", &[36, 20], &[1, heads, 1]);
-    decode.view("shortlist.prompts", &[40], &[1]);
-    decode.view("shortlist.sig", &vec![7.0f32; heads * 3 * splits], &[1, heads, 3 * splits]);
-    decode.view("shortlist.at", &vec![7i32; heads * 6 * splits], &[1, heads, 6 * splits]);
-    decode.view("shortlist.state", &vec![7i32; heads * 5], &[1, heads, 5]);
-    parts(&mut decode, "out", None);
-    let grid = [heads as u32, 1, splits as u32];
-    all.push(subject("decode attention, two tiers", &decode, grid));
-    decode.launch(grid.map(|n| n as usize));
-    let mut merge = Run::new(find("merge_splits").unwrap(), &settings);
-    parts(&mut merge, "parts", Some(&decode));
-    merge.view("q", &halves(&random(7, n * D)).0, &[1, n, D]).view("slots", &[0], &[1]);
-    merge.view("out", &vec![7.0f32; n * D], &[1, n, D]).view("lse", &vec![7.0f32; n], &[1, n]);
-    all.push(subject("merge of splits", &merge, [heads as u32, 1, 1]));
+    let kernel = decode_attention::<Stock, Plain, PagedKv>::KERNEL;
+    let decode = Run::new(&kernel, &settings, [heads, 1, splits], args);
+    all.push(subject("decode attention, two tiers", &decode));
+    let decode = decode.launch();
+    let args = MergeSplitsArgs {
+        parts: PartialsArgs {
+            max: given(&decode.read("out.max")).tensor_mut([1, n, splits]),
+            sum: given(&decode.read("out.sum")).tensor_mut([1, n, splits]),
+            acc: given(&decode.read("out.acc")).tensor_mut([1, n, splits, D]),
+        },
+        q: given(&q).tensor([1, n, D]).into(),
+        slots: given(&[0]).tensor([1]),
+        pending: PendingMutArgs {
+            q: given(&old).tensor_mut([1, n, D]),
+            lse: given(&old_lse).tensor_mut([1, n]),
+        },
+        out: filled(7.0, [1, n, D]),
+        lse: filled(7.0, [1, n]),
+        hooks: (),
+    };
+    let merge = Run::new(&merge_splits::<Plain>::KERNEL, &settings, [heads, 1, 1], args);
+    all.push(subject("merge of splits", &merge));
 
     let tokens = 50;
-    let settings = [
-        ("tiering", "K8V4/K4V2"),
-        ("head_dim", "64"),
-        ("page_bytes", "2048"),
-        ("group", "2"),
-        ("block", "16"),
-        ("block_q", "16"),
-        ("stages", "2"),
-    ];
-    let mut chunk = Run::new(find("chunk_attention").unwrap(), &settings);
-    let half = |seed, n: usize| halves(&random(seed, n)).0;
-    chunk.view("q", &half(21, tokens * n * D), &[tokens, n, D]);
-    chunk.view("k", &half(22, tokens * heads * D), &[tokens, heads, D]);
-    chunk.view("v", &half(23, tokens * heads * D), &[tokens, heads, D]);
-    chunk.scalar("before", 60).scalar("scale", 0.125f32);
-    chunk.buffer("kv.arena", &cache.arena).view("kv.table", &cache.table, &[1, heads, cache.table_len]);
-    chunk.view("kv.lengths", &cache.lengths, &[1, heads, 4]).view("kv.slots", &cache.slots[..1], &[1]);
-    chunk.view("out", &vec![7.0f32; tokens * n * D], &[tokens, n, D]);
-    chunk.view("lse", &vec![7.0f32; tokens * n], &[tokens, n]);
-    all.push(subject("chunk attention, two stages", &chunk, [4, heads as u32, 1]));
+    let args = ChunkAttentionArgs {
+        q: given(&half(21, tokens * n * D)).tensor([tokens, n, D]).into(),
+        k: given(&half(22, tokens * heads * D)).tensor([tokens, heads, D]).into(),
+        v: given(&half(23, tokens * heads * D)).tensor([tokens, heads, D]).into(),
+        before: 60,
+        scale: 0.125,
+        kv: cache.kv(1),
+        out: filled(7.0, [tokens, n, D]),
+        lse: filled(7.0, [tokens, n]),
+        codecs: (),
+        hooks: (),
+    };
+    let kernel = chunk_attention::<Stock, Plain, PagedKv>::KERNEL;
+    let chunk = Run::new(&kernel, &format!("{pages},block_q=16,stages=2"), [4, heads, 1], args);
+    all.push(subject("chunk attention, two stages", &chunk));
 
     let (m, n, k) = (70, 40, 144);
-    let mut matmul = Run::new(find("matmul").unwrap(), &[("bm", "64"), ("stages", "3")]);
-    matmul.view("a", &half(4, m * k), &[m, k]).view("b", &half(5, k * n), &[k, n]);
-    matmul.view("out", &vec![9.0f32; m * n], &[m, n]);
-    all.push(subject("matmul, three stages", &matmul, [1, 2, 1]));
+    let args = MatmulArgs {
+        a: given(&half(4, m * k)).tensor([m, k]),
+        b: given(&half(5, k * n)).tensor([k, n]),
+        out: filled(9.0, [m, n]),
+    };
+    let matmul = Run::new(&matmul::KERNEL, "bm=64,stages=3", [1, 2, 1], args);
+    all.push(subject("matmul, three stages", &matmul));
 
     let (rows, cols) = (6, 1000);
-    let mut softmax = Run::new(find("softmax").unwrap(), &[("rows_per_program", "4"), ("block", "1024")]);
-    softmax.view("x", &random(3, rows * cols), &[rows, cols]).view(
-        "out",
-        &vec![9.0f32; rows * cols],
-        &[rows, cols],
-    );
-    all.push(subject("softmax", &softmax, [2, 1, 1]));
+    let args = SoftmaxArgs {
+        x: given(&random(3, rows * cols)).tensor([rows, cols]),
+        out: filled(9.0, [rows, cols]),
+    };
+    let softmax = Run::new(&softmax::KERNEL, "rows_per_program=4,block=1024", [2, 1, 1], args);
+    all.push(subject("softmax", &softmax));
 
-    let (heads, tokens, format) = (2, 40usize, "K4V2g2.4");
-    let paged =
-        leankv_kernels::reference::PagedFormat::new(format.parse().unwrap(), D as u32, PAGE as u32).unwrap();
-    let per_head = tokens.div_ceil(paged.tokens_per_page());
-    let settings = [("tiering", format), ("head_dim", "64"), ("page_bytes", "2048"), ("block", "16")];
-    let mut write = Run::new(find("write_chunk").unwrap(), &settings);
-    let extents = [tokens, heads, D];
-    write.view("keys", &half(1, tokens * heads * D), &extents).view(
-        "values",
-        &half(2, tokens * heads * D),
-        &extents,
-    );
+    let (heads, tokens, format) = (2, 40, "K4V2g2.4");
+    let paged = PagedFormat::new(format.parse().unwrap(), D as u32, PAGE as u32).unwrap();
+    let per_head = usize::div_ceil(tokens, paged.tokens_per_page());
     let dest: Vec<i32> = (0..heads * tokens).map(|i| 2 * (i % tokens) as i32).collect();
-    write.view("mass", &random(3, heads * tokens), &[heads, tokens]).view("dest", &dest, &[heads, tokens]);
     let ids: Vec<i32> = (0..(heads * per_head) as i32).rev().collect();
-    write.scalar("before", 0).buffer("kv.arena", &vec![0x5Au8; heads * per_head * PAGE]);
-    write.view("kv.slots", &[0], &[1]).view("kv.table", &ids, &[1, heads, per_head]);
-    write.view("kv.lengths", &vec![0; heads * 4], &[1, heads, 4]);
-    all.push(subject("chunk writer", &write, [tokens.div_ceil(16) as u32, heads as u32, 1]));
+    let args = WriteChunkArgs {
+        keys: given(&half(1, tokens * heads * D)).tensor([tokens, heads, D]).into(),
+        values: given(&half(2, tokens * heads * D)).tensor([tokens, heads, D]).into(),
+        mass: given(&random(3, heads * tokens)).tensor([heads, tokens]),
+        dest: given(&dest).tensor([heads, tokens]),
+        before: 0,
+        kv: PagedKvArgs {
+            arena: given(&vec![0x5A; heads * per_head * PAGE]).slice_mut(),
+            slots: given(&[0]).tensor([1]),
+            table: given(&ids).tensor([1, heads, per_head]),
+            lengths: given(&vec![0; heads * 4]).tensor([1, heads, 4]),
+        },
+        codecs: (),
+    };
+    let settings = format!("tiering={format},head_dim={D},page_bytes={PAGE},block=16");
+    let write = Run::new(&write_chunk::<Stock>::KERNEL, &settings, [tokens.div_ceil(16), heads, 1], args);
+    all.push(subject("chunk writer", &write));
 
     // More requests than a tile, most of which find no page any more.
     let (requests, tiles) = (140, 2);
-    let mut scan = Run::new(find("scan_pages").unwrap(), &[("block", "128")]);
     let sums: Vec<i32> = (0..requests * tiles * 2).map(|i| (i * 7 % 5) as i32).collect();
-    scan.view("sums", &sums, &[requests, tiles, 2]).view("cursors", &[11i64, 90], &[2]);
-    scan.view("bases", &vec![-7i64; requests * tiles * 2], &[requests, tiles, 2]);
-    scan.view("granted", &vec![-7; requests], &[requests]).view("needs", &vec![-7; requests], &[requests]);
-    all.push(subject("scan of pages", &scan, [1, 1, 1]));
+    let args = ScanPagesArgs {
+        sums: given(&sums).tensor([requests, tiles, 2]),
+        cursors: given(&[11, 90]).tensor_mut([2]),
+        bases: filled(-7, [requests, tiles, 2]),
+        granted: filled(-7, [requests]),
+        needs: filled(-7, [requests]),
+    };
+    all.push(subject("scan of pages", &Run::new(&scan_pages::KERNEL, "block=128", [1, 1, 1], args)));
     all
 }
 

@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::{Run, random};
+use common::{Run, filled, random};
 use leankv_dsl::lang::*;
+use leankv_dsl::workload::given;
 use leankv_kernels::policy::{
-    Candidate, Counting, HeadFacts, HeadNumbers, PolicySpec, StepFacts, StepNumbers,
+    Candidate, Counting, HIGH, HeadFacts, HeadNumbers, PolicySpec, StepFacts, StepNumbers, TokenFacts,
 };
 
 const CASES: usize = 96;
@@ -23,12 +24,15 @@ fn step(
     let at = program_id(0);
     let policy = policy.policy();
     let number = |i: i32| numbers.get([at, lit(i)]);
-    let candidate = |i: i32| Candidate { sig: sigs.get([at, lit(i)]), exists: number(3 + i).ne(0) };
+    let candidate =
+        |i: i32| Candidate { sig: sigs.get([at, lit(i)]), position: lit(i), exists: number(3 + i).ne(0) };
     let head = HeadFacts {
         a_high: thresholds.get([at, lit(0)]),
         a_low: thresholds.get([at, lit(1)]),
         tokens: number(0),
         has_low,
+        layer: lit(0),
+        head: lit(0),
     };
     let facts = StepFacts {
         head,
@@ -42,7 +46,11 @@ fn step(
     out.set([at, lit(0)], action.victim);
     out.set([at, lit(1)], action.demote.select::<i32>(1, 0));
     out.set([at, lit(2)], action.evict_low.select::<i32>(1, 0));
-    let tiers = policy.prompt_tier(sigs.tile((at, 0), [1, 4]).load().squeeze(0), &head);
+    let sig = sigs.tile((at, 0), [1, 4]).load().squeeze(0);
+    let tiers = policy.prompt_tier(
+        &TokenFacts { sig, positions: iota(4), tier: lit(HIGH), vectors: &|| [Tile::zeros([4, 8]); 2] },
+        &head,
+    );
     out.tile((at, element(3)), [1, 4]).store(tiers.expand_dims(0));
 }
 
@@ -90,14 +98,16 @@ fn check(policy: PolicySpec, has_low: bool) {
         expected.extend([choice.victim, i32::from(choice.demote), i32::from(choice.evict_low)]);
         expected.extend(four.map(|sig| math.prompt_tier(sig, &head)));
     }
-    let name = policy.to_string();
-    let has_low = has_low.to_string();
-    let mut run = Run::new(&step::KERNEL, &[("policy", &*name), ("has_low", &*has_low)]);
-    run.view("thresholds", &thresholds, &[CASES, 2]).view("numbers", &numbers, &[CASES, 6]);
-    run.view("sigs", &sigs, &[CASES, 4]).view("out", &vec![-1i32; CASES * 7], &[CASES, 7]);
-    run.launch([CASES, 1, 1]);
+    let args = StepArgs {
+        thresholds: given(&thresholds).tensor([CASES, 2]),
+        numbers: given(&numbers).tensor([CASES, 6]),
+        sigs: given(&sigs).tensor([CASES, 4]),
+        out: filled(-1, [CASES, 7]),
+    };
+    let settings = format!("policy={policy},has_low={has_low}");
+    let run = Run::new(&step::KERNEL, &settings, [CASES, 1, 1], args).launch();
     for (case, (got, want)) in run.read::<i32>("out").chunks(7).zip(expected.chunks(7)).enumerate() {
-        assert_eq!(got, want, "{name}, low tier {has_low}, case {case}");
+        assert_eq!(got, want, "{policy}, low tier {has_low}, case {case}");
     }
 }
 
@@ -128,10 +138,9 @@ fn counted(
 fn counted_queries_equal_the_plain_form() {
     for (chunk, window_q) in [(32, 8), (24, 64), (512, 64), (1, 1), (20, 0)] {
         let prompts = [0, 1, 20, 31, 32, 33, 50, 72, 100, 127];
-        let texts = [chunk, window_q].map(|n: usize| n.to_string());
-        let mut run = Run::new(&counted::KERNEL, &[("chunk", &*texts[0]), ("window_q", &*texts[1])]);
-        run.view("prompts", &prompts, &[10]).view("out", &[-1i32; 1280], &[10, 128]);
-        run.launch([10, 1, 1]);
+        let args = CountedArgs { prompts: given(&prompts).tensor([10]), out: filled(-1, [10, 128]) };
+        let settings = format!("chunk={chunk},window_q={window_q}");
+        let run = Run::new(&counted::KERNEL, &settings, [10, 1, 1], args).launch();
         let rule = Counting::new(chunk, window_q);
         let expected: Vec<i32> =
             prompts.iter().flat_map(|&prompt| (0..128).map(move |x| rule.before(x, prompt))).collect();

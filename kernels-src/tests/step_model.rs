@@ -4,6 +4,7 @@ mod common;
 #[path = "common/lists.rs"]
 mod lists;
 
+use leankv_dsl::lang::attention::Lengths;
 use leankv_kernels::policy::{HIGH, HeadNumbers, LOW, PolicyMath, PolicySpec, StepNumbers};
 use leankv_kernels::reference::plan_step;
 use lists::{Lists, Rules, key, step_args, unit, value};
@@ -22,7 +23,7 @@ struct Kept {
 fn kept(lists: &Lists) -> Vec<Kept> {
     let mut all = Vec::new();
     for low in [false, true] {
-        let frozen = lists.lengths[2 + usize::from(low)] as usize;
+        let frozen = Lengths::get(&lists.lengths, 0).frozen(low) as usize;
         for (index, token) in lists.tokens(0, low).into_iter().enumerate() {
             assert_eq!(token.key, key(token.position), "a key follows its token");
             assert_eq!(token.value, value(token.position), "a value follows its token");

@@ -4,13 +4,15 @@ mod common;
 #[path = "common/lists.rs"]
 mod lists;
 
-use common::{Item, Run};
+use common::{Run, filled};
 use half::{bf16, f16};
-use leankv_kernels::candidates::shortlist_columns;
-use leankv_kernels::find;
-use leankv_kernels::policy::PolicySpec;
-use leankv_kernels::reference::{plan_step, shortlist};
-use leankv_kernels::step::{PLAN_COLUMNS, StepPlan};
+use leankv_dsl::lang::attention::{Lengths, PagedKvMutArgs, Stock};
+use leankv_dsl::lang::{Float, FloatType};
+use leankv_dsl::workload::{Item, given};
+use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistArgs, shortlist_columns};
+use leankv_kernels::policy::{PolicySpec, StockPolicies};
+use leankv_kernels::reference::{self, shortlist};
+use leankv_kernels::step::{InsertTokenArgs, PLAN_COLUMNS, PlanStepArgs, StepPlan, insert_token, plan_step};
 use lists::{D, Lists, PAGE, Rules, TABLE, key, step_args, value};
 
 const LAYERS: usize = 2;
@@ -34,21 +36,15 @@ struct Seen {
 impl Seen {
     fn count(&mut self, plan: &StepPlan, len_low: i32) {
         self.appended += usize::from(plan.victim < 0);
-        self.dropped += usize::from(plan.victim >= 0 && !plan.demote);
-        self.demoted_into_new += usize::from(plan.demote && plan.low == len_low);
-        self.demoted_into_freed += usize::from(plan.demote && plan.low < len_low);
+        self.dropped += usize::from(plan.victim >= 0 && !plan.demotes());
+        self.demoted_into_new += usize::from(plan.demotes() && plan.low == len_low);
+        self.demoted_into_freed += usize::from(plan.demotes() && plan.low < len_low);
         self.moved += usize::from(plan.source >= 0);
         self.shrunk += usize::from(plan.hole >= 0);
     }
 }
 
-fn check<E: Item>(
-    insert: &str,
-    tiering: &str,
-    policy: PolicySpec,
-    seen: &mut Seen,
-    number: impl Fn(f32) -> E,
-) {
+fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, seen: &mut Seen) {
     let prompts = [50, 9, 33, 3];
     let of_list: Vec<i32> = prompts.iter().flat_map(|&p| [p; LAYERS * HEADS]).collect();
     let mut lists = Lists::new(tiering, &of_list, &RULES, true, 7);
@@ -65,33 +61,32 @@ fn check<E: Item>(
         let positions: Vec<i32> = (0..3).map(|r| prompts[slot_of(r)] + step).collect();
         let prompt_of: Vec<i32> = (0..3).map(|r| prompts[slot_of(r)]).collect();
         let args = step_args(&RULES, &positions, &prompt_of, &lists.thresholds, LAYERS * HEADS, &*math);
-        let expected = plan_step(&args, &lists.view(&REQUESTS)).unwrap();
+        let expected = reference::plan_step(&args, &lists.view(&REQUESTS)).unwrap();
 
-        let texts = [D, PAGE, RULES.window as usize, RULES.sinks as usize, RULES.chunk, RULES.window_q]
-            .map(|n| n.to_string());
-        let name = policy.to_string();
-        let rows = 3 * LAYERS * HEADS;
-        let plan = |splits: &str, arena: &[u8], [sig, at, state]: [&[i32]; 3]| {
-            let mut settings =
-                vec![("tiering", tiering), ("policy", &*name), ("block", "16"), ("splits", splits)];
-            let names = ["head_dim", "page_bytes", "window", "sinks", "chunk", "window_q"];
-            settings.extend(names.into_iter().zip(texts.iter().map(String::as_str)));
-            let mut run = Run::new(find("plan_step").unwrap(), &settings);
-            run.view("positions", &positions, &[3]).view("prompts", &prompt_of, &[3]);
-            run.view("thresholds", &lists.thresholds, &[SLOTS, LAYERS, HEADS, 2]);
-            run.buffer("kv.arena", arena).view("kv.slots", &REQUESTS, &[3]);
-            run.view("kv.table", &lists.table, &[SLOTS, LAYERS, HEADS, TABLE]);
-            run.view("kv.lengths", &lists.lengths, &[SLOTS, LAYERS, HEADS, 4]);
-            let of = |numbers: &[i32]| [SLOTS, LAYERS, HEADS, numbers.len() / (SLOTS * LAYERS * HEADS)];
-            let bits: Vec<f32> = sig.iter().map(|&bits| f32::from_bits(bits as u32)).collect();
-            run.view("shortlist.sig", &bits, &of(sig)).view("shortlist.at", at, &of(at));
-            run.view("shortlist.state", state, &of(state));
-            run.view("plan", &vec![-7i32; rows * 8], &[3, LAYERS, HEADS, PLAN_COLUMNS]);
-            run.view("target", &vec![-7i32; rows * 2], &[3, LAYERS, HEADS, 2]);
-            run.launch([HEADS, LAYERS, 3]);
+        let plan = |splits: usize, arena: &[u8], sig: &[f32], at: &[i32], state: &[i32]| {
+            let of = |len: usize| [SLOTS, LAYERS, HEADS, len / (SLOTS * LAYERS * HEADS)];
+            let args = PlanStepArgs {
+                positions: given(&positions).tensor([3]),
+                prompts: given(&prompt_of).tensor([3]),
+                thresholds: given(&lists.thresholds).tensor([SLOTS, LAYERS, HEADS, 2]),
+                kv: lists.layered(arena, &REQUESTS, [LAYERS, HEADS]),
+                shortlist: ShortlistArgs {
+                    sig: given(sig).tensor(of(sig.len())),
+                    at: given(at).tensor(of(at.len())),
+                    state: given(state).tensor(of(state.len())),
+                },
+                plan: filled(-7, [3, LAYERS, HEADS, PLAN_COLUMNS]),
+                target: filled(-7, [3, LAYERS, HEADS, 2]),
+                codecs: (),
+                policies: (),
+            };
+            let rules = RULES.settings();
+            let settings = format!("tiering={tiering},policy={policy},block=16,splits={splits},{rules}");
+            let kernel = plan_step::<Stock, StockPolicies>::KERNEL;
+            let run = Run::new(&kernel, &settings, [HEADS, LAYERS, 3], args).launch();
             (run.read::<i32>("plan"), run.read::<i32>("target"))
         };
-        let (plans, targets) = plan("0", &lists.arena, [&[]; 3]);
+        let (plans, targets) = plan(0, &lists.arena, &[], &[], &[]);
 
         // What attention found gives the same plan, and no token is looked at: the arena holds no number.
         let splits = 3;
@@ -99,29 +94,29 @@ fn check<E: Item>(
         let found = shortlist(&args, &lists.view(&own), splits).unwrap();
         let [sigs, ats] = shortlist_columns(splits);
         let all = SLOTS * LAYERS * HEADS;
-        let (mut sig, mut at, mut state) = (vec![-1; all * sigs], vec![7; all * ats], vec![-1; all * 5]);
+        let (mut sig, mut at, mut state) =
+            (vec![f32::NAN; all * sigs], vec![7; all * ats], vec![-1; all * SHORTLIST_STATE]);
         for (row, found) in found.iter().enumerate() {
             let list = own[row / (LAYERS * HEADS)] as usize * LAYERS * HEADS + row % (LAYERS * HEADS);
-            let bits: Vec<i32> = found.sig.iter().map(|sig| sig.to_bits() as i32).collect();
-            sig[list * sigs..][..sigs].copy_from_slice(&bits);
+            sig[list * sigs..][..sigs].copy_from_slice(&found.sig);
             at[list * ats..][..ats].copy_from_slice(&found.at);
-            state[list * 5..][..5].copy_from_slice(&found.state);
+            found.state.put(&mut state, list);
         }
         let what = format!("{tiering}, {policy}, step {step}");
         let nothing = vec![0xFF; lists.arena.len()];
-        let listed = plan("3", &nothing, [&sig, &at, &state]);
+        let listed = plan(splits, &nothing, &sig, &at, &state);
         assert_eq!(listed, (plans.clone(), targets.clone()), "{what}, from the shortlist");
 
         // It holds for no other position and no other lengths.
-        let (sig, at) = (vec![0; all * sigs], vec![0; all * ats]);
-        for column in 0..5 {
+        let (sig, at) = (vec![0.0; all * sigs], vec![0; all * ats]);
+        for column in 0..SHORTLIST_STATE {
             let mut stale = state.clone();
-            stale.iter_mut().skip(column).step_by(5).for_each(|number| *number += 1);
-            let looked = plan("3", &lists.arena, [&sig, &at, &stale]);
+            stale.iter_mut().skip(column).step_by(SHORTLIST_STATE).for_each(|number| *number += 1);
+            let looked = plan(splits, &lists.arena, &sig, &at, &stale);
             assert_eq!(looked, (plans.clone(), targets.clone()), "{what}, number {column} is another");
         }
         for (row, expected) in expected.iter().enumerate() {
-            let plan = StepPlan::from_row(plans[row * 8..][..8].try_into().unwrap());
+            let plan = StepPlan::get(&plans, row);
             let (request, head) = (row / (LAYERS * HEADS), row % (LAYERS * HEADS));
             let what = format!("{tiering}, {policy}, step {step}, request {request}, head {head}");
             assert_eq!(targets[row * 2..][..2], expected.target, "{what}");
@@ -130,7 +125,7 @@ fn check<E: Item>(
             } else {
                 assert_eq!(plan, expected.plan, "{what}");
                 let list = slot_of(request) * LAYERS * HEADS + head;
-                seen.count(&plan, lists.lengths[list * 4 + 1]);
+                seen.count(&plan, Lengths::get(&lists.lengths, list).low);
             }
         }
 
@@ -140,19 +135,30 @@ fn check<E: Item>(
                 let rows = all.chunks_exact(HEADS * columns).skip(layer).step_by(LAYERS);
                 rows.flatten().copied().collect()
             };
-            let settings = [("tiering", tiering), ("head_dim", &*texts[0]), ("page_bytes", &*texts[1])];
-            let mut run = Run::new(find(insert).unwrap(), &settings);
-            let tokens = |token: fn(i32) -> Vec<f32>| -> Vec<E> {
+            let tokens = |token: fn(i32) -> Vec<f32>| {
                 let of = |&p: &i32| [token(p), token(p)].concat();
-                positions.iter().flat_map(of).map(&number).collect()
+                let all: Vec<E> = positions.iter().flat_map(of).map(|x| E::of(x.into())).collect();
+                given(&all).tensor([3, HEADS, D]).into()
             };
-            run.view("keys", &tokens(key), &[3, HEADS, D]).view("values", &tokens(value), &[3, HEADS, D]);
-            run.view("positions", &positions, &[3]);
-            run.view("plan", &layer_of(&plans, 8), &[3, HEADS, PLAN_COLUMNS]);
-            run.buffer("kv.arena", &lists.arena).view("kv.slots", &REQUESTS, &[3]);
-            run.view("kv.table", &layer_of(&lists.table, TABLE), &[SLOTS, HEADS, TABLE]);
-            run.view("kv.lengths", &layer_of(&lengths, 4), &[SLOTS, HEADS, 4]);
-            run.launch([HEADS, 3, 1]);
+            let args = InsertTokenArgs {
+                keys: tokens(key),
+                values: tokens(value),
+                positions: given(&positions).tensor([3]),
+                plan: given(&layer_of(&plans, PLAN_COLUMNS)).tensor([3, HEADS, PLAN_COLUMNS]),
+                kv: PagedKvMutArgs {
+                    arena: given(&lists.arena).slice_mut(),
+                    slots: given(&REQUESTS).tensor([3]),
+                    table: given(&layer_of(&lists.table, TABLE)).tensor([SLOTS, HEADS, TABLE]),
+                    lengths: given(&layer_of(&lengths, Lengths::COLUMNS)).tensor_mut([
+                        SLOTS,
+                        HEADS,
+                        Lengths::COLUMNS,
+                    ]),
+                },
+                codecs: (),
+            };
+            let settings = format!("tiering={tiering},head_dim={D},page_bytes={PAGE},input={input}");
+            let run = Run::new(&insert_token::<Stock>::KERNEL, &settings, [HEADS, 3, 1], args).launch();
             for (request, &slot) in REQUESTS.iter().enumerate().filter(|(_, slot)| **slot >= 0) {
                 for head in layer * HEADS..(layer + 1) * HEADS {
                     let plan = expected[request * LAYERS * HEADS + head].plan;
@@ -160,9 +166,9 @@ fn check<E: Item>(
                     lists.insert(list, &plan, positions[request]);
                 }
             }
-            let what = format!("{insert} of {tiering}, {policy}, step {step}, layer {layer}");
+            let what = format!("{input} into {tiering}, {policy}, step {step}, layer {layer}");
             assert!(run.read::<u8>("kv.arena") == lists.arena, "arena of {what}");
-            assert_eq!(run.read::<i32>("kv.lengths"), layer_of(&lists.lengths, 4), "{what}");
+            assert_eq!(run.read::<i32>("kv.lengths"), layer_of(&lists.lengths, Lengths::COLUMNS), "{what}");
         }
         for list in 0..SLOTS * LAYERS * HEADS {
             lists.attend(list, 50, 10_000 * (step as u64 + 1) + 100 * list as u64);
@@ -174,7 +180,7 @@ fn check<E: Item>(
 fn every_policy_plans_and_inserts_as_its_reference_does() {
     let mut seen = Seen::default();
     for policy in PolicySpec::ALL {
-        check("insert_token", "K8V4/K4V2", policy, &mut seen, f16::from_f32);
+        check::<f16>(FloatType::F16, "K8V4/K4V2", policy, &mut seen);
     }
     let all = [
         seen.appended,
@@ -191,8 +197,8 @@ fn every_policy_plans_and_inserts_as_its_reference_does() {
 fn one_tier_other_formats_and_other_inputs() {
     let mut seen = Seen::default();
     let late = PolicySpec::LeanKv { late: 25 };
-    check("insert_token_f32", "K8V4", PolicySpec::default(), &mut seen, |x| x);
-    check("insert_token_bf16", "K8V4g1.2/K4V2g2.4", late, &mut seen, bf16::from_f32);
-    check("insert_token", "fp16/K3sV5", PolicySpec::Paper, &mut seen, f16::from_f32);
+    check::<f32>(FloatType::F32, "K8V4", PolicySpec::default(), &mut seen);
+    check::<bf16>(FloatType::Bf16, "K8V4g1.2/K4V2g2.4", late, &mut seen);
+    check::<f16>(FloatType::F16, "fp16/K3sV5", PolicySpec::Paper, &mut seen);
     assert!(seen.dropped > 0 && seen.demoted_into_new > 0, "{seen:?}");
 }

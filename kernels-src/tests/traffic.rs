@@ -1,13 +1,23 @@
 //! Bytes that significance costs: what decode attention and planning move beside keys and values, counted by the PTX machine.
 //! Attention also looks for the next step's candidates, so that planning reads no token.
 
+mod common;
+
+use common::{filled, spec};
 use half::f16;
-use leankv_dsl::codegen::nvptx::{NvptxOptions, NvptxTarget, compile};
 use leankv_dsl::format::PageLayout;
-use leankv_dsl::lang::Settings;
-use leankv_dsl::pass::{Facts, standard};
-use leankv_kernels::find;
-use leankv_ptx::{Arg, Config, LaunchConfig, Machine, Module};
+use leankv_dsl::lang::TypedKernel;
+use leankv_dsl::lang::attention::{LayeredKvArgs, PagedKv, PagedKvArgs, Plain, Stock};
+use leankv_dsl::workload::{Workload, given};
+use leankv_kernels::candidates::{ShortlistArgs, ShortlistMutArgs};
+use leankv_kernels::decode::{DecodeAttentionArgs, PartialsArgs, decode_attention};
+use leankv_kernels::pending::PendingArgs;
+use leankv_kernels::policy::StockPolicies;
+use leankv_kernels::step::{PLAN_COLUMNS, PlanStepArgs, plan_step};
+use leankv_ptx::Config;
+use leankv_runtime::cache::KernelCache;
+use leankv_runtime::verify::PtxLaunch;
+use leankv_runtime::{Compiler, Sm, Target};
 
 const D: usize = 128;
 const PAGE: usize = 6784;
@@ -15,59 +25,16 @@ const PAGE: usize = 6784;
 const PAGES: usize = 16;
 const TABLE: usize = 2 * PAGES;
 
-/// A kernel on the PTX machine with its arguments so far.
-struct Launch {
-    module: Module,
-    entry: String,
-    threads: u32,
-    shared: u32,
-    machine: Machine,
-    args: Vec<Arg>,
-}
-
-impl Launch {
-    fn new(name: &str, settings: &[(&str, &str)]) -> Launch {
-        let settings: Settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut func = find(name).unwrap().build(&settings).unwrap_or_else(|e| panic!("{e}"));
-        standard().run(&mut func, &mut Facts::new()).unwrap_or_else(|e| panic!("{e}"));
-        let artifact = compile(&func, &NvptxTarget::Sm80, &NvptxOptions::default()).unwrap();
-        Launch {
-            module: Module::parse(&artifact.ptx).unwrap(),
-            entry: artifact.entry,
-            threads: artifact.block_threads,
-            shared: artifact.dynamic_shared_bytes,
-            machine: Machine::new(Config { distinct_sectors: true, ..Config::default() }),
-            args: Vec::new(),
-        }
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        let at = self.machine.alloc(bytes.len().max(1) as u64, 256).unwrap();
-        self.machine.write(at, bytes).unwrap();
-        self.args.push(Arg::U64(at));
-    }
-
-    fn view(&mut self, bytes: &[u8], shape: &[usize]) {
-        self.bytes(bytes);
-        self.args.extend(shape.iter().map(|&extent| Arg::U64(extent as u64)));
-        for i in 1..shape.len() {
-            self.args.push(Arg::U64(shape[i..].iter().product::<usize>() as u64));
-        }
-    }
-
-    fn ints(&mut self, data: &[i32], shape: &[usize]) {
-        let bytes: Vec<u8> = data.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.view(&bytes, shape);
-    }
-
-    /// Bytes of the sectors that a program reads, each once, and writes.
-    fn moved(mut self) -> u64 {
-        let shape =
-            LaunchConfig { grid: [1, 1, 1], block: [self.threads, 1, 1], dynamic_shared_bytes: self.shared };
-        let report = self.machine.launch(&self.module, &self.entry, shape, &self.args).unwrap();
-        assert_eq!(report.errors().count(), 0);
-        report.counters.ranges.iter().map(|r| r.distinct_sector_bytes + r.written_sector_bytes).sum()
-    }
+/// Bytes of the sectors that a program reads, each once, and writes.
+fn moved<K: TypedKernel>(kernel: &K, settings: &str, args: K::Args<'_>) -> u64 {
+    let func = kernel.build_spec(&spec(kernel, settings)).unwrap_or_else(|e| panic!("{e}"));
+    let compiled =
+        Compiler::new(KernelCache::without_folder()).compile(&func, Target::Gpu(Sm::Sm80)).unwrap().kernel;
+    let config = Config { distinct_sectors: true, ..Config::default() };
+    let workload = Workload::of::<K>([1, 1, 1], args);
+    let report = PtxLaunch::new(&func, &compiled, &workload, config).unwrap().run().unwrap();
+    assert_eq!(report.errors().count(), 0);
+    report.counters.ranges.iter().map(|r| r.distinct_sector_bytes + r.written_sector_bytes).sum()
 }
 
 /// Tokens of the two lists: full pages.
@@ -80,56 +47,71 @@ fn lengths() -> [i32; 4] {
     [tokens("K8V4"), tokens("K4V2"), 0, 0]
 }
 
-fn cache(launch: &mut Launch, layers: bool) {
-    launch.bytes(&vec![0; 2 * PAGES * PAGE]);
-    launch.ints(&[0], &[1]);
-    let table: Vec<i32> = (0..TABLE as i32).collect();
-    let (rows, columns): (&[usize], &[usize]) = match layers {
-        true => (&[1, 1, 1, TABLE], &[1, 1, 1, 4]),
-        false => (&[1, 1, TABLE], &[1, 1, 4]),
-    };
-    launch.ints(&table, rows);
-    launch.ints(&lengths(), columns);
+fn table() -> Vec<i32> {
+    (0..TABLE as i32).collect()
 }
 
 fn attention(group: usize, significance: bool) -> u64 {
-    let (members, on) = (group.to_string(), significance.to_string());
     let settings =
-        [("group", &*members), ("significance", &*on), ("candidates", &*on), ("tiering", "K8V4/K4V2")];
-    let mut launch = Launch::new("decode_attention", &settings);
-    let q: Vec<u8> = vec![f16::ONE; group * D].into_iter().flat_map(f16::to_le_bytes).collect();
-    launch.view(&q, &[1, group, D]);
-    launch.ints(&[1000], &[1]);
-    launch.args.push(Arg::F32(0.1));
-    cache(&mut launch, false);
+        format!("group={group},significance={significance},candidates={significance},tiering=K8V4/K4V2");
     let [high, ..] = lengths();
-    launch.view(&vec![0; group * 4], &[1, group, 1]);
-    launch.view(&vec![0; group * 4], &[1, group, 1]);
-    launch.view(&vec![0; group * D * 4], &[1, group, 1, D]);
-    launch.view(&q, &[1, group, D]);
-    launch.view(&vec![0; group * 4], &[1, group]);
-    launch.ints(&[high - 1], &[1, 1, 1]);
-    launch.ints(&[900], &[1]);
-    launch.ints(&[0; 3], &[1, 1, 3]);
-    launch.ints(&[0; 6], &[1, 1, 6]);
-    launch.ints(&[0; 5], &[1, 1, 5]);
-    launch.moved()
+    let q = vec![f16::ONE; group * D];
+    let args = DecodeAttentionArgs {
+        q: given(&q).tensor([1, group, D]).into(),
+        query_positions: given(&[1000]).tensor([1]),
+        scale: 0.1,
+        kv: PagedKvArgs {
+            arena: given(&vec![0; 2 * PAGES * PAGE]).slice_mut(),
+            slots: given(&[0]).tensor([1]),
+            table: given(&table()).tensor([1, 1, TABLE]),
+            lengths: given(&lengths()).tensor([1, 1, 4]),
+        },
+        out: PartialsArgs {
+            max: filled(0.0, [1, group, 1]),
+            sum: filled(0.0, [1, group, 1]),
+            acc: filled(0.0, [1, group, 1, D]),
+        },
+        pending: PendingArgs {
+            q: given(&q).tensor([1, group, D]),
+            lse: given(&vec![0.0; group]).tensor([1, group]),
+            newest: given(&[high - 1]).tensor([1, 1, 1]),
+        },
+        shortlist: ShortlistMutArgs {
+            prompts: given(&[900]).tensor([1]),
+            sig: filled(0.0, [1, 1, 3]),
+            at: filled(0, [1, 1, 6]),
+            state: filled(0, [1, 1, 5]),
+        },
+        codecs: (),
+        hooks: (),
+    };
+    moved(&decode_attention::<Stock, Plain, PagedKv>::KERNEL, &settings, args)
 }
 
 /// Planning from what attention found in one split.
 fn planning() -> u64 {
-    let mut launch = Launch::new("plan_step", &[("splits", "1")]);
-    launch.ints(&[1000], &[1]);
-    launch.ints(&[900], &[1]);
-    launch.ints(&[1f32.to_bits() as i32, 0], &[1, 1, 1, 2]);
-    cache(&mut launch, true);
-    launch.ints(&[0; 3], &[1, 1, 1, 3]);
-    launch.ints(&[1; 6], &[1, 1, 1, 6]);
     let [high, low, ..] = lengths();
-    launch.ints(&[1000, high, low, 0, 0], &[1, 1, 1, 5]);
-    launch.ints(&[0; 8], &[1, 1, 1, 8]);
-    launch.ints(&[0; 2], &[1, 1, 1, 2]);
-    launch.moved()
+    let args = PlanStepArgs {
+        positions: given(&[1000]).tensor([1]),
+        prompts: given(&[900]).tensor([1]),
+        thresholds: given(&[1.0, 0.0]).tensor([1, 1, 1, 2]),
+        kv: LayeredKvArgs {
+            arena: given(&vec![0; 2 * PAGES * PAGE]).slice_mut(),
+            slots: given(&[0]).tensor([1]),
+            table: given(&table()).tensor([1, 1, 1, TABLE]),
+            lengths: given(&lengths()).tensor([1, 1, 1, 4]),
+        },
+        shortlist: ShortlistArgs {
+            sig: given(&[0.0; 3]).tensor([1, 1, 1, 3]),
+            at: given(&[1; 6]).tensor([1, 1, 1, 6]),
+            state: given(&[1000, high, low, 0, 0]).tensor([1, 1, 1, 5]),
+        },
+        plan: filled(0, [1, 1, 1, PLAN_COLUMNS]),
+        target: filled(0, [1, 1, 1, 2]),
+        codecs: (),
+        policies: (),
+    };
+    moved(&plan_step::<Stock, StockPolicies>::KERNEL, "splits=1", args)
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn decode_attention_agrees_away_from_its_declared_space() {
         "tiering=K8V4,significance=true,candidates=true,splits=4,group=8,head_dim=128,window=9,chunk=16,window_q=2",
         "tiering=K8V4/K4V2,significance=true,candidates=true,splits=2,group=71,head_dim=64,page_bytes=2048,block=16,window=4,sinks=2",
         "tiering=K8V4,pattern=causal,group=3,head_dim=64,page_bytes=2048",
+        "tiering=K8V4,significance=true,input=bf16,head_dim=64,page_bytes=2048",
         "tiering=K4V2g2.4,pattern=sink3-window9,head_dim=96,page_bytes=4096",
     ]
     .par_iter()
@@ -91,7 +92,7 @@ fn tiers_and_budgets_agree_away_from_their_declared_spaces() {
         ("price_tally", "sinks=12,window=8,chunk=32,window_q=8", "requests=8"),
         ("solve_budget", "page_bytes=4096", "requests=23"),
         ("write_chunk", "tiering=K8V4g1.2/K4V2g2.4,head_dim=64,page_bytes=2048,block=8", ""),
-        ("write_chunk_f32", "tiering=K3V5,head_dim=96", "tokens=0"),
+        ("write_chunk", "tiering=K3V5,head_dim=96,input=f32", "tokens=0"),
     ]
     .par_iter()
     .filter_map(|(kernel, settings, shapes)| {

@@ -1,5 +1,6 @@
 //! Tiers of a prompt's tokens: of a new chunk's, and of those cached before it.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_dsl::lang::*;
 
 use crate::policy::{
@@ -57,9 +58,9 @@ pub struct ClassifySpec {
 /// Decides the tier of every token of a chunk, and where in its tier's list it goes.
 ///
 /// * Shapes: `mass` is `[kv_heads, n]`, the significance summed over the chunk's counted queries; `before` is the position of the chunk's first
-///   token, `prompt` the length of the whole prompt; `layer` is what policies are told;
-///   `keys`, `values` are `[n, kv_heads, head_dim]`, for policies that ask for norms; `slots` is `[1]`, `thresholds` is `[slots, kv_heads, 2]`, high and low; `lengths` is
-///   `[slots, kv_heads, 4]`, of which the first two grow by what is kept; `dest` is `[kv_heads, n]`, as
+///   token, `prompt` the length of the whole prompt; `layer` is what policies are told; `keys`, `values` are `[n, kv_heads, head_dim]`, for policies
+///   that ask for norms; `slots` is `[1]`, `thresholds` is `[slots, kv_heads, 2]`, high and low; `lengths` is
+///   `[slots, kv_heads, Lengths::COLUMNS]`, of which the tokens grow by what is kept; `dest` is `[kv_heads, n]`, as
 ///   [`write_chunk`](fn@crate::chunk::write_chunk) takes it.
 /// * Grid: `[kv_heads]`.
 /// * Values: a stable partition by prefix sums, without a sort; within a tier tokens stay in order. Tokens of the recent window, sinks and
@@ -89,8 +90,10 @@ pub fn classify_chunk<P: Policies>(
     let now = Progress::new(prompt, before + n);
     let threshold = |column: i32| thresholds.get([row, head, lit(column)]);
     let (tokens, has_low) = (now.tokens, spec.two_tiers);
-    let facts = HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens, has_low, layer, head };
-    let (mut high, mut low) = (lengths.get([row, head, lit(0)]), lengths.get([row, head, lit(1)]));
+    let (a_high, a_low) = (threshold(PerTier::AT.high), threshold(PerTier::AT.low));
+    let facts = HeadFacts { a_high, a_low, tokens, has_low, layer, head };
+    let length = |column: i32| lengths.get([row, head, lit(column)]);
+    let (mut high, mut low) = (length(Lengths::AT.high), length(Lengths::AT.low));
     for tile in range(0, n.cdiv(spec.block as i32)) {
         let numbers = tile * spec.block as i32 + iota(spec.block);
         let mass = mass.tile((head, tile), [1, spec.block]).load().squeeze(0);
@@ -112,7 +115,7 @@ pub fn classify_chunk<P: Policies>(
         low += to_low.reduce_sum(0);
     }
     if slot.ge(0) {
-        lengths.set([slot, head, lit(0)], high);
-        lengths.set([slot, head, lit(1)], low);
+        lengths.set([slot, head, lit(Lengths::AT.high)], high);
+        lengths.set([slot, head, lit(Lengths::AT.low)], low);
     }
 }

@@ -1,7 +1,7 @@
 //! Reclassifying what is cached, in place.
 
 use leankv_dsl::format::Tiering;
-use leankv_dsl::lang::attention::{Codecs, LayeredKvMut, Spread, Tier, Tiers, TokenList, Tokens};
+use leankv_dsl::lang::attention::{Codecs, LayeredKvMut, PerTier, Spread, Tier, Tiers, TokenList, Tokens};
 use leankv_dsl::lang::*;
 
 use super::classify::tiers_of;
@@ -120,8 +120,8 @@ pub fn recompact<C: Codecs, P: Policies>(
         let threshold = |column: i32| thresholds.get([slot, layer, head, lit(column)]);
         let has_low = tiers.low().is_some();
         let number = first_layer + layer;
-        let facts =
-            HeadFacts { a_high: threshold(0), a_low: threshold(1), tokens, has_low, layer: number, head };
+        let (a_high, a_low) = (threshold(PerTier::AT.high), threshold(PerTier::AT.low));
+        let facts = HeadFacts { a_high, a_low, tokens, has_low, layer: number, head };
 
         // The low list first: what it drops makes room for what is demoted.
         let (mut low, mut room) = (kv.length(slot, head, true), lit(0));
@@ -145,7 +145,7 @@ pub fn recompact<C: Codecs, P: Policies>(
                 }
                 low += stays.cast::<i32>().reduce_sum(0);
             }
-            let pages = held.get([slot, layer, head, lit(1)]);
+            let pages = held.get([slot, layer, head, lit(PerTier::AT.low)]);
             room = pages * tier.layout().tokens() as i32 - low;
         }
 

@@ -1,5 +1,6 @@
 //! Pages for the tokens that lists hold.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_dsl::lang::*;
 
 /// The pages that lists need for the tokens they hold and for `more_high` and `more_low` ones: targets of a rebalance.
@@ -20,8 +21,9 @@ pub fn fit_pages(
     let (tile, request) = (program_id(0), program_id(1));
     let (slot, extents) = (slots.get([request]), [1, block, 1]);
     let row = slot.max(0);
-    for (tier, more) in [(0, more_high), (1, more_low)] {
-        let tokens = lengths.tile((row, tile, tier), extents).load() + more;
+    for (low, more) in [(false, more_high), (true, more_low)] {
+        let tier = PerTier::AT.of(low);
+        let tokens = lengths.tile((row, tile, Lengths::AT.tokens(low)), extents).load() + more;
         let pages = tokens.cdiv(page_tokens.get([row, lit(tier)]));
         targets.tile((request, tile, tier), extents).store(slot.ge(0).splat(extents).select(pages, -1));
     }

@@ -1,5 +1,6 @@
 //! Prefix sharing: a child reads its parent's full pages; the partly filled ones are copied.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_dsl::lang::*;
 
 /// The pages that children need for themselves: one for each list whose last page is partly filled.
@@ -17,9 +18,10 @@ pub fn plan_fork(
 ) {
     let (tile, fork) = (program_id(0), program_id(1));
     let parent = parents.get([fork]);
-    for tier in 0..2 {
+    for low in [false, true] {
+        let tier = PerTier::AT.of(low);
         let tokens = page_tokens.get([parent, lit(tier)]);
-        let length = lengths.tile((parent, tile, tier), [1, block, 1]).load();
+        let length = lengths.tile((parent, tile, Lengths::AT.tokens(low)), [1, block, 1]).load();
         let partly = (length % tokens).ne(0);
         targets.tile((fork, tile, tier), [1, block, 1]).store(partly.cast::<i32>());
     }
@@ -51,14 +53,16 @@ pub fn fork_pages(
     if granted.get([fork]).eq(1) {
         let (parent, child) = (parents.get([fork]), children.get([fork]));
         let last = table.extent(2).cast::<i32>() - 1;
-        for tier in 0..2 {
+        for low in [false, true] {
+            let (tier, at, frozen_at) =
+                (PerTier::AT.of(low), Lengths::AT.tokens(low), Lengths::AT.frozen(low));
             let tokens = page_tokens.get([parent, lit(tier)]);
             if list.eq(0) {
                 page_tokens.set([child, lit(tier)], tokens);
             }
-            let length = lengths.get([parent, list, lit(tier)]);
+            let length = lengths.get([parent, list, lit(at)]);
             let (full, partly) = (length / tokens, (length % tokens).ne(0));
-            let entry = |k: Scalar<i32>| if tier == 0 { k } else { last - k };
+            let entry = |k: Scalar<i32>| if low { last - k } else { k };
             if partly {
                 let own = table.get([child, list, entry(lit(0))]);
                 table.set([child, list, entry(full)], own);
@@ -66,21 +70,21 @@ pub fn fork_pages(
             for turn in range(0, full.cdiv(block as i32)) {
                 let k = turn * block as i32 + iota(block);
                 let shared = k.lt(full);
-                let at = if tier == 0 { k } else { last - k };
+                let entries = if low { last - k } else { k };
                 let row = |slot: Scalar<i32>| {
                     let slot = slot.cast::<i64>() * table.stride(0);
-                    slot + list.cast::<i64>() * table.stride(1) + at.cast::<i64>()
+                    slot + list.cast::<i64>() * table.stride(1) + entries.cast::<i64>()
                 };
                 let page = table.ptr().load_masked(row(parent), shared);
                 refs.ptr().atomic().add_masked(page, 1, shared);
                 table.ptr().store_masked(row(child), page, shared);
             }
             held.set([child, list, lit(tier)], full + partly.cast::<i32>());
-            lengths.set([child, list, lit(tier)], length);
-            lengths.set([child, list, lit(tier + 2)], full * tokens);
+            lengths.set([child, list, lit(at)], length);
+            lengths.set([child, list, lit(frozen_at)], full * tokens);
             // Children of one parent may do this at the same time.
             let place = parent.cast::<i64>() * lengths.stride(0) + list.cast::<i64>() * lengths.stride(1);
-            lengths.ptr().atomic().max(place + i64::from(tier + 2), full * tokens);
+            lengths.ptr().atomic().max(place + i64::from(frozen_at), full * tokens);
             let threshold = thresholds.get([parent, list, lit(tier)]);
             thresholds.set([child, list, lit(tier)], threshold);
         }
@@ -106,12 +110,12 @@ pub fn copy_tails(
     if granted.get([fork]).eq(1) {
         let (parent, child) = (parents.get([fork]), children.get([fork]));
         let last = table.extent(2).cast::<i32>() - 1;
-        for tier in 0..2 {
-            let tokens = page_tokens.get([parent, lit(tier)]);
-            let length = lengths.get([parent, list, lit(tier)]);
+        for low in [false, true] {
+            let tokens = page_tokens.get([parent, lit(PerTier::AT.of(low))]);
+            let length = lengths.get([parent, list, lit(Lengths::AT.tokens(low))]);
             if (length % tokens).ne(0) {
                 let full = length / tokens;
-                let entry = if tier == 0 { full } else { last - full };
+                let entry = if low { last - full } else { full };
                 let (from, to) = (table.get([parent, list, entry]), table.get([child, list, entry]));
                 for part in range(0, arena.extent(1).cast::<i32>().cdiv(block as i32)) {
                     let words = arena.tile((from, part), [1, block]).load();

@@ -8,8 +8,8 @@
 //! | buffer | shape | meaning |
 //! |---|---|---|
 //! | `table` | `[slots, lists, table_len]` | high page `k` at entry `k`, low page `k` at entry `table_len - 1 - k`, -1 where there is none |
-//! | `held` | `[slots, lists, 2]` | pages of the high and of the low list |
-//! | `lengths` | `[slots, lists, 4]` | tokens high, tokens low, frozen high, frozen low |
+//! | `held` | `[slots, lists, 2]` | pages of the high and of the low list: a [`PerTier`] |
+//! | `lengths` | `[slots, lists, 4]` | tokens of both, and how many of them are frozen: [`Lengths`] |
 //! | `page_tokens` | `[slots, 2]` | tokens that a high and a low page hold, in the formats of the request |
 //! | `refs`, `generation` | `[pages]` | lists that hold the page; how often it was taken |
 //! | `ring` | `[pages]` | numbers of free pages, between the cursors |
@@ -19,6 +19,9 @@
 //! given in a rebalance lie behind all that it takes: no page is taken before its last reader is done.
 //!
 //! [`PageState`](crate::reference::PageState) is all of it in plain Rust.
+//!
+//! [`PerTier`]: leankv_dsl::lang::attention::PerTier
+//! [`Lengths`]: leankv_dsl::lang::attention::Lengths
 
 mod fit;
 mod fork;

@@ -1,5 +1,6 @@
 //! Pages wanted against pages held: prepare, scan, commit.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_dsl::lang::*;
 
 use super::{Entries, wrapped};
@@ -57,15 +58,15 @@ pub fn prepare_pages(
     let (mut take, mut released) = (Tile::<i32, 1>::zeros([block]), Tile::<i32, 1>::zeros([block]));
     let mut wrong = Tile::<bool, 1>::full([block], false);
     let mut room = table_len.cast::<i32>().splat([block]);
-    for tier in 0..2 {
-        let extents = [1, block, 1];
+    for low in [false, true] {
+        let (tier, extents) = (PerTier::AT.of(low), [1, block, 1]);
         let wanted = targets.tile((request, tile, tier), extents).load_or(-1).reshape([block]);
         let has = held.tile((slot, tile, tier), extents).load().reshape([block]);
         let change = Change::new(wanted, has);
         wrong = wrong | wanted.lt(-1) | change.goal.gt(room);
         room -= change.goal;
         take += change.take;
-        let entries = Entries { rows, table_len, low: tier == 1 };
+        let entries = Entries { rows, table_len, low };
         for k in range(0, change.give.reduce_max(0)) {
             let dropped = change.give.gt(k);
             let at = entries.at(change.goal + k);
@@ -195,14 +196,15 @@ pub fn commit_pages(
     };
     let (mut take_at, mut give_at) = (place(0), place(1));
 
-    let changes = [0, 1].map(|tier| {
+    let changes = [false, true].map(|low| {
+        let tier = PerTier::AT.of(low);
         let wanted = targets.tile((request, tile, tier), extents).load_or(-1).reshape([block]);
         let has = held.tile((slot, tile, tier), extents).load().reshape([block]);
-        Change::new(wanted, has)
+        (low, Change::new(wanted, has))
     });
     // All that is given first: one tier may grow into entries that the other one leaves.
-    for (tier, change) in changes.into_iter().enumerate() {
-        let entries = Entries { rows, table_len, low: tier == 1 };
+    for (low, change) in changes {
+        let entries = Entries { rows, table_len, low };
         for k in range(0, change.give.reduce_max(0)) {
             let dropped = change.give.gt(k);
             let at = entries.at(change.goal + k);
@@ -213,8 +215,8 @@ pub fn commit_pages(
             table.ptr().store_masked(at, -1, dropped);
         }
     }
-    for (tier, change) in changes.into_iter().enumerate() {
-        let entries = Entries { rows, table_len, low: tier == 1 };
+    for (low, change) in changes {
+        let entries = Entries { rows, table_len, low };
         let take = takes.splat([block]).select(change.take, 0);
         for k in range(0, take.reduce_max(0)) {
             let taken = take.gt(k);
@@ -226,10 +228,9 @@ pub fn commit_pages(
         }
         take_at += take.cast::<i64>();
         let now = change.has - change.give + take;
-        let tier = tier as i32;
-        held.tile((slot, tile, tier), extents).store(now.reshape(extents));
+        held.tile((slot, tile, PerTier::AT.of(low)), extents).store(now.reshape(extents));
         let empty = now.eq(0).reshape(extents);
-        for column in [tier, tier + 2] {
+        for column in [Lengths::AT.tokens(low), Lengths::AT.frozen(low)] {
             lengths.tile((slot, tile, column), extents).store_masked(0, empty);
         }
     }

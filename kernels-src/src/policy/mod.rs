@@ -72,7 +72,9 @@ pub struct TokenFacts<'t> {
     pub positions: Tile<i32, 1>,
     /// The tier that they are in now; [`HIGH`] for tokens that are not cached yet.
     pub tier: Scalar<i32>,
-    vectors: &'t dyn Fn() -> [Tile<f32, 2>; 2],
+    /// Reads their keys, after RoPE, and their values, `[tokens, head_dim]`: as they come in the prompt, as they are stored later. A kernel whose
+    /// policy does not ask for them reads none.
+    pub vectors: &'t dyn Fn() -> [Tile<f32, 2>; 2],
 }
 
 impl<'t> TokenFacts<'t> {
@@ -91,8 +93,7 @@ impl<'t> TokenFacts<'t> {
         Self { sig, ..self }
     }
 
-    /// Euclidean norms of their keys, after RoPE, and of their values: as they come in the prompt, as they are stored later. A kernel whose policy
-    /// does not ask for them reads no vector for it.
+    /// Euclidean norms of their keys and of their values.
     #[track_caller]
     pub fn norms(&self) -> [Tile<f32, 1>; 2] {
         (self.vectors)().map(|vectors| (vectors * vectors).reduce_sum(1).sqrt())

@@ -1,5 +1,7 @@
 //! One chunk of one request's prompt in one layer: attention over the cache and the chunk, significance, and the write of both tiers.
 
+use leankv_dsl::lang::attention::Lengths;
+
 use super::basic::softmax;
 use super::decode::{PagedKv, split_tokens};
 use super::error::{ReferenceError, check_len, group_size};
@@ -51,8 +53,8 @@ pub fn attend_chunk(args: &ChunkArgs<'_>, kv: &PagedKv<'_>) -> Result<ChunkOutpu
     check_len("k [n, kv_heads, head_dim]", n * kv_heads * d, k.len())?;
     check_len("v [n, kv_heads, head_dim]", k.len(), v.len())?;
     check_len("slots of one request", 1, kv.slots.len())?;
-    let slots = kv.lengths.len() / (4 * kv_heads);
-    check_len("lengths [slots, kv_heads, 4]", slots * kv_heads * 4, kv.lengths.len())?;
+    let slots = kv.lengths.len() / (Lengths::COLUMNS * kv_heads);
+    check_len("lengths [slots, kv_heads, 4]", slots * kv_heads * Lengths::COLUMNS, kv.lengths.len())?;
     check_len(
         "page_table [slots, kv_heads, table_len]",
         slots * kv_heads * kv.table_len,

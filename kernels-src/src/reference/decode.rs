@@ -11,6 +11,8 @@
 //! significance in the decode phase): [`received`] by the logarithm of the sum of exponentials that the queries had when
 //! they were asked; [`add_significance`] accumulates it into the pages.
 
+use leankv_dsl::lang::attention::Lengths;
+
 use super::error::{ReferenceError, check_len, group_size};
 use super::pages::{PagedFormat, four, page_mut, place, read_tokens, row_mut};
 use crate::pattern::HeadPattern;
@@ -175,8 +177,8 @@ fn for_groups(
     let requests = args.query_positions.len();
     check_len("q [requests, query_heads, head_dim]", requests * args.query_heads * d, args.q.len())?;
     check_len("slots [requests]", requests, kv.slots.len())?;
-    let slots = kv.lengths.len() / (4 * args.kv_heads);
-    check_len("lengths [slots, kv_heads, 4]", slots * args.kv_heads * 4, kv.lengths.len())?;
+    let slots = kv.lengths.len() / (Lengths::COLUMNS * args.kv_heads);
+    check_len("lengths [slots, kv_heads, 4]", slots * args.kv_heads * Lengths::COLUMNS, kv.lengths.len())?;
     check_len(
         "page_table [slots, kv_heads, table_len]",
         slots * args.kv_heads * kv.table_len,
@@ -253,7 +255,7 @@ pub fn add_pending(
     kv: &PagedKv<'_>,
     arena: &mut [u8],
 ) -> Result<(), ReferenceError> {
-    let (slots, heads) = (kv.lengths.len() / (4 * args.kv_heads), args.query_heads);
+    let (slots, heads) = (kv.lengths.len() / (Lengths::COLUMNS * args.kv_heads), args.query_heads);
     let d = kv.high.head_dim();
     check_len("pending queries [slots, query_heads, head_dim]", slots * heads * d, pending.q.len())?;
     check_len("their lse [slots, query_heads]", slots * heads, pending.lse.len())?;
@@ -270,16 +272,16 @@ pub fn add_pending(
     for (row, step) in received(&asked, kv, &gathered.1)?.into_iter().enumerate() {
         let Ok(slot) = usize::try_from(kv.slots[row / args.kv_heads]) else { continue };
         let list = slot * args.kv_heads + row % args.kv_heads;
-        let lengths = &kv.lengths[list * 4..][..4];
-        let (high, low) = step.split_at(lengths[0] as usize);
-        for (tier, (paged, step)) in [(Some(kv.high), high), (kv.low, low)].into_iter().enumerate() {
+        let lengths = Lengths::get(kv.lengths, list);
+        let (of_high, of_low) = step.split_at(lengths.high as usize);
+        for (low, paged, step) in [(false, Some(kv.high), of_high), (true, kv.low, of_low)] {
             let Some(paged) = paged else { continue };
             let mut step = step.to_vec();
-            step[..lengths[2 + tier] as usize].fill(0.0);
-            if let (0, Ok(newest)) = (tier, usize::try_from(pending.newest[row])) {
+            step[..lengths.frozen(low) as usize].fill(0.0);
+            if let (false, Ok(newest)) = (low, usize::try_from(pending.newest[row])) {
                 step[newest] = 0.0;
             }
-            add_significance(paged, arena, &tier_ids(kv, list, tier == 1), &step)?;
+            add_significance(paged, arena, &tier_ids(kv, list, low), &step)?;
         }
     }
     Ok(())
@@ -330,8 +332,8 @@ pub(super) fn split_tokens(
     let reversed: Vec<i32> = table.iter().rev().copied().collect();
     let mut pages = Vec::new();
     let mut free = kv.table_len;
-    let tiers = [(Some(kv.high), table), (kv.low, reversed.as_slice())];
-    for ((paged, ids), &len) in tiers.into_iter().zip(&kv.lengths[head * 4..][..2]) {
+    let lengths = Lengths::get(kv.lengths, head);
+    for (paged, ids, len) in [(Some(kv.high), table, lengths.high), (kv.low, &reversed[..], lengths.low)] {
         let room = paged.map_or(0, |p| p.tokens_per_page() * free);
         let beyond = ReferenceError::LengthBeyondPages { len: len.into(), room };
         let tokens = usize::try_from(len).ok().filter(|&n| n <= room).ok_or(beyond)?;

@@ -1,5 +1,7 @@
 //! The page manager, one page at a time.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
+
 use super::error::{ReferenceError, check_len};
 
 /// Extents of a manager's buffers.
@@ -59,10 +61,10 @@ impl PageState {
         PageState {
             shape,
             table: vec![-1; slots * lists * table_len],
-            held: vec![0; slots * lists * 2],
-            lengths: vec![0; slots * lists * 4],
+            held: vec![0; slots * lists * PerTier::COLUMNS],
+            lengths: vec![0; slots * lists * Lengths::COLUMNS],
             page_tokens: page_tokens.map(|tokens| tokens as i32).repeat(slots),
-            thresholds: vec![0.0; slots * lists * 2],
+            thresholds: vec![0.0; slots * lists * PerTier::COLUMNS],
             refs: vec![0; pages],
             generation: vec![0; pages],
             ring: (0..pages).map(|page| page as i32).collect(),
@@ -145,12 +147,20 @@ impl PageState {
         for &slot in slots {
             for place in (0..lists * 2).filter(|place| self.held[slot * lists * 2 + place] == 0) {
                 // A list without pages has no tokens.
-                let at = (slot * lists + place / 2) * 4 + place % 2;
-                self.lengths[at] = 0;
-                self.lengths[at + 2] = 0;
+                let low = place % 2 == 1;
+                for column in [Lengths::AT.tokens(low), Lengths::AT.frozen(low)] {
+                    let at = self.length_at(slot, place / 2, column);
+                    self.lengths[at] = 0;
+                }
             }
         }
         Ok(answers)
+    }
+
+    /// Where a number of a list's [`Lengths`] stands.
+    #[must_use]
+    pub fn length_at(&self, slot: usize, list: usize, column: i32) -> usize {
+        (slot * self.shape.lists + list) * Lengths::COLUMNS + column as usize
     }
 
     /// Drops one entry; the last reference gives the page to the ring.
@@ -175,9 +185,10 @@ impl PageState {
     #[must_use]
     pub fn fork_targets(&self, parent: usize) -> Vec<i32> {
         let tokens = self.page_tokens(parent);
-        let lengths = &self.lengths[parent * self.shape.lists * 4..][..self.shape.lists * 4];
         let partly = |length: i32, tier: usize| i32::from(length % tokens[tier] as i32 != 0);
-        lengths.chunks_exact(4).flat_map(|l| [partly(l[0], 0), partly(l[1], 1)]).collect()
+        let lists = parent * self.shape.lists..(parent + 1) * self.shape.lists;
+        let lengths = lists.map(|list| Lengths::get(&self.lengths, list));
+        lengths.flat_map(|lengths| [partly(lengths.high, 0), partly(lengths.low, 1)]).collect()
     }
 
     /// Lets `child`, which took its own pages, read the parent's full pages. `copy` is told the pages whose bytes are to be copied:
@@ -195,11 +206,13 @@ impl PageState {
         let tokens = self.page_tokens(parent);
         self.page_tokens.copy_within(parent * 2..parent * 2 + 2, child * 2);
         for list in 0..self.shape.lists {
-            let lengths = |slot: usize| (slot * self.shape.lists + list) * 4;
-            let (from, to) = (lengths(parent), lengths(child));
             for (tier, &per_page) in tokens.iter().enumerate() {
                 let low = tier == 1;
-                let length = self.lengths[from + tier];
+                let tokens_at = |slot: usize| self.length_at(slot, list, Lengths::AT.tokens(low));
+                let frozen_at = |slot: usize| self.length_at(slot, list, Lengths::AT.frozen(low));
+                let (from, to) = (tokens_at(parent), tokens_at(child));
+                let (frozen_from, frozen_to) = (frozen_at(parent), frozen_at(child));
+                let length = self.lengths[from];
                 let full = length as usize / per_page;
                 let partly = !(length as usize).is_multiple_of(per_page);
                 if partly {
@@ -215,10 +228,10 @@ impl PageState {
                     self.table[place] = page;
                 }
                 self.held[(child * self.shape.lists + list) * 2 + tier] = full as i32 + i32::from(partly);
-                self.lengths[to + tier] = length;
+                self.lengths[to] = length;
                 let frozen = (full * per_page) as i32;
-                self.lengths[to + 2 + tier] = frozen;
-                self.lengths[from + 2 + tier] = self.lengths[from + 2 + tier].max(frozen);
+                self.lengths[frozen_to] = frozen;
+                self.lengths[frozen_from] = self.lengths[frozen_from].max(frozen);
                 self.thresholds[(child * self.shape.lists + list) * 2 + tier] =
                     self.thresholds[(parent * self.shape.lists + list) * 2 + tier];
             }

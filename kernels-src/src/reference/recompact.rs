@@ -1,5 +1,7 @@
 //! Tiers of a prompt's tokens, and moving cached tokens to where they belong.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
+
 use super::error::{ReferenceError, check_len};
 use super::pages::{PagedFormat, page, page_mut, place, read_token, row_mut, write_token};
 use super::step::HeadLists;
@@ -38,15 +40,15 @@ impl std::fmt::Debug for TierRule<'_> {
 }
 
 impl TierRule<'_> {
-    /// The tier of one token: [`PRUNED`], [`LOW`] or [`HIGH`]. `mass` is its significance summed so far, `thresholds` are high and low.
+    /// The tier of one token: [`PRUNED`], [`LOW`] or [`HIGH`]. `mass` is its significance summed so far.
     #[must_use]
-    pub fn tier(&self, thresholds: [f32; 2], mass: f32, position: i32) -> i32 {
+    pub fn tier(&self, thresholds: PerTier<f32>, mass: f32, position: i32) -> i32 {
         let queries = self.counting.before(Counting::asked(self.tokens, self.prompt), self.prompt);
         let counted = queries - self.counting.before(position, self.prompt);
         if position >= self.tokens - self.window || position < self.sinks || counted <= 0 {
             return HIGH;
         }
-        let [a_high, a_low] = thresholds;
+        let PerTier { high: a_high, low: a_low } = thresholds;
         let head = HeadNumbers { a_high, a_low, tokens: self.tokens, has_low: self.has_low };
         match self.policy.prompt_tier(Counting::significance(mass, counted), &head) {
             LOW if !self.has_low => HIGH,
@@ -56,7 +58,7 @@ impl TierRule<'_> {
 }
 
 /// Where every token of a chunk goes: `[kv_heads, n]`, -1 for a token that is pruned, else twice its number in its tier's list, plus 1 for
-/// the low tier. The first two of each head's `lengths` (`[kv_heads, 4]`) grow.
+/// the low tier. The tokens of each head's `lengths`, `[kv_heads, 4]`, grow.
 ///
 /// * `thresholds`: `[kv_heads, 2]`, high and low; `mass`: `[kv_heads, n]`.
 ///
@@ -69,43 +71,44 @@ pub fn classify_chunk(
     before: i32,
     lengths: &mut [i32],
 ) -> Result<Vec<i32>, ReferenceError> {
-    let kv_heads = lengths.len() / 4;
-    check_len("lengths [kv_heads, 4]", kv_heads * 4, lengths.len())?;
-    check_len("thresholds [kv_heads, 2]", kv_heads * 2, thresholds.len())?;
+    let kv_heads = lengths.len() / Lengths::COLUMNS;
+    check_len("lengths [kv_heads, 4]", kv_heads * Lengths::COLUMNS, lengths.len())?;
+    check_len("thresholds [kv_heads, 2]", kv_heads * PerTier::COLUMNS, thresholds.len())?;
     let n = mass.len() / kv_heads.max(1);
     check_len("mass [kv_heads, n]", kv_heads * n, mass.len())?;
     let mut dest = Vec::with_capacity(mass.len());
     for head in 0..kv_heads {
-        let thresholds = [thresholds[head * 2], thresholds[head * 2 + 1]];
+        let (thresholds, mut now) = (PerTier::get(thresholds, head), Lengths::get(lengths, head));
         for t in 0..n {
             let tier = rule.tier(thresholds, mass[head * n + t], before + t as i32);
             if tier == PRUNED {
                 dest.push(-1);
                 continue;
             }
-            let low = usize::from(tier == LOW);
-            dest.push(2 * lengths[head * 4 + low] + low as i32);
-            lengths[head * 4 + low] += 1;
+            let next = if tier == LOW { &mut now.low } else { &mut now.high };
+            dest.push(2 * *next + i32::from(tier == LOW));
+            *next += 1;
         }
+        now.put(lengths, head);
     }
     Ok(dest)
 }
 
-/// Reclassifies the tokens of one (request, layer, KV head) that are not frozen, in place, and gives the new lengths: high, low.
+/// Reclassifies the tokens of one (request, layer, KV head) that are not frozen, in place, and gives the new lengths.
 ///
-/// * `lengths`: tokens high, low, frozen high, frozen low; `held_low`: pages of the low list.
+/// * `held_low`: pages of the low list.
 ///
 /// # Errors
 /// Lengths beyond the lists, page ids outside the arena.
 pub fn recompact(
     rule: &TierRule<'_>,
-    thresholds: [f32; 2],
+    thresholds: PerTier<f32>,
     lists: &HeadLists<'_>,
     arena: &mut [u8],
-    lengths: [i32; 4],
+    lengths: Lengths,
     held_low: usize,
-) -> Result<[i32; 2], ReferenceError> {
-    let [len_high, len_low, frozen_high, frozen_low] = lengths;
+) -> Result<Lengths, ReferenceError> {
+    let Lengths { high: len_high, low: len_low, frozen_high, frozen_low } = lengths;
     let mut low = len_low;
     let mut room = 0;
     if let Some(paged) = lists.low {
@@ -137,7 +140,7 @@ pub fn recompact(
             }
         }
     }
-    Ok([high, low])
+    Ok(Lengths { high, low, ..lengths })
 }
 
 fn at(paged: &PagedFormat, ids: &[i32], number: i32) -> Result<(i32, u32), ReferenceError> {

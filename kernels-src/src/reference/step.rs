@@ -1,8 +1,11 @@
 //! The decode step: planning it for every head, and carrying it out.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
+
 use super::decode::{PagedKv, split_tokens, tier_ids};
 use super::error::{ReferenceError, check_len};
 use super::pages::{PagedFormat, page_mut, place, read_token, row_mut, write_token};
+use crate::candidates::ShortlistState;
 use crate::policy::{Counting, HeadNumbers, PolicyMath, StepNumbers};
 use crate::step::StepPlan;
 
@@ -82,10 +85,11 @@ fn plan_head(
     request: usize,
     list: usize,
 ) -> Result<Planned, ReferenceError> {
-    let lengths = kv.lengths.get(list * 4..list * 4 + 4).ok_or(ReferenceError::SlotOutOfRange {
-        slot: kv.slots[request],
-        slots: kv.lengths.len() / (4 * args.heads),
-    })?;
+    let slots = kv.lengths.len() / (Lengths::COLUMNS * args.heads);
+    if list >= slots * args.heads {
+        return Err(ReferenceError::SlotOutOfRange { slot: kv.slots[request], slots });
+    }
+    let (lengths, thresholds) = (Lengths::get(kv.lengths, list), PerTier::get(args.thresholds, list));
     let position = args.positions[request];
     let (high, low) =
         (candidates(args, kv, request, list, false)?, candidates(args, kv, request, list, true)?);
@@ -93,11 +97,11 @@ fn plan_head(
     let least_high = least(&high).filter(|_| needs.least_high || needs.leaving);
     let leaving = high.iter().copied().find(|f| needs.leaving && f.position == position - args.window);
     let least_low = least(&low).filter(|_| needs.least_low);
-    let (len_high, len_low) = (lengths[0], lengths[1]);
+    let (len_high, len_low) = (lengths.high, lengths.low);
     let choice = args.policy.step(&StepNumbers {
         head: HeadNumbers {
-            a_high: args.thresholds[list * 2],
-            a_low: args.thresholds[list * 2 + 1],
+            a_high: thresholds.high,
+            a_low: thresholds.low,
             tokens: position + 1,
             has_low: kv.low.is_some(),
         },
@@ -116,7 +120,7 @@ fn plan_head(
     let victim = victim.map_or(-1, |f| f.index);
     let demote = choice.demote && victim >= 0;
     let evicted = least_low.filter(|_| choice.evict_low).map_or(-1, |f| f.index);
-    let mut plan = StepPlan { victim, demote, len_high, len_low, ..StepPlan::NOTHING };
+    let mut plan = StepPlan { victim, demote: demote.into(), len_high, len_low, ..StepPlan::NOTHING };
     if victim >= 0 {
         plan.new = victim;
     } else {
@@ -154,10 +158,10 @@ fn candidates(
     let Some(paged) = (if low { kv.low } else { Some(kv.high) }) else { return Ok(Vec::new()) };
     let (position, prompt) = (args.positions[request], args.prompts[request]);
     let queries = args.counting.before(Counting::asked(position, prompt), prompt);
-    let (lengths, tier) = (&kv.lengths[list * 4..][..4], usize::from(low));
+    let lengths = Lengths::get(kv.lengths, list);
     let ids = tier_ids(kv, list, low);
     let mut found = Vec::new();
-    for index in lengths[2 + tier]..lengths[tier] {
+    for index in lengths.frozen(low)..lengths.tokens(low) {
         let (page, slot) = place(paged, &ids, index as usize)?;
         let token = token(paged, kv.arena, page, slot)?;
         let counted = queries - args.counting.before(token.position, prompt);
@@ -183,8 +187,8 @@ pub struct Shortlisted {
     pub sig: Vec<f32>,
     /// `[6 * splits]`.
     pub at: Vec<i32>,
-    /// `[5]`.
-    pub state: [i32; 5],
+    /// What it holds for.
+    pub state: ShortlistState,
 }
 
 /// The shortlists of every (request, head), in that order, where attention runs in `splits` parts. `kv` is as attention leaves it, and has slots
@@ -199,7 +203,7 @@ pub fn shortlist(
 ) -> Result<Vec<Shortlisted>, ReferenceError> {
     let mut out = Vec::new();
     for (request, &slot) in kv.slots.iter().enumerate() {
-        let slots = kv.lengths.len() / (4 * args.heads);
+        let slots = kv.lengths.len() / (Lengths::COLUMNS * args.heads);
         let known = usize::try_from(slot).ok().filter(|slot| *slot < slots);
         let slot = known.ok_or(ReferenceError::SlotOutOfRange { slot, slots })?;
         for list in slot * args.heads..(slot + 1) * args.heads {
@@ -208,8 +212,8 @@ pub fn shortlist(
                 (candidates(args, kv, request, list, false)?, candidates(args, kv, request, list, true)?);
             let last = args.positions[request] - args.window;
             let leaving: Vec<Found> = high.iter().copied().filter(|f| f.position == last).collect();
-            let mut row =
-                Shortlisted { sig: Vec::new(), at: Vec::new(), state: [args.positions[request]; 5] };
+            let state = ShortlistState::new(args.positions[request], Lengths::get(kv.lengths, list));
+            let mut row = Shortlisted { sig: Vec::new(), at: Vec::new(), state };
             let mut numbers = Vec::new();
             for found in [&high, &leaving, &low] {
                 for part in &parts {
@@ -223,7 +227,6 @@ pub fn shortlist(
                 }
             }
             row.at.extend(numbers);
-            row.state[1..].copy_from_slice(&kv.lengths[list * 4..][..4]);
             out.push(row);
         }
     }
@@ -271,7 +274,7 @@ pub fn insert_token(
                 row_mut(page_mut(low, arena, hole_page)?, segment, hole).copy_from_slice(&bytes);
             }
         }
-        if plan.demote {
+        if plan.demotes() {
             let (page, slot) = at(lists.high, lists.high_ids, plan.victim)?;
             let victim = token(lists.high, arena, page, slot)?;
             let (page, slot) = at(low, lists.low_ids, plan.low)?;

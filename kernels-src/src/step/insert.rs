@@ -4,6 +4,7 @@ use leankv_dsl::format::Tiering;
 use leankv_dsl::lang::attention::{Codecs, PagedKvMut, Tiers, Tokens};
 use leankv_dsl::lang::*;
 
+use super::StepPlan;
 use super::plan::two_tiers;
 
 /// Specialisation of [`insert_token`](fn@insert_token).
@@ -30,7 +31,7 @@ pub struct InsertSpec {
 /// Carries out one layer's part of a plan: the new token of every (request, KV head) goes into the high tier, its victim into the low
 /// tier or away, and holes are filled.
 ///
-/// * Shapes: `keys`, `values` are `[requests, kv_heads, head_dim]`, keys after RoPE; `positions` is `[requests]`; `plan` is `[requests, kv_heads, 8]`,
+/// * Shapes: `keys`, `values` are `[requests, kv_heads, head_dim]`, keys after RoPE; `positions` is `[requests]`; `plan` is `[requests, kv_heads, PLAN_COLUMNS]`,
 ///   this layer's rows of what [`plan_step`](fn@super::plan_step) wrote; `kv` as its type says, with the pages that the plan needs.
 /// * Grid: `[kv_heads, requests]`.
 /// * Values: the new token starts with significance 0; a demoted one is decoded and encoded again and keeps significance and
@@ -51,27 +52,28 @@ pub fn insert_token<C: Codecs>(
     let Some(tiers) = tiers else { return };
     let (head, request) = (program_id(0), program_id(1));
     let slot = kv.slot(request);
-    let column = |i: i32| plan.get([request, head, lit(i)]);
-    let new = column(0);
+    let at = StepPlan::AT;
+    let number = |column: i32| plan.get([request, head, lit(column)]);
+    let new = number(at.new);
     if slot.ge(0) & new.ge(0) {
         if let Some(low) = tiers.low() {
-            let source = column(5);
+            let source = number(at.source);
             if source.ge(0) {
-                kv.place(slot, head, low, column(4)).copy_from(&kv.place(slot, head, low, source));
+                kv.place(slot, head, low, number(at.hole)).copy_from(&kv.place(slot, head, low, source));
             }
-            if column(2).ne(0) {
-                let victim = kv.place(slot, head, tiers.high(), column(1));
+            if number(at.demote).ne(0) {
+                let victim = kv.place(slot, head, tiers.high(), number(at.victim));
                 let tokens = victim.tokens(head);
                 let (keys, values) = victim.load(tokens);
-                let to = kv.place(slot, head, low, column(3));
+                let to = kv.place(slot, head, low, number(at.low));
                 to.store(keys, values, victim.significance(), tokens);
             }
         }
-        let (at, extents) = ((request, head, 0), [1, 1, spec.head_dim]);
-        let (keys, values) = (keys.tile(at, extents).load(), values.tile(at, extents).load());
+        let (here, extents) = ((request, head, 0), [1, 1, spec.head_dim]);
+        let (keys, values) = (keys.tile(here, extents).load(), values.tile(here, extents).load());
         let tokens = Tokens { positions: positions.tile(request, [1]).load(), head };
         let place = kv.place(slot, head, tiers.high(), new);
         place.store(keys.squeeze(1), values.squeeze(1), Tile::zeros([1]), tokens);
-        kv.set_lengths(slot, head, column(6), column(7));
+        kv.set_lengths(slot, head, number(at.len_high), number(at.len_low));
     }
 }

@@ -1,10 +1,11 @@
 //! Planning a decode step.
 
 use leankv_dsl::format::{KvFormat, Tiering};
-use leankv_dsl::lang::attention::{Codecs, LayeredKv, PagedKv, Tier, Tiers, Work};
+use leankv_dsl::lang::attention::{Codecs, LayeredKv, PagedKv, PerTier, Tier, Tiers, Work};
 use leankv_dsl::lang::*;
 
-use crate::candidates::{Best, Found, Kind, Search, Shortlist, lengths_of};
+use super::StepPlan;
+use crate::candidates::{Best, Found, Kind, Search, Shortlist, ShortlistState};
 use crate::policy::{HeadFacts, Needs, Policies, PolicySpec, Rule, SINKS, StepFacts};
 
 /// Specialisation of [`plan_step`](fn@plan_step).
@@ -98,7 +99,7 @@ fn scan_both(
 /// Decides what a decode step does to every (request, layer, KV head), from the significance of before the step.
 ///
 /// * Shapes: `positions` is `[requests]`, the positions of the new tokens, and `prompts` is `[requests]`, the lengths of the prompts;
-///   `thresholds` is `[slots, layers, kv_heads, 2]`, high and low; `kv` holds all layers; `plan` is `[requests, layers, kv_heads, 8]`, one
+///   `thresholds` is `[slots, layers, kv_heads, 2]`, high and low; `kv` holds all layers; `plan` is `[requests, layers, kv_heads, PLAN_COLUMNS]`, one
 ///   [`StepPlan`](super::StepPlan) each; `target` is `[requests, layers, kv_heads, 2]`, the pages of either tier that carrying the plan out
 ///   needs, -1 for a request that is left out (a negative slot).
 /// * Grid: `[kv_heads, layers, requests]`.
@@ -138,7 +139,7 @@ pub fn plan_step<C: Codecs, P: Policies>(
     let (mut least_high, mut leaving, mut least_low) = (Found::none(), Found::none(), Found::none());
     let listed = match spec.splits {
         0 => None,
-        _ => Some(shortlist.holds([slot, layer, head], position, lengths_of(&kv, at))),
+        _ => Some(shortlist.holds([slot, layer, head], ShortlistState::of(&kv, at, position))),
     };
     if let Some(listed) = listed {
         if listed {
@@ -162,8 +163,8 @@ pub fn plan_step<C: Codecs, P: Policies>(
     let (len_high, len_low) = (kv.length(at, false), kv.length(at, true));
     let action = policy.step(&StepFacts {
         head: HeadFacts {
-            a_high: threshold(0),
-            a_low: threshold(1),
+            a_high: threshold(PerTier::AT.high),
+            a_low: threshold(PerTier::AT.low),
             tokens: search.tokens(),
             has_low: tiers.low().is_some(),
             layer,
@@ -197,17 +198,16 @@ pub fn plan_step<C: Codecs, P: Policies>(
 
     let active = slot.ge(0);
     let new: Scalar<i32> = active.select(new, -1);
-    let row = [new, victim, demote.select(1, 0), low, hole, source, next_high, next_low];
-    for (column, value) in row.into_iter().enumerate() {
-        plan.set([request, layer, head, lit(column as i32)], value);
-    }
+    let demote = demote.select(1, 0);
+    let row = StepPlan { new, victim, demote, low, hole, source, len_high: next_high, len_low: next_low };
+    row.store(|column, number| plan.set([request, layer, head, lit(column)], number));
     for (tier, before, after) in [(Some(tiers.high()), len_high, next_high), (tiers.low(), len_low, next_low)]
     {
         let pages = match tier {
             Some(tier) => before.max(after).cdiv(tier.layout().tokens() as i32),
             None => lit(0),
         };
-        let column = i32::from(tier.is_none_or(Tier::is_low));
+        let column = PerTier::AT.of(tier.is_none_or(Tier::is_low));
         target.set([request, layer, head, lit(column)], active.select::<i32>(pages, -1));
     }
 }

@@ -1,13 +1,18 @@
 //! Attention: decode over pages, the merge of its splits.
 
-use half::f16;
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::lang::attention::{Lengths, PagedKv as Pages, Plain, Stock};
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::cache::Cache;
-use super::{RecipeError, Shapes};
-use crate::candidates::{SHORTLIST_STATE, shortlist_columns};
-use crate::decode::DecodeSpec;
+use super::floats::{Floats, halves, rounded};
+use super::{RecipeError, Shapes, changed, filled};
+use crate::candidates::{SHORTLIST_STATE, ShortlistMutArgs, shortlist_columns};
+use crate::decode::{
+    DecodeAttentionArgs, DecodeSpec, MergeSplitsArgs, PartialsArgs, decode_attention as decode_kernel,
+    merge_splits,
+};
 use crate::pattern::HeadPattern;
+use crate::pending::{PendingArgs, PendingMutArgs};
 use crate::policy::{Counting, Uniform};
 use crate::reference::{
     DecodeArgs, PagedKv, Partial, PendingQueries, StepArgs, add_pending, decode_attention, decode_partials,
@@ -46,90 +51,97 @@ fn query_positions(cache: &Cache) -> Vec<i32> {
 pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let mut random = Generator::new(seed);
     let cache = cache(spec, shapes, &mut random)?;
-    let (requests, heads) = (cache.requests, cache.kv_heads * spec.group);
-    let (q, q32) = random.f16s(requests * heads * spec.head_dim, -1.0, 1.0);
+    let (requests, kv_heads, d) = (cache.requests, cache.kv_heads, spec.head_dim);
+    let heads = kv_heads * spec.group;
+    let q = Floats::random(spec.input, &mut random, [requests, heads, d]);
+    let q32 = rounded(&q.exact);
     let positions = query_positions(&cache);
     let args = DecodeArgs {
         q: &q32,
         query_positions: &positions,
         query_heads: heads,
-        kv_heads: cache.kv_heads,
-        scale: scale(spec.head_dim),
+        kv_heads,
+        scale: scale(d),
         pattern: spec.pattern,
     };
     let parts = decode_partials(&args, &cache.paged(), spec.splits)?;
-    let max: Vec<f32> = parts.iter().map(|p| p.max).collect();
-    let sum: Vec<f32> = parts.iter().map(|p| p.sum).collect();
     let acc: Vec<f32> = parts.iter().flat_map(|p| p.acc.iter().copied()).collect();
-    let splits = [requests, heads, spec.splits];
-    let workload = Workload::new([cache.kv_heads, requests, spec.splits])
-        .view("q", &q, &[requests, heads, spec.head_dim])
-        .view("query_positions", &positions, &[requests])
-        .scalar("scale", args.scale)
-        .view("out.max", &vec![f32::NAN; max.len()], &splits)
-        .view("out.sum", &vec![f32::NAN; sum.len()], &splits)
-        .view("out.acc", &vec![f32::NAN; acc.len()], &[requests, heads, spec.splits, spec.head_dim])
-        .output("out.max", PRECISE)
-        .output("out.sum", PRECISE)
-        .output("out.acc", sums(cache.longest))
-        .expect("out.max", &max, PRECISE)
-        .expect("out.sum", &sum, Check::close(1e-3, 1e-3))
-        .expect("out.acc", &acc, exact_sums(cache.longest));
-    let positions_read = spec.pattern != HeadPattern::Dense;
-    let least = cache.least_read_bytes(positions_read);
-    let workload = cache.arguments(workload);
-    if !spec.significance {
-        let workload = workload.least_read("kv.arena", least);
-        let workload = pending_arguments(workload, [0, heads, spec.head_dim], (&[], &[]), &[], [0, 0]);
-        return Ok(no_shortlist(workload, cache.kv_heads));
+    let of_parts = |number: fn(&Partial) -> f32, close: Check| {
+        let expected: Vec<f32> = parts.iter().map(number).collect();
+        let buffer = given(&vec![f32::NAN; parts.len()]).output(PRECISE).expect(&expected, close);
+        buffer.tensor_mut([requests, heads, spec.splits])
+    };
+    let acc = given(&vec![f32::NAN; acc.len()])
+        .output(sums(cache.longest))
+        .expect(&acc, exact_sums(cache.longest))
+        .tensor_mut([requests, heads, spec.splits, d]);
+    let mut launch = DecodeAttentionArgs {
+        q: q.tensor,
+        query_positions: given(&positions).tensor([requests]),
+        scale: args.scale,
+        kv: cache
+            .kv(given(&cache.arena).least_read(cache.least_read_bytes(spec.pattern != HeadPattern::Dense))),
+        out: PartialsArgs {
+            max: of_parts(|p| p.max, PRECISE),
+            sum: of_parts(|p| p.sum, Check::close(1e-3, 1e-3)),
+            acc,
+        },
+        // Neither is looked at.
+        pending: PendingArgs {
+            q: given(&[]).tensor([0, heads, d]),
+            lse: given(&[]).tensor([0, heads]),
+            newest: given(&[]).tensor([0, 0, 1]),
+        },
+        shortlist: ShortlistMutArgs {
+            prompts: given(&[]).tensor([0]),
+            sig: given(&[]).tensor_mut([0, kv_heads, 0]),
+            at: given(&[]).tensor_mut([0, kv_heads, 0]),
+            state: given(&[]).tensor_mut([0, kv_heads, SHORTLIST_STATE]),
+        },
+        codecs: (),
+        hooks: (),
+    };
+    if spec.significance {
+        let (old, old32) = random.f16s(requests * heads * d, -1.0, 1.0);
+        // Their logarithms are those of requests in slots of the same number; the last slot's have added theirs.
+        let slots: Vec<i32> = (0..requests as i32).collect();
+        let kv = PagedKv { slots: &slots, ..cache.paged() };
+        let mut lse = decode_attention(&DecodeArgs { q: &old32, ..args }, &kv)?.lse;
+        let adding = heads * requests.saturating_sub(1);
+        lse.iter_mut()
+            .enumerate()
+            .filter(|(row, lse)| *row >= adding || !lse.is_finite())
+            .for_each(|(_, lse)| *lse = f32::INFINITY);
+        // The last token of every list is new; -1 where there is none.
+        let newest: Vec<i32> = (0..requests * kv_heads)
+            .map(|row| {
+                let list = cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
+                Lengths::get(&cache.lengths, list).high - 1
+            })
+            .collect();
+        let mut arena = cache.arena.clone();
+        let pending = PendingQueries { q: &old32, lse: &lse, newest: &newest };
+        add_pending(&args, &pending, &cache.paged(), &mut arena)?;
+        launch.kv = cache.kv(given(&cache.arena).output(SIGNIFICANCE).expect(&arena, SIGNIFICANCE));
+        launch.pending = PendingArgs {
+            q: given(&old).tensor([requests, heads, d]),
+            lse: given(&lse).tensor([requests, heads]),
+            newest: given(&newest).tensor([requests, kv_heads, 1]),
+        };
+        if spec.candidates {
+            launch.shortlist = found_candidates(spec, &cache, &positions, &arena)?;
+        }
     }
-    let (old, old32) = random.f16s(requests * heads * spec.head_dim, -1.0, 1.0);
-    // Their logarithms are those of requests in slots of the same number; the last slot's have added theirs.
-    let slots: Vec<i32> = (0..requests as i32).collect();
-    let kv = PagedKv { slots: &slots, ..cache.paged() };
-    let mut lse = decode_attention(&DecodeArgs { q: &old32, ..args }, &kv)?.lse;
-    let adding = heads * requests.saturating_sub(1);
-    lse.iter_mut()
-        .enumerate()
-        .filter(|(row, lse)| *row >= adding || !lse.is_finite())
-        .for_each(|(_, lse)| *lse = f32::INFINITY);
-    // The last token of every list is new; -1 where there is none.
-    let newest: Vec<i32> = (0..requests * cache.kv_heads)
-        .map(|row| {
-            let list = cache.slots[row / cache.kv_heads] as usize * cache.kv_heads + row % cache.kv_heads;
-            cache.lengths[list * 4] - 1
-        })
-        .collect();
-    let mut arena = cache.arena.clone();
-    let pending = PendingQueries { q: &old32, lse: &lse, newest: &newest };
-    add_pending(&args, &pending, &cache.paged(), &mut arena)?;
-    let workload = workload.output("kv.arena", SIGNIFICANCE).expect("kv.arena", &arena, SIGNIFICANCE);
-    let extents = [requests, heads, spec.head_dim];
-    let of = [requests, cache.kv_heads];
-    let workload = pending_arguments(workload, extents, (&old, &lse), &newest, of);
-    if !spec.candidates {
-        return Ok(no_shortlist(workload, cache.kv_heads));
-    }
-    shortlist_arguments(workload, spec, &cache, &positions, &arena)
-}
-
-/// Decode attention's `shortlist`, which is not looked at.
-fn no_shortlist(workload: Workload, kv_heads: usize) -> Workload {
-    workload
-        .view::<i32>("shortlist.prompts", &[], &[0])
-        .view::<f32>("shortlist.sig", &[], &[0, kv_heads, 0])
-        .view::<i32>("shortlist.at", &[], &[0, kv_heads, 0])
-        .view::<i32>("shortlist.state", &[], &[0, kv_heads, SHORTLIST_STATE])
+    Ok(Workload::of::<decode_kernel<Stock, Plain, Pages>>([kv_heads, requests, spec.splits], launch))
 }
 
 /// Decode attention's `shortlist`, with what it finds in `arena` as the kernel leaves it.
-fn shortlist_arguments(
-    workload: Workload,
+fn found_candidates(
     spec: &DecodeSpec,
     cache: &Cache,
     positions: &[i32],
     arena: &[u8],
-) -> Result<Workload, RecipeError> {
+) -> Result<ShortlistMutArgs<'static>, RecipeError> {
     let (requests, kv_heads) = (cache.requests, cache.kv_heads);
     let prompts: Vec<i32> = positions.iter().map(|p| p / 2).collect();
     let next: Vec<i32> = positions.iter().map(|p| p + 1).collect();
@@ -153,7 +165,7 @@ fn shortlist_arguments(
         let list = cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
         sig[list * columns[0]..][..columns[0]].copy_from_slice(&found.sig);
         at[list * columns[1]..][..columns[1]].copy_from_slice(&found.at);
-        state[list * SHORTLIST_STATE..][..SHORTLIST_STATE].copy_from_slice(&found.state);
+        found.state.put(&mut state, list);
         if cache.low.is_none() {
             // Nobody reads what was found in a tier that is not there.
             sig[list * columns[0] + 2 * spec.splits..][..spec.splits].fill(f32::NAN);
@@ -162,32 +174,13 @@ fn shortlist_arguments(
         }
     }
     let of = |columns: usize| [requests, kv_heads, columns];
-    Ok(workload
-        .view("shortlist.prompts", &prompts, &[requests])
-        .view("shortlist.sig", &before.0, &of(columns[0]))
-        .view("shortlist.at", &before.1, &of(columns[1]))
-        .view("shortlist.state", &before.2, &of(SHORTLIST_STATE))
-        .output("shortlist.sig", PRECISE)
-        .output("shortlist.at", Check::Bits)
-        .output("shortlist.state", Check::Bits)
-        .expect("shortlist.sig", &sig, Check::close(1e-3, 1e-4))
-        .expect("shortlist.at", &at, Check::Bits)
-        .expect("shortlist.state", &state, Check::Bits))
-}
-
-/// Decode attention's `pending`.
-fn pending_arguments(
-    workload: Workload,
-    extents: [usize; 3],
-    (q, lse): (&[f16], &[f32]),
-    newest: &[i32],
-    [requests, kv_heads]: [usize; 2],
-) -> Workload {
-    workload.view("pending.q", q, &extents).view("pending.lse", lse, &extents[..2]).view(
-        "pending.newest",
-        newest,
-        &[requests, kv_heads, 1],
-    )
+    let found = given(&before.0).output(PRECISE).expect(&sig, Check::close(1e-3, 1e-4));
+    Ok(ShortlistMutArgs {
+        prompts: given(&prompts).tensor([requests]),
+        sig: found.tensor_mut(of(columns[0])),
+        at: changed(&before.1, &at).tensor_mut(of(columns[1])),
+        state: changed(&before.2, &state).tensor_mut(of(SHORTLIST_STATE)),
+    })
 }
 
 pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
@@ -215,7 +208,8 @@ pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wor
     };
     let merged = merge_partials(&args, &parts)?;
     let slots: Vec<i32> = random.permutation(requests).into_iter().map(|slot| slot as i32 - 1).collect();
-    let (q, _) = random.f16s(requests * heads * d, -1.0, 1.0);
+    let q = Floats::random(spec.input, &mut random, [requests, heads, d]);
+    let halves = halves(&q.exact);
     // A request in slot 0 and up leaves its queries there; the one whose slot is negative leaves nothing.
     let kept = if spec.significance { requests } else { 0 };
     let (mut old, mut old_lse) =
@@ -223,28 +217,27 @@ pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wor
     let before = (old.clone(), old_lse.clone());
     for (request, &slot) in slots.iter().enumerate().filter(|(_, slot)| spec.significance && **slot >= 0) {
         let slot = slot as usize;
-        old[slot * heads * d..][..heads * d].copy_from_slice(&q[request * heads * d..][..heads * d]);
+        old[slot * heads * d..][..heads * d].copy_from_slice(&halves[request * heads * d..][..heads * d]);
         for (old, lse) in old_lse[slot * heads..].iter_mut().zip(&merged.lse[request * heads..][..heads]) {
             *old = if lse.is_finite() { *lse } else { f32::INFINITY };
         }
     }
     let splits = [requests, heads, spec.splits];
-    Ok(Workload::new([kv_heads, requests, 1])
-        .view("parts.max", &max, &splits)
-        .view("parts.sum", &sum, &splits)
-        .view("parts.acc", &acc, &[requests, heads, spec.splits, d])
-        .view("q", &q, &[requests, heads, d])
-        .view("slots", &slots, &[requests])
-        .view("pending.q", &before.0, &[kept, heads, d])
-        .view("pending.lse", &before.1, &[kept, heads])
-        .view("out", &vec![f32::NAN; requests * heads * d], &[requests, heads, d])
-        .view("lse", &vec![f32::NAN; requests * heads], &[requests, heads])
-        .output("pending.q", Check::Bits)
-        .output("pending.lse", PRECISE)
-        .output("out", PRECISE)
-        .output("lse", PRECISE)
-        .expect("pending.q", &old, Check::Bits)
-        .expect("pending.lse", &old_lse, PRECISE)
-        .expect("out", &merged.out, PRECISE)
-        .expect("lse", &merged.lse, PRECISE))
+    let args = MergeSplitsArgs {
+        parts: PartialsArgs {
+            max: given(&max).tensor_mut(splits),
+            sum: given(&sum).tensor_mut(splits),
+            acc: given(&acc).tensor_mut([requests, heads, spec.splits, d]),
+        },
+        q: q.tensor,
+        slots: given(&slots).tensor([requests]),
+        pending: PendingMutArgs {
+            q: changed(&before.0, &old).tensor_mut([kept, heads, d]),
+            lse: given(&before.1).output(PRECISE).expect(&old_lse, PRECISE).tensor_mut([kept, heads]),
+        },
+        out: filled(f32::NAN, &merged.out, PRECISE).tensor_mut([requests, heads, d]),
+        lse: filled(f32::NAN, &merged.lse, PRECISE).tensor_mut([requests, heads]),
+        hooks: (),
+    };
+    Ok(Workload::of::<merge_splits<Plain>>([kv_heads, requests, 1], args))
 }

@@ -1,10 +1,14 @@
 //! A byte budget: the tally of what thresholds would cost, and the thresholds.
 
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::lang::attention::{Lengths, PerTier, Stock};
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::cache::Cache;
-use super::{RecipeError, Shapes};
-use crate::budget::{BudgetSpec, Ladder, SolveBudgetSpec};
+use super::{RecipeError, Shapes, filled};
+use crate::budget::{
+    BudgetGroup, BudgetSpec, Ladder, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs, SolveBudgetSpec,
+    TallyTokensArgs, make_room, price_tally, solve_budget, tally_tokens,
+};
 use crate::policy::Counting;
 use crate::reference::{self, BudgetList, BudgetRules};
 
@@ -51,10 +55,11 @@ impl Tallies {
             for list in slot * lists..(slot + 1) * lists {
                 let mut both = [vec![0; Ladder::RUNGS], vec![0; Ladder::RUNGS]];
                 let tiers = [Some(&cache.high), cache.low.as_ref()];
+                let lengths = Lengths::get(&cache.lengths, list);
                 for (tier, (tally, ids)) in both.iter_mut().zip(cache.ids(list)).enumerate() {
                     let Some(paged) = tiers[tier].filter(|_| cache.slots[request] >= 0) else { continue };
-                    let [len, frozen] =
-                        [tier, tier + 2].map(|column| cache.lengths[list * 4 + column] as usize);
+                    let frozen = lengths.frozen(tier == 1) as usize;
+                    let len = lengths.tokens(tier == 1) as usize;
                     let tokens = reference::read_tokens(paged, &cache.arena, &ids, len)?;
                     *tally = BudgetList { tokens, frozen }.tally(&rules);
                 }
@@ -77,14 +82,15 @@ impl Tallies {
 
 pub(super) fn tally(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let t = Tallies::new(spec, shapes, seed)?;
-    let (requests, expected) = (t.cache.requests, t.flat());
-    let workload = Workload::new([t.kv_heads, t.layers, requests])
-        .view("tokens", &t.tokens, &[requests])
-        .view("prompts", &t.prompts, &[requests])
-        .view("tally", &vec![-7i32; expected.len()], &t.extents())
-        .output("tally", Check::Bits)
-        .expect("tally", &expected, Check::Bits);
-    Ok(t.cache.layered(workload, t.layers))
+    let requests = t.cache.requests;
+    let args = TallyTokensArgs {
+        tokens: given(&t.tokens).tensor([requests]),
+        prompts: given(&t.prompts).tensor([requests]),
+        kv: t.cache.layered(t.layers),
+        tally: filled(-7, &t.flat(), Check::Bits).tensor_mut(t.extents()),
+        codecs: (),
+    };
+    Ok(Workload::of::<tally_tokens<Stock>>([t.kv_heads, t.layers, requests], args))
 }
 
 /// Tokens of a request for which there is room ahead.
@@ -122,14 +128,15 @@ impl Tallies {
 
 pub(super) fn price(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let t = Tallies::new(spec, shapes, seed)?;
-    let (requests, prices) = (t.cache.requests, t.prices().concat());
-    Ok(Workload::new([requests, 1, 1])
-        .view("tally", &t.flat(), &t.extents())
-        .view("ahead", &(0..requests).map(ahead).collect::<Vec<_>>(), &[requests])
-        .view("gaps", &t.gaps(), &[requests])
-        .view("prices", &vec![-7i64; prices.len()], &[requests, Ladder::RUNGS])
-        .output("prices", Check::Bits)
-        .expect("prices", &prices, Check::Bits))
+    let requests = t.cache.requests;
+    let args = PriceTallyArgs {
+        tally: given(&t.flat()).tensor(t.extents()),
+        ahead: given(&(0..requests).map(ahead).collect::<Vec<_>>()).tensor([requests]),
+        gaps: given(&t.gaps()).tensor([requests]),
+        prices: filled(-7, &t.prices().concat(), Check::Bits).tensor_mut([requests, Ladder::RUNGS]),
+        codecs: (),
+    };
+    Ok(Workload::of::<price_tally<Stock>>([requests, 1, 1], args))
 }
 
 pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
@@ -163,7 +170,7 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
         let half = here.iter().map(|price| (price[0] + price[Ladder::RUNGS - 1]) / 2).sum::<i64>();
         // Half-way between the loosest thresholds and the tightest; none; everything; nothing.
         let budget = [half * page_bytes, -1, i64::MAX, 0][groups.len() / 2 % 4];
-        groups.extend([first as i32, count as i32]);
+        groups.extend(BudgetGroup { first: first as i32, count: count as i32 }.to_row());
         budgets.push(budget);
         if budget < 0 {
             pages.push(-1);
@@ -172,30 +179,25 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
             pages.push(taken);
             for member in members.filter(|&member| slots[member] >= 0) {
                 rungs[member] = rung;
-                let at = slots[member] as usize * layers * kv_heads * 2;
-                for pair in after[at..][..layers * kv_heads * 2].chunks_exact_mut(2) {
-                    pair.copy_from_slice(&[Ladder::edge(rung), Ladder::edge(rung - gaps[member])]);
-                }
+                let (high, low) = (Ladder::edge(rung), Ladder::edge(rung - gaps[member]));
+                let first = slots[member] as usize * layers * kv_heads;
+                (first..first + layers * kv_heads)
+                    .for_each(|list| PerTier { high, low }.put(&mut after, list));
             }
         }
         first += count;
     }
-    let extents = [requests, layers, kv_heads, 2];
-    Ok(Workload::new([budgets.len(), 1, 1])
-        .view("slots", &slots, &[requests])
-        .view("gaps", &gaps, &[requests])
-        .view("prices", &prices.concat(), &[requests, Ladder::RUNGS])
-        .view("groups", &groups, &[budgets.len(), 2])
-        .view("budgets", &budgets, &[budgets.len()])
-        .view("thresholds", &vec![0.125f32; after.len()], &extents)
-        .view("pages", &vec![-7i32; pages.len()], &[pages.len()])
-        .view("rungs", &vec![-7i32; requests], &[requests])
-        .output("rungs", Check::Bits)
-        .expect("rungs", &rungs, Check::Bits)
-        .output("thresholds", Check::Bits)
-        .output("pages", Check::Bits)
-        .expect("thresholds", &after, Check::Bits)
-        .expect("pages", &pages, Check::Bits))
+    let args = SolveBudgetArgs {
+        slots: given(&slots).tensor([requests]),
+        gaps: given(&gaps).tensor([requests]),
+        prices: given(&prices.concat()).tensor([requests, Ladder::RUNGS]),
+        groups: given(&groups).tensor([budgets.len(), 2]),
+        budgets: given(&budgets).tensor([budgets.len()]),
+        thresholds: filled(0.125, &after, Check::Bits).tensor_mut([requests, layers, kv_heads, 2]),
+        pages: filled(-7, &pages, Check::Bits).tensor_mut([pages.len()]),
+        rungs: filled(-7, &rungs, Check::Bits).tensor_mut([requests]),
+    };
+    Ok(Workload::of::<solve_budget>([budgets.len(), 1, 1], args))
 }
 
 pub(super) fn room(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
@@ -218,25 +220,24 @@ pub(super) fn room(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Work
                 thresholds[list * 2 + 1] = Ladder::edge(lowest);
                 if two_tiers && moving[request] >= 0 {
                     let pages = (low as usize).div_ceil(per_page[1] as usize) as i32;
-                    wanted = pages.max(t.cache.held[list * 2 + 1]);
+                    wanted = pages.max(PerTier::get(&t.cache.held, list).low);
                 }
             }
             targets.extend([-1, wanted]);
         }
     }
     let extents = [requests, t.layers, t.kv_heads, 2];
-    Ok(Workload::new([t.kv_heads, t.layers, requests])
-        .view("slots", &t.cache.slots, &[requests])
-        .view("moving", &moving, &[requests])
-        .view("rungs", &rungs, &[requests])
-        .view("ahead", &(0..requests).map(ahead).collect::<Vec<_>>(), &[requests])
-        .view("gaps", &t.gaps(), &[requests])
-        .view("tally", &t.flat(), &t.extents())
-        .view("held", &t.cache.held, &[requests, t.layers, t.kv_heads, 2])
-        .view("thresholds", &vec![0.125f32; thresholds.len()], &extents)
-        .view("targets", &vec![-9i32; targets.len()], &extents)
-        .output("thresholds", Check::Bits)
-        .expect("thresholds", &thresholds, Check::Bits)
-        .output("targets", Check::Bits)
-        .expect("targets", &targets, Check::Bits))
+    let args = MakeRoomArgs {
+        slots: given(&t.cache.slots).tensor([requests]),
+        moving: given(&moving).tensor([requests]),
+        rungs: given(&rungs).tensor([requests]),
+        ahead: given(&(0..requests).map(ahead).collect::<Vec<_>>()).tensor([requests]),
+        gaps: given(&t.gaps()).tensor([requests]),
+        tally: given(&t.flat()).tensor(t.extents()),
+        held: given(&t.cache.held).tensor(extents),
+        thresholds: filled(0.125, &thresholds, Check::Bits).tensor_mut(extents),
+        targets: filled(-9, &targets, Check::Bits).tensor_mut(extents),
+        codecs: (),
+    };
+    Ok(Workload::of::<make_room<Stock>>([t.kv_heads, t.layers, requests], args))
 }

@@ -1,7 +1,11 @@
 //! A filled paged cache: what attention over pages reads.
 
 use leankv_dsl::format::{SegmentKind, Tiering};
-use leankv_dsl::workload::{Generator, Workload};
+use leankv_dsl::lang::attention::{
+    LayeredKvArgs, LayeredKvMutArgs, Lengths, PagedKvArgs, PagedKvMutArgs, PerTier,
+};
+use leankv_dsl::lang::launch::Tensor;
+use leankv_dsl::workload::{Generator, Given, given};
 
 use super::{RecipeError, Shapes};
 use crate::reference::{HeadLists, PagedFormat, PagedKv, ReferenceError, write_token};
@@ -75,18 +79,21 @@ impl Cache {
         let mut arena = vec![0xFF; total.max(1) * page_bytes];
         let slots = random.permutation(requests);
         let mut table = vec![-1; lists * table_len];
-        let (mut lengths, mut held) = (vec![0; lists * 4], vec![0; lists * 2]);
+        let (mut lengths, mut held) = (vec![0; lists * Lengths::COLUMNS], vec![0; lists * PerTier::COLUMNS]);
         for (list, tokens) in tokens.iter().enumerate() {
             // Lists lie where their request's slot is.
             let place = slots[list / kv_heads] * kv_heads + list % kv_heads;
             let positions = mixed(*tokens);
+            let [high_pages, low_pages] = [pages(Some(&high), tokens[0]), pages(low.as_ref(), tokens[1])];
+            PerTier { high: high_pages as i32, low: low_pages as i32 }.put(&mut held, place);
+            let [high_tokens, low_tokens] = tokens.map(|n| n as i32);
+            // Some leading tokens belong to another request too.
+            let [frozen_high, frozen_low] =
+                tokens.map(|n| if shapes.get("ragged") == 0 { 0 } else { n as i32 / 4 });
+            Lengths { high: high_tokens, low: low_tokens, frozen_high, frozen_low }.put(&mut lengths, place);
             for (tier, &n) in tokens.iter().enumerate() {
-                lengths[place * 4 + tier] = n as i32;
-                // Some leading tokens belong to another request too.
-                lengths[place * 4 + 2 + tier] = if shapes.get("ragged") == 0 { 0 } else { n as i32 / 4 };
                 let Some(paged) = (if tier == 0 { Some(&high) } else { low.as_ref() }) else { continue };
                 let mut here = Vec::new();
-                held[place * 2 + tier] = pages(Some(paged), n) as i32;
                 for index in 0..pages(Some(paged), n) {
                     let page = ids.next().unwrap_or(0);
                     let entry = if tier == 0 { index } else { table_len - 1 - index };
@@ -140,24 +147,63 @@ impl Cache {
         }
     }
 
-    /// For a kernel: the parameters of its `kv`.
-    pub(super) fn arguments(&self, workload: Workload) -> Workload {
-        let lists = [self.requests, self.kv_heads];
-        workload
-            .view("kv.slots", &self.slots, &[self.slots.len()])
-            .buffer("kv.arena", &self.arena)
-            .view("kv.table", &self.table, &[lists[0], lists[1], self.table_len])
-            .view("kv.lengths", &self.lengths, &[lists[0], lists[1], 4])
+    fn own_slots(&self) -> Tensor<'static, i32, 1> {
+        given(&self.slots).tensor([self.slots.len()])
     }
 
-    /// For a kernel over `layers` layers: the parameters of its `kv`.
-    pub(super) fn layered(&self, workload: Workload, layers: usize) -> Workload {
-        let [slots, heads] = [self.requests, self.kv_heads.checked_div(layers).unwrap_or(0)];
-        workload
-            .view("kv.slots", &self.slots, &[self.slots.len()])
-            .buffer("kv.arena", &self.arena)
-            .view("kv.table", &self.table, &[slots, layers, heads, self.table_len])
-            .view("kv.lengths", &self.lengths, &[slots, layers, heads, 4])
+    /// Extents of tables and the like that have so many numbers a list.
+    fn extents(&self, columns: usize) -> [usize; 3] {
+        [self.requests, self.kv_heads, columns]
+    }
+
+    /// As [`extents`](Cache::extents), of `layers` layers.
+    pub(super) fn of_layers(&self, layers: usize, columns: usize) -> [usize; 4] {
+        [self.requests, layers, self.kv_heads.checked_div(layers).unwrap_or(0), columns]
+    }
+
+    /// For a kernel: its `kv`, with these pages.
+    pub(super) fn kv(&self, arena: Given<u8>) -> PagedKvArgs<'static> {
+        PagedKvArgs {
+            arena: arena.slice_mut(),
+            slots: self.own_slots(),
+            table: given(&self.table).tensor(self.extents(self.table_len)),
+            lengths: given(&self.lengths).tensor(self.extents(4)),
+        }
+    }
+
+    /// As [`kv`](Cache::kv), to write.
+    pub(super) fn kv_mut(&self, arena: Given<u8>, lengths: Given<i32>) -> PagedKvMutArgs<'static> {
+        PagedKvMutArgs {
+            arena: arena.slice_mut(),
+            slots: self.own_slots(),
+            table: given(&self.table).tensor(self.extents(self.table_len)),
+            lengths: lengths.tensor_mut(self.extents(4)),
+        }
+    }
+
+    /// For a kernel over `layers` layers: its `kv`.
+    pub(super) fn layered(&self, layers: usize) -> LayeredKvArgs<'static> {
+        LayeredKvArgs {
+            arena: given(&self.arena).slice_mut(),
+            slots: self.own_slots(),
+            table: given(&self.table).tensor(self.of_layers(layers, self.table_len)),
+            lengths: given(&self.lengths).tensor(self.of_layers(layers, 4)),
+        }
+    }
+
+    /// As [`layered`](Cache::layered), to write.
+    pub(super) fn layered_mut(
+        &self,
+        layers: usize,
+        arena: Given<u8>,
+        lengths: Given<i32>,
+    ) -> LayeredKvMutArgs<'static> {
+        LayeredKvMutArgs {
+            arena: arena.slice_mut(),
+            slots: self.own_slots(),
+            table: given(&self.table).tensor(self.of_layers(layers, self.table_len)),
+            lengths: lengths.tensor_mut(self.of_layers(layers, 4)),
+        }
     }
 
     /// Bytes of the 32-byte sectors in which the listed tokens' codes and metadata lie, and their positions where they are needed: of
@@ -166,8 +212,8 @@ impl Cache {
     pub(super) fn least_read_bytes(&self, positions: bool) -> u64 {
         let tiers = [Some(&self.high), self.low.as_ref()];
         let mut sectors = 0u64;
-        for lengths in self.lengths.chunks(4) {
-            for (paged, &tokens) in tiers.iter().zip(lengths) {
+        for lengths in self.lengths.chunks(Lengths::COLUMNS).map(|row| Lengths::get(row, 0)) {
+            for (paged, tokens) in tiers.iter().zip([lengths.high, lengths.low]) {
                 let Some(layout) = paged.map(PagedFormat::layout) else { continue };
                 let mut left = tokens as u32;
                 while left > 0 {

@@ -1,11 +1,16 @@
 //! A chunk of a prompt over a filled cache of one request: attention and the significance it gives.
 
-use half::f16;
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::lang::attention::{PagedKv, Plain, Stock};
+use leankv_dsl::lang::launch::FloatTensor;
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::cache::Cache;
-use super::{RecipeError, Shapes};
-use crate::chunk::ChunkSpec;
+use super::floats::{Floats, rounded};
+use super::{RecipeError, Shapes, filled};
+use crate::chunk::{
+    CachedSignificanceArgs, ChunkAttentionArgs, ChunkSignificanceArgs, ChunkSpec, cached_significance,
+    chunk_attention, chunk_significance,
+};
 use crate::reference::{ChunkArgs, ChunkOutput, attend_chunk};
 
 /// Probabilities, summed over counted queries.
@@ -16,9 +21,9 @@ struct Chunk {
     cache: Cache,
     n: usize,
     window: usize,
-    q: Vec<f16>,
-    k: Vec<f16>,
-    v: Vec<f16>,
+    q: FloatTensor<'static, 3>,
+    k: FloatTensor<'static, 3>,
+    v: FloatTensor<'static, 3>,
     scale: f32,
     expected: ChunkOutput,
 }
@@ -28,9 +33,10 @@ impl Chunk {
         let mut random = Generator::new(seed);
         let cache = Cache::new(&spec.tiering, spec.head_dim, spec.page_bytes, shapes, &mut random)?;
         let (n, kv_heads, d) = (shapes.get("queries"), cache.kv_heads, spec.head_dim);
-        let (q, q32) = random.f16s(n * kv_heads * spec.group * d, -1.0, 1.0);
-        let (k, k32) = random.f16s(n * kv_heads * d, -1.0, 1.0);
-        let (v, v32) = random.f16s(n * kv_heads * d, -1.0, 1.0);
+        let [q, k, v] = [kv_heads * spec.group, kv_heads, kv_heads]
+            .map(|heads| Floats::random(spec.input, &mut random, [n, heads, d]));
+        // What the kernels compute with.
+        let [q32, k32, v32] = [&q, &k, &v].map(|x| rounded(&x.exact));
         let (scale, window) = (1.0 / (d.max(1) as f32).sqrt(), shapes.get("window"));
         let args = ChunkArgs {
             q: &q32,
@@ -42,56 +48,59 @@ impl Chunk {
             window,
         };
         let expected = attend_chunk(&args, &cache.paged())?;
+        let [q, k, v] = [q, k, v].map(|x| x.tensor);
         Ok(Chunk { cache, n, window, q, k, v, scale, expected })
-    }
-
-    /// The arguments that all kernels of a chunk share.
-    fn workload(&self, spec: &ChunkSpec, programs: usize) -> Workload {
-        let heads = self.cache.kv_heads * spec.group;
-        Workload::new([programs, self.cache.kv_heads, 1])
-            .view("q", &self.q, &[self.n, heads, spec.head_dim])
-            .scalar("before", self.cache.longest as i32)
-            .scalar("scale", self.scale)
     }
 }
 
 pub(super) fn attention(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    let chunk = Chunk::new(spec, shapes, seed)?;
-    let (n, d) = (chunk.n, spec.head_dim);
-    let (kv_heads, heads) = (chunk.cache.kv_heads, chunk.cache.kv_heads * spec.group);
-    // Weights are rounded to f16 before they meet values.
-    let check = Check::close(4e-3, 2e-3);
-    let workload = chunk
-        .workload(spec, n.div_ceil(spec.block_q))
-        .view("k", &chunk.k, &[n, kv_heads, d])
-        .view("v", &chunk.v, &[n, kv_heads, d])
-        .view("out", &vec![f32::NAN; n * heads * d], &[n, heads, d])
-        .view("lse", &vec![f32::NAN; n * heads], &[n, heads])
-        .output("out", check)
-        .output("lse", MASS)
-        .expect("out", &chunk.expected.out, check)
-        .expect("lse", &chunk.expected.lse, Check::close(1e-3, 1e-3));
-    Ok(chunk.cache.arguments(workload))
+    let Chunk { cache, n, q, k, v, scale, expected, .. } = Chunk::new(spec, shapes, seed)?;
+    let heads = cache.kv_heads * spec.group;
+    let lse = given(&vec![f32::NAN; n * heads]).output(MASS).expect(&expected.lse, Check::close(1e-3, 1e-3));
+    let args = ChunkAttentionArgs {
+        q,
+        k,
+        v,
+        before: cache.longest as i32,
+        scale,
+        kv: cache.kv(given(&cache.arena)),
+        // Weights are rounded to f16 before they meet values.
+        out: filled(f32::NAN, &expected.out, Check::close(4e-3, 2e-3)).tensor_mut([n, heads, spec.head_dim]),
+        lse: lse.tensor_mut([n, heads]),
+        codecs: (),
+        hooks: (),
+    };
+    let grid = [n.div_ceil(spec.block_q), cache.kv_heads, 1];
+    Ok(Workload::of::<chunk_attention<Stock, Plain, PagedKv>>(grid, args))
 }
 
 pub(super) fn own(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    let chunk = Chunk::new(spec, shapes, seed)?;
-    let (n, kv_heads) = (chunk.n, chunk.cache.kv_heads);
-    Ok(chunk
-        .workload(spec, n.div_ceil(spec.block))
-        .view("k", &chunk.k, &[n, kv_heads, spec.head_dim])
-        .view("lse", &chunk.expected.lse, &[n, kv_heads * spec.group])
-        .scalar("window", chunk.window as i32)
-        .view("mass", &vec![f32::NAN; kv_heads * n], &[kv_heads, n])
-        .output("mass", MASS)
-        .expect("mass", &chunk.expected.mass, MASS))
+    let Chunk { cache, n, q, k, scale, window, expected, .. } = Chunk::new(spec, shapes, seed)?;
+    let args = ChunkSignificanceArgs {
+        q,
+        k,
+        lse: given(&expected.lse).tensor([n, cache.kv_heads * spec.group]),
+        before: cache.longest as i32,
+        scale,
+        window: window as i32,
+        mass: filled(f32::NAN, &expected.mass, MASS).tensor_mut([cache.kv_heads, n]),
+        hooks: (),
+    };
+    Ok(Workload::of::<chunk_significance<Plain>>([n.div_ceil(spec.block), cache.kv_heads, 1], args))
 }
 
 pub(super) fn cached(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    let chunk = Chunk::new(spec, shapes, seed)?;
-    let workload = chunk
-        .workload(spec, spec.splits)
-        .view("lse", &chunk.expected.lse, &[chunk.n, chunk.cache.kv_heads * spec.group])
-        .scalar("window", chunk.window as i32);
-    Ok(chunk.cache.arguments(workload).output("kv.arena", Check::WordSums { abs: 1e-3 }))
+    let Chunk { cache, n, q, scale, window, expected, .. } = Chunk::new(spec, shapes, seed)?;
+    let args = CachedSignificanceArgs {
+        q,
+        lse: given(&expected.lse).tensor([n, cache.kv_heads * spec.group]),
+        before: cache.longest as i32,
+        scale,
+        window: window as i32,
+        kv: cache.kv(given(&cache.arena).output(Check::WordSums { abs: 1e-3 })),
+        codecs: (),
+        hooks: (),
+    };
+    let grid = [spec.splits, cache.kv_heads, 1];
+    Ok(Workload::of::<cached_significance<Stock, Plain, PagedKv>>(grid, args))
 }

@@ -1,9 +1,14 @@
 //! Prefix sharing: children that read their parents' pages.
 
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::lang::attention::Lengths;
+use leankv_dsl::lang::launch::Tensor;
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 
-use super::{RecipeError, Shapes};
-use crate::manager::{CopyTailsSpec, ForkPagesSpec, PlanForkSpec};
+use super::{RecipeError, Shapes, changed, filled};
+use crate::manager::{
+    CopyTailsArgs, CopyTailsSpec, ForkPagesArgs, ForkPagesSpec, PlanForkArgs, PlanForkSpec, copy_tails,
+    fork_pages, plan_fork,
+};
 use crate::reference::{PageShape, PageState};
 
 /// Tokens of a high and of a low page.
@@ -57,9 +62,11 @@ impl Forks {
                 // Half of the lists end with their last page.
                 let last = if random.below(2) == 0 { per_page } else { 1 + random.below(per_page) };
                 let length = n.saturating_sub(1) * per_page + if n == 0 { 0 } else { last };
-                let at = (parent * lists + place / 2) * 4 + place % 2;
-                before.lengths[at] = length as i32;
-                before.lengths[at + 2] = (random.below(length / per_page + 1) * per_page) as i32;
+                let (list, low) = (place / 2, place % 2 == 1);
+                let tokens = before.length_at(parent, list, Lengths::AT.tokens(low));
+                let frozen = before.length_at(parent, list, Lengths::AT.frozen(low));
+                before.lengths[tokens] = length as i32;
+                before.lengths[frozen] = (random.below(length / per_page + 1) * per_page) as i32;
             }
         }
         before.thresholds = random.f32s(slots.len() * lists * 2, 0.0, 4.0);
@@ -86,52 +93,44 @@ impl Forks {
         Ok(Forks { lists, parents, children, granted, targets, before, after, copies })
     }
 
-    /// The arguments that all kernels of a fork share.
-    fn workload(&self, programs: usize) -> Workload {
-        let forks = self.parents.len();
-        Workload::new([programs, forks, 1]).view("parents", &self.parents, &[forks]).view(
-            "page_tokens",
-            &self.before.page_tokens,
-            &[self.before.shape.slots, 2],
-        )
+    /// A number for each fork.
+    fn each(&self, numbers: &[i32]) -> Tensor<'static, i32, 1> {
+        given(numbers).tensor([self.parents.len()])
     }
 
-    fn with_children(&self, workload: Workload) -> Workload {
-        let forks = self.parents.len();
-        workload.view("children", &self.children, &[forks]).view("granted", &self.granted, &[forks])
+    fn grid(&self, programs: usize) -> [usize; 3] {
+        [programs, self.parents.len(), 1]
     }
 }
 
 pub(super) fn plan(spec: &PlanForkSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let f = Forks::new(shapes, seed)?;
-    Ok(f.workload(f.lists.div_ceil(spec.block.max(1)))
-        .view("lengths", &f.before.lengths, &[f.before.shape.slots, f.lists, 4])
-        .view("targets", &vec![-9i32; f.targets.len()], &[f.parents.len(), f.lists, 2])
-        .output("targets", Check::Bits)
-        .expect("targets", &f.targets, Check::Bits))
+    let slots = f.before.shape.slots;
+    let args = PlanForkArgs {
+        parents: f.each(&f.parents),
+        lengths: given(&f.before.lengths).tensor([slots, f.lists, 4]),
+        page_tokens: given(&f.before.page_tokens).tensor([slots, 2]),
+        targets: filled(-9, &f.targets, Check::Bits).tensor_mut([f.parents.len(), f.lists, 2]),
+    };
+    Ok(Workload::of::<plan_fork>(f.grid(f.lists.div_ceil(spec.block.max(1))), args))
 }
 
 pub(super) fn share(_: &ForkPagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let f = Forks::new(shapes, seed)?;
     let PageShape { slots, lists, table_len, pages, .. } = f.before.shape;
-    Ok(f.with_children(f.workload(lists))
-        .view("table", &f.before.table, &[slots, lists, table_len])
-        .view("lengths", &f.before.lengths, &[slots, lists, 4])
-        .view("held", &f.before.held, &[slots, lists, 2])
-        .view("refs", &f.before.refs, &[pages])
-        .view("thresholds", &f.before.thresholds, &[slots, lists, 2])
-        .output("table", Check::Bits)
-        .output("lengths", Check::Bits)
-        .output("held", Check::Bits)
-        .output("refs", Check::Bits)
-        .output("thresholds", Check::Bits)
-        .output("page_tokens", Check::Bits)
-        .expect("table", &f.after.table, Check::Bits)
-        .expect("lengths", &f.after.lengths, Check::Bits)
-        .expect("held", &f.after.held, Check::Bits)
-        .expect("refs", &f.after.refs, Check::Bits)
-        .expect("thresholds", &f.after.thresholds, Check::Bits)
-        .expect("page_tokens", &f.after.page_tokens, Check::Bits))
+    let (before, after) = (&f.before, &f.after);
+    let args = ForkPagesArgs {
+        parents: f.each(&f.parents),
+        children: f.each(&f.children),
+        granted: f.each(&f.granted),
+        page_tokens: changed(&before.page_tokens, &after.page_tokens).tensor_mut([slots, 2]),
+        table: changed(&before.table, &after.table).tensor_mut([slots, lists, table_len]),
+        lengths: changed(&before.lengths, &after.lengths).tensor_mut([slots, lists, 4]),
+        held: changed(&before.held, &after.held).tensor_mut([slots, lists, 2]),
+        refs: changed(&before.refs, &after.refs).tensor_mut([pages]),
+        thresholds: changed(&before.thresholds, &after.thresholds).tensor_mut([slots, lists, 2]),
+    };
+    Ok(Workload::of::<fork_pages>(f.grid(lists), args))
 }
 
 pub(super) fn tails(_: &CopyTailsSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
@@ -146,10 +145,14 @@ pub(super) fn tails(_: &CopyTailsSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         let from = from as usize * words;
         copied.copy_within(from..from + words, to as usize * words);
     }
-    Ok(f.with_children(f.workload(lists))
-        .view("table", &f.after.table, &[slots, lists, table_len])
-        .view("lengths", &f.after.lengths, &[slots, lists, 4])
-        .view("arena", &arena, &[pages, words])
-        .output("arena", Check::Bits)
-        .expect("arena", &copied, Check::Bits))
+    let args = CopyTailsArgs {
+        parents: f.each(&f.parents),
+        children: f.each(&f.children),
+        granted: f.each(&f.granted),
+        page_tokens: given(&f.before.page_tokens).tensor([slots, 2]),
+        table: given(&f.after.table).tensor([slots, lists, table_len]),
+        lengths: given(&f.after.lengths).tensor([slots, lists, 4]),
+        arena: changed(&arena, &copied).tensor_mut([pages, words]),
+    };
+    Ok(Workload::of::<copy_tails>(f.grid(lists), args))
 }

@@ -1,9 +1,14 @@
 //! The page manager: one rebalance, launch by launch.
 
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::lang::attention::{Lengths, PerTier};
+use leankv_dsl::lang::launch::Tensor;
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 
-use super::{RecipeError, Shapes};
-use crate::manager::{CommitPagesSpec, FitPagesSpec, PreparePagesSpec, ScanPagesSpec};
+use super::{RecipeError, Shapes, changed, filled};
+use crate::manager::{
+    CommitPagesArgs, CommitPagesSpec, FitPagesArgs, FitPagesSpec, PreparePagesArgs, PreparePagesSpec,
+    ScanPagesArgs, ScanPagesSpec, commit_pages, fit_pages, prepare_pages, scan_pages,
+};
 use crate::reference::{PageShape, PageState};
 
 /// A manager with lists that hold pages, and what a rebalance wants of it. Every page that is held has one reference, and there are
@@ -41,11 +46,15 @@ impl Rebalance {
         before.rebalance(&slots, &first)?;
         before.lengths.iter_mut().enumerate().for_each(|(i, length)| *length = 1 + i as i32 % 7);
         // What a list without pages holds: nothing.
-        for (list, held) in before.held.chunks(2).enumerate() {
-            for (tier, _) in held.iter().enumerate().filter(|(_, held)| **held == 0) {
-                before.lengths[list * 4 + tier] = 0;
-                before.lengths[list * 4 + 2 + tier] = 0;
+        for list in 0..requests * lists {
+            let (held, mut lengths) = (PerTier::get(&before.held, list), Lengths::get(&before.lengths, list));
+            if held.high == 0 {
+                (lengths.high, lengths.frozen_high) = (0, 0);
             }
+            if held.low == 0 {
+                (lengths.low, lengths.frozen_low) = (0, 0);
+            }
+            lengths.put(&mut before.lengths, list);
         }
         let block = block.max(1);
         let (mut offsets, mut sums) = (Vec::new(), Vec::new());
@@ -108,80 +117,62 @@ impl Rebalance {
         bases
     }
 
-    fn both(&self, workload: Workload) -> Workload {
-        workload.view("slots", &self.slots, &[self.requests]).view(
-            "targets",
-            &self.targets,
-            &[self.requests, self.lists, 2],
-        )
+    fn slots(&self) -> Tensor<'static, i32, 1> {
+        given(&self.slots).tensor([self.requests])
+    }
+
+    fn targets(&self) -> Tensor<'static, i32, 3> {
+        given(&self.targets).tensor([self.requests, self.lists, 2])
     }
 }
 
 pub(super) fn prepare(spec: &PreparePagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let r = Rebalance::new(spec.block, shapes, seed)?;
     let PageShape { slots, lists, table_len, pages, .. } = r.before.shape;
-    Ok(r.both(Workload::new([r.tiles, r.requests, 1]))
-        .view("held", &r.before.held, &[slots, lists, 2])
-        .view("table", &r.before.table, &[slots, lists, table_len])
-        .view("refs", &r.before.refs, &[pages])
-        .view("offsets", &vec![-9i32; r.offsets.len()], &[r.requests, lists, 2])
-        .view("sums", &vec![-9i32; r.sums.len()], &[r.requests, r.tiles, 2])
-        .output("table", Check::Bits)
-        .output("refs", Check::Bits)
-        .output("offsets", Check::Bits)
-        .output("sums", Check::Bits)
-        .expect("table", &r.before.table, Check::Bits)
-        .expect("refs", &r.dropped_refs(), Check::Bits)
-        .expect("offsets", &r.offsets, Check::Bits)
-        .expect("sums", &r.sums, Check::Bits))
+    let args = PreparePagesArgs {
+        slots: r.slots(),
+        targets: r.targets(),
+        held: given(&r.before.held).tensor([slots, lists, 2]),
+        table: changed(&r.before.table, &r.before.table).tensor_mut([slots, lists, table_len]),
+        refs: changed(&r.before.refs, &r.dropped_refs()).tensor_mut([pages]),
+        offsets: filled(-9, &r.offsets, Check::Bits).tensor_mut([r.requests, lists, 2]),
+        sums: filled(-9, &r.sums, Check::Bits).tensor_mut([r.requests, r.tiles, 2]),
+    };
+    Ok(Workload::of::<prepare_pages>([r.tiles, r.requests, 1], args))
 }
 
 pub(super) fn scan(_: &ScanPagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     // The tiles are those of the launches around it.
     let r = Rebalance::new(32, shapes, seed)?;
     let needs: Vec<i32> = r.sums.chunks(2 * r.tiles).map(|tiles| tiles.iter().step_by(2).sum()).collect();
-    Ok(Workload::new([1, 1, 1])
-        .view("sums", &r.sums, &[r.requests, r.tiles, 2])
-        .view("cursors", &r.before.cursors, &[2])
-        .view("bases", &vec![-9i64; r.sums.len()], &[r.requests, r.tiles, 2])
-        .view("granted", &vec![-9i32; r.requests], &[r.requests])
-        .view("needs", &vec![-9i32; r.requests], &[r.requests])
-        .output("cursors", Check::Bits)
-        .output("bases", Check::Bits)
-        .output("granted", Check::Bits)
-        .output("needs", Check::Bits)
-        .expect("cursors", &r.after()?.cursors, Check::Bits)
-        .expect("bases", &r.bases(), Check::Bits)
-        .expect("granted", &vec![1i32; r.requests], Check::Bits)
-        .expect("needs", &needs, Check::Bits))
+    let args = ScanPagesArgs {
+        sums: given(&r.sums).tensor([r.requests, r.tiles, 2]),
+        cursors: changed(&r.before.cursors, &r.after()?.cursors).tensor_mut([2]),
+        bases: filled(-9, &r.bases(), Check::Bits).tensor_mut([r.requests, r.tiles, 2]),
+        granted: filled(-9, &vec![1; r.requests], Check::Bits).tensor_mut([r.requests]),
+        needs: filled(-9, &needs, Check::Bits).tensor_mut([r.requests]),
+    };
+    Ok(Workload::of::<scan_pages>([1, 1, 1], args))
 }
 
 pub(super) fn commit(spec: &CommitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let r = Rebalance::new(spec.block, shapes, seed)?;
     let after = r.after()?;
     let PageShape { slots, lists, table_len, pages, .. } = r.before.shape;
-    Ok(r.both(Workload::new([r.tiles, r.requests, 1]))
-        .view("offsets", &r.offsets, &[r.requests, lists, 2])
-        .view("bases", &r.bases(), &[r.requests, r.tiles, 2])
-        .view("granted", &vec![1i32; r.requests], &[r.requests])
-        .view("held", &r.before.held, &[slots, lists, 2])
-        .view("lengths", &r.before.lengths, &[slots, lists, 4])
-        .view("table", &r.before.table, &[slots, lists, table_len])
-        .view("refs", &r.dropped_refs(), &[pages])
-        .view("generation", &r.before.generation, &[pages])
-        .view("ring", &r.before.ring, &[pages])
-        .output("held", Check::Bits)
-        .output("lengths", Check::Bits)
-        .output("table", Check::Bits)
-        .output("refs", Check::Bits)
-        .output("generation", Check::Bits)
-        .output("ring", Check::Bits)
-        .expect("held", &after.held, Check::Bits)
-        .expect("lengths", &after.lengths, Check::Bits)
-        .expect("table", &after.table, Check::Bits)
-        .expect("refs", &after.refs, Check::Bits)
-        .expect("generation", &after.generation, Check::Bits)
-        .expect("ring", &after.ring, Check::Bits))
+    let args = CommitPagesArgs {
+        slots: r.slots(),
+        targets: r.targets(),
+        offsets: given(&r.offsets).tensor([r.requests, lists, 2]),
+        bases: given(&r.bases()).tensor([r.requests, r.tiles, 2]),
+        granted: given(&vec![1; r.requests]).tensor([r.requests]),
+        held: changed(&r.before.held, &after.held).tensor_mut([slots, lists, 2]),
+        lengths: changed(&r.before.lengths, &after.lengths).tensor_mut([slots, lists, 4]),
+        table: changed(&r.before.table, &after.table).tensor_mut([slots, lists, table_len]),
+        refs: changed(&r.dropped_refs(), &after.refs).tensor_mut([pages]),
+        generation: changed(&r.before.generation, &after.generation).tensor_mut([pages]),
+        ring: changed(&r.before.ring, &after.ring).tensor_mut([pages]),
+    };
+    Ok(Workload::of::<commit_pages>([r.tiles, r.requests, 1], args))
 }
 
 pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
@@ -196,20 +187,20 @@ pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         Err(_) => -1,
         Ok(slot) => {
             let (list, tier) = (place / 2, place % 2);
-            let (tokens, per_page) =
-                (lengths[(slot * lists + list) * 4 + tier] + more[tier], page_tokens[slot * 2 + tier]);
+            let tokens = Lengths::get(&lengths, slot * lists + list).tokens(tier == 1) + more[tier];
+            let per_page = page_tokens[slot * 2 + tier];
             (tokens + per_page - 1) / per_page
         }
     };
     let targets: Vec<i32> =
         slots.iter().flat_map(|&slot| (0..lists * 2).map(move |place| of_place(slot, place))).collect();
-    Ok(Workload::new([lists.div_ceil(spec.block.max(1)), requests, 1])
-        .view("slots", &slots, &[requests])
-        .scalar("more_high", more[0])
-        .scalar("more_low", more[1])
-        .view("page_tokens", &page_tokens, &[requests, 2])
-        .view("lengths", &lengths, &[requests, lists, 4])
-        .view("targets", &vec![-9i32; targets.len()], &[requests, lists, 2])
-        .output("targets", Check::Bits)
-        .expect("targets", &targets, Check::Bits))
+    let args = FitPagesArgs {
+        slots: given(&slots).tensor([requests]),
+        more_high: more[0],
+        more_low: more[1],
+        page_tokens: given(&page_tokens).tensor([requests, 2]),
+        lengths: given(&lengths).tensor([requests, lists, 4]),
+        targets: filled(-9, &targets, Check::Bits).tensor_mut([requests, lists, 2]),
+    };
+    Ok(Workload::of::<fit_pages>([lists.div_ceil(spec.block.max(1)), requests, 1], args))
 }

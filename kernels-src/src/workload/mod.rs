@@ -5,8 +5,9 @@
 //! [`Workload`] it makes. **A new kernel** gets all of them by one recipe:
 //!
 //! 1. write `fn name(spec: &Spec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError>` in the file of this folder that its kind
-//!    of data belongs to: fill buffers from [`Generator::new(seed)`](leankv_dsl::workload::Generator), call
-//!    [`Workload::output`] for what it writes and [`Workload::expect`] with what [`reference`](crate::reference) says;
+//!    of data belongs to: fill the kernel's struct of arguments with buffers that are [`given`], from
+//!    [`Generator::new(seed)`](leankv_dsl::workload::Generator), say of those it writes that they are an [`output`](Given::output) and
+//!    what [`reference`](crate::reference) [`expects`](Given::expect) of them, and end with [`Workload::of`];
 //! 2. add a line to [`RECIPES`]: its name, the sizes that can be asked for, and that function.
 //!
 //! Sizes that come from the specialisation (head dim, group, blocks) are the spec's; a recipe's own [`Shape`]s are what is left:
@@ -17,18 +18,18 @@ mod basic;
 mod budget;
 mod cache;
 mod chunk;
+mod floats;
 mod fork;
 mod manager;
 mod rows;
 mod step;
 mod tiers;
-mod vectors;
 
 use std::collections::BTreeMap;
 
 use leankv_dsl::format::FormatError;
-use leankv_dsl::lang::{Settings, Spec, SpecError};
-use leankv_dsl::workload::Workload;
+use leankv_dsl::lang::{Plain, Settings, Spec, SpecError};
+use leankv_dsl::workload::{Check, Given, Item, Workload, given};
 
 use crate::budget::{BudgetSpec, SolveBudgetSpec};
 use crate::chunk::{ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec};
@@ -156,6 +157,16 @@ const BUDGETS: Shape =
 const FORKS: Shape = shape("forks", "forks, two of each parent; some are not granted", 5, 8);
 const FORK_LISTS: Shape = shape("lists", "lists of a request: layers times KV heads", 9, 64);
 
+/// A buffer that is overwritten: where it held `fill`, `expected` must stand, as close as `check` says.
+fn filled<T: Item + Plain>(fill: T, expected: &[T], check: Check) -> Given<T> {
+    given(&vec![fill; expected.len()]).output(check).expect(expected, check)
+}
+
+/// A buffer that holds `before` and must hold `after`, bit by bit.
+fn changed<T: Item + Plain>(before: &[T], after: &[T]) -> Given<T> {
+    given(before).output(Check::Bits).expect(after, Check::Bits)
+}
+
 /// A recipe from the function that makes its workloads, and the spec it reads.
 macro_rules! recipe {
     ($kernel:literal, $make:path as $spec:ty, [$($shape:expr),*]) => {
@@ -223,17 +234,7 @@ pub static RECIPES: &[Recipe] = &[
         fork::share as ForkPagesSpec,
         [FORKS, FORK_LISTS, shape("pages", "pages of the longest list", 150, 40)]
     ),
-    recipe!("insert_token", step::insert_f16 as InsertSpec, [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
-    recipe!(
-        "insert_token_bf16",
-        step::insert_bf16 as InsertSpec,
-        [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
-    ),
-    recipe!(
-        "insert_token_f32",
-        step::insert_f32 as InsertSpec,
-        [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
-    ),
+    recipe!("insert_token", step::insert as InsertSpec, [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
     recipe!("make_room", budget::room as BudgetSpec, [BUDGETS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
     recipe!(
         "matmul",
@@ -282,17 +283,7 @@ pub static RECIPES: &[Recipe] = &[
     recipe!("vector_add", basic::vector_add as VectorAddSpec, [shape("n", "elements", 700, 1 << 16)]),
     recipe!(
         "write_chunk",
-        tiers::write_f16 as ChunkWriterSpec,
-        [ONE_OF, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, CHUNK]
-    ),
-    recipe!(
-        "write_chunk_bf16",
-        tiers::write_bf16 as ChunkWriterSpec,
-        [ONE_OF, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, CHUNK]
-    ),
-    recipe!(
-        "write_chunk_f32",
-        tiers::write_f32 as ChunkWriterSpec,
+        tiers::write as ChunkWriterSpec,
         [ONE_OF, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, CHUNK]
     ),
 ];

@@ -1,9 +1,10 @@
 //! Quantise and dequantise rows: codes and metadata bit for bit.
 
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::lang::attention::Stock;
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 
-use super::{RecipeError, Shapes};
-use crate::quantize::CodecRows;
+use super::{RecipeError, Shapes, filled};
+use crate::quantize::{self, CodecRows, DequantizeArgs, QuantizeArgs};
 use crate::reference::{self, Quantized};
 
 /// Rows with everything that is special: zeros, constants, NaN, infinities, tiny and huge numbers.
@@ -45,26 +46,25 @@ fn at_least_one(mut words: Vec<u16>) -> Vec<u16> {
 
 pub(super) fn quantize(spec: &CodecRows, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let (rows, x, quantized) = input(spec, shapes, seed)?;
-    let meta = at_least_one(quantized.meta);
-    Ok(Workload::new([rows.div_ceil(spec.rows).max(1), 1, 1])
-        .scalar("n", rows as i64)
-        .view("x", &x, &[rows, spec.head_dim])
-        .buffer("codes", &vec![0xEEu8; quantized.packed.len()])
-        .buffer("meta", &vec![0xEEEEu16; meta.len()])
-        .output("codes", Check::Bits)
-        .output("meta", Check::Bits)
-        .expect("codes", &quantized.packed, Check::Bits)
-        .expect("meta", &meta, Check::Bits))
+    let args = QuantizeArgs {
+        n: rows as i64,
+        x: given(&x).tensor([rows, spec.head_dim]),
+        codes: filled(0xEE, &quantized.packed, Check::Bits).slice_mut(),
+        meta: filled(0xEEEE, &at_least_one(quantized.meta), Check::Bits).slice_mut(),
+        codecs: (),
+    };
+    Ok(Workload::of::<quantize::quantize<Stock>>([rows.div_ceil(spec.rows).max(1), 1, 1], args))
 }
 
 pub(super) fn dequantize(spec: &CodecRows, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let (rows, _, quantized) = input(spec, shapes, seed)?;
     let values = reference::dequantize(&spec.codec, &quantized, spec.head_dim)?;
-    Ok(Workload::new([rows.div_ceil(spec.rows).max(1), 1, 1])
-        .scalar("n", rows as i64)
-        .buffer("codes", &quantized.packed)
-        .buffer("meta", &at_least_one(quantized.meta))
-        .view("out", &vec![9.0f32; rows * spec.head_dim], &[rows, spec.head_dim])
-        .output("out", Check::Bits)
-        .expect("out", &values, Check::Bits))
+    let args = DequantizeArgs {
+        n: rows as i64,
+        codes: given(&quantized.packed).slice(),
+        meta: given(&at_least_one(quantized.meta)).slice(),
+        out: filled(9.0, &values, Check::Bits).tensor_mut([rows, spec.head_dim]),
+        codecs: (),
+    };
+    Ok(Workload::of::<quantize::dequantize<Stock>>([rows.div_ceil(spec.rows).max(1), 1, 1], args))
 }

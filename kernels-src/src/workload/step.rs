@@ -1,16 +1,19 @@
 //! The decode step: its plan, and carrying it out.
 
-use half::{bf16, f16};
 use leankv_dsl::format::Tiering;
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::lang::attention::{Lengths, Stock};
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::cache::Cache;
-use super::vectors::Vectors;
-use super::{RecipeError, Shapes};
-use crate::candidates::SHORTLIST_STATE;
-use crate::policy::{Counting, PolicySpec};
+use super::floats::Floats;
+use super::{RecipeError, Shapes, changed, filled};
+use crate::candidates::{SHORTLIST_STATE, ShortlistArgs};
+use crate::policy::{Counting, PolicySpec, StockPolicies};
 use crate::reference::{self, Planned, StepArgs};
-use crate::step::{AdvancePositionsSpec, InsertSpec, PLAN_COLUMNS, PlanSpec};
+use crate::step::{
+    AdvancePositionsArgs, AdvancePositionsSpec, InsertSpec, InsertTokenArgs, PLAN_COLUMNS, PlanSpec,
+    PlanStepArgs, advance_positions, insert_token, plan_step,
+};
 
 /// A cache and the plan of its next step.
 struct Step {
@@ -77,29 +80,24 @@ pub(super) fn plan(spec: &PlanSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
     let requests = step.cache.requests;
     let plan: Vec<i32> = step.plans.iter().flat_map(|p| p.plan.to_row()).collect();
     let target: Vec<i32> = step.plans.iter().flat_map(|p| p.target).collect();
-    let workload = Workload::new([kv_heads, layers, requests])
-        .view("positions", &step.positions, &[requests])
-        .view("prompts", &step.prompts, &[requests])
-        .view("thresholds", &step.thresholds, &[requests, layers, kv_heads, 2])
-        .view("plan", &vec![-7i32; plan.len()], &[requests, layers, kv_heads, PLAN_COLUMNS])
-        .view("target", &vec![-7i32; target.len()], &[requests, layers, kv_heads, 2])
-        .output("plan", Check::Bits)
-        .output("target", Check::Bits)
-        .expect("plan", &plan, Check::Bits)
-        .expect("target", &target, Check::Bits);
-    Ok(step.cache.layered(shortlist(workload, requests, layers, kv_heads), layers))
-}
-
-/// A shortlist that holds for no step: a plan then looks for itself.
-fn shortlist(workload: Workload, requests: usize, layers: usize, kv_heads: usize) -> Workload {
-    let heads = [requests, layers, kv_heads];
-    let of = |columns: usize| [heads[0], heads[1], heads[2], columns];
-    let rows = requests * layers * kv_heads;
-    workload.view::<f32>("shortlist.sig", &[], &of(0)).view::<i32>("shortlist.at", &[], &of(0)).view(
-        "shortlist.state",
-        &vec![-1i32; rows * SHORTLIST_STATE],
-        &of(SHORTLIST_STATE),
-    )
+    let of = |columns: usize| step.cache.of_layers(layers, columns);
+    let args = PlanStepArgs {
+        positions: given(&step.positions).tensor([requests]),
+        prompts: given(&step.prompts).tensor([requests]),
+        thresholds: given(&step.thresholds).tensor(of(2)),
+        kv: step.cache.layered(layers),
+        // It holds for no step: a plan then looks for itself.
+        shortlist: ShortlistArgs {
+            sig: given(&[]).tensor(of(0)),
+            at: given(&[]).tensor(of(0)),
+            state: given(&vec![-1; step.plans.len() * SHORTLIST_STATE]).tensor(of(SHORTLIST_STATE)),
+        },
+        plan: filled(-7, &plan, Check::Bits).tensor_mut(of(PLAN_COLUMNS)),
+        target: filled(-7, &target, Check::Bits).tensor_mut(of(2)),
+        codecs: (),
+        policies: (),
+    };
+    Ok(Workload::of::<plan_step<Stock, StockPolicies>>([kv_heads, layers, requests], args))
 }
 
 pub(super) fn advance(
@@ -111,13 +109,11 @@ pub(super) fn advance(
     let mut random = Generator::new(seed);
     let positions: Vec<i32> = (0..requests).map(|_| random.below(1 << 20) as i32).collect();
     let next: Vec<i32> = positions.iter().map(|position| position + 1).collect();
-    Ok(Workload::new([requests.div_ceil(spec.block.max(1)), 1, 1])
-        .view("positions", &positions, &[requests])
-        .output("positions", Check::Bits)
-        .expect("positions", &next, Check::Bits))
+    let args = AdvancePositionsArgs { positions: changed(&positions, &next).tensor_mut([requests]) };
+    Ok(Workload::of::<advance_positions>([requests.div_ceil(spec.block.max(1)), 1, 1], args))
 }
 
-fn insert<E: Vectors>(spec: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+pub(super) fn insert(spec: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let kv_heads = shapes.get("kv_heads");
     let rules =
         Rules { window: 6, sinks: 1, counting: Counting::new(512, 64), policy: PolicySpec::default() };
@@ -126,39 +122,24 @@ fn insert<E: Vectors>(spec: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<W
     let Step { cache, positions, plans, .. } =
         Step::new(&spec.tiering, d, page, shapes, kv_heads, &rules, &mut random)?;
     let requests = cache.requests;
-    let len = requests * kv_heads * d;
-    let ((keys, keys32), (values, values32)) = (E::random(&mut random, len), E::random(&mut random, len));
+    let [keys, values] = [0, 1].map(|_| Floats::random(spec.input, &mut random, [requests, kv_heads, d]));
     let plan: Vec<i32> = plans.iter().flat_map(|p| p.plan.to_row()).collect();
     let (mut arena, mut lengths) = (cache.arena.clone(), cache.lengths.clone());
     for (row, Planned { plan, .. }) in plans.iter().enumerate() {
         let list = cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
         let ids = cache.ids(list);
-        let (key, value) = (&keys32[row * d..][..d], &values32[row * d..][..d]);
+        let (key, value) = (&keys.exact[row * d..][..d], &values.exact[row * d..][..d]);
         reference::insert_token(&cache.lists(&ids), &mut arena, plan, key, value, positions[row / kv_heads])?;
-        lengths[list * 4..][..2].copy_from_slice(&[plan.len_high, plan.len_low]);
+        let before = Lengths::get(&lengths, list);
+        Lengths { high: plan.len_high, low: plan.len_low, ..before }.put(&mut lengths, list);
     }
-    let extents = [requests, kv_heads, d];
-    let workload = Workload::new([kv_heads, requests, 1])
-        .view("keys", &keys, &extents)
-        .view("values", &values, &extents)
-        .view("positions", &positions, &[requests])
-        .view("plan", &plan, &[requests, kv_heads, PLAN_COLUMNS]);
-    Ok(cache
-        .arguments(workload)
-        .output("kv.arena", Check::Bits)
-        .output("kv.lengths", Check::Bits)
-        .expect("kv.arena", &arena, Check::Bits)
-        .expect("kv.lengths", &lengths, Check::Bits))
-}
-
-pub(super) fn insert_f16(s: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    insert::<f16>(s, shapes, seed)
-}
-
-pub(super) fn insert_bf16(s: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    insert::<bf16>(s, shapes, seed)
-}
-
-pub(super) fn insert_f32(s: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    insert::<f32>(s, shapes, seed)
+    let args = InsertTokenArgs {
+        keys: keys.tensor,
+        values: values.tensor,
+        positions: given(&positions).tensor([requests]),
+        plan: given(&plan).tensor([requests, kv_heads, PLAN_COLUMNS]),
+        kv: cache.kv_mut(changed(&cache.arena, &arena), changed(&cache.lengths, &lengths)),
+        codecs: (),
+    };
+    Ok(Workload::of::<insert_token<Stock>>([kv_heads, requests, 1], args))
 }

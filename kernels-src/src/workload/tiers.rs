@@ -1,13 +1,16 @@
 //! Tiers of a prompt's tokens: classifying a chunk, writing it into pages, and moving what is cached.
 
-use half::{bf16, f16};
-use leankv_dsl::workload::{Check, Generator, Workload};
+use leankv_dsl::lang::attention::{Lengths, PerTier, Stock};
+use leankv_dsl::workload::{Check, Generator, Workload, given};
 
 use super::cache::Cache;
-use super::vectors::Vectors;
-use super::{RecipeError, Shapes};
-use crate::chunk::{ChunkWriterSpec, ClassifySpec, RecompactSpec};
-use crate::policy::Counting;
+use super::floats::Floats;
+use super::{RecipeError, Shapes, changed, filled};
+use crate::chunk::{
+    ChunkWriterSpec, ClassifyChunkArgs, ClassifySpec, RecompactArgs, RecompactSpec, WriteChunkArgs,
+    classify_chunk, recompact as recompact_kernel, write_chunk,
+};
+use crate::policy::{Counting, StockPolicies};
 use crate::reference::{self, TierRule};
 
 /// Slots of a classification, whose request is in one of them.
@@ -47,35 +50,40 @@ pub(super) fn classify(spec: &ClassifySpec, shapes: &Shapes, seed: u64) -> Resul
         vec![-1; kv_heads * n]
     } else {
         let thresholds = &thresholds[slot * kv_heads * 2..][..kv_heads * 2];
-        let lengths = &mut after[slot * kv_heads * 4..][..kv_heads * 4];
+        let lengths = &mut after[slot * kv_heads * Lengths::COLUMNS..][..kv_heads * Lengths::COLUMNS];
         reference::classify_chunk(&rule, thresholds, &mass, before, lengths)?
     };
-    Ok(Workload::new([kv_heads, 1, 1])
-        .view("mass", &mass, &[kv_heads, n])
-        .scalar("before", before)
-        .scalar("prompt", prompt)
-        .view("slots", &[if left_out { -1 } else { slot as i32 }], &[1])
-        .view("thresholds", &thresholds, &[SLOTS, kv_heads, 2])
-        .view("lengths", &lengths, &[SLOTS, kv_heads, 4])
-        .view("dest", &vec![-7i32; kv_heads * n], &[kv_heads, n])
-        .output("lengths", Check::Bits)
-        .output("dest", Check::Bits)
-        .expect("lengths", &after, Check::Bits)
-        .expect("dest", &dest, Check::Bits))
+    // No policy of this crate asks for norms.
+    let [keys, values] =
+        [0, 1].map(|_| Floats::random(spec.input, &mut random, [0, kv_heads, spec.head_dim]));
+    let args = ClassifyChunkArgs {
+        mass: given(&mass).tensor([kv_heads, n]),
+        before,
+        prompt,
+        layer: 0,
+        keys: keys.tensor,
+        values: values.tensor,
+        slots: given(&[if left_out { -1 } else { slot as i32 }]).tensor([1]),
+        thresholds: given(&thresholds).tensor([SLOTS, kv_heads, 2]),
+        lengths: changed(&lengths, &after).tensor_mut([SLOTS, kv_heads, 4]),
+        dest: filled(-7, &dest, Check::Bits).tensor_mut([kv_heads, n]),
+        policies: (),
+    };
+    Ok(Workload::of::<classify_chunk<StockPolicies>>([kv_heads, 1, 1], args))
 }
 
-fn write<E: Vectors>(spec: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
+pub(super) fn write(spec: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let (kv_heads, n, d) = (shapes.get("kv_heads"), shapes.get("chunk_tokens"), spec.head_dim);
     let mut random = Generator::new(seed);
     let cache = Cache::with(&spec.tiering, d, spec.page_bytes, shapes, kv_heads, n, &mut random)?;
     let (cache, slot) = cache.of_first()?;
-    let len = n * kv_heads * d;
-    let ((keys, keys32), (values, values32)) = (E::random(&mut random, len), E::random(&mut random, len));
+    let [keys, values] = [0, 1].map(|_| Floats::random(spec.input, &mut random, [n, kv_heads, d]));
     let mass = random.f32s(kv_heads * n, 0.0, 1.0);
     // Behind what is cached: a third of the tokens in either tier, and a third pruned.
     let mut dest = Vec::new();
-    for lengths in cache.lengths[slot * kv_heads * 4..][..kv_heads * 4].chunks(4) {
-        let mut next = [lengths[0], lengths[1]];
+    for list in slot * kv_heads..(slot + 1) * kv_heads {
+        let lengths = Lengths::get(&cache.lengths, list);
+        let mut next = [lengths.high, lengths.low];
         for _ in 0..n {
             let low = match random.below(3) {
                 0 => {
@@ -95,34 +103,23 @@ fn write<E: Vectors>(spec: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Resu
         cache.low.as_ref(),
         &mut arena,
         &cache.table[slot * kv_heads * cache.table_len..][..kv_heads * cache.table_len],
-        &keys32,
-        &values32,
+        &keys.exact,
+        &values.exact,
         &mass,
         &dest,
         before,
         kv_heads,
     )?;
-    let extents = [n, kv_heads, d];
-    let workload = Workload::new([n.div_ceil(spec.block.max(1)), kv_heads, 1])
-        .view("keys", &keys, &extents)
-        .view("values", &values, &extents)
-        .view("mass", &mass, &[kv_heads, n])
-        .view("dest", &dest, &[kv_heads, n])
-        .scalar("before", before);
-    let workload = cache.arguments(workload).output("kv.arena", Check::Bits);
-    Ok(workload.expect("kv.arena", &arena, Check::Bits))
-}
-
-pub(super) fn write_f16(s: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    write::<f16>(s, shapes, seed)
-}
-
-pub(super) fn write_bf16(s: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    write::<bf16>(s, shapes, seed)
-}
-
-pub(super) fn write_f32(s: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    write::<f32>(s, shapes, seed)
+    let args = WriteChunkArgs {
+        keys: keys.tensor,
+        values: values.tensor,
+        mass: given(&mass).tensor([kv_heads, n]),
+        dest: given(&dest).tensor([kv_heads, n]),
+        before,
+        kv: cache.kv(changed(&cache.arena, &arena)),
+        codecs: (),
+    };
+    Ok(Workload::of::<write_chunk<Stock>>([n.div_ceil(spec.block.max(1)), kv_heads, 1], args))
 }
 
 pub(super) fn recompact(spec: &RecompactSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
@@ -150,22 +147,22 @@ pub(super) fn recompact(spec: &RecompactSpec, shapes: &Shapes, seed: u64) -> Res
     } else {
         for list in slot * lists..(slot + 1) * lists {
             let ids = cache.ids(list);
-            let (pair, held) = ([thresholds[list * 2], thresholds[list * 2 + 1]], cache.held[list * 2 + 1]);
-            let before = std::array::from_fn(|column| cache.lengths[list * 4 + column]);
+            let pair = PerTier::get(&thresholds, list);
+            let (held, before) = (PerTier::get(&cache.held, list).low, Lengths::get(&cache.lengths, list));
             let now =
                 reference::recompact(&rule, pair, &cache.lists(&ids), &mut arena, before, held as usize)?;
-            lengths[list * 4..][..2].copy_from_slice(&now);
+            now.put(&mut lengths, list);
         }
     }
-    let workload = Workload::new([kv_heads, layers, 1])
-        .scalar("tokens", tokens)
-        .scalar("prompt", tokens)
-        .view("thresholds", &thresholds, &[cache.requests, layers, kv_heads, 2])
-        .view("held", &cache.held, &[cache.requests, layers, kv_heads, 2]);
-    Ok(cache
-        .layered(workload, layers)
-        .output("kv.arena", Check::Bits)
-        .output("kv.lengths", Check::Bits)
-        .expect("kv.arena", &arena, Check::Bits)
-        .expect("kv.lengths", &lengths, Check::Bits))
+    let args = RecompactArgs {
+        tokens,
+        prompt: tokens,
+        first_layer: 0,
+        thresholds: given(&thresholds).tensor(cache.of_layers(layers, 2)),
+        held: given(&cache.held).tensor(cache.of_layers(layers, 2)),
+        kv: cache.layered_mut(layers, changed(&cache.arena, &arena), changed(&cache.lengths, &lengths)),
+        codecs: (),
+        policies: (),
+    };
+    Ok(Workload::of::<recompact_kernel<Stock, StockPolicies>>([kv_heads, layers, 1], args))
 }

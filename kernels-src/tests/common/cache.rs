@@ -1,8 +1,10 @@
 //! One request's cache in one layer, filled token by token by the plain-Rust writer.
 
+use leankv_dsl::lang::attention::{LayeredKvMutArgs, Lengths, PagedKvArgs};
+use leankv_dsl::workload::given;
 use leankv_kernels::reference::{PagedFormat, PagedKv, Token, read_tokens, write_token};
 
-use super::{Run, random};
+use super::random;
 
 /// Pages of one request in one layer; its slot is [`SLOT`] of [`SLOTS`].
 #[derive(Clone)]
@@ -73,7 +75,7 @@ impl Cache {
     }
 
     pub fn length(&self, head: usize, low: bool) -> usize {
-        self.lengths[(SLOT * self.kv_heads + head) * 4 + usize::from(low)] as usize
+        Lengths::get(&self.lengths, SLOT * self.kv_heads + head).tokens(low) as usize
     }
 
     /// The tokens of a list, decoded.
@@ -98,7 +100,10 @@ impl Cache {
             let bytes = &mut self.arena[page * self.page_bytes..][..self.page_bytes];
             let (slot, mass) = ((at % paged.tokens_per_page()) as u32, 0.01 * position as f32);
             write_token(&paged, bytes, slot, &key, &random(seed + 1, d), mass, position).unwrap();
-            self.lengths[(SLOT * self.kv_heads + head) * 4 + usize::from(low)] += 1;
+            let list = SLOT * self.kv_heads + head;
+            let mut lengths = Lengths::get(&self.lengths, list);
+            *(if low { &mut lengths.low } else { &mut lengths.high }) += 1;
+            lengths.put(&mut self.lengths, list);
         }
     }
 
@@ -120,27 +125,41 @@ impl Cache {
         &self.table[SLOT * self.kv_heads * self.table_len..]
     }
 
-    /// The kernel's arguments.
-    pub fn pass(&self, run: &mut Run) {
-        run.buffer("kv.arena", &self.arena).view("kv.slots", &[SLOT as i32], &[1]);
-        run.view("kv.table", &self.table, &[SLOTS, self.kv_heads, self.table_len]);
-        run.view("kv.lengths", &self.lengths, &[SLOTS, self.kv_heads, 4]);
+    /// For a kernel.
+    pub fn kv<'a>(&self) -> PagedKvArgs<'a> {
+        PagedKvArgs {
+            arena: given(&self.arena).slice_mut(),
+            slots: given(&[SLOT as i32]).tensor([1]),
+            table: given(&self.table).tensor([SLOTS, self.kv_heads, self.table_len]),
+            lengths: given(&self.lengths).tensor([SLOTS, self.kv_heads, 4]),
+        }
+    }
+
+    /// For a kernel that takes the heads as those of several layers.
+    pub fn layered(&self, layers: usize) -> LayeredKvMutArgs<'static> {
+        let of = |columns: usize| [SLOTS, layers, self.kv_heads / layers, columns];
+        LayeredKvMutArgs {
+            arena: given(&self.arena).slice_mut(),
+            slots: given(&[SLOT as i32]).tensor([1]),
+            table: given(&self.table).tensor(of(self.table_len)),
+            lengths: given(&self.lengths).tensor_mut(of(4)),
+        }
     }
 
     /// Adds to the significance of a head's tokens: high ones, then low ones, frozen ones left out.
     pub fn add(&mut self, head: usize, step: &[f32]) {
-        let lengths = self.lengths[(SLOT * self.kv_heads + head) * 4..][..4].to_vec();
+        let lengths = Lengths::get(&self.lengths, SLOT * self.kv_heads + head);
         let table = self.rows()[head * self.table_len..][..self.table_len].to_vec();
         let reversed: Vec<i32> = table.iter().rev().copied().collect();
-        let (high, low) = step.split_at(lengths[0] as usize);
-        for (tier, ids, step) in [(0, table, high), (1, reversed, low)] {
+        let (of_high, of_low) = step.split_at(lengths.high as usize);
+        for (low, ids, step) in [(false, table, of_high), (true, reversed, of_low)] {
             let thawed: Vec<f32> = step
                 .iter()
                 .enumerate()
-                .map(|(t, x)| if (t as i32) < lengths[2 + tier] { 0.0 } else { *x })
+                .map(|(t, x)| if (t as i32) < lengths.frozen(low) { 0.0 } else { *x })
                 .collect();
             if !thawed.is_empty() {
-                let paged = self.paged(tier == 1).clone();
+                let paged = self.paged(low).clone();
                 leankv_kernels::reference::add_significance(&paged, &mut self.arena, &ids, &thawed).unwrap();
             }
         }

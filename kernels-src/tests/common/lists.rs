@@ -1,6 +1,8 @@
 //! Token lists of several slots, layers and KV heads, to run decode steps on.
 #![allow(dead_code, unreachable_pub)]
 
+use leankv_dsl::lang::attention::{LayeredKvArgs, Lengths};
+use leankv_dsl::workload::given;
 use leankv_kernels::policy::{Counting, HIGH, LOW, PRUNED};
 use leankv_kernels::reference::{HeadLists, PagedFormat, PagedKv, StepArgs, Token, read_tokens, write_token};
 
@@ -30,6 +32,14 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// A specialisation's settings.
+    pub fn settings(&self) -> String {
+        let Rules { window, sinks, chunk, window_q } = self;
+        format!(
+            "head_dim={D},page_bytes={PAGE},window={window},sinks={sinks},chunk={chunk},window_q={window_q}"
+        )
+    }
+
     pub fn counting(&self) -> Counting {
         Counting::new(self.chunk, self.window_q)
     }
@@ -66,7 +76,7 @@ impl Lists {
             arena: vec![0xFF; pages * PAGE],
             // Pages out of order, so that no two of a list are neighbours.
             table: (0..pages).map(|i| ((i * 5 + 3) % pages) as i32).collect(),
-            lengths: vec![0; prompts.len() * 4],
+            lengths: vec![0; prompts.len() * Lengths::COLUMNS],
             thresholds: vec![0.0; prompts.len() * 2],
         };
         assert!(!pages.is_multiple_of(5), "the order of pages is a permutation");
@@ -85,10 +95,11 @@ impl Lists {
                 }
             }
             if freeze {
-                for tier in 0..2 {
-                    let most = lists.lengths[list * 4 + tier] as f32 / 3.0;
-                    lists.lengths[list * 4 + 2 + tier] = (most * unit(seed + 700 + tier as u64)) as i32;
-                }
+                let lengths = Lengths::get(&lists.lengths, list);
+                let part = |most: i32, seed: u64| (most as f32 / 3.0 * unit(seed)) as i32;
+                let frozen_high = part(lengths.high, seed + 700);
+                let frozen_low = part(lengths.low, seed + 701);
+                Lengths { frozen_high, frozen_low, ..lengths }.put(&mut lists.lengths, list);
             }
         }
         lists
@@ -118,17 +129,19 @@ impl Lists {
 
     fn push(&mut self, list: usize, low: bool, position: i32, mass: f32) {
         let paged = self.format(low).clone();
-        let index = self.lengths[list * 4 + usize::from(low)] as usize;
+        let mut lengths = Lengths::get(&self.lengths, list);
+        let index = lengths.tokens(low) as usize;
         let page = self.ids(list, low)[index / paged.tokens_per_page()] as usize;
         let slot = (index % paged.tokens_per_page()) as u32;
         let bytes = &mut self.arena[page * PAGE..][..PAGE];
         write_token(&paged, bytes, slot, &key(position), &value(position), mass, position).unwrap();
-        self.lengths[list * 4 + usize::from(low)] += 1;
+        *(if low { &mut lengths.low } else { &mut lengths.high }) += 1;
+        lengths.put(&mut self.lengths, list);
     }
 
     /// The tokens of a list.
     pub fn tokens(&self, list: usize, low: bool) -> Vec<Token> {
-        let len = self.lengths[list * 4 + usize::from(low)] as usize;
+        let len = Lengths::get(&self.lengths, list).tokens(low) as usize;
         read_tokens(self.format(low), &self.arena, &self.ids(list, low), len).unwrap()
     }
 
@@ -136,8 +149,8 @@ impl Lists {
     pub fn attend(&mut self, list: usize, tokens: i32, seed: u64) {
         for low in [false, true] {
             let paged = self.format(low).clone();
-            let column = list * 4 + usize::from(low);
-            for index in self.lengths[column + 2] as usize..self.lengths[column] as usize {
+            let lengths = Lengths::get(&self.lengths, list);
+            for index in lengths.frozen(low) as usize..lengths.tokens(low) as usize {
                 let page = self.ids(list, low)[index / paged.tokens_per_page()] as usize;
                 let slot = (index % paged.tokens_per_page()) as u32;
                 let at = page * PAGE + paged.layout().significance().row(slot) as usize;
@@ -161,6 +174,22 @@ impl Lists {
         }
     }
 
+    /// For a kernel, with these pages.
+    pub fn layered(
+        &self,
+        arena: &[u8],
+        slots: &[i32],
+        [layers, heads]: [usize; 2],
+    ) -> LayeredKvArgs<'static> {
+        let all = self.lengths.len() / (Lengths::COLUMNS * layers * heads);
+        LayeredKvArgs {
+            arena: given(arena).slice_mut(),
+            slots: given(slots).tensor([slots.len()]),
+            table: given(&self.table).tensor([all, layers, heads, TABLE]),
+            lengths: given(&self.lengths).tensor([all, layers, heads, Lengths::COLUMNS]),
+        }
+    }
+
     /// Carries out a plan with the reference.
     pub fn insert(&mut self, list: usize, plan: &leankv_kernels::step::StepPlan, position: i32) {
         let (high_ids, low_ids) = (self.ids(list, false), self.ids(list, true));
@@ -169,8 +198,8 @@ impl Lists {
         let (key, value) = (key(position), value(position));
         leankv_kernels::reference::insert_token(&lists, &mut self.arena, plan, &key, &value, position)
             .unwrap();
-        self.lengths[list * 4] = plan.len_high;
-        self.lengths[list * 4 + 1] = plan.len_low;
+        let before = Lengths::get(&self.lengths, list);
+        Lengths { high: plan.len_high, low: plan.len_low, ..before }.put(&mut self.lengths, list);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Caches of random tokens, written page by page with the plain-Rust writer.
 
-use leankv_kernels::reference::{PagedFormat, write_token};
+use leankv_dsl::lang::attention::PagedKvArgs;
+use leankv_dsl::workload::given;
+use leankv_kernels::reference::{PagedFormat, PagedKv, write_token};
 
 use super::random;
 
@@ -18,6 +20,33 @@ pub struct Cache {
     pub lengths: Vec<i32>,
     pub slots: Vec<i32>,
     pub table_len: usize,
+}
+
+impl Cache {
+    /// The reference's view.
+    pub fn view(&self) -> PagedKv<'_> {
+        PagedKv {
+            high: &self.high,
+            low: self.low.as_ref(),
+            arena: &self.arena,
+            slots: &self.slots,
+            page_table: &self.table,
+            lengths: &self.lengths,
+            table_len: self.table_len,
+        }
+    }
+
+    /// For a kernel over the first `requests` requests.
+    pub fn kv(&self, requests: usize) -> PagedKvArgs<'static> {
+        let (slots, lists) = (self.slots.len() - 1, self.lengths.len() / 4);
+        let heads = lists / slots;
+        PagedKvArgs {
+            arena: given(&self.arena).slice_mut(),
+            slots: given(&self.slots[..requests]).tensor([requests]),
+            table: given(&self.table).tensor([slots, heads, self.table_len]),
+            lengths: given(&self.lengths).tensor([slots, heads, 4]),
+        }
+    }
 }
 
 /// A cache of random tokens; `lengths` are those of the two tiers of each list, request by request.

@@ -37,6 +37,7 @@ mod kernel;
 pub mod launch;
 mod ops;
 mod record;
+mod row;
 pub mod spec;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ pub use ops::{
     device_print, element, static_assert,
 };
 pub use record::Handle;
+pub use row::row;
 pub use spec::{Settings, Spec, SpecError, SpecField};
 pub use tile::{Arg, Fill, Operand, Scalar, Tile, iota, iota_of, lit, num_programs, program_id};
 

@@ -4,17 +4,25 @@
 //! every executor; nothing in here runs anything.
 //!
 //! ```
-//! use leankv_dsl::workload::{Check, Generator, Workload};
+//! use leankv_dsl::lang::*;
+//! use leankv_dsl::workload::{Check, Generator, Workload, given};
+//!
+//! /// The length of each row of `x`.
+//! #[kernel]
+//! fn lengths(x: View<f32, 2>, out: ViewMut<f32, 1>) {
+//!     let row = x.tile((program_id(0), 0), [1, 128]).load();
+//!     out.tile(program_id(0), [1]).store((row * row).reduce_sum(1).sqrt());
+//! }
 //!
 //! let (rows, cols) = (5, 100);
 //! let x = Generator::new(1).f32s(rows * cols, -1.0, 1.0);
-//! let lengths: Vec<f32> = x.chunks(cols).map(|row| row.iter().map(|x| x * x).sum::<f32>().sqrt()).collect();
-//! let workload = Workload::new([2, 1, 1])
-//!     .view("x", &x, &[rows, cols])
-//!     .view("out", &vec![f32::NAN; rows], &[rows])
-//!     .output("out", Check::close(1e-5, 1e-6))
-//!     .expect("out", &lengths, Check::close(1e-4, 1e-5));
-//! assert_eq!(workload.grid(), [2, 1, 1]);
+//! let expected: Vec<f32> = x.chunks(cols).map(|row| row.iter().map(|x| x * x).sum::<f32>().sqrt()).collect();
+//! let out = given(&vec![f32::NAN; rows])
+//!     .output(Check::close(1e-5, 1e-6))
+//!     .expect(&expected, Check::close(1e-4, 1e-5));
+//! let args = LengthsArgs { x: given(&x).tensor([rows, cols]), out: out.tensor_mut([rows]) };
+//! let workload = Workload::of::<lengths>([rows, 1, 1], args);
+//! assert_eq!(workload.grid(), [5, 1, 1]);
 //! ```
 
 mod compare;
@@ -42,6 +50,8 @@ pub trait Item: Copy {
     const DTYPE: Dtype;
     /// Appends the element's bytes, as they lie in memory.
     fn put(self, out: &mut Vec<u8>);
+    /// The elements that lie in memory as these bytes.
+    fn take(bytes: &[u8]) -> Vec<Self>;
 }
 
 macro_rules! items {
@@ -50,6 +60,9 @@ macro_rules! items {
             const DTYPE: Dtype = Dtype::$dtype;
             fn put(self, out: &mut Vec<u8>) {
                 out.extend(self.to_le_bytes());
+            }
+            fn take(bytes: &[u8]) -> Vec<Self> {
+                bytes.as_chunks().0.iter().map(|&bytes| <$ty>::from_le_bytes(bytes)).collect()
             }
         }
     )*};
@@ -102,21 +115,21 @@ pub fn given<T: Item>(data: &[T]) -> Given<T> {
 }
 
 impl<T: Item + Plain> Given<T> {
-    /// As [`Workload::output`].
+    /// The kernel may change this buffer, and executors must agree on it as `check` says. All other buffers must stay as they are.
     #[must_use]
     pub fn output(mut self, check: Check) -> Self {
         self.buffer.output = Some(check);
         self
     }
 
-    /// As [`Workload::expect`].
+    /// What must stand in this output afterwards, found without the kernel.
     #[must_use]
     pub fn expect(mut self, data: &[T], check: Check) -> Self {
         self.buffer.expect = Some((bytes_of(data), check));
         self
     }
 
-    /// As [`Workload::least_read`].
+    /// Bytes of this buffer that the kernel cannot do without reading, in whole 32-byte sectors: what a profile compares with.
     #[must_use]
     pub fn least_read(mut self, bytes: u64) -> Self {
         self.buffer.least_read_bytes = Some(bytes);
@@ -210,7 +223,7 @@ impl Workload {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn of<K: TypedKernel>(grid: [usize; 3], args: K::Args<'static>) -> Workload {
+    pub fn of<K: TypedKernel>(grid: [usize; 3], args: K::Args<'_>) -> Workload {
         let mut arguments = Arguments::with_names();
         K::give(args, &mut arguments);
         arguments.into_named().fold(Workload::new(grid), |workload, (name, value)| workload.put(&name, value))
@@ -300,12 +313,6 @@ impl Workload {
             self.problems.extend(buffer.mismatch(name));
         }
         self
-    }
-
-    /// Bytes of this buffer that the kernel cannot do without reading, in whole 32-byte sectors: what a profile compares with.
-    #[must_use]
-    pub fn least_read(self, name: &str, bytes: u64) -> Workload {
-        self.change(name, |buffer| buffer.least_read_bytes = Some(bytes))
     }
 
     /// Programs along x, y and z.

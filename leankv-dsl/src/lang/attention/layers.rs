@@ -1,14 +1,14 @@
 //! The paged cache of all layers, and that of one layer to write.
 
 use super::list::TokenList;
-use super::paged::{PagedKv, Slot, Tier};
+use super::paged::{Lengths, PagedKv, Slot, Tier};
 use crate::format::PageLayout;
 use crate::lang::KernelArg;
 use crate::lang::ops::{PtrMut, View, ViewMut};
 use crate::lang::tile::{Scalar, lit};
 
 /// The paged cache of all layers as kernel parameters: as [`PagedKv`], where `table` is `[slots, layers, kv_heads, table_len]` and
-/// `lengths` is `[slots, layers, kv_heads, 4]`.
+/// `lengths` is `[slots, layers, kv_heads, Lengths::COLUMNS]`.
 #[derive(Clone, Copy, Debug, KernelArg)]
 pub struct LayeredKv {
     #[arg(align = PageLayout::ARENA_ALIGN as usize)]
@@ -60,13 +60,13 @@ impl PagedKvMut {
     /// The number of tokens of a tier; the slot is not negative.
     #[track_caller]
     pub fn length(&self, slot: Scalar<i32>, head: Scalar<i32>, low: bool) -> Scalar<i32> {
-        self.lengths.get([slot, head, lit(i32::from(low))])
+        self.lengths.get([slot, head, lit(Lengths::AT.tokens(low))])
     }
 
     /// The number of a tier's frozen tokens; the slot is not negative.
     #[track_caller]
     pub fn frozen(&self, slot: Scalar<i32>, head: Scalar<i32>, low: bool) -> Scalar<i32> {
-        self.lengths.get([slot, head, lit(2 + i32::from(low))])
+        self.lengths.get([slot, head, lit(Lengths::AT.frozen(low))])
     }
 
     /// The tier's tokens by number; the slot is not negative.
@@ -98,7 +98,7 @@ impl PagedKvMut {
     /// Sets the lengths of both lists.
     #[track_caller]
     pub fn set_lengths(&self, slot: Scalar<i32>, head: Scalar<i32>, high: Scalar<i32>, low: Scalar<i32>) {
-        self.lengths.set([slot, head, lit(0)], high);
-        self.lengths.set([slot, head, lit(1)], low);
+        self.lengths.set([slot, head, lit(Lengths::AT.high)], high);
+        self.lengths.set([slot, head, lit(Lengths::AT.low)], low);
     }
 }

@@ -7,6 +7,7 @@
 //! | list | [`TokenList`], [`Spread`] | where tokens of a tier lie that are named by number, in any order |
 //! | KV operand | [`KvOperand`], [`KvBlock`] | where keys and values lie |
 //! | paged cache | [`PagedKv`], [`PagedKvMut`], [`LayeredKv`], [`LayeredKvMut`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
+//! | columns | [`Lengths`], [`PerTier`] | which number of a head stands where |
 //! | hooks | [`AttentionHooks`] | what a variant changes: query, key logits, mask, running state, output |
 //! | choice | [`CodecChoice`], [`HookChoice`] | which codecs and hooks a kernel is recorded with, and that they stay within their buffers |
 //! | online softmax | [`OnlineSoftmax`] | running maximum, sum and output |
@@ -35,7 +36,7 @@ pub use layers::{LayeredKv, LayeredKvArgs, LayeredKvMut, LayeredKvMutArgs, Paged
 pub use list::{Spread, TokenList};
 pub use online::OnlineSoftmax;
 pub use operand::{KvBlock, KvOperand};
-pub use paged::{Block, PagedKv, PagedKvArgs, Slot, Tier, TierLayout, Tiers, Work};
+pub use paged::{Block, Lengths, PagedKv, PagedKvArgs, PerTier, Slot, Tier, TierLayout, Tiers, Work};
 pub use rows::{Rows, RowsMut, Stored};
 pub use stacked::Stacked;
 pub use stock::{Affine, Raw, Symmetric, stock};

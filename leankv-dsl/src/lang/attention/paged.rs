@@ -16,6 +16,7 @@ use crate::lang::control::{Iterable, Recorded, comptime, range};
 use crate::lang::element::Plain;
 use crate::lang::ops::{PtrMut, View};
 use crate::lang::record::{self, BAD_ARGUMENT};
+use crate::lang::row;
 use crate::lang::tile::{Scalar, Tile, iota, lit};
 
 /// One tier of a cache: its codecs and where they lie in a page. Known at specialisation time.
@@ -204,13 +205,58 @@ pub struct Work {
     pub splits: usize,
 }
 
+row! {
+    /// How many tokens a head's lists have: a row of `lengths`.
+    pub struct Lengths {
+        /// Tokens of the high list.
+        high,
+        /// Tokens of the low list.
+        low,
+        /// Frozen ones of the high list: the leading ones, in pages shared with another request, which are read and never written.
+        frozen_high,
+        /// Frozen ones of the low list.
+        frozen_low,
+    }
+}
+
+impl<T> Lengths<T> {
+    /// Tokens of a tier's list.
+    #[must_use]
+    pub fn tokens(self, low: bool) -> T {
+        if low { self.low } else { self.high }
+    }
+
+    /// Frozen tokens of a tier's list.
+    #[must_use]
+    pub fn frozen(self, low: bool) -> T {
+        if low { self.frozen_low } else { self.frozen_high }
+    }
+}
+
+row! {
+    /// A number for each tier of a head: pages, thresholds, targets.
+    pub struct PerTier {
+        /// Of the high tier.
+        high,
+        /// Of the low tier.
+        low,
+    }
+}
+
+impl<T> PerTier<T> {
+    /// That of a tier.
+    #[must_use]
+    pub fn of(self, low: bool) -> T {
+        if low { self.low } else { self.high }
+    }
+}
+
 /// The paged cache as kernel parameters.
 ///
 /// * `arena`: `[pages, page_bytes]` bytes, aligned to 128;
 /// * `slots`: `[requests]` where in `table` and `lengths` a request of this launch is found;
 /// * `table`: `[slots, kv_heads, table_len]` page numbers;
-/// * `lengths`: `[slots, kv_heads, 4]` tokens: high, low, and how many of each are frozen: the leading ones of the list, in pages shared
-///   with another request, which are read and never written.
+/// * `lengths`: `[slots, kv_heads, Lengths::COLUMNS]`, a row of [`Lengths`] for each head.
 #[derive(Clone, Copy, Debug, KernelArg)]
 pub struct PagedKv {
     #[arg(align = PageLayout::ARENA_ALIGN as usize)]
@@ -242,13 +288,13 @@ impl PagedKv {
     /// The number of tokens of a tier.
     #[track_caller]
     pub fn length(&self, at: Work, low: bool) -> Scalar<i32> {
-        self.count(at, i32::from(low))
+        self.count(at, Lengths::AT.tokens(low))
     }
 
     /// The number of a tier's frozen tokens: the first of its list, which belong to other requests too.
     #[track_caller]
     pub fn frozen(&self, at: Work, low: bool) -> Scalar<i32> {
-        self.count(at, 2 + i32::from(low))
+        self.count(at, Lengths::AT.frozen(low))
     }
 
     #[track_caller]
