@@ -33,7 +33,7 @@ impl Rules {
 }
 
 impl Policy for Rules {
-    fn prompt_tier(&self, tokens: &TokenFacts, head: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, head: &HeadFacts) -> Tile<i32, 1> {
         let p = tokens.positions;
         let rule = self.of(head).splat(p.extents());
         let even: Tile<i32, 1> = (p % 2).eq(0).select(LOW, HIGH);
@@ -236,7 +236,7 @@ fn a_policy_works_under_a_budget_of_bytes() {
 struct Wild;
 
 impl Policy for Wild {
-    fn prompt_tier(&self, tokens: &TokenFacts, _: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, _: &HeadFacts) -> Tile<i32, 1> {
         (tokens.positions % 7) - 2
     }
 

@@ -386,7 +386,7 @@ impl Codec for FickleCodec {
 struct Keeps;
 
 impl Policy for Keeps {
-    fn prompt_tier(&self, tokens: &TokenFacts, _: &HeadFacts) -> Tile<i32, 1> {
+    fn prompt_tier(&self, tokens: &TokenFacts<'_>, _: &HeadFacts) -> Tile<i32, 1> {
         Tile::full(tokens.sig.extents(), HIGH)
     }
 
