@@ -173,7 +173,7 @@ mod tests {
         let metrics = PtxMetrics::of_text(ptx);
         let expect = [
             ("barriers", 2),
-            ("loop_instructions", 8),
+            ("loop_instructions", 9),
             ("loop_barriers", 1),
             ("loop_loads", 2),
             ("wide_loads", 1),

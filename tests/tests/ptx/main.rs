@@ -120,7 +120,8 @@ fn budgets() {
         sm_80,
         copies_in_flight == 1,
         loop_barriers == 1,
-        loop_loads == 0
+        loop_loads == 0,
+        loop_instructions <= 220
     );
     let in_caches = [("significance", "true"), ("candidates", "true"), ("stages", "1")];
     let decode = |group| kernel("decode_attention", &[in_caches.as_slice(), &[("group", group)]].concat());

@@ -118,7 +118,7 @@ fn resources() -> Columns {
         ("asked B", 9, |r| r.sum(|b| b.read_sector_bytes)),
         ("moved B", 9, |r| r.sum(|b| b.distinct_sector_bytes)),
         ("written B", 9, |r| r.sum(|b| b.written_sector_bytes)),
-        ("bank", 5, |r| r.profile.counters.bank_conflicts.to_string()),
+        ("bank", 6, |r| r.profile.counters.bank_conflicts.to_string()),
     ]
 }
 
