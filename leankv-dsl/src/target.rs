@@ -83,8 +83,8 @@ pub struct Gpu {
     pub async_copies: bool,
     /// Whether a warp reads matrix fragments from shared memory in one instruction (`ldmatrix`).
     pub matrix_loads: bool,
-    /// Whether bfloat16 is added, subtracted, multiplied, compared and converted to and from integers as such, not only as
-    /// `f32`, and added atomically.
+    /// Whether bfloat16 is added, subtracted, multiplied, compared, and made from integers and `f64` as such, not only by way of `f32`;
+    /// and added atomically.
     pub bf16_arithmetic: bool,
     /// Whether two `f32` are added, subtracted, multiplied and put together (`fma`) by one instruction at the rate of one.
     pub f32_pairs: bool,

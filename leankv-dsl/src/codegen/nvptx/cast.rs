@@ -214,7 +214,7 @@ impl<'c> Emitter<'c, '_> {
             (Dtype::F16, Dtype::BF16) | (Dtype::BF16, Dtype::F16) => {
                 ir.fptrunc(ir.fpext(value, ir.f32()), ty)
             }
-            (Dtype::F64, Dtype::BF16) => self.f64_to_half(value, to),
+            (Dtype::F64, Dtype::BF16) if !self.gpu.bf16_arithmetic => self.f64_to_half(value, to),
             (Dtype::BF16, Dtype::F64) => ir.fpext(ir.fpext(value, ir.f32()), ty),
             _ if to.bits() > from.bits() => ir.fpext(value, ty),
             _ => ir.fptrunc(value, ty),
