@@ -3,12 +3,10 @@
 mod common;
 
 use common::paged::{D, PAGE, cache};
-use common::{Run, close, filled, halves, no_shortlist, random};
+use common::{Run, close, filled, halves, no_partials, no_shortlist, partials, random};
 use leankv_dsl::lang::attention::{Lengths, PagedKv, Plain, Stock};
 use leankv_dsl::workload::given;
-use leankv_kernels::decode::{
-    DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
-};
+use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs, decode_attention, merge_splits};
 use leankv_kernels::pattern::HeadPattern;
 use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
 use leankv_kernels::reference::{self, DecodeArgs, DecodeOutput, PendingQueries, add_pending};
@@ -61,11 +59,7 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
         query_positions: given(&positions).tensor([requests]),
         scale: 0.125,
         kv: cache.kv(requests),
-        out: PartialsArgs {
-            max: filled(f32::NAN, parts),
-            sum: filled(f32::NAN, parts),
-            acc: filled(f32::NAN, [requests, heads, splits, D]),
-        },
+        out: no_partials(parts, D),
         pending: PendingArgs {
             q: given(&stale).tensor([slots, heads, D]),
             lse: given(&old_lse).tensor([slots, heads]),
@@ -79,11 +73,7 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
     let decode = Run::new(&kernel, &settings, [kv_heads, requests, splits], launch).launch();
 
     let launch = MergeSplitsArgs {
-        parts: PartialsArgs {
-            max: given(&decode.read("out.max")).tensor_mut(parts),
-            sum: given(&decode.read("out.sum")).tensor_mut(parts),
-            acc: given(&decode.read("out.acc")).tensor_mut([requests, heads, splits, D]),
-        },
+        parts: partials(&decode, parts, D),
         q: given(&q).tensor([requests, heads, D]).into(),
         slots: given(&cache.slots).tensor([requests]),
         pending: PendingMutArgs {

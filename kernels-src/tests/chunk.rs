@@ -44,6 +44,32 @@ fn input<const R: usize>(x: &[f16], extents: [usize; R]) -> FloatTensor<'static,
     given(x).tensor(extents).into()
 }
 
+/// Attention of a chunk to a cache and to itself.
+fn attend<H: AttentionHooks + KernelArg + 'static>(
+    (shape, settings): (&Shape, &str),
+    cache: &Cache,
+    [q, k, v]: [&[f16]; 3],
+    (before, scale): (i32, f32),
+    (choices, hooks): (&Choices, H::Given<'_>),
+) -> Run {
+    let (n, heads) = (k.len() / (KV_HEADS * shape.d), KV_HEADS * shape.group);
+    let args = ChunkAttentionArgs {
+        q: input(q, [n, heads, shape.d]),
+        k: input(k, [n, KV_HEADS, shape.d]),
+        v: input(v, [n, KV_HEADS, shape.d]),
+        before,
+        scale,
+        kv: cache.kv(),
+        out: filled(f32::NAN, [n, heads, shape.d]),
+        lse: filled(f32::NAN, [n, heads]),
+        codecs: (),
+        hooks,
+    };
+    let kernel = chunk_attention::<Stock, H, PagedKv>::KERNEL;
+    let grid = [n.div_ceil(shape.block_q), KV_HEADS, 1];
+    Run::with(&kernel, &spec(&kernel, settings), choices, grid, args).launch()
+}
+
 /// Attention and significance of a chunk of `n` tokens after `lengths[head]` cached ones; `frozen` of each list are shared.
 fn check(
     tiering: &str,
@@ -78,21 +104,8 @@ fn check(
     let settings = shape.settings(tiering, page);
     let what =
         format!("{tiering}, head dim {}, group {}, {n} tokens after {lengths:?}", shape.d, shape.group);
-    let args = ChunkAttentionArgs {
-        q: input(&q, [n, heads, shape.d]),
-        k: input(&k, [n, KV_HEADS, shape.d]),
-        v: input(&v, [n, KV_HEADS, shape.d]),
-        before,
-        scale,
-        kv: cache.kv(),
-        out: filled(f32::NAN, [n, heads, shape.d]),
-        lse: filled(f32::NAN, [n, heads]),
-        codecs: (),
-        hooks: (),
-    };
-    let (kernel, grid) =
-        (chunk_attention::<Stock, Plain, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
-    let attention = Run::new(&kernel, &settings, grid, args).launch();
+    let (numbers, plain) = ([&q[..], &k, &v], (&Choices::new(), ()));
+    let attention = attend::<Plain>((shape, &settings), &cache, numbers, (before, scale), plain);
     close(&format!("output of {what}"), &attention.read::<f32>("out"), &expected.out, 2e-3);
     let lse = attention.read::<f32>("lse");
     close(&format!("lse of {what}"), &lse, &expected.lse, 1e-3);
@@ -190,22 +203,10 @@ fn what_is_no_number_stays_where_it_was_seen() {
     let (q, _) = halves(&random(61, n * heads * shape.d));
     let (mut k, _) = halves(&random(62, n * KV_HEADS * shape.d));
     let (mut v, _) = halves(&random(63, n * KV_HEADS * shape.d));
+    let settings = shape.settings("fp16", 2048);
     let attend = |k: &[f16], v: &[f16]| {
-        let args = ChunkAttentionArgs {
-            q: input(&q, [n, heads, shape.d]),
-            k: input(k, [n, KV_HEADS, shape.d]),
-            v: input(v, [n, KV_HEADS, shape.d]),
-            before: 0,
-            scale: 0.125,
-            kv: cache.kv(),
-            out: filled(0.0, [n, heads, shape.d]),
-            lse: filled(0.0, [n, heads]),
-            codecs: (),
-            hooks: (),
-        };
-        let (kernel, grid) =
-            (chunk_attention::<Stock, Plain, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
-        Run::new(&kernel, &shape.settings("fp16", 2048), grid, args).launch().read::<f32>("out")
+        let plain = (&Choices::new(), ());
+        attend::<Plain>((&shape, &settings), &cache, [&q, k, v], (0, 0.125), plain).read::<f32>("out")
     };
     let clean = attend(&k, &v);
     // Element 0 of KV head 0's key, then of its value.
@@ -479,21 +480,9 @@ fn hooks_see_the_position_and_head_of_every_query() {
     let settings = shape.settings("K8V4", 2048);
     let choice = HookChoice::plain().with("sliding", Sliding { window });
     let choices = Choices::new().with(choice.clone());
-    let args = ChunkAttentionArgs {
-        q: input(&q, [n, heads, shape.d]),
-        k: input(&k, [n, KV_HEADS, shape.d]),
-        v: input(&v, [n, KV_HEADS, shape.d]),
-        before,
-        scale: 0.125,
-        kv: cache.kv(),
-        out: filled(f32::NAN, [n, heads, shape.d]),
-        lse: filled(f32::NAN, [n, heads]),
-        codecs: (),
-        hooks: ForLayer { choice: &choice, layer: 0 },
-    };
-    let (kernel, grid) =
-        (chunk_attention::<Stock, ChosenHooks, PagedKv>::KERNEL, [n.div_ceil(shape.block_q), KV_HEADS, 1]);
-    let attention = Run::with(&kernel, &spec(&kernel, &settings), &choices, grid, args).launch();
+    let (numbers, hooks) = ([&q[..], &k, &v], ForLayer { choice: &choice, layer: 0 });
+    let attention =
+        attend::<ChosenHooks>((&shape, &settings), &cache, numbers, (before, 0.125), (&choices, hooks));
     close("sliding attention", &attention.read::<f32>("out"), &out, 2e-3);
 
     let args = ChunkSignificanceArgs {
@@ -504,7 +493,7 @@ fn hooks_see_the_position_and_head_of_every_query() {
         scale: 0.125,
         window: 64,
         mass: filled(f32::NAN, [KV_HEADS, n]),
-        hooks: ForLayer { choice: &choice, layer: 0 },
+        hooks,
     };
     let (kernel, grid) = (chunk_significance::<ChosenHooks>::KERNEL, [n.div_ceil(shape.block), KV_HEADS, 1]);
     let own = Run::with(&kernel, &spec(&kernel, &settings), &choices, grid, args).launch();

@@ -7,7 +7,7 @@ mod common;
 mod key_offset;
 
 use codebook::{Codebook, CodebookArgs};
-use common::{Run, close, filled, halves, no_shortlist, random};
+use common::{Run, close, filled, halves, no_partials, no_shortlist, nothing_pending, partials, random};
 use half::f16;
 use key_offset::{KeyOffset, KeyOffsetArgs};
 use leankv_dsl::lang::attention::{
@@ -16,10 +16,8 @@ use leankv_dsl::lang::attention::{
 use leankv_dsl::lang::*;
 use leankv_dsl::workload::given;
 use leankv_kernels::chunk::{WriteChunkArgs, write_chunk};
-use leankv_kernels::decode::{
-    DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
-};
-use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
+use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs, decode_attention, merge_splits};
+use leankv_kernels::pending::PendingMutArgs;
 use leankv_kernels::quantize::{DequantizeArgs, QuantizeArgs, dequantize, quantize};
 
 const D: usize = 64;
@@ -116,17 +114,8 @@ where
         query_positions: given(&[TOKENS as i32]).tensor([1]),
         scale: 0.125,
         kv: kv(&write.read::<u8>("kv.arena")),
-        out: PartialsArgs {
-            max: filled(0.0, [1, GROUP, 1]),
-            sum: filled(0.0, [1, GROUP, 1]),
-            acc: filled(0.0, [1, GROUP, 1, D]),
-        },
-        // Without significance nobody looks at pending queries.
-        pending: PendingArgs {
-            q: given(&[]).tensor([0, GROUP, D]),
-            lse: given(&[]).tensor([0, GROUP]),
-            newest: given(&[]).tensor([0, 1, 1]),
-        },
+        out: no_partials([1, GROUP, 1], D),
+        pending: nothing_pending(GROUP, 1, D),
         shortlist: no_shortlist(1),
         codecs: codecs(),
         hooks: hooks(),
@@ -135,11 +124,7 @@ where
     let kernel = decode_attention::<C, H, PagedKv>::named(names[1]);
     let decode = Run::new(&kernel, &settings, [1, 1, 1], args).launch();
     let args = MergeSplitsArgs {
-        parts: PartialsArgs {
-            max: given(&decode.read("out.max")).tensor_mut([1, GROUP, 1]),
-            sum: given(&decode.read("out.sum")).tensor_mut([1, GROUP, 1]),
-            acc: given(&decode.read("out.acc")).tensor_mut([1, GROUP, 1, D]),
-        },
+        parts: partials(&decode, [1, GROUP, 1], D),
         q: given(q).tensor([1, GROUP, D]).into(),
         slots: given(&[]).tensor([0]),
         pending: PendingMutArgs { q: filled(f16::ZERO, [0, GROUP, D]), lse: filled(0.0, [0, GROUP]) },

@@ -4,16 +4,14 @@ mod common;
 #[path = "own/contiguous.rs"]
 mod contiguous;
 
-use common::{Run, close, filled, halves, no_shortlist, random};
+use common::{Run, close, filled, halves, no_partials, no_shortlist, nothing_pending, partials, random};
 use contiguous::{Contiguous, ContiguousArgs};
 use leankv_dsl::lang::attention::{Plain, Stock};
 use leankv_dsl::lang::*;
 use leankv_dsl::workload::given;
 use leankv_kernels::chunk::{ChunkAttentionArgs, chunk_attention};
-use leankv_kernels::decode::{
-    DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
-};
-use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
+use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs, decode_attention, merge_splits};
+use leankv_kernels::pending::PendingMutArgs;
 use leankv_kernels::quantize::{DequantizeArgs, QuantizeArgs, dequantize, quantize};
 
 const D: usize = 64;
@@ -107,17 +105,8 @@ fn decode_attention_reads_a_cache_without_pages() {
         query_positions: given(&LENGTHS).tensor([requests]),
         scale: 0.125,
         kv: kv(&keys, &values),
-        out: PartialsArgs {
-            max: filled(f32::NAN, parts),
-            sum: filled(f32::NAN, parts),
-            acc: filled(f32::NAN, [requests, heads, SPLITS, D]),
-        },
-        // Without significance nobody looks at pending queries.
-        pending: PendingArgs {
-            q: given(&[]).tensor([0, heads, D]),
-            lse: given(&[]).tensor([0, heads]),
-            newest: given(&[]).tensor([0, KV_HEADS, 1]),
-        },
+        out: no_partials(parts, D),
+        pending: nothing_pending(heads, KV_HEADS, D),
         shortlist: no_shortlist(KV_HEADS),
         codecs: (),
         hooks: (),
@@ -125,11 +114,7 @@ fn decode_attention_reads_a_cache_without_pages() {
     let kernel = decode_attention::<Stock, Plain, Contiguous>::named("decode_contiguous");
     let decode = Run::new(&kernel, SETTINGS, [KV_HEADS, requests, SPLITS], args).launch();
     let args = MergeSplitsArgs {
-        parts: PartialsArgs {
-            max: given(&decode.read("out.max")).tensor_mut(parts),
-            sum: given(&decode.read("out.sum")).tensor_mut(parts),
-            acc: given(&decode.read("out.acc")).tensor_mut([requests, heads, SPLITS, D]),
-        },
+        parts: partials(&decode, parts, D),
         q: given(&q).tensor([requests, heads, D]).into(),
         slots: given(&[]).tensor([0]),
         pending: PendingMutArgs { q: filled(half::f16::ZERO, [0, heads, D]), lse: filled(0.0, [0, heads]) },

@@ -11,16 +11,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use common::paged::{D, PAGE, cache};
-use common::{Run, filled, halves, random};
+use common::{Run, filled, halves, no_partials, partials, random};
 use half::f16;
 use leankv_dsl::codegen::nvptx::{NvptxArtifact, NvptxTarget};
 use leankv_dsl::lang::attention::{PagedKv, PagedKvArgs, Plain, Stock};
 use leankv_dsl::workload::given;
 use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistMutArgs};
 use leankv_kernels::chunk::{ChunkAttentionArgs, WriteChunkArgs, chunk_attention, write_chunk};
-use leankv_kernels::decode::{
-    DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
-};
+use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs, decode_attention, merge_splits};
 use leankv_kernels::manager::{ScanPagesArgs, scan_pages};
 use leankv_kernels::matmul::{MatmulArgs, matmul};
 use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
@@ -135,11 +133,7 @@ fn subjects() -> Vec<Subject> {
         query_positions: given(&[57]).tensor([1]),
         scale: 0.125,
         kv: cache.kv(1),
-        out: PartialsArgs {
-            max: filled(7.0, [1, n, splits]),
-            sum: filled(7.0, [1, n, splits]),
-            acc: filled(7.0, [1, n, splits, D]),
-        },
+        out: no_partials([1, n, splits], D),
         pending: PendingArgs {
             q: given(&old).tensor([1, n, D]),
             lse: given(&old_lse).tensor([1, n]),
@@ -159,11 +153,7 @@ fn subjects() -> Vec<Subject> {
     all.push(subject("decode attention, two tiers", &decode));
     let decode = decode.launch();
     let args = MergeSplitsArgs {
-        parts: PartialsArgs {
-            max: given(&decode.read("out.max")).tensor_mut([1, n, splits]),
-            sum: given(&decode.read("out.sum")).tensor_mut([1, n, splits]),
-            acc: given(&decode.read("out.acc")).tensor_mut([1, n, splits, D]),
-        },
+        parts: partials(&decode, [1, n, splits], D),
         q: given(&q).tensor([1, n, D]).into(),
         slots: given(&[0]).tensor([1]),
         pending: PendingMutArgs {

@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::{filled, spec};
+use common::{filled, no_partials, spec};
 use half::f16;
 use leankv_dsl::format::PageLayout;
 use leankv_dsl::lang::TypedKernel;
 use leankv_dsl::lang::attention::{LayeredKvArgs, PagedKv, PagedKvArgs, Plain, Stock};
 use leankv_dsl::workload::{Workload, given};
 use leankv_kernels::candidates::{ShortlistArgs, ShortlistMutArgs};
-use leankv_kernels::decode::{DecodeAttentionArgs, PartialsArgs, decode_attention};
+use leankv_kernels::decode::{DecodeAttentionArgs, decode_attention};
 use leankv_kernels::pending::PendingArgs;
 use leankv_kernels::policy::StockPolicies;
 use leankv_kernels::step::{PLAN_COLUMNS, PlanStepArgs, plan_step};
@@ -66,11 +66,7 @@ fn attention(group: usize, significance: bool) -> u64 {
             table: given(&table()).tensor([1, 1, TABLE]),
             lengths: given(&lengths()).tensor([1, 1, 4]),
         },
-        out: PartialsArgs {
-            max: filled(0.0, [1, group, 1]),
-            sum: filled(0.0, [1, group, 1]),
-            acc: filled(0.0, [1, group, 1, D]),
-        },
+        out: no_partials([1, group, 1], D),
         pending: PendingArgs {
             q: given(&q).tensor([1, group, D]),
             lse: given(&vec![0.0; group]).tensor([1, group]),

@@ -19,11 +19,6 @@ fn pairs(text: &str) -> impl Iterator<Item = (String, String)> {
     text.split(',').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()))
 }
 
-/// What is wrong with a kernel at a specialisation.
-fn wrong(recipe: &Recipe, settings: &Settings) -> Option<String> {
-    wrong_at(recipe, settings, &[])
-}
-
 /// What is wrong with a kernel at a specialisation, for a workload of sizes of its own.
 fn wrong_at(recipe: &Recipe, settings: &Settings, asked: &[(String, usize)]) -> Option<String> {
     let func = find(recipe.kernel)?.build(settings).unwrap_or_else(|e| panic!("{e}"));
@@ -33,6 +28,17 @@ fn wrong_at(recipe: &Recipe, settings: &Settings, asked: &[(String, usize)]) -> 
     let report = verify_with(&compiler(), &func, &workload, &options).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(report.runs.len(), 9, "{report}");
     (!report.passed()).then(|| report.to_string())
+}
+
+/// Asserts that nothing is wrong with kernels at these settings, for workloads of these sizes.
+#[track_caller]
+fn agree(cases: &[(&str, &str, &str)]) {
+    let wrong = cases.par_iter().filter_map(|(kernel, settings, sizes)| {
+        let asked: Vec<(String, usize)> = pairs(sizes).map(|(k, v)| (k, v.parse().unwrap())).collect();
+        wrong_at(recipe(kernel).unwrap(), &pairs(settings).collect(), &asked)
+    });
+    let wrong: Vec<String> = wrong.collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -46,14 +52,51 @@ fn every_kernel_agrees_on_every_executor_at_every_declared_specialisation() {
         .collect();
     assert!(all.len() > 200, "{}", all.len());
     let wrong: Vec<String> =
-        all.par_iter().filter_map(|(recipe, settings)| wrong(recipe, settings)).collect();
+        all.par_iter().filter_map(|(recipe, settings)| wrong_at(recipe, settings, &[])).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Vectors, rows and matrices of one element, of exactly a block, of one more.
+#[test]
+fn tutorial_kernels_agree_at_any_extents() {
+    agree(&[
+        ("vector_add", "", "n=1"),
+        ("vector_add", "", "n=255"),
+        ("vector_add", "", "n=256"),
+        ("softmax", "rows_per_program=4", "rows=1,cols=1"),
+        ("softmax", "rows_per_program=4", "rows=3,cols=128"),
+        ("matmul", "bm=64", "m=64,n=64,k=32"),
+        ("matmul", "bm=64", "m=1,n=8,k=8"),
+    ]);
+}
+
+#[test]
+#[should_panic(expected = "a row is longer than the block")]
+fn softmax_refuses_rows_that_do_not_fit() {
+    agree(&[("softmax", "rows_per_program=1", "rows=1,cols=200")]);
+}
+
+/// Every width, group count and type of metadata, and every head dim: codes and metadata bit for bit.
+#[test]
+fn rows_of_every_codec_are_coded_as_plain_rust_codes_them() {
+    let groups = ["", "g2", "g4"].map(|groups| (1..=8).map(move |bits| format!("affine{bits}{groups}")));
+    let symmetric = (1..=8).map(|bits| format!("symmetric{bits}"));
+    let others = ["affine4-bf16", "affine1g2-bf16", "symmetric8-bf16", "f16", "bf16"].map(str::to_owned);
+    let at_64 = groups.into_iter().flatten().chain(symmetric).chain(others).map(|codec| (codec, 64));
+    let elsewhere = [80, 96, 128, 256].into_iter().flat_map(|dim| {
+        ["affine4", "affine3g2", "affine8g4", "affine1"].map(|codec| (codec.to_owned(), dim))
+    });
+    let all = at_64.chain(elsewhere).chain([("symmetric4g4".to_owned(), 96)]);
+    let settings: Vec<String> =
+        all.map(|(codec, dim)| format!("codec={codec},head_dim={dim},rows=8")).collect();
+    let both = |settings| ["quantize", "dequantize"].map(|kernel| (kernel, settings, ""));
+    agree(&settings.iter().flat_map(|settings| both(settings.as_str())).collect::<Vec<_>>());
 }
 
 /// What no declared specialisation has: significance, patterns, uneven groups, other head dims and blocks.
 #[test]
 fn decode_attention_agrees_away_from_its_declared_space() {
-    let wrong: Vec<String> = [
+    let settings = [
         "tiering=K8V4/K4V2,significance=true,head_dim=64,page_bytes=2048,block=16",
         "tiering=K8V4/K4V2,significance=true,splits=3,group=7,head_dim=64,page_bytes=2048,block=8",
         "tiering=K8V4/K4V2,significance=true,candidates=true,head_dim=64,page_bytes=2048,block=16,window=4,sinks=2,chunk=24,window_q=9",
@@ -63,22 +106,16 @@ fn decode_attention_agrees_away_from_its_declared_space() {
         "tiering=K8V4,pattern=causal,group=3,head_dim=64,page_bytes=2048",
         "tiering=K8V4,significance=true,input=bf16,head_dim=64,page_bytes=2048",
         "tiering=K4V2g2.4,pattern=sink3-window9,head_dim=96,page_bytes=4096",
-    ]
-    .par_iter()
-    .flat_map_iter(|text| {
-        let settings: Settings = pairs(text).collect();
-        ["decode_attention", "merge_splits"].map(|kernel| wrong(recipe(kernel).unwrap(), &settings))
-    })
-    .flatten()
-    .collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ];
+    let both = |settings| ["decode_attention", "merge_splits"].map(|kernel| (kernel, settings, ""));
+    agree(&settings.into_iter().flat_map(both).collect::<Vec<_>>());
 }
 
 /// What is in no declared specialisation and no default size: sinks, short chunks and windows, other policies, a low list without room,
 /// a request that is left out, a prompt none of whose queries has counted.
 #[test]
 fn tiers_and_budgets_agree_away_from_their_declared_spaces() {
-    let wrong: Vec<String> = [
+    agree(&[
         ("classify_chunk", "sinks=600,window=8,chunk=128,window_q=16,policy=uniform", ""),
         ("classify_chunk", "policy=leankv-paper,two_tiers=false,window=0", "before=0"),
         ("classify_chunk", "", "left_out=1"),
@@ -93,14 +130,7 @@ fn tiers_and_budgets_agree_away_from_their_declared_spaces() {
         ("solve_budget", "page_bytes=4096", "requests=23"),
         ("write_chunk", "tiering=K8V4g1.2/K4V2g2.4,head_dim=64,page_bytes=2048,block=8", ""),
         ("write_chunk", "tiering=K3V5,head_dim=96,input=f32", "tokens=0"),
-    ]
-    .par_iter()
-    .filter_map(|(kernel, settings, shapes)| {
-        let asked: Vec<(String, usize)> = pairs(shapes).map(|(k, v)| (k, v.parse().unwrap())).collect();
-        wrong_at(recipe(kernel).unwrap(), &pairs(settings).collect(), &asked)
-    })
-    .collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ]);
 }
 
 /// Every head dim, with odd widths, which are planes of 4, 2 and 1 bits; at head dim 80 four groups do not fill whole bytes of the
@@ -109,24 +139,14 @@ fn tiers_and_budgets_agree_away_from_their_declared_spaces() {
 fn odd_widths_and_groups_agree_at_every_head_dim() {
     let elsewhere = [64, 96, 128, 256].into_iter().flat_map(|dim| ["K3V5", "K3V5g4.4"].map(|f| (dim, f)));
     let formats = ["K3V5", "K1V7", "K5V3g2.4", "K7V1g4.2", "K3V5g4.4", "K1V7g4.4", "K8V4g4.4"];
-    let all: Vec<(&str, Settings)> = elsewhere
-        .chain(formats.map(|format| (80, format)))
-        .flat_map(|(head_dim, format)| {
-            ["decode_attention", "write_chunk"].map(|kernel| {
-                let settings = [("tiering", format), ("head_dim", &*head_dim.to_string())];
-                (kernel, settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into())
-            })
-        })
-        .collect();
-    let wrong: Vec<String> =
-        all.par_iter().filter_map(|(kernel, settings)| wrong(recipe(kernel).unwrap(), settings)).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let all = elsewhere.chain(formats.map(|format| (80, format)));
+    let settings: Vec<String> = all.map(|(dim, format)| format!("tiering={format},head_dim={dim}")).collect();
+    let both = |settings| ["decode_attention", "write_chunk"].map(|kernel| (kernel, settings, ""));
+    agree(&settings.iter().flat_map(|settings| both(settings.as_str())).collect::<Vec<_>>());
 }
 
 fn decode(tiering: &str, tokens: usize, low_tokens: usize) -> Profile {
-    let settings: Settings = [("tiering", tiering), ("head_dim", "128"), ("group", "4")]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .into();
+    let settings = pairs(&format!("tiering={tiering},head_dim=128,group=4")).collect();
     let recipe = recipe("decode_attention").unwrap();
     let asked = [("tokens", tokens), ("low_tokens", low_tokens)].map(|(k, v)| (k.to_owned(), v));
     let shapes = recipe.sizes(Size::Typical, &asked).unwrap();

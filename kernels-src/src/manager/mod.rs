@@ -13,7 +13,7 @@
 //! | `page_tokens` | `[slots, 2]` | tokens that a high and a low page hold, in the formats of the request |
 //! | `refs`, `generation` | `[pages]` | lists that hold the page; how often it was taken |
 //! | `ring` | `[pages]` | numbers of free pages, between the cursors |
-//! | `cursors` | `[2]` of i64 | pages taken from and given to the ring since the start: `free = given - taken`, place = cursor modulo pages |
+//! | `cursors` | `[2]` of i64 | pages [`Moved`] since the start: `free = given - taken`, place = cursor modulo pages |
 //!
 //! `lists` counts (layer, KV head) pairs, layer by layer. The cursors only grow, so a full and an empty ring differ, and pages
 //! given in a rebalance lie behind all that it takes: no page is taken before its last reader is done.

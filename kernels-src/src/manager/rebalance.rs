@@ -5,6 +5,16 @@ use leankv_dsl::lang::*;
 
 use super::{Entries, wrapped};
 
+row! {
+    /// Pages that go from the ring to lists and back: counts, or places in the ring.
+    pub struct Moved {
+        /// Taken from the ring.
+        taken,
+        /// Given to it.
+        given,
+    }
+}
+
 /// What a rebalance does to one tier of a tile of lists.
 #[derive(Clone, Copy, Debug)]
 struct Change {
@@ -77,13 +87,13 @@ pub fn prepare_pages(
             released += last.cast::<i32>();
         }
     }
-    for (column, count) in [take, released].into_iter().enumerate() {
+    Moved { taken: take, given: released }.store(|column, count| {
         let earlier = count.cumsum(0) - count;
-        offsets.tile((request, tile, column as i32), [1, block, 1]).store(earlier.reshape([1, block, 1]));
-        sums.set([request, tile, lit(column as i32)], count.reduce_sum(0));
-    }
+        offsets.tile((request, tile, column), [1, block, 1]).store(earlier.reshape([1, block, 1]));
+        sums.set([request, tile, lit(column)], count.reduce_sum(0));
+    });
     if wrong.reduce_or(0) {
-        sums.set([request, tile, lit(0)], -1);
+        sums.set([request, tile, lit(Moved::AT.taken)], -1);
     }
 }
 
@@ -117,17 +127,18 @@ pub fn scan_pages(
 ) {
     let requests = sums.extent(0).cast::<i32>();
     let tiles = sums.extent(1).cast::<i32>();
-    let (mut taken, mut given) = (cursors.get([lit(0)]), cursors.get([lit(1)]));
+    let Moved { mut taken, mut given } = Moved::load(|column| cursors.get([lit(column)]));
+    let at = Moved::AT;
     let mut free = given - taken;
     let extents = [block, 1, 1];
     for turn in range(0, requests.cdiv(block as i32)) {
         let (mut need, mut gives) = (Tile::<i64, 1>::zeros([block]), Tile::<i64, 1>::zeros([block]));
         let mut wrong = Tile::<i32, 1>::zeros([block]);
         for tile in range(0, tiles) {
-            let take = sums.tile((turn, tile, 0), extents).load().reshape([block]);
+            let take = sums.tile((turn, tile, at.taken), extents).load().reshape([block]);
             wrong |= take.lt(0).cast::<i32>();
             need += take.max(0).cast::<i64>();
-            gives += sums.tile((turn, tile, 1), extents).load().reshape([block]).cast::<i64>();
+            gives += sums.tile((turn, tile, at.given), extents).load().reshape([block]).cast::<i64>();
         }
         // Usually all fit and this turns not once.
         let mut refused = wrong;
@@ -140,11 +151,11 @@ pub fn scan_pages(
         let mut take_at = taken + (takes.cumsum(0) - takes);
         let mut give_at = given + (gives.cumsum(0) - gives);
         for tile in range(0, tiles) {
-            bases.tile((turn, tile, 0), extents).store(take_at.reshape(extents));
-            bases.tile((turn, tile, 1), extents).store(give_at.reshape(extents));
-            let take = sums.tile((turn, tile, 0), extents).load().reshape([block]);
+            bases.tile((turn, tile, at.taken), extents).store(take_at.reshape(extents));
+            bases.tile((turn, tile, at.given), extents).store(give_at.reshape(extents));
+            let take = sums.tile((turn, tile, at.taken), extents).load().reshape([block]);
             take_at += take.max(0).cast::<i64>();
-            give_at += sums.tile((turn, tile, 1), extents).load().reshape([block]).cast::<i64>();
+            give_at += sums.tile((turn, tile, at.given), extents).load().reshape([block]).cast::<i64>();
         }
         let answer = wrong.ne(0).select(-1, 1 - refused);
         granted.tile(turn, [block]).store(answer);
@@ -154,8 +165,7 @@ pub fn scan_pages(
         free -= total;
         given += gives.reduce_sum(0);
     }
-    cursors.set([lit(0)], taken);
-    cursors.set([lit(1)], given);
+    Moved { taken, given }.store(|column, cursor| cursors.set([lit(column)], cursor));
 }
 
 /// Moves released pages to the ring, and pages of the ring into the lists of granted requests.
@@ -194,7 +204,7 @@ pub fn commit_pages(
         let earlier = offsets.tile((request, tile, column), extents).load().reshape([block]);
         base + earlier.cast::<i64>()
     };
-    let (mut take_at, mut give_at) = (place(0), place(1));
+    let Moved { taken: mut take_at, given: mut give_at } = Moved::load(place);
 
     let changes = [false, true].map(|low| {
         let tier = PerTier::AT.of(low);

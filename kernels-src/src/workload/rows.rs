@@ -22,6 +22,7 @@ fn special(rows: usize, head_dim: usize, seed: u64) -> Vec<f32> {
             8 => row.iter_mut().for_each(|x| *x += 354.0),
             9 => row.fill(-0.0),
             10 => row.fill(1.0 / 3.0),
+            11 => row.iter_mut().for_each(|x| *x *= 1e-6),
             _ => {}
         }
     }

@@ -12,6 +12,8 @@ use leankv_dsl::lang::launch::TensorMut;
 use leankv_dsl::lang::{Choices, Plain, Settings, Spec, TypedKernel};
 use leankv_dsl::workload::{Argument, Generator, Item, Workload, given};
 use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistMutArgs};
+use leankv_kernels::decode::PartialsArgs;
+use leankv_kernels::pending::PendingArgs;
 use leankv_tests::conformance::case::{Output, Slot};
 use leankv_tests::conformance::compare::differences;
 use leankv_tests::conformance::executors::{Host, Ptx, PtxApart};
@@ -156,8 +158,37 @@ pub fn filled<T: Item + Plain, const R: usize>(fill: T, extents: [usize; R]) -> 
     given(&vec![fill; extents.iter().product()]).tensor_mut(extents)
 }
 
+/// What decode attention leaves: `[requests, query_heads, splits]`, no numbers yet.
+pub fn no_partials<'a>(extents: [usize; 3], head_dim: usize) -> PartialsArgs<'a> {
+    let [requests, heads, splits] = extents;
+    PartialsArgs {
+        max: filled(f32::NAN, extents),
+        sum: filled(f32::NAN, extents),
+        acc: filled(f32::NAN, [requests, heads, splits, head_dim]),
+    }
+}
+
+/// What decode attention left.
+pub fn partials<'a>(decode: &Run, extents: [usize; 3], head_dim: usize) -> PartialsArgs<'a> {
+    let [requests, heads, splits] = extents;
+    PartialsArgs {
+        max: given(&decode.read("out.max")).tensor_mut(extents),
+        sum: given(&decode.read("out.sum")).tensor_mut(extents),
+        acc: given(&decode.read("out.acc")).tensor_mut([requests, heads, splits, head_dim]),
+    }
+}
+
+/// No pending queries: without significance nobody looks at them.
+pub fn nothing_pending<'a>(heads: usize, kv_heads: usize, head_dim: usize) -> PendingArgs<'a> {
+    PendingArgs {
+        q: given(&[]).tensor([0, heads, head_dim]),
+        lse: given(&[]).tensor([0, heads]),
+        newest: given(&[]).tensor([0, kv_heads, 1]),
+    }
+}
+
 /// Decode attention's shortlist, which is not looked at.
-pub fn no_shortlist(kv_heads: usize) -> ShortlistMutArgs<'static> {
+pub fn no_shortlist<'a>(kv_heads: usize) -> ShortlistMutArgs<'a> {
     ShortlistMutArgs {
         prompts: given(&[]).tensor([0]),
         sig: filled(0.0, [0, kv_heads, 0]),
