@@ -23,7 +23,7 @@ struct Rules {
 const STOCK: i32 = 0;
 /// Positions that are multiples of 3 are dropped, other even ones are low.
 const BY_POSITION: i32 = 1;
-/// High tokens become low, low ones are dropped; a step drops the least significant low one when there are too many.
+/// High tokens become low, and low ones at odd positions are dropped; a step drops the least significant low one when there are too many.
 const BY_TIER: i32 = 2;
 
 impl Rules {
@@ -38,7 +38,8 @@ impl Policy for Rules {
         let rule = self.of(head).splat(p.extents());
         let even: Tile<i32, 1> = (p % 2).eq(0).select(LOW, HIGH);
         let by_position = (p % 3).eq(0).select(PRUNED, even);
-        let by_tier: Scalar<i32> = tokens.tier.eq(HIGH).select(LOW, PRUNED);
+        let stays = tokens.tier.eq(HIGH).splat(p.extents()) | (p % 2).eq(0);
+        let by_tier: Tile<i32, 1> = stays.select(LOW, PRUNED);
         let own = rule.eq(BY_POSITION).select(by_position, by_tier);
         let stock = PolicySpec::default().policy().prompt_tier(tokens, head);
         rule.eq(STOCK).select(stock, own.min(stock))
@@ -102,12 +103,14 @@ fn by_position(config: &CacheConfig, tokens: usize) -> [Vec<usize>; 2] {
     [high, low]
 }
 
-/// What [`BY_TIER`] leaves of a prompt whose last chunk came after `before` tokens.
+/// What [`BY_TIER`] leaves of a prompt whose last chunk came after `before` tokens. Tokens of a chunk are judged as they are written, and again with all
+/// others when it ends; what was in the window before is judged once.
 fn by_tier(config: &CacheConfig, before: usize, tokens: usize) -> [Vec<usize>; 2] {
-    let first = before.saturating_sub(config.window).max(config.sinks);
+    let end = tokens - config.window;
+    let once = before.saturating_sub(config.window)..before;
     [
-        (0..config.sinks).chain(tokens - config.window..tokens).collect(),
-        (first..tokens - config.window).collect(),
+        (0..config.sinks).chain(end..tokens).collect(),
+        (config.sinks..end).filter(|p| p % 2 == 0 || once.contains(p)).collect(),
     ]
 }
 

@@ -251,8 +251,9 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
     let tierings =
         |config: &CacheConfig| config.tierings().map(Tiering::to_string).collect::<Vec<_>>().join(", ");
     fn field<T: PartialEq + std::fmt::Display>(name: &str, built: &T, asked: &T) -> Option<String> {
+        let text = |value: &T| Some(value.to_string()).filter(|text| !text.is_empty());
+        let [built_text, asked_text] = [built, asked].map(|value| text(value).unwrap_or("none".to_owned()));
         // Two values of a user's may have one name.
-        let (built_text, asked_text) = (built.to_string(), asked.to_string());
         let other = if built_text == asked_text { "another one of that name".to_owned() } else { asked_text };
         (built != asked).then(|| format!("{name} ({built_text}, not {other})"))
     }
