@@ -21,8 +21,7 @@ use rayon::prelude::*;
 const TARGETS: [Sm; 2] = [Sm::Sm80, Sm::Sm90];
 
 /// Specialisations beside the defaults: each takes another path through the compiler, or is what caches run.
-const MORE: [(&str, &str); 17] = [
-    ("append_token", "format=K4V2"),
+const MORE: [(&str, &str); 20] = [
     ("decode_attention", "tiering=K8V4,block=16,stages=1"),
     ("decode_attention", "tiering=K4V4,stages=1"),
     ("decode_attention", "tiering=fp16,stages=1"),
@@ -38,7 +37,11 @@ const MORE: [(&str, &str); 17] = [
     ("quantize", "codec=affine8"),
     ("softmax", "block=1024"),
     ("vector_add", "block=1024"),
+    ("insert_token", "input=bf16"),
+    ("insert_token", "input=f32"),
     ("write_chunk", "tiering=fp16"),
+    ("write_chunk", "input=bf16"),
+    ("write_chunk", "input=f32"),
 ];
 
 /// A table's columns: heading, width, cell. Numbers stand right.
