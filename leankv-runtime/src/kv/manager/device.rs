@@ -256,8 +256,8 @@ impl DeviceManager {
         let targets = self.scratch.targets.slice_mut(..requests * lists * 2)?;
         let args = FitPagesArgs {
             slots: slots.tensor([requests]),
-            more_high: more_high,
-            more_low: more_low,
+            more_high,
+            more_low,
             page_tokens: self.state.page_tokens.tensor([shape.slots, 2]),
             lengths: self.state.lengths.tensor([shape.slots, lists, 4]),
             targets: targets.tensor([requests, lists, 2]),
