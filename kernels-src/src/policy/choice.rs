@@ -7,7 +7,9 @@ use std::sync::Arc;
 use leankv_dsl::lang::launch::{Arguments, Name};
 use leankv_dsl::lang::{ArgOptions, ArgScope, KernelArg, Tile};
 
-use super::{HeadFacts, Needs, Policies, Policy, PolicySpec, StepAction, StepFacts, TokenFacts};
+use super::{
+    HIGH, HeadFacts, Needs, PRUNED, Policies, Policy, PolicySpec, StepAction, StepFacts, TokenFacts,
+};
 
 /// A user's policy as a value.
 ///
@@ -139,7 +141,8 @@ impl Policies for ChosenPolicies {
 impl Policy for Rc<dyn Policy> {
     #[track_caller]
     fn prompt_tier(&self, tokens: &TokenFacts<'_>, head: &HeadFacts) -> Tile<i32, 1> {
-        (**self).prompt_tier(tokens, head)
+        // A tier that does not exist is the nearest one that does.
+        (**self).prompt_tier(tokens, head).clamp(PRUNED, HIGH)
     }
 
     #[track_caller]

@@ -70,7 +70,8 @@ pub struct TokenFacts<'t> {
     pub sig: Tile<f32, 1>,
     /// Their positions in the sequence.
     pub positions: Tile<i32, 1>,
-    /// The tier that they are in now; [`HIGH`] for tokens that are not cached yet.
+    /// The tier that they are in now; [`HIGH`] for tokens that are not cached yet. A chunk's tokens are judged twice: when they are written, and with all
+    /// others when the chunk ends.
     pub tier: Scalar<i32>,
     /// Reads their keys, after RoPE, and their values, `[tokens, head_dim]`: as they come in the prompt, as they are stored later. A kernel whose
     /// policy does not ask for them reads none.

@@ -24,6 +24,7 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> TokenStream {
     check(&kernel.item.sig, &mut errors);
     rewrite_fn(&kernel.item.sig, &mut kernel.item.block, &mut errors);
     quiet(&errors, &mut kernel.item.attrs);
+    use_of_options(&mut kernel);
     let function = &kernel.item;
     // With errors in the signature the rest would only repeat them.
     let rest = if errors.is_empty() { definition(&kernel) } else { TokenStream::new() };
@@ -38,6 +39,18 @@ pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> TokenStream {
         return quote!(#error #out);
     }
     out
+}
+
+/// What only `#[arg(element = ..)]` names is used all the same, for rustc's lint.
+fn use_of_options(kernel: &mut Kernel) {
+    let launch = kernel.inputs.iter().filter_map(|input| match input {
+        Input::Launch(param) => param.options.element.clone(),
+        Input::Comptime(_) => None,
+    });
+    let elements: Vec<syn::Expr> = launch.collect();
+    if !elements.is_empty() {
+        kernel.item.block.stmts.insert(0, syn::parse_quote!(let _ = (#(&#elements,)*);));
+    }
 }
 
 /// `softmax` -> `SoftmaxSpec`.

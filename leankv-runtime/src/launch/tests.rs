@@ -238,7 +238,6 @@ mod typed {
         #[arg(multiple_of = 8)] by: Scalar<i32>,
         out: ViewMut<f32, 2>,
     ) {
-        let _ = input;
         let at = (program_id(0), 0);
         let sum = x.tile(at, [4, 8]).load::<f32>() + y.tile(at, [4, 8]).load();
         let more = table.data.get(table.number.get([lit(0)]));

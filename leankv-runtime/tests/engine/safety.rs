@@ -504,6 +504,55 @@ fn a_codec_has_the_shape_that_it_said_first() {
     }
 }
 
+/// A codec that says this of itself.
+#[derive(Clone, Copy, Debug)]
+struct Shaped(CodecShape);
+
+impl CodecVariant for Shaped {
+    type Params = ();
+
+    fn keys(&self, (): (), _: Box<dyn Codec>) -> Box<dyn Codec> {
+        Box::new(*self)
+    }
+
+    fn given(&self, _: usize) {}
+}
+
+impl Codec for Shaped {
+    fn shape(&self) -> CodecShape {
+        self.0
+    }
+
+    fn encode(&self, x: Tile<f32, 2>, tokens: Tokens) -> Encoded {
+        stock(&four_bits()).encode(x, tokens)
+    }
+
+    fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
+        stock(&four_bits()).decode(rows)
+    }
+}
+
+#[test]
+fn shapes_that_no_page_can_have_are_refused_before_anything_is_compiled() {
+    let compiler = Compiler::new(KernelCache::without_folder());
+    let some = four_bits().shape();
+    for shape in [
+        CodecShape { code_bits: 0, ..some },
+        CodecShape { code_bits: 9, ..some },
+        CodecShape { code_bits: u32::MAX, ..some },
+        CodecShape { groups: 0, ..some },
+        CodecShape { groups: 3, ..some },
+        CodecShape { groups: u32::MAX, ..some },
+        CodecShape { meta_words: 65, ..some },
+        CodecShape { meta_words: u32::MAX, ..some },
+    ] {
+        let codecs = CodecChoice::stock().with("shaped", Shaped(shape));
+        let error = KvCache::new(&compiler, &Device::host(), CacheConfig { codecs, ..small() }).unwrap_err();
+        assert!(matches!(error, KvError::Shape { .. }), "{shape:?}: {error}");
+    }
+    assert_eq!(compiler.cache().stats().built, 0);
+}
+
 /// Gives enough when it is asked before there is a cache, and too little later.
 #[derive(Debug)]
 struct Shrinking {
