@@ -3,7 +3,6 @@ use leankv_dsl::workload::{Workload, given};
 
 #[kernel]
 fn widen(#[comptime] input: FloatType, #[arg(element = input)] x: FloatView<1>, out: ViewMut<f32, 1>) {
-    let _ = input;
     out.tile(0, [64]).store(x.tile(0, [64]).load::<f32>());
 }
 
