@@ -81,6 +81,9 @@ pub struct DecodeSpec {
     /// Depth of the software pipeline.
     #[spec(default = 2)]
     pub stages: usize,
+    /// Warps of a program, which work on one block together.
+    #[spec(default = 4)]
+    pub warps: u32,
 }
 
 impl DecodeSpec {
@@ -297,7 +300,7 @@ fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
 ///   significance of all.
 /// * Errors: formats that do not fit the page, and groups and head dims that are not built, are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
-#[kernel]
+#[kernel(warps = spec.warps)]
 pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: DecodeSpec,
     #[arg(align = 16, element = spec.input)] q: FloatView<3>,
