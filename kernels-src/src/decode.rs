@@ -81,7 +81,8 @@ pub struct DecodeSpec {
     /// Depth of the software pipeline.
     #[spec(default = 2)]
     pub stages: usize,
-    /// Warps of a program, which work on one block together.
+    /// Warps of a program, which work on one block together. Fewer take fewer instructions a token (K8V4 on the PTX machine: 67.6 with 4, 42.4 with 2,
+    /// 36.0 with 1) and wait for each other less, but take more programs, and so more splits, to fill a GPU.
     #[spec(default = 4)]
     pub warps: u32,
 }

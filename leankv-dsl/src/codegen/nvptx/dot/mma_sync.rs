@@ -77,9 +77,7 @@ impl DotCode for Mma {
 fn mapping(site: &DotSite<'_>, shape: MmaShape) -> MmaMapping {
     let [rows, columns, k] = site.extents();
     let from_shared = site.from_shared(0) || site.from_shared(1);
-    // A tile with few rows fills the instruction's 8 columns better than its 16 rows.
-    let instructions = |m: u32, n: u32| m.div_ceil(shape.m) * n.div_ceil(shape.n);
-    let exchanged = !from_shared && instructions(columns, rows) < instructions(rows, columns);
+    let exchanged = !from_shared && exchange_pays(site, shape);
     let (m, n) = if exchanged { (columns, rows) } else { (rows, columns) };
     let [m_bits, n_bits, k_bits] = [m, n, k].map(log2_padded);
     let (m_tiles, n_tiles) = (m_bits.saturating_sub(4), n_bits.saturating_sub(3));
@@ -131,6 +129,16 @@ fn mapping(site: &DotSite<'_>, shape: MmaShape) -> MmaMapping {
         *along_columns = permuted(bits, chunk, 0, 0, &lanes);
     }
     out
+}
+
+/// Whether the transposed product takes fewer instructions: a tile with few rows, such as the queries of a KV head, fills the instruction's 8 columns
+/// better than its 16 rows. Every warp must find rows of the instruction, here and, where one dot feeds this one, there: what is summed over
+/// here are the other one's columns.
+fn exchange_pays(site: &DotSite<'_>, shape: MmaShape) -> bool {
+    let [rows, columns, k] = site.extents();
+    let instructions = |m: u32, n: u32| m.div_ceil(shape.m) * n.div_ceil(shape.n);
+    let tiles = if site.left_from_dot() { columns.min(k) } else { columns }.div_ceil(shape.m);
+    instructions(columns, rows) < instructions(rows, columns) && 1 << site.warp_bits <= tiles
 }
 
 /// Index bits in the order of position bits: the positions `lanes` take the bits from `chunk` up, the others those that a lane holds and then
