@@ -106,6 +106,11 @@ fn decode_attention_agrees_away_from_its_declared_space() {
         "tiering=K8V4,pattern=causal,group=3,head_dim=64,page_bytes=2048",
         "tiering=K8V4,significance=true,input=bf16,head_dim=64,page_bytes=2048",
         "tiering=K4V2g2.4,pattern=sink3-window9,head_dim=96,page_bytes=4096",
+        "tiering=K8V4,warps=2",
+        "tiering=K4V2,warps=1,group=1,splits=2",
+        "tiering=K4V4,warps=2,group=8,significance=true,block=16",
+        "tiering=K8V4/K4V2,significance=true,candidates=true,warps=1,splits=2,head_dim=64,page_bytes=2048",
+        "tiering=K8V4g1.2/K4V2g2.4,significance=true,candidates=true,warps=2,group=5,head_dim=96,page_bytes=4096",
     ];
     let both = |settings| ["decode_attention", "merge_splits"].map(|kernel| (kernel, settings, ""));
     agree(&settings.into_iter().flat_map(both).collect::<Vec<_>>());

@@ -151,7 +151,7 @@ mod tests {
     fn an_accumulator_becomes_the_left_operand_of_the_next_dot_without_moving() {
         let first = MmaMapping::identity(MmaShape::M16N8K16, [6, 6, 6], [2, 0, 0]);
         let second = MmaMapping::identity(MmaShape::M16N8K16, [6, 7, 6], [2, 0, 0]);
-        let route = check(&first.accumulator([6, 6]), &second.a([6, 6]));
+        let route = check(&first.accumulator([6, 6]), &second.left([6, 6]));
         assert_eq!(route, Route::Registers);
     }
 
@@ -159,7 +159,7 @@ mod tests {
     fn warps_that_split_columns_must_share() {
         let first = MmaMapping::identity(MmaShape::M16N8K16, [4, 6, 6], [0, 2, 0]);
         let second = MmaMapping::identity(MmaShape::M16N8K16, [4, 7, 6], [0, 2, 0]);
-        let route = check(&first.accumulator([4, 6]), &second.a([4, 6]));
+        let route = check(&first.accumulator([4, 6]), &second.left([4, 6]));
         assert_eq!(route, Route::Shared);
     }
 

@@ -59,6 +59,9 @@ pub struct MmaMapping {
     pub warps_n: u32,
     /// log2 of the warps that would find no work along m or n and repeat another's.
     pub warps_spare: u32,
+    /// Whether the operands have changed places: the instruction computes the transposed product, from the transposed right operand and the transposed
+    /// left one. Then `m` counts columns of the tile and `n` its rows.
+    pub exchanged: bool,
 }
 
 impl MmaMapping {
@@ -78,14 +81,16 @@ impl MmaMapping {
             warps_m,
             warps_n,
             warps_spare,
+            exchanged: false,
         }
     }
 
     /// The layout of the `m x n` accumulator (log2 extents). Register bits in position order: column bit 0, row bit 3, column tiles,
     /// row tiles; those that stand for no index bit are left out.
     pub fn accumulator(&self, dims: [u32; 2]) -> LinearLayout {
-        let n = |i: usize| self.n.get(i).copied().unwrap_or(0);
-        let m = |i: usize| self.m.get(i).copied().unwrap_or(0) << dims[1];
+        let (m_shift, n_shift) = self.accumulator_shifts(dims);
+        let n = |i: usize| self.n.get(i).copied().unwrap_or(0) << n_shift;
+        let m = |i: usize| self.m.get(i).copied().unwrap_or(0) << m_shift;
         let mut registers = vec![n(0), m(3)];
         registers.extend((3 + self.warps_n as usize..self.n.len()).map(n));
         registers.extend((4 + self.warps_m as usize..self.m.len()).map(m));
@@ -96,19 +101,31 @@ impl MmaMapping {
         LinearLayout::new(&dims, registers, lanes, &warps)
     }
 
-    /// The layout of the `m x k` operand (log2 extents).
-    pub fn a(&self, dims: [u32; 2]) -> LinearLayout {
-        self.operand(true, dims)
+    /// The layout of the dot's left operand (log2 extents).
+    pub fn left(&self, dims: [u32; 2]) -> LinearLayout {
+        self.operand(!self.exchanged, dims)
     }
 
-    /// The layout of the `k x n` operand (log2 extents).
-    pub fn b(&self, dims: [u32; 2]) -> LinearLayout {
-        self.operand(false, dims)
+    /// The layout of the dot's right operand (log2 extents).
+    pub fn right(&self, dims: [u32; 2]) -> LinearLayout {
+        self.operand(self.exchanged, dims)
     }
 
+    /// How far row bits and column bits of the instruction's accumulator are shifted in an index into the tile.
+    pub fn accumulator_shifts(&self, dims: [u32; 2]) -> (u32, u32) {
+        if self.exchanged { (0, dims[1]) } else { (dims[1], 0) }
+    }
+
+    /// How far bits along k, and along the other dimension, are shifted in an index into the instruction's `a` or `b`, which is a tile of `dims`.
+    pub fn operand_shifts(&self, a: bool, dims: [u32; 2]) -> (u32, u32) {
+        // The dot's left operand has k along its columns.
+        if a != self.exchanged { (0, dims[1]) } else { (dims[1], 0) }
+    }
+
+    /// The layout of the instruction's `a` (`m x k`) or `b` (`k x n`).
     fn operand(&self, a: bool, dims: [u32; 2]) -> LinearLayout {
         let pack = self.shape.pack_bits() as usize;
-        let (k_shift, other_shift) = if a { (0, dims[1]) } else { (dims[1], 0) };
+        let (k_shift, other_shift) = self.operand_shifts(a, dims);
         let k = |i: usize| self.k.get(i).copied().unwrap_or(0) << k_shift;
         let other: &[u32] = if a { &self.m } else { &self.n };
         let o = |i: usize| other.get(i).copied().unwrap_or(0) << other_shift;
@@ -136,7 +153,7 @@ mod tests {
     #[test]
     fn fragments_are_those_of_the_isa_manual() {
         let plan = MmaMapping::identity(MmaShape::M16N8K16, [4, 3, 4], [0, 0, 0]);
-        let (c, a, b) = (plan.accumulator([4, 3]), plan.a([4, 4]), plan.b([4, 3]));
+        let (c, a, b) = (plan.accumulator([4, 3]), plan.left([4, 4]), plan.right([4, 3]));
         for lane in 0..32 {
             let (g, t) = (lane >> 2, lane & 3);
             for i in 0..4 {
@@ -157,7 +174,7 @@ mod tests {
     #[test]
     fn eight_bit_fragments_are_those_of_the_isa_manual() {
         let plan = MmaMapping::identity(MmaShape::M16N8K32, [4, 3, 5], [0, 0, 0]);
-        let (a, b) = (plan.a([4, 5]), plan.b([5, 3]));
+        let (a, b) = (plan.left([4, 5]), plan.right([5, 3]));
         for lane in 0..32 {
             let (g, t) = (lane >> 2, lane & 3);
             for e in 0..16 {

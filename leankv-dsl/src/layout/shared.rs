@@ -173,8 +173,8 @@ mod tests {
             blocked(&[6, 6], &[3, 0], &[3, 2], &[0, 2], &[0, 1], 2),
             blocked(&[6, 6], &[0, 0], &[0, 5], &[2, 0], &[1, 0], 2),
             plan.accumulator([6, 6]),
-            plan.a([6, 6]),
-            plan.b([6, 6]),
+            plan.left([6, 6]),
+            plan.right([6, 6]),
         ];
         for from in &layouts {
             for to in &layouts {

@@ -76,6 +76,11 @@ impl<'f> DotSite<'f> {
         from_shared(self.func, self.operand(operand))
     }
 
+    /// Whether `a` is computed from another dot.
+    pub fn left_from_dot(&self) -> bool {
+        from_dot(self.func, self.operand(0), 24)
+    }
+
     /// Whether the kernel has a dot whose `a` is computed from another dot.
     pub fn chained(&self) -> bool {
         self.func.walk().into_iter().any(|other| {

@@ -169,6 +169,7 @@ impl Build<'_> {
             chunk,
             window_q,
             stages: 1,
+            warps: 4,
         }
     }
 

@@ -168,7 +168,18 @@ fn warps() -> Vec<Case> {
             let mut rng = Rng::named(&name);
             let mut k = K::new(name);
             k.warps(warps);
-            for (i, &size) in [[16u32, 32, 16], [64, 32, 64], [5, 13, 60], [1, 96, 32]].iter().enumerate() {
+            for (i, &size) in [
+                [16u32, 32, 16],
+                [64, 32, 64],
+                [5, 13, 60],
+                [1, 96, 32],
+                [4, 64, 32],
+                [8, 32, 128],
+                [3, 20, 100],
+            ]
+            .iter()
+            .enumerate()
+            {
                 let operands = integers(a, b, acc, size, &mut rng);
                 one(&mut k, i, [a, b, acc], size, &operands, Check::Value);
             }
@@ -180,10 +191,11 @@ fn warps() -> Vec<Case> {
 
 /// Attention of a block: scores, softmax, weighted values, in f16 with f32 accumulators; accumulated over a loop.
 fn chain() -> Vec<Case> {
-    let case = |&[q_rows, keys, dim]: &[u32; 3]| {
-        let name = format!("dot_chain.{q_rows}x{keys}x{dim}");
+    let case = |&([q_rows, keys, dim], warps): &([u32; 3], u32)| {
+        let name = format!("dot_chain.{q_rows}x{keys}x{dim}.{warps}");
         let mut rng = Rng::named(&name);
         let mut k = K::new(name);
+        k.warps(warps);
         let (m, n, d) = (q_rows as usize, keys as usize, dim as usize);
         let q = units(Dtype::F16, m * d, &mut rng);
         let key = units(Dtype::F16, n * d, &mut rng);
@@ -232,5 +244,11 @@ fn chain() -> Vec<Case> {
         k.store(out, result);
         k.done()
     };
-    [[16, 32, 64], [5, 13, 80], [32, 64, 32], [1, 60, 96]].iter().map(case).collect()
+    // Few rows and few warps: operands change places.
+    let few = [([4, 32, 64], 1), ([8, 32, 128], 2), ([7, 20, 48], 1), ([1, 60, 96], 2), ([4, 64, 80], 4)];
+    [([16, 32, 64], 4), ([5, 13, 80], 4), ([32, 64, 32], 4), ([1, 60, 96], 4)]
+        .iter()
+        .chain(&few)
+        .map(case)
+        .collect()
 }

@@ -47,18 +47,21 @@ struct Mma {
 
 impl DotStrategy for MmaSync {
     fn plan(&self, site: &DotSite<'_>) -> Option<DotPlan> {
-        let types = site.types();
-        let &(_, intrinsic) = self.instructions.iter().find(|(taken, _)| *taken == types)?;
+        let find = |types: [Dtype; 2]| self.instructions.iter().find(|(taken, _)| *taken == types);
+        let [left, right] = site.types();
+        find([left, right])?;
         let mapping = mapping(site, self.shape);
+        let &(_, intrinsic) = find(if mapping.exchanged { [right, left] } else { [left, right] })?;
         let [a, b, accumulator] = site.dims();
-        let layouts = Some([mapping.a(a), mapping.b(b), mapping.accumulator(accumulator)]);
+        let layouts = Some([mapping.left(a), mapping.right(b), mapping.accumulator(accumulator)]);
         Some(DotPlan { layouts, code: Box::new(Mma { mapping, intrinsic }) })
     }
 }
 
 impl DotCode for Mma {
     fn note(&self) -> String {
-        format!("mma.sync {}", self.mapping.shape)
+        let exchanged = if self.mapping.exchanged { ", operands exchanged" } else { "" };
+        format!("mma.sync {}{exchanged}", self.mapping.shape)
     }
 
     fn emit(&self, emitter: &mut Emitter<'_, '_>, inst: Inst) -> Emitted {
@@ -72,7 +75,10 @@ impl DotCode for Mma {
 /// straight from global memory gets the permutation under which every lane owns elements that lie next to each other there, and is
 /// loaded into its fragment with wide vectors, without shared memory.
 fn mapping(site: &DotSite<'_>, shape: MmaShape) -> MmaMapping {
-    let [m, n, k] = site.extents();
+    let [rows, columns, k] = site.extents();
+    let from_shared = site.from_shared(0) || site.from_shared(1);
+    let exchanged = !from_shared && exchange_pays(site, shape);
+    let (m, n) = if exchanged { (columns, rows) } else { (rows, columns) };
     let [m_bits, n_bits, k_bits] = [m, n, k].map(log2_padded);
     let (m_tiles, n_tiles) = (m_bits.saturating_sub(4), n_bits.saturating_sub(3));
     let chained = site.chained();
@@ -88,8 +94,8 @@ fn mapping(site: &DotSite<'_>, shape: MmaShape) -> MmaMapping {
         }
     }
     let warps = [warps_m, warps_n, site.warp_bits - warps_m - warps_n];
-    let mut out = MmaMapping::identity(shape, [m_bits, n_bits, k_bits], warps);
-    if site.from_shared(0) || site.from_shared(1) {
+    let mut out = MmaMapping { exchanged, ..MmaMapping::identity(shape, [m_bits, n_bits, k_bits], warps) };
+    if from_shared {
         // `ldmatrix` gives fragments in the order of the hardware.
         return out;
     }
@@ -103,38 +109,53 @@ fn mapping(site: &DotSite<'_>, shape: MmaShape) -> MmaMapping {
             // A lane holds at least one register's worth and the two registers of one step.
             let pack = shape.pack_bits();
             if chunk >= pack {
-                out.k = permuted(k_bits, chunk, origin.pair, pack, 2, pack);
+                let lanes = pack..pack + 2;
+                out.k = permuted(k_bits, chunk, origin.pair, pack, &lanes.collect::<Vec<_>>());
                 out.k.resize((k_bits.max(shape.k_bits())) as usize, 0);
             }
         }
     }
+    // Positions that are lanes or warps, of the dimension that is the tile's columns: rows have one bit in registers between the two.
+    let lanes: Vec<u32> = match exchanged {
+        false => (0..3 + warps_n).collect(),
+        true => (0..3).chain(4..4 + warps_m).collect(),
+    };
+    let (along_columns, bits) = if exchanged { (&mut out.m, m_bits) } else { (&mut out.n, n_bits) };
     if let Some(origin) = from_b.as_ref().filter(|o| o.axis == 1)
-        && n.is_power_of_two()
-        && n_bits >= 3 + warps_n
+        && columns.is_power_of_two()
+        && lanes.last().is_some_and(|&last| last < bits)
     {
-        let chunk = origin.chunk.min(n_bits - 3 - warps_n);
-        out.n = permuted(n_bits, chunk, 0, 0, 3 + warps_n, 0);
+        let chunk = origin.chunk.min(bits - lanes.len() as u32);
+        *along_columns = permuted(bits, chunk, 0, 0, &lanes);
     }
     out
 }
 
-/// Index bits in the order of position bits: lane positions take the bits from `chunk` up, the others those that a lane holds and then
+/// Whether the transposed product takes fewer instructions: a tile with few rows, such as the queries of a KV head, fills the instruction's 8 columns
+/// better than its 16 rows. Every warp must find rows of the instruction, here and, where one dot feeds this one, there: what is summed over
+/// here are the other one's columns.
+fn exchange_pays(site: &DotSite<'_>, shape: MmaShape) -> bool {
+    let [rows, columns, k] = site.extents();
+    let instructions = |m: u32, n: u32| m.div_ceil(shape.m) * n.div_ceil(shape.n);
+    let tiles = if site.left_from_dot() { columns.min(k) } else { columns }.div_ceil(shape.m);
+    instructions(columns, rows) < instructions(rows, columns) && 1 << site.warp_bits <= tiles
+}
+
+/// Index bits in the order of position bits: the positions `lanes` take the bits from `chunk` up, the others those that a lane holds and then
 /// the rest, in order.
-fn permuted(total: u32, chunk: u32, pair: u32, pack: u32, lanes: u32, lanes_at: u32) -> Vec<u32> {
+fn permuted(total: u32, chunk: u32, pair: u32, pack: u32, lanes: &[u32]) -> Vec<u32> {
     // Bits a lane holds, the partner in a packed pair first.
     let mut held: Vec<u32> = (0..chunk).collect();
     if pack == 1 && pair < chunk {
         held.remove(pair as usize);
         held.insert(0, pair);
     }
-    let mut rest = held.into_iter().chain(chunk + lanes..total).collect::<Vec<u32>>().into_iter();
-    let mut out = Vec::new();
-    for position in 0..total {
-        let lane = position >= lanes_at && position < lanes_at + lanes;
-        let bit = if lane { chunk + position - lanes_at } else { rest.next().unwrap_or(position) };
-        out.push(1 << bit);
-    }
-    out
+    let mut rest = held.into_iter().chain(chunk + lanes.len() as u32..total);
+    let bit = |position: u32| match lanes.iter().position(|&lane| lane == position) {
+        Some(lane) => chunk + lane as u32,
+        None => rest.next().unwrap_or(position),
+    };
+    (0..total).map(bit).map(|bit| 1 << bit).collect()
 }
 
 /// Position bits of one operand or the accumulator, in the order of the fragment's registers.
@@ -214,18 +235,21 @@ impl<'c> Emitter<'c, '_> {
 
     fn mma(&mut self, inst: Inst, plan: &MmaMapping, intrinsic: &str) -> Emitted {
         let data = self.func.inst(inst);
-        let (a, b, acc) = (data.operands[0], data.operands[1], data.operands[2]);
+        // Which of the dot's operands are the instruction's.
+        let (of_a, of_b) = if plan.exchanged { (1, 0) } else { (0, 1) };
+        let (a, b, acc) = (data.operands[of_a], data.operands[of_b], data.operands[2]);
         let (a_type, b_type) = (self.dtype(a), self.dtype(b));
         let pack = plan.shape.pack_bits() as usize;
         let dims = |v| {
             let d = self.layout(v).dims();
-            (d[0], d[1])
+            [d[0], d[1]]
         };
-        let (a_dims, b_dims) = (dims(a), dims(b));
-        let acc_columns = dims(acc).1;
+        let (a_k, a_m) = plan.operand_shifts(true, dims(a));
+        let (b_k, b_n) = plan.operand_shifts(false, dims(b));
+        let (c_m, c_n) = plan.accumulator_shifts(dims(acc));
         let (fa, fb) = (Fragment::new(self.layout(a)), Fragment::new(self.layout(b)));
         let fc = Fragment::new(self.layout(acc));
-        let (av, bv) = (self.contracted(inst, 0, plan), self.contracted(inst, 1, plan));
+        let (av, bv) = (self.contracted(inst, of_a, plan), self.contracted(inst, of_b, plan));
         let cv = self.registers(acc);
 
         let k_steps = plan.k.len() - (pack + 3);
@@ -236,24 +260,24 @@ impl<'c> Emitter<'c, '_> {
 
         // Register of A: element e of the pack, row half, k half, step, row tile.
         let a_register = |tile: usize, step: usize, half: usize, k_half: usize, e: usize| {
-            let mut at: Vec<(bool, u32)> = (0..pack).map(|i| (bit(e, i), k_at(i))).collect();
-            at.push((half == 1, plan.m[3] << a_dims.1));
-            at.push((k_half == 1, k_at(pack + 2)));
-            at.extend((0..k_steps).map(|i| (bit(step, i), k_at(pack + 3 + i))));
-            at.extend((0..m_tiles).map(|i| (bit(tile, i), plan.m[m_first + i] << a_dims.1)));
+            let mut at: Vec<(bool, u32)> = (0..pack).map(|i| (bit(e, i), k_at(i) << a_k)).collect();
+            at.push((half == 1, plan.m[3] << a_m));
+            at.push((k_half == 1, k_at(pack + 2) << a_k));
+            at.extend((0..k_steps).map(|i| (bit(step, i), k_at(pack + 3 + i) << a_k)));
+            at.extend((0..m_tiles).map(|i| (bit(tile, i), plan.m[m_first + i] << a_m)));
             fa.register(&at)
         };
         let b_register = |tile: usize, step: usize, k_half: usize, e: usize| {
-            let mut at: Vec<(bool, u32)> = (0..pack).map(|i| (bit(e, i), k_at(i) << b_dims.1)).collect();
-            at.push((k_half == 1, k_at(pack + 2) << b_dims.1));
-            at.extend((0..k_steps).map(|i| (bit(step, i), k_at(pack + 3 + i) << b_dims.1)));
-            at.extend((0..n_tiles).map(|i| (bit(tile, i), plan.n[n_first + i])));
+            let mut at: Vec<(bool, u32)> = (0..pack).map(|i| (bit(e, i), k_at(i) << b_k)).collect();
+            at.push((k_half == 1, k_at(pack + 2) << b_k));
+            at.extend((0..k_steps).map(|i| (bit(step, i), k_at(pack + 3 + i) << b_k)));
+            at.extend((0..n_tiles).map(|i| (bit(tile, i), plan.n[n_first + i] << b_n)));
             fb.register(&at)
         };
         let c_register = |m_tile: usize, n_tile: usize, half: usize, column: usize| {
-            let mut at = vec![(column == 1, plan.n[0]), (half == 1, plan.m[3] << acc_columns)];
-            at.extend((0..n_tiles).map(|i| (bit(n_tile, i), plan.n[n_first + i])));
-            at.extend((0..m_tiles).map(|i| (bit(m_tile, i), plan.m[m_first + i] << acc_columns)));
+            let mut at = vec![(column == 1, plan.n[0] << c_n), (half == 1, plan.m[3] << c_m)];
+            at.extend((0..n_tiles).map(|i| (bit(n_tile, i), plan.n[n_first + i] << c_n)));
+            at.extend((0..m_tiles).map(|i| (bit(m_tile, i), plan.m[m_first + i] << c_m)));
             fc.register(&at)
         };
 
