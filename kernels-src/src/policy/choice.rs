@@ -169,7 +169,7 @@ impl KernelArg for ChosenPolicies {
 
     fn give<'a>(given: &'a PolicyChoice, name: Name<'_>, to: &mut Arguments<'a>) {
         if let Inner::User { name: user, policy } = &given.0 {
-            policy.give(name.part(user), to);
+            to.push_all(|own| policy.give(name.part(user), own));
         }
     }
 }

@@ -83,22 +83,24 @@ pub struct ArgScope {
     /// Whether what is declared belongs to code that must stay within its buffers, whatever it does.
     checked: bool,
     choices: Choices,
+    /// The recording that it is for: one that was kept from another kernel would get around `checked`.
+    session: u32,
 }
 
 impl ArgScope {
     pub(crate) fn new(choices: &Choices) -> ArgScope {
-        ArgScope { checked: false, choices: choices.clone() }
+        ArgScope { checked: false, choices: choices.clone(), session: record::session() }
     }
 
     /// The same, for parameters of code that nobody vouches for: its views check every access, and it has no other way to memory.
     pub fn checked(&self) -> ArgScope {
         record::mark_checked();
-        ArgScope { checked: true, choices: self.choices.clone() }
+        ArgScope { checked: true, ..self.again() }
     }
 
     /// The same once more.
     pub(crate) fn again(&self) -> ArgScope {
-        ArgScope { checked: self.checked, choices: self.choices.clone() }
+        ArgScope { choices: self.choices.clone(), ..*self }
     }
 
     /// What the kernel is recorded with.
@@ -117,8 +119,22 @@ impl ArgScope {
         })
     }
 
+    /// Refuses a parameter of another kernel than this is for.
+    fn foreign(&self, name: &str, loc: Loc) -> Option<Handle> {
+        (self.session != record::session()).then(|| {
+            let message = format!("`{name}` is declared where parameters of another kernel are");
+            record::fail(
+                Diagnostic::error(BAD_ARGUMENT, loc, message)
+                    .help("declare it with the scope that this kernel's recording passes"),
+            )
+        })
+    }
+
     /// A pointer parameter whose address is a multiple of `align` bytes, at least the element's size.
     fn pointer(&mut self, name: &str, dtype: Dtype, access: Access, align: u64, loc: Loc) -> Handle {
+        if let Some(foreign) = self.foreign(name, loc) {
+            return foreign;
+        }
         let natural = u64::from(dtype.bytes().unwrap_or(1));
         if align != 0 && (!align.is_power_of_two() || align < natural) {
             return record::fail(
@@ -131,24 +147,33 @@ impl ArgScope {
         record::param(param)
     }
 
-    fn number(&mut self, name: &str, dtype: Dtype, multiple_of: u64) -> Handle {
+    fn number(&mut self, name: &str, dtype: Dtype, multiple_of: u64, loc: Loc) -> Handle {
+        if let Some(foreign) = self.foreign(name, loc) {
+            return foreign;
+        }
         let mut param = Param::new(name, Type::scalar(dtype), Access::Read);
         param.multiple_of = multiple_of.max(1);
         record::param(param)
     }
 
     /// Extents and strides of a view.
-    fn dims<const R: usize>(&mut self, name: &str, dtype: Dtype, options: ArgOptions) -> super::ops::Dims<R> {
+    fn dims<const R: usize>(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        options: ArgOptions,
+        loc: Loc,
+    ) -> super::ops::Dims<R> {
         let mut extents = [Handle::poison(); R];
         let mut strides = [None; R];
         for (axis, slot) in extents.iter_mut().enumerate() {
-            *slot = self.number(&format!("{name}.shape{axis}"), Dtype::I64, 1);
+            *slot = self.number(&format!("{name}.shape{axis}"), Dtype::I64, 1, loc);
         }
         let row = options.align / u64::from(dtype.bytes().unwrap_or(1));
         for (axis, slot) in strides.iter_mut().enumerate() {
             if axis + 1 < R || options.strided {
                 let promise = if axis + 1 < R { row } else { 1 };
-                *slot = Some(self.number(&format!("{name}.stride{axis}"), Dtype::I64, promise));
+                *slot = Some(self.number(&format!("{name}.stride{axis}"), Dtype::I64, promise, loc));
             }
         }
         super::ops::Dims { extents, strides, checked: self.checked }
@@ -178,8 +203,9 @@ pub trait KernelArg: Sized {
 impl<E: Plain, const R: usize> KernelArg for View<E, R> {
     #[track_caller]
     fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
-        let ptr = scope.pointer(name, E::TYPE, Access::Read, options.align, Loc::caller());
-        View { ptr: Ptr::new(ptr), dims: scope.dims(name, E::TYPE, options) }
+        let loc = Loc::caller();
+        let ptr = scope.pointer(name, E::TYPE, Access::Read, options.align, loc);
+        View { ptr: Ptr::new(ptr), dims: scope.dims(name, E::TYPE, options, loc) }
     }
 
     type Given<'a> = Tensor<'a, E, R>;
@@ -196,7 +222,7 @@ impl<E: Plain, const R: usize> KernelArg for ViewMut<E, R> {
         let refused = scope.refused(name, "memory to write", loc);
         let ptr =
             refused.unwrap_or_else(|| scope.pointer(name, E::TYPE, Access::ReadWrite, options.align, loc));
-        ViewMut { ptr: PtrMut::new(ptr), dims: scope.dims(name, E::TYPE, options) }
+        ViewMut { ptr: PtrMut::new(ptr), dims: scope.dims(name, E::TYPE, options, loc) }
     }
 
     type Given<'a> = TensorMut<'a, E, R>;
@@ -241,16 +267,17 @@ impl<E: Plain> KernelArg for PtrMut<E> {
 impl<E: Plain> KernelArg for Scalar<E> {
     #[track_caller]
     fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        let loc = Loc::caller();
         // A launch tells the rank of a view by such names.
         let last = name.rsplit('.').next().unwrap_or(name);
         if let (true, Some(part)) =
             (scope.checked, ["shape", "stride"].iter().find(|p| last.starts_with(**p)))
         {
             let message = format!("a number called `{last}`, as the {part}s of views are");
-            let diagnostic = Diagnostic::error(BAD_ARGUMENT, Loc::caller(), message);
+            let diagnostic = Diagnostic::error(BAD_ARGUMENT, loc, message);
             return Tile::new(record::fail(diagnostic.help("give it another name")));
         }
-        Tile::new(scope.number(name, E::TYPE, options.multiple_of))
+        Tile::new(scope.number(name, E::TYPE, options.multiple_of, loc))
     }
 
     type Given<'a> = E;

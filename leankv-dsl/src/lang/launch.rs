@@ -286,6 +286,16 @@ impl<'a> Arguments<'a> {
         self.values.push(value);
     }
 
+    /// Adds what code that nobody vouches for gives. It gets a list of its own, so what was given before stays whatever it does.
+    pub fn push_all(&mut self, give: impl FnOnce(&mut Arguments<'a>)) {
+        let mut own = Self { values: Vec::new(), names: self.names.as_ref().map(|_| Vec::new()) };
+        give(&mut own);
+        self.values.append(&mut own.values);
+        if let (Some(names), Some(more)) = (&mut self.names, own.names) {
+            names.extend(more);
+        }
+    }
+
     /// What was given, in order.
     pub fn into_values(self) -> Vec<Value<'a>> {
         self.values

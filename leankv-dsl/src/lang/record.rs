@@ -208,6 +208,11 @@ pub(crate) fn active() -> bool {
     SESSIONS.with_borrow(|sessions| !sessions.is_empty())
 }
 
+/// Which recording this is; 0 where nothing is recorded.
+pub(crate) fn session() -> u32 {
+    with(|s| s.id).unwrap_or(0)
+}
+
 /// From now on the kernel has parts that must stay within their buffers, whatever they do.
 pub(crate) fn mark_checked() {
     with(|s| s.checked = true);

@@ -2,8 +2,9 @@
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::spanned::Spanned;
-use syn::{GenericParam, Generics, Member, Type, Visibility};
+use syn::{GenericParam, Generics, Member, Type, TypeParamBound, Visibility};
 
 use super::own;
 
@@ -38,10 +39,16 @@ impl Args<'_> {
             return TokenStream::new();
         }
         let (vis, name, doc, a) = (self.vis, &self.name, &self.doc, lifetime());
+        let gone = self.gone();
+        let stands =
+            |bound: &TypeParamBound| !gone.iter().any(|name| mentions(bound.to_token_stream(), name));
         let params = self.kept().map(|param| {
             let mut param = param.clone();
             match &mut param {
-                GenericParam::Type(param) => param.default = None,
+                GenericParam::Type(param) => {
+                    param.default = None;
+                    param.bounds = param.bounds.iter().filter(|bound| stands(bound)).cloned().collect();
+                }
                 GenericParam::Const(param) => param.default = None,
                 GenericParam::Lifetime(_) => {}
             }
@@ -87,7 +94,7 @@ impl Args<'_> {
         let (given, to) = (own("__given", at), own("__to", at));
         let each = self.fields.iter().map(|field| {
             let (member, ty) = (&field.member, field.ty);
-            let name = name(&member.to_token_stream().to_string());
+            let name = name(&member_text(member));
             quote_spanned!(ty.span()=> <#ty as ::leankv_dsl::lang::KernelArg>::give(#given.#member, #name, #to);)
         });
         quote!(let _ = (&#given, &#to); #(#each)*)
@@ -101,15 +108,15 @@ impl Args<'_> {
         })
     }
 
+    /// The others.
+    fn gone(&self) -> Vec<Ident> {
+        let names = self.generics.params.iter().map(param_name);
+        names.filter(|name| !self.kept().any(|kept| param_name(kept) == *name)).collect()
+    }
+
     /// The conditions that stand on the parameters that are kept, and that every field is a parameter of a kernel.
     fn predicates(&self) -> TokenStream {
-        let gone: Vec<Ident> = self
-            .generics
-            .params
-            .iter()
-            .map(param_name)
-            .filter(|name| !self.kept().any(|kept| param_name(kept) == *name))
-            .collect();
+        let gone = self.gone();
         let stands = |predicate: &&syn::WherePredicate| {
             !gone.iter().any(|name| mentions(predicate.to_token_stream(), name))
         };
@@ -119,6 +126,14 @@ impl Args<'_> {
         };
         let types = self.fields.iter().map(|field| field.ty).filter(generic);
         quote!(#(#own,)* #(#types: ::leankv_dsl::lang::KernelArg,)*)
+    }
+}
+
+/// The name of a field, without `r#`.
+pub(crate) fn member_text(member: &Member) -> String {
+    match member {
+        Member::Named(name) => name.unraw().to_string(),
+        Member::Unnamed(index) => index.index.to_string(),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Generics, parse_quote};
 
-use super::args::{Args, Given, lifetime};
+use super::args::{Args, Given, lifetime, member_text};
 use super::own;
 use crate::error::Errors;
 use crate::parse::derive::{ArgOptions, Field, Struct, doc_text, is_fixed, parse, take_arg_options};
@@ -79,7 +80,7 @@ pub(crate) fn kernel_arg(item: TokenStream) -> TokenStream {
     for field in &mut input.fields {
         let options = arg_options(&take_arg_options(&mut field.attrs, &mut errors));
         let member = &field.member;
-        let text = member.to_token_stream().to_string();
+        let text = member_text(member);
         let span = field.ty.span();
         inits.push(quote_spanned! {span=>
             #member: ::leankv_dsl::lang::KernelArg::declare(
@@ -95,7 +96,7 @@ pub(crate) fn kernel_arg(item: TokenStream) -> TokenStream {
     let (_, ty_generics, _) = input.generics.split_for_impl();
     let args = Args {
         vis: &input.vis,
-        name: Ident::new(&format!("{name}Args"), at),
+        name: Ident::new(&format!("{}Args", name.unraw()), at),
         doc: format!("What a launch gives for a parameter [`{name}`]."),
         generics: &generics,
         named: input.named,

@@ -3,6 +3,7 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::spanned::Spanned;
 use syn::{GenericParam, Member};
 
@@ -60,7 +61,7 @@ fn spec_name(kernel: &Kernel) -> Ident {
 
 /// `softmax` -> `Softmax` with this ending.
 fn derived_name(kernel: &Kernel, ending: &str) -> Ident {
-    let words = kernel.item.sig.ident.to_string();
+    let words = kernel.item.sig.ident.unraw().to_string();
     let camel: String = words
         .split('_')
         .filter(|word| !word.is_empty())
@@ -189,7 +190,7 @@ fn definition(kernel: &Kernel) -> TokenStream {
                 values.push(quote!(::core::clone::Clone::clone(&__spec.#field)));
             }
             Input::Launch(param) => {
-                let (field, ty, text) = (&param.name, &param.ty, param.name.to_string());
+                let (field, ty, text) = (&param.name, &param.ty, param.name.unraw().to_string());
                 let options = arg_options(&param.options);
                 let declare = quote_spanned! {param.name.span()=>
                     let #field = <#ty as ::leankv_dsl::lang::KernelArg>::declare(#scope, #text, #options);

@@ -2,6 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Expr};
 
@@ -21,9 +22,9 @@ pub(crate) fn derive(item: TokenStream) -> TokenStream {
 fn implement(spec: &SpecStruct) -> TokenStream {
     let name = &spec.name;
     let names: Vec<_> = spec.fields.iter().map(|f| &f.name).collect();
-    let texts: Vec<String> = names.iter().map(|n| n.to_string()).collect();
+    let texts: Vec<String> = names.iter().map(|n| n.unraw().to_string()).collect();
     let fields = spec.fields.iter().map(|field| {
-        let (text, ty, doc) = (field.name.to_string(), &field.ty, &field.doc);
+        let (text, ty, doc) = (field.name.unraw().to_string(), &field.ty, &field.doc);
         let (default, values) = (default_text(field), values_texts(field));
         let span = ty.span();
         quote_spanned! {span=>
@@ -38,7 +39,7 @@ fn implement(spec: &SpecStruct) -> TokenStream {
     });
     let reader = own("__reader", name.span());
     let reads = spec.fields.iter().map(|field| {
-        let (ident, text, ty) = (&field.name, field.name.to_string(), &field.ty);
+        let (ident, text, ty) = (&field.name, field.name.unraw().to_string(), &field.ty);
         let fallback = match first_value(field) {
             Some(value) => quote!(::core::option::Option::Some({ let __v: #ty = #value; __v })),
             None => quote!(::core::option::Option::None),

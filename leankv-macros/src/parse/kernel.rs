@@ -1,6 +1,7 @@
 //! `#[kernel(..)]` and the signature below it.
 
 use proc_macro2::{Ident, TokenStream};
+use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream};
 use syn::{Attribute, Expr, FnArg, GenericParam, ItemFn, LitStr, Pat, Token, Type, parenthesized};
 
@@ -119,7 +120,7 @@ impl Kernel {
 
     /// The kernel's name.
     pub(crate) fn kernel_name(&self) -> String {
-        self.keys.name.as_ref().map_or_else(|| self.item.sig.ident.to_string(), LitStr::value)
+        self.keys.name.as_ref().map_or_else(|| self.item.sig.ident.unraw().to_string(), LitStr::value)
     }
 }
 

@@ -315,8 +315,8 @@ impl TryFrom<String> for KvChoice {
     type Error = BadChoice;
 
     fn try_from(text: String) -> Result<KvChoice, BadChoice> {
-        // Names are whoever's who wrote it.
-        KvChoice::read(&text)
+        // Names are whoever's who wrote it; those of this crate mean what they mean here.
+        builtin().parse(&text).or_else(|_| KvChoice::read(&text))
     }
 }
 
@@ -345,6 +345,15 @@ mod tests {
             let choice: KvChoice = name.parse().unwrap();
             assert_eq!(choice.to_string(), name);
         }
+    }
+
+    #[test]
+    fn what_is_read_back_knows_what_this_crate_s_names_mean() {
+        let read = |text: &str| serde_json::from_str::<KvChoice>(text).unwrap();
+        let variants = read("\"K4V4+offset+hadamard\"").variants.unwrap();
+        assert!(variants.len() == 2 && variants.iter().all(|variant| variant.maker().is_some()));
+        // Names of others are only names.
+        assert_eq!(read("\"K4V4+mine:theirs\"").to_string(), "K4V4+mine:theirs");
     }
 
     #[test]

@@ -114,7 +114,8 @@ fn variants(context: &Context<'_>, choice: &KvChoice) -> Result<Variants, ModelE
     let model = context.model;
     let own = match Windows::of(model.config()) {
         Some(windows) => {
-            Variants { hooks: HookChoice::plain().with("window", windows), ..Variants::default() }
+            // No name that a registry takes, so it is not one of a user's.
+            Variants { hooks: HookChoice::plain().with("layer_window", windows), ..Variants::default() }
         }
         None => Variants::default(),
     };

@@ -418,4 +418,43 @@ mod typed {
         unsafe { kernel.launch(1, AddArgs { out, ..b.args() }).run() }.unwrap();
         assert!(both.to_vec().unwrap()[32..].iter().all(|x| *x == 0.0));
     }
+
+    /// What one type of numbers has to do with another.
+    trait Beside<U> {}
+
+    impl Beside<f16> for f32 {}
+
+    #[derive(Clone, Copy, KernelArg)]
+    struct Words {
+        r#type: Scalar<f32>,
+    }
+
+    /// Names that are Rust's own words, and a bound with a type that no parameter has.
+    #[kernel]
+    fn r#move<T: Float + Beside<U>, U: Float>(
+        #[comptime] r#loop: usize,
+        r#in: View<T, 1>,
+        r#fn: Words,
+        out: ViewMut<T, 1>,
+    ) {
+        let moved = r#in.tile(0, [r#loop]).load().cast::<U>().cast::<f32>() + r#fn.r#type;
+        out.tile(0, [r#loop]).store(moved.cast::<T>());
+    }
+
+    #[test]
+    fn words_of_rust_are_names_without_their_mark() {
+        let device = Device::host();
+        let compiler = Compiler::new(KernelCache::without_folder());
+        let spec = MoveSpec { r#loop: 4 };
+        assert_eq!(spec.to_string(), "loop=4");
+        let kernel = compiler.load(&device, &r#move::<f32, f16>::KERNEL, &spec).unwrap();
+        let signature = kernel.untyped().signature().to_string();
+        assert_eq!(signature, "move(in: &f32, in.shape0: i64, fn.type: f32, out: &mut f32, out.shape0: i64)");
+        let (x, mut out) = (device.upload(&[1.0f32; 4]).unwrap(), device.zeros(4).unwrap());
+        let args =
+            MoveArgs { r#in: x.tensor([4]), r#fn: WordsArgs { r#type: 2.0 }, out: out.tensor_mut([4]) };
+        // SAFETY: the kernel reaches memory through its views alone.
+        unsafe { kernel.launch(1, args).run() }.unwrap();
+        assert_eq!(out.to_vec().unwrap(), [3.0; 4]);
+    }
 }

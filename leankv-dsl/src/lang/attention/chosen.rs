@@ -389,7 +389,7 @@ impl KernelArg for ChosenCodecs {
 
     fn give<'a>(given: Self::Given<'a>, name: Name<'_>, to: &mut Arguments<'a>) {
         for (variant_name, variant) in &given.choice.chain.0 {
-            variant.give(given.layer, name.part(variant_name), to);
+            to.push_all(|own| variant.give(given.layer, name.part(variant_name), own));
         }
     }
 }
@@ -413,7 +413,7 @@ impl KernelArg for Stacked {
 
     fn give<'a>(given: Self::Given<'a>, name: Name<'_>, to: &mut Arguments<'a>) {
         for (hook_name, hooks) in &given.choice.chain.0 {
-            hooks.give(given.layer, name.part(hook_name), to);
+            to.push_all(|own| hooks.give(given.layer, name.part(hook_name), own));
         }
     }
 }
