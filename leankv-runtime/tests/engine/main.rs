@@ -6,6 +6,7 @@ mod extents;
 mod mixed;
 mod model;
 mod own;
+mod own_given;
 mod own_policy;
 mod pressure;
 mod promises;
