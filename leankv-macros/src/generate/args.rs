@@ -121,12 +121,14 @@ impl Args<'_> {
             !gone.iter().any(|name| mentions(predicate.to_token_stream(), name))
         };
         let own = self.generics.where_clause.iter().flat_map(|w| &w.predicates).filter(stands);
-        let generic = |ty: &&Type| {
-            self.generics.params.iter().any(|param| mentions(ty.to_token_stream(), &param_name(param)))
-        };
-        let types = self.fields.iter().map(|field| field.ty).filter(generic);
+        let types = self.fields.iter().map(|field| field.ty).filter(|ty| is_generic(ty, self.generics));
         quote!(#(#own,)* #(#types: ::leankv_dsl::lang::KernelArg,)*)
     }
+}
+
+/// Whether a type mentions a generic parameter.
+pub(crate) fn is_generic(ty: &Type, generics: &Generics) -> bool {
+    generics.params.iter().any(|param| mentions(ty.to_token_stream(), &param_name(param)))
 }
 
 /// The name of a field, without `r#`.

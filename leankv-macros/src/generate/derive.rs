@@ -6,7 +6,7 @@ use syn::ext::IdentExt as _;
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Generics, parse_quote};
 
-use super::args::{Args, Given, lifetime, member_text};
+use super::args::{Args, Given, is_generic, lifetime, member_text};
 use super::own;
 use crate::error::Errors;
 use crate::parse::derive::{ArgOptions, Field, Struct, doc_text, is_fixed, parse, take_arg_options};
@@ -16,11 +16,12 @@ fn read(item: TokenStream, derive: &str, errors: &mut Errors) -> Option<Struct> 
     parse(input, derive, errors)
 }
 
-/// Adds `T: bound` for every type parameter.
-fn bounded(generics: &Generics, bound: TokenStream) -> Generics {
-    let mut out = generics.clone();
-    for param in out.type_params_mut() {
-        param.bounds.push(parse_quote!(#bound));
+/// The generics of a struct, all of whose fields are parameters of a kernel.
+fn bounded(input: &Struct) -> Generics {
+    let mut out = input.generics.clone();
+    let types = input.fields.iter().map(|field| &field.ty);
+    for ty in types.filter(|ty| is_generic(ty, &input.generics)) {
+        out.make_where_clause().predicates.push(parse_quote!(#ty: ::leankv_dsl::lang::KernelArg));
     }
     out
 }
@@ -91,14 +92,14 @@ pub(crate) fn kernel_arg(item: TokenStream) -> TokenStream {
         });
     }
     let name = &input.name;
-    let generics = bounded(&input.generics, quote!(::leankv_dsl::lang::KernelArg));
+    let generics = bounded(&input);
     let (impl_generics, _, where_clause) = generics.split_for_impl();
     let (_, ty_generics, _) = input.generics.split_for_impl();
     let args = Args {
         vis: &input.vis,
         name: Ident::new(&format!("{}Args", name.unraw()), at),
         doc: format!("What a launch gives for a parameter [`{name}`]."),
-        generics: &generics,
+        generics: &input.generics,
         named: input.named,
         fields: input.fields.iter().map(given).collect(),
     };
