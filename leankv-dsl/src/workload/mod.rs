@@ -1,4 +1,4 @@
-//! Launches as data: the arguments of a kernel, by their types ([`Workload::of`]) or by name, which buffers it may change, and what must stand in them afterwards.
+//! Launches as data: the arguments of a kernel ([`Workload::of`]), which buffers it may change, and what must stand in them afterwards.
 //!
 //! A [`Workload`] is all that an executor needs besides the kernel. Tests, `leankv verify` and `leankv profile` run the same one on
 //! every executor; nothing in here runs anything.
@@ -191,19 +191,6 @@ pub struct WorkloadMismatch {
 }
 
 impl Workload {
-    /// A launch over this grid, without arguments yet.
-    #[must_use]
-    pub fn new(grid: [usize; 3]) -> Workload {
-        let mut problems = Vec::new();
-        let grid = grid.map(|n| {
-            u32::try_from(n).unwrap_or_else(|_| {
-                problems.push(format!("a grid of {n} programs along one axis is too large"));
-                1
-            })
-        });
-        Workload { grid, args: BTreeMap::new(), implied: BTreeMap::new(), problems }
-    }
-
     /// A launch of a kernel with these arguments, whose buffers are [`given`].
     ///
     /// ```
@@ -226,12 +213,24 @@ impl Workload {
     pub fn of<K: TypedKernel>(grid: [usize; 3], args: K::Args<'_>) -> Workload {
         let mut arguments = Arguments::with_names();
         K::give(args, &mut arguments);
-        arguments.into_named().fold(Workload::new(grid), |workload, (name, value)| workload.put(&name, value))
+        let mut problems = Vec::new();
+        let grid = grid.map(|n| {
+            u32::try_from(n).unwrap_or_else(|_| {
+                problems.push(format!("a grid of {n} programs along one axis is too large"));
+                1
+            })
+        });
+        let mut workload = Workload { grid, args: BTreeMap::new(), implied: BTreeMap::new(), problems };
+        arguments.into_named().for_each(|(name, value)| workload.put(name, value));
+        workload
     }
 
-    fn put(mut self, name: &str, value: Value<'_>) -> Workload {
+    fn put(&mut self, name: String, value: Value<'_>) {
         let (region, extents) = match value {
-            Value::Number { dtype, bits } => return self.add(name, Argument::Scalar(scalar(dtype, bits))),
+            Value::Number { dtype, bits } => {
+                self.args.insert(name, Argument::Scalar(scalar(dtype, bits)));
+                return;
+            }
             Value::Buffer(region) => (region, None),
             Value::View { region, extents, strides } => {
                 if strides.is_some() {
@@ -242,13 +241,13 @@ impl Workload {
         };
         let Some(buffer) = region.owned_as::<Buffer>().cloned() else {
             self.problems.push(format!("`{name}` is no buffer of a workload"));
-            return self;
+            return;
         };
-        self.problems.extend(buffer.mismatch(name));
+        self.problems.extend(buffer.mismatch(&name));
         if let Some(extents) = extents {
-            self.imply(name, region.len(), &extents);
+            self.imply(&name, region.len(), &extents);
         }
-        self.add(name, Argument::Buffer(buffer))
+        self.args.insert(name, Argument::Buffer(buffer));
     }
 
     /// Notes the extents and strides of a view that is dense.
@@ -263,56 +262,6 @@ impl Workload {
             self.implied.insert(format!("{name}.stride{axis}"), stride);
             stride *= extent as i64;
         }
-    }
-
-    /// A number.
-    #[must_use]
-    pub fn scalar(self, name: &str, value: impl Into<ScalarValue>) -> Workload {
-        self.add(name, Argument::Scalar(value.into()))
-    }
-
-    /// A pointer to a copy of `data`.
-    #[must_use]
-    pub fn buffer<T: Item>(self, name: &str, data: &[T]) -> Workload {
-        let buffer = Buffer {
-            dtype: T::DTYPE,
-            bytes: bytes_of(data),
-            output: None,
-            expect: None,
-            least_read_bytes: None,
-        };
-        self.add(name, Argument::Buffer(buffer))
-    }
-
-    /// A view of a copy of `data`, row-major with these extents.
-    #[must_use]
-    pub fn view<T: Item>(mut self, name: &str, data: &[T], extents: &[usize]) -> Workload {
-        self.imply(name, data.len(), extents);
-        self.buffer(name, data)
-    }
-
-    /// The kernel may change this buffer, and executors must agree on it as `check` says. All other buffers must stay as they are.
-    #[must_use]
-    pub fn output(self, name: &str, check: Check) -> Workload {
-        self.change(name, |buffer| buffer.output = Some(check))
-    }
-
-    /// What must stand in this output afterwards, found without the kernel.
-    #[must_use]
-    pub fn expect<T: Item>(mut self, name: &str, data: &[T], check: Check) -> Workload {
-        let bytes = bytes_of(data);
-        let problem = match self.args.get(name) {
-            Some(Argument::Buffer(b)) if b.dtype != T::DTYPE => {
-                Some(format!("`{name}` holds {}, and {} is expected of it", b.dtype, T::DTYPE))
-            }
-            _ => None,
-        };
-        self.problems.extend(problem);
-        self = self.change(name, |buffer| buffer.expect = Some((bytes, check)));
-        if let Some(Argument::Buffer(buffer)) = self.args.get(name) {
-            self.problems.extend(buffer.mismatch(name));
-        }
-        self
     }
 
     /// Programs along x, y and z.
@@ -355,21 +304,6 @@ impl Workload {
         } else {
             Err(WorkloadMismatch { kernel: func.name.clone(), problems })
         }
-    }
-
-    fn add(mut self, name: &str, arg: Argument) -> Workload {
-        if self.args.insert(name.to_owned(), arg).is_some() {
-            self.problems.push(format!("`{name}` is given twice"));
-        }
-        self
-    }
-
-    fn change(mut self, name: &str, change: impl FnOnce(&mut Buffer)) -> Workload {
-        match self.args.get_mut(name) {
-            Some(Argument::Buffer(buffer)) => change(buffer),
-            _ => self.problems.push(format!("`{name}` is no buffer that was given before")),
-        }
-        self
     }
 }
 
@@ -415,21 +349,23 @@ fn scalar(dtype: Dtype, bits: u64) -> ScalarValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{Access, Builder, Loc, Param};
+    use crate::lang::*;
 
-    fn kernel() -> Func {
-        let params = vec![
-            Param::new("x", Type::ptr(Dtype::F32), Access::Read),
-            Param::new("x.shape0", Type::scalar(Dtype::I64), Access::Read),
-            Param::new("n", Type::scalar(Dtype::I32), Access::Read),
-        ];
-        Builder::new("k", params, Loc::caller()).build(Loc::caller()).expect("an empty kernel is valid")
+    #[kernel]
+    fn takes(x: View<f32, 1>, n: Scalar<i32>) {
+        let _ = (x, n);
+    }
+
+    #[kernel]
+    fn takes_others(x: View<i32, 1>, m: Scalar<i32>) {
+        let _ = (x, m);
     }
 
     #[test]
     fn arguments_come_in_the_order_of_the_parameters() {
-        let workload = Workload::new([1, 1, 1]).scalar("n", 7i32).view("x", &[1.0f32, 2.0], &[2]);
-        let args = workload.arguments(&kernel()).unwrap();
+        let args = TakesArgs { x: given(&[1.0, 2.0]).tensor([2]), n: 7 };
+        let args = Workload::of::<takes>([1, 1, 1], args).arguments(&takes::build(&TakesSpec {}).unwrap());
+        let args = args.unwrap();
         let names: Vec<&str> = args.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["x", "x.shape0", "n"]);
         assert_eq!(args[1].1, Argument::Scalar(2i64.into()));
@@ -437,13 +373,12 @@ mod tests {
 
     #[test]
     fn all_that_does_not_fit_is_named() {
-        let workload = Workload::new([1, 1, 1])
-            .view("x", &[1i32, 2], &[3])
-            .scalar("m", 1i32)
-            .output("y", Check::Bits)
-            .expect("x", &[1.0f32], Check::Bits);
-        let error = workload.arguments(&kernel()).unwrap_err().to_string();
-        for part in ["`x` as [3]", "`m`", "`y`", "`n` is not given", "`x` takes", "`x` holds i32"] {
+        let x = given(&[1, 2]).expect(&[1], Check::Bits).tensor([3]);
+        let workload = Workload::of::<takes_others>([1, 1, 1 << 40], TakesOthersArgs { x, m: 1 });
+        let error = workload.arguments(&takes::build(&TakesSpec {}).unwrap()).unwrap_err().to_string();
+        for part in
+            ["1099511627776 programs", "`x` as [3]", "`m`", "`n` is not given", "`x` takes", "4 are expected"]
+        {
             assert!(error.contains(part), "{part}: {error}");
         }
     }

@@ -85,7 +85,9 @@ fn own_addresses(op: AtomicOp, dtype: Dtype) -> Case {
     let mut rng = Rng::named(&name);
     let mut k = K::new(name);
     for (i, n) in [1usize, 13, 60, 128].into_iter().enumerate() {
-        let (before, x) = (small(dtype, n, 9, &mut rng), small(dtype, n, 9, &mut rng));
+        let mut draw =
+            || if dtype.is_float() { small(dtype, n, 9, &mut rng) } else { values(dtype, n, &mut rng) };
+        let (before, x) = (draw(), draw());
         let on = |j: usize| j % 4 != 3;
         let after: Vec<Num> =
             (0..n).map(|j| if on(j) { apply(op, dtype, before[j], x[j]) } else { before[j] }).collect();

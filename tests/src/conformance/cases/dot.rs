@@ -28,7 +28,7 @@ const TYPES: [(Dtype, Dtype, Dtype); 8] = [
 ];
 
 /// m, k, n.
-const SIZES: [[u32; 3]; 9] = [
+const SIZES: [[u32; 3]; 10] = [
     [16, 16, 8],
     [1, 1, 1],
     [3, 5, 7],
@@ -38,6 +38,7 @@ const SIZES: [[u32; 3]; 9] = [
     [60, 13, 3],
     [1, 96, 32],
     [17, 33, 9],
+    [9, 3, 70],
 ];
 
 fn product(a: &[Num], b: &[Num], acc: &[Num], [m, k, n]: [u32; 3], float: bool) -> Vec<Num> {
@@ -128,20 +129,23 @@ fn fractions() -> Vec<Case> {
     TYPES[..4].iter().map(case).collect()
 }
 
-/// Operands that lie the other way in memory, as keys do.
+/// Operands that lie the other way in memory, as keys do: both, or the second alone.
 fn transposed() -> Vec<Case> {
     let case = |&(a, b, acc): &(Dtype, Dtype, Dtype)| {
         let name = format!("dot_transposed.{a}.{b}");
         let mut rng = Rng::named(&name);
         let mut k = K::new(name);
-        for (i, &size) in [[16u32, 64, 32], [5, 80, 13], [32, 16, 64]].iter().enumerate() {
+        let both = [[16u32, 64, 32], [5, 80, 13], [32, 16, 64]].map(|size| (size, true));
+        let second = [[17, 16, 32], [4, 33, 35], [9, 3, 70], [1, 7, 3]].map(|size| (size, false));
+        for (i, (size, both)) in both.into_iter().chain(second).enumerate() {
             let [m, depth, n] = size;
             let operands = integers(a, b, acc, size, &mut rng);
             let expect = product(&operands.a, &operands.b, &operands.acc, size, acc.is_float());
             let flip = |v: &[Num], rows: u32, columns: u32| -> Vec<Num> {
                 (0..columns).flat_map(|c| (0..rows).map(move |r| v[(r * columns + c) as usize])).collect()
             };
-            let x = k.aligned_input(&format!("a{i}"), a, &flip(&operands.a, m, depth));
+            let first = if both { flip(&operands.a, m, depth) } else { operands.a.clone() };
+            let x = k.aligned_input(&format!("a{i}"), a, &first);
             let y = k.aligned_input(&format!("b{i}"), b, &flip(&operands.b, depth, n));
             let z = k.aligned_input(&format!("acc{i}"), acc, &operands.acc);
             let out = k.expected(&format!("out{i}"), acc, &expect, Check::Value);
@@ -149,7 +153,7 @@ fn transposed() -> Vec<Case> {
                 let tile = k.load(ptr, &[columns, rows]);
                 k.op(Op::Transpose { perm: [1, 0].into_iter().collect() }, &[tile])
             };
-            let x = turned(&mut k, x, m, depth);
+            let x = if both { turned(&mut k, x, m, depth) } else { k.load(x, &[m, depth]) };
             let y = turned(&mut k, y, depth, n);
             let z = k.load(z, &[m, n]);
             let result = k.op(Op::Dot, &[x, y, z]);

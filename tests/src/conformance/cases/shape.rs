@@ -133,6 +133,8 @@ fn reshape(m: &mut Mover) {
         (&[], &[1, 1]),
         (&[16, 8], &[8, 16]),
         (&[80], &[1, 80, 1]),
+        (&[4, 32], &[4, 2, 16]),
+        (&[4, 2, 16], &[8, 16]),
     ] {
         let (tile, elements) = m.tile(from);
         let ty = Type::tile(m.dtype, to);

@@ -5,39 +5,6 @@ use crate::codegen::host::LaunchError;
 use crate::ir::{Dtype, parse};
 
 #[test]
-fn masks_of_all_kinds() {
-    for d in [Dtype::F32, Dtype::U8, Dtype::F16, Dtype::BF16, Dtype::I64, Dtype::I1] {
-        for limit in [0, 1, 17, 39, 40] {
-            let other = if d == Dtype::I1 {
-                "true"
-            } else if d.is_float() {
-                "2.0"
-            } else {
-                "2"
-            };
-            let text = format!(
-                "kernel @k(%px x: ptr<{d}> read, %pa a: ptr<{d}> write, %pb b: ptr<{d}> write, %pc c: ptr<{d}> read_write) num_warps 4 {{
-  %i = iota : tile<40xi32>
-  %n = constant {limit} : tile<40xi32>
-  %m = cmp lt %i, %n : tile<40xi1>
-  %x = load %px[%i] mask %m : tile<40x{d}>
-  store %pa[%i], %x
-  %o = constant {other} : tile<40x{d}>
-  %y = load %px[%i] mask %m other %o : tile<40x{d}>
-  store %pb[%i], %y
-  store %pc[%i], %o mask %m
-  return
-}}"
-            );
-            let size = 40 * d.bytes().unwrap() as usize;
-            // The input ends where the mask does.
-            let input = random(d, limit.max(1), 1);
-            check(&text, [1, 1, 1], &[input, vec![0; size], vec![0; size], vec![0; size]], 0.0);
-        }
-    }
-}
-
-#[test]
 fn masks_that_are_one_for_a_whole_row() {
     let text = "kernel @k(%px x: ptr<u8> read, %pm m: ptr<i1> read, %po o: ptr<u8> read_write) num_warps 4 {
   %r = iota : tile<6xi32>
@@ -182,59 +149,6 @@ fn a_load_before_a_loop_that_writes_is_not_repeated() {
   return
 }";
     check(text, [1, 1, 1], &[random(Dtype::F32, 24, 3)], 1e-6);
-}
-
-#[test]
-fn pointers_move_and_change_type() {
-    let text = "kernel @k(%px x: ptr<u8> read, %po o: ptr<f32> write) num_warps 4 {
-  %12 = constant 12 : i64
-  %q = ptr_add %px, %12 : ptr<u8>
-  %f = ptr_cast %q : ptr<f32>
-  %i = iota : tile<20xi64>
-  %x = load %f[%i] : tile<20xf32>
-  %2 = constant 2 : i64
-  %p = ptr_add %po, %2 : ptr<f32>
-  store %p[%i], %x
-  return
-}";
-    let mut raw = vec![0u8; 12];
-    raw.extend(random(Dtype::F32, 20, 4));
-    check(text, [1, 1, 1], &[raw, vec![0; 88]], 0.0);
-}
-
-#[test]
-fn atomics_of_every_kind() {
-    for d in [Dtype::I32, Dtype::U32, Dtype::I64, Dtype::U64, Dtype::F32] {
-        for op in ["add", "min", "max", "and", "or", "xor", "xchg"] {
-            if d.is_float() && matches!(op, "and" | "or" | "xor") {
-                continue;
-            }
-            let text = format!(
-                "kernel @k(%px x: ptr<{d}> read_write, %pv v: ptr<{d}> read, %po o: ptr<{d}> write) num_warps 4 {{
-  %i = iota : tile<19xi32>
-  %n = constant 11 : tile<19xi32>
-  %m = cmp lt %i, %n : tile<19xi1>
-  %v = load %pv[%i] : tile<19x{d}>
-  %old = atomic_rmw {op} relaxed device %px[%i], %v mask %m : tile<19x{d}>
-  store %po[%i], %old
-  return
-}}"
-            );
-            let size = 19 * d.bytes().unwrap() as usize;
-            check(&text, [1, 1, 1], &[random(d, 19, 1), random(d, 19, 2), vec![0; size]], 0.0);
-        }
-    }
-    for d in [Dtype::F16, Dtype::BF16, Dtype::F64] {
-        let text = format!(
-            "kernel @k(%px x: ptr<{d}> read_write, %pv v: ptr<{d}> read) num_warps 4 {{
-  %i = iota : tile<19xi32>
-  %v = load %pv[%i] : tile<19x{d}>
-  %old = atomic_rmw add acq_rel device %px[%i], %v : tile<19x{d}>
-  return
-}}"
-        );
-        check(&text, [1, 1, 1], &[random(d, 19, 1), random(d, 19, 2)], 0.0);
-    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! PTX, executed on the CPU, against the interpreter.
 //!
-//! [`check`] is also called for every case of the host back end's tests, so that both run the same suite of ops.
+//! [`check`] is also called for every case of the host back end's tests, so that both run the same kernels.
 
 mod kernels;
 mod rims;
@@ -28,6 +28,27 @@ fn close(dtype: Dtype, a: &[u8], b: &[u8], tolerance: f64) -> bool {
     }
     let (a, b) = (as_f64(dtype, a), as_f64(dtype, b));
     (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= tolerance * a.abs().max(b.abs()).max(1.0)
+}
+
+/// Fails where a buffer is not what is wanted, with what `about` says.
+pub(crate) fn compare(
+    func: &Func,
+    want: &[Vec<u8>],
+    got: &[Vec<u8>],
+    tolerance: f64,
+    about: &dyn Fn() -> String,
+) {
+    for (i, (want, got)) in want.iter().zip(got).enumerate() {
+        let dtype = func.params[i].ty.dtype();
+        let size = dtype.bytes().unwrap() as usize;
+        let show =
+            |raw: &[u8]| if dtype.is_float() { as_f64(dtype, raw).to_string() } else { format!("{raw:?}") };
+        for (at, (a, b)) in want.chunks(size).zip(got.chunks(size)).enumerate() {
+            if !close(dtype, a, b, tolerance) {
+                panic!("buffer {i}, element {at}: interpreter {}, not {}; {}", show(a), show(b), about());
+            }
+        }
+    }
 }
 
 /// Runs PTX whose parameters are all pointers. Every check of the machine is on and must be silent.
@@ -94,24 +115,9 @@ pub(crate) fn check(func: &Func, grid: [u32; 3], buffers: &[Vec<u8>], want: &[Ve
         for (divergence, seed) in [(Divergence::Reconverge, 0), (Divergence::Independent, 7)] {
             let config = Config { divergence, seed, ..Config::default() };
             let got = run(&artifact, grid, buffers, config);
-            for (i, (want, got)) in want.iter().zip(&got).enumerate() {
-                let dtype = func.params[i].ty.dtype();
-                let size = dtype.bytes().unwrap() as usize;
-                for (at, (a, b)) in want.chunks(size).zip(got.chunks(size)).enumerate() {
-                    if !close(dtype, a, b, tolerance) {
-                        let show = |raw: &[u8]| {
-                            if dtype.is_float() { as_f64(dtype, raw).to_string() } else { format!("{raw:?}") }
-                        };
-                        panic!(
-                            "buffer {i}, element {at}, {num_warps} warps, {divergence:?}: interpreter {}, PTX {}\n{}\n{}",
-                            show(a),
-                            show(b),
-                            artifact.tile_ir,
-                            artifact.ptx
-                        );
-                    }
-                }
-            }
+            compare(&func, want, &got, tolerance, &|| {
+                format!("{num_warps} warps, {divergence:?}\n{}\n{}", artifact.tile_ir, artifact.ptx)
+            });
         }
     }
 }
