@@ -1,5 +1,6 @@
 //! Tests of the language: what recording gives, and what it says about mistakes.
 
+mod args;
 mod control;
 mod hidden;
 mod mistakes;
