@@ -199,6 +199,16 @@ fn served(place: &Place, more: &[&str]) -> serde_json::Value {
     json(&place.leankv(&args.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
+#[test]
+fn serve_bench_says_which_budgets_short_sequences_cannot_keep() {
+    let place = Place::new();
+    let args = bench(&place, &["--requests", "2", "--kv-memory", "4MiB", "--kv", "k8v4/k4v2@1/5", "k8v4"]);
+    let text = stdout(&place.leankv(&args.iter().map(String::as_str).collect::<Vec<_>>()));
+    let notes: Vec<&str> = text.lines().filter(|line| line.contains("Not kept")).collect();
+    assert_eq!(notes.len(), 1, "{text}");
+    assert!(notes[0].contains("K8V4/K4V2@1/5 drops no token of sequences of up to 120"), "{text}");
+}
+
 /// Model files that would give wrong answers, or none: the message names what is wrong, and the exit code is 2.
 #[test]
 fn run_refuses_model_files_that_it_would_answer_wrongly() {
