@@ -1,7 +1,7 @@
 //! Plans from a shortlist are those of a cache that looks at every token itself.
 
 use half::f16;
-use leankv_kernels::candidates::SHORTLIST_STATE;
+use leankv_kernels::candidates::ShortlistState;
 use leankv_kernels::policy::PolicySpec;
 
 use super::*;
@@ -95,7 +95,7 @@ impl Twins {
         let tiering = tiering.expect("there are two");
         if let Some(slot) = self.both(|cache| Ok(cache.admit_as(&tiering, prompt, &thresholds)?.slot)) {
             let id = self.caches[0].slots[slot].as_ref().expect("it was admitted").id;
-            let lists = self.caches[0].config.lists() * SHORTLIST_STATE;
+            let lists = self.caches[0].config.lists() * ShortlistState::COLUMNS;
             let state = self.caches[0].shortlist.state().unwrap();
             assert!(
                 state[slot * lists..][..lists].iter().all(|&number| number == -1),
@@ -107,7 +107,7 @@ impl Twins {
 
     /// What an earlier request found is not taken for a new one's.
     fn nothing_is_left_in(&self, slot: usize) {
-        let numbers = self.caches[0].config.lists() * SHORTLIST_STATE;
+        let numbers = self.caches[0].config.lists() * ShortlistState::COLUMNS;
         let state = self.caches[0].shortlist.state().unwrap();
         assert!(state[slot * numbers..][..numbers].iter().all(|&number| number == -1));
     }
@@ -141,7 +141,7 @@ impl Twins {
         for id in batch {
             let tokens = cache.tokens(*id).unwrap() as i32;
             for list in id.slot * lists..(id.slot + 1) * lists {
-                let of = &state[list * SHORTLIST_STATE..][..SHORTLIST_STATE];
+                let of = &state[list * ShortlistState::COLUMNS..][..ShortlistState::COLUMNS];
                 match (of[0] == tokens, of[1..] == lengths[list * 4..][..4]) {
                     (true, true) => self.listed += 1,
                     (true, false) => self.stale += 1,
