@@ -1,32 +1,19 @@
 //! Plans from a shortlist are those of a cache that looks at every token itself.
 
 use half::f16;
+use leankv_dsl::workload::Generator;
 use leankv_kernels::candidates::ShortlistState;
 use leankv_kernels::policy::PolicySpec;
 
 use super::*;
 use crate::cache::KernelCache;
 
-/// Numbers that look random, the same each time.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % n
-    }
-
-    fn halves(&mut self, n: usize) -> Vec<f16> {
-        (0..n).map(|_| f16::from_f32(self.below(2001) as f32 / 500.0 - 2.0)).collect()
-    }
-}
-
 /// Two caches to which the same is done; the second one forgets its shortlists before every step.
 struct Twins {
     caches: [KvCache; 2],
     /// Requests with the tokens of the prompt that are still to come.
     requests: Vec<(RequestId, usize)>,
-    numbers: Numbers,
+    numbers: Generator,
     /// Lists planned from a shortlist; lists whose shortlist was for this position and does not hold any more; the other lists.
     listed: usize,
     stale: usize,
@@ -80,7 +67,7 @@ impl Twins {
         let config = self.caches[0].config.clone();
         let row = |heads: usize| n * heads * config.head_dim;
         let lens = [row(config.query_heads()), row(config.kv_heads), row(config.kv_heads)];
-        (0..config.layers).map(|_| lens.map(|len| self.numbers.halves(len))).collect()
+        (0..config.layers).map(|_| lens.map(|len| self.numbers.f16s(len, -2.0, 2.0).0)).collect()
     }
 
     fn admit(&mut self) {
@@ -235,7 +222,7 @@ fn a_plan_from_a_shortlist_is_the_plan_of_a_cache_that_looks_itself() {
             let mut twins = Twins {
                 caches: [cache(), cache()],
                 requests: Vec::new(),
-                numbers: Numbers(seed * 7919 + splits as u64),
+                numbers: Generator::new(seed * 7919 + splits as u64),
                 listed: 0,
                 stale: 0,
                 looked: 0,
