@@ -14,7 +14,7 @@ use leankv_dsl::codegen::host::{HostKernel, HostOptions};
 use leankv_dsl::format::KvFormat;
 use leankv_dsl::lang::attention::{Lengths, PagedKv, PagedKvArgs, Plain, Stock};
 use leankv_dsl::workload::{Generator, given};
-use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistMutArgs};
+use leankv_kernels::candidates::{ShortlistMutArgs, ShortlistState};
 use leankv_kernels::decode::{DecodeAttentionArgs, PartialsArgs, decode_attention};
 use leankv_kernels::pending::PendingArgs;
 use leankv_kernels::reference::{PagedFormat, read_tokens, write_token};
@@ -84,6 +84,7 @@ fn main() {
     for tokens in [TOKENS, TOKENS - 37, 1] {
         let length = tokens as i32;
         let lengths = Lengths { high: length, low: 0, frozen_high: 0, frozen_low: 0 };
+        let state = ShortlistState::new(0, lengths).to_row();
         let launches = [&plain, &with_significance, &with_candidates].map(|code| {
             let args = DecodeAttentionArgs {
                 q: given(&q).tensor([1, heads, D]).into(),
@@ -109,7 +110,7 @@ fn main() {
                     prompts: given(&[length / 2]).tensor([1]),
                     sig: given(&[0.0; HEADS * 3]).tensor_mut([1, HEADS, 3]),
                     at: given(&[0; HEADS * 6]).tensor_mut([1, HEADS, 6]),
-                    state: given(&[0; HEADS * SHORTLIST_STATE]).tensor_mut([1, HEADS, SHORTLIST_STATE]),
+                    state: given(&state.repeat(HEADS)).tensor_mut([1, HEADS, state.len()]),
                 },
                 codecs: (),
                 hooks: (),

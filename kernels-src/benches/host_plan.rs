@@ -9,9 +9,9 @@ use leankv_dsl::codegen::host::HostOptions;
 use leankv_dsl::format::PageLayout;
 use leankv_dsl::lang::attention::{LayeredKvArgs, Lengths, Stock};
 use leankv_dsl::workload::given;
-use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistArgs, ShortlistState, shortlist_columns};
+use leankv_kernels::candidates::{ShortlistArgs, ShortlistState, shortlist_columns};
 use leankv_kernels::policy::StockPolicies;
-use leankv_kernels::step::{PLAN_COLUMNS, PlanStepArgs, plan_step};
+use leankv_kernels::step::{PlanStepArgs, StepPlan, plan_step};
 
 const REQUESTS: usize = 128;
 const LAYERS: usize = 32;
@@ -75,9 +75,9 @@ fn main() {
                 shortlist: ShortlistArgs {
                     sig: given(&vec![0.5; lists * columns[0]]).tensor(of(columns[0])),
                     at: given(&vec![1; lists * columns[1]]).tensor(of(columns[1])),
-                    state: given(&state.to_row().repeat(lists)).tensor(of(SHORTLIST_STATE)),
+                    state: given(&state.to_row().repeat(lists)).tensor(of(ShortlistState::COLUMNS)),
                 },
-                plan: given(&vec![0; lists * PLAN_COLUMNS]).tensor_mut(of(PLAN_COLUMNS)),
+                plan: given(&vec![0; lists * StepPlan::COLUMNS]).tensor_mut(of(StepPlan::COLUMNS)),
                 target: given(&vec![0; lists * 2]).tensor_mut(of(2)),
                 codecs: (),
                 policies: (),

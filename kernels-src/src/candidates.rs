@@ -48,9 +48,6 @@ impl ShortlistState<Scalar<i32>> {
     }
 }
 
-/// Columns of a shortlist's state.
-pub const SHORTLIST_STATE: usize = ShortlistState::COLUMNS;
-
 /// Columns of a shortlist of so many splits: of significance, and of positions and numbers.
 #[must_use]
 pub const fn shortlist_columns(splits: usize) -> [usize; 2] {
@@ -188,7 +185,7 @@ pub struct Shortlist {
     sig: View<f32, 4>,
     /// Positions of the same, then their numbers in their lists, -1 for none: `[slots, layers, kv_heads, 6 * splits]`.
     at: View<i32, 4>,
-    /// What it holds for, `[slots, layers, kv_heads, SHORTLIST_STATE]`: a row of [`ShortlistState`] for each head.
+    /// What it holds for, `[slots, layers, kv_heads, ShortlistState::COLUMNS]`: a row of [`ShortlistState`] for each head.
     state: View<i32, 4>,
 }
 
@@ -201,7 +198,7 @@ pub struct ShortlistMut {
     sig: ViewMut<f32, 3>,
     /// As [`Shortlist`] has it, `[slots, kv_heads, 6 * splits]`.
     at: ViewMut<i32, 3>,
-    /// As [`Shortlist`] has it, `[slots, kv_heads, SHORTLIST_STATE]`.
+    /// As [`Shortlist`] has it, `[slots, kv_heads, ShortlistState::COLUMNS]`.
     state: ViewMut<i32, 3>,
 }
 

@@ -16,7 +16,7 @@ use half::f16;
 use leankv_dsl::codegen::nvptx::{NvptxArtifact, NvptxTarget};
 use leankv_dsl::lang::attention::{PagedKv, PagedKvArgs, Plain, Stock};
 use leankv_dsl::workload::given;
-use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistMutArgs};
+use leankv_kernels::candidates::{ShortlistMutArgs, ShortlistState};
 use leankv_kernels::chunk::{ChunkAttentionArgs, WriteChunkArgs, chunk_attention, write_chunk};
 use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs, decode_attention, merge_splits};
 use leankv_kernels::manager::{ScanPagesArgs, scan_pages};
@@ -143,7 +143,7 @@ fn subjects() -> Vec<Subject> {
             prompts: given(&[40]).tensor([1]),
             sig: filled(7.0, [1, heads, 3 * splits]),
             at: filled(7, [1, heads, 6 * splits]),
-            state: filled(7, [1, heads, SHORTLIST_STATE]),
+            state: filled(7, [1, heads, ShortlistState::COLUMNS]),
         },
         codecs: (),
         hooks: (),

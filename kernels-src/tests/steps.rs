@@ -9,10 +9,10 @@ use half::{bf16, f16};
 use leankv_dsl::lang::attention::{Lengths, PagedKvMutArgs, Stock};
 use leankv_dsl::lang::{Float, FloatType};
 use leankv_dsl::workload::{Item, given};
-use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistArgs, shortlist_columns};
+use leankv_kernels::candidates::{ShortlistArgs, ShortlistState, shortlist_columns};
 use leankv_kernels::policy::{PolicySpec, StockPolicies};
 use leankv_kernels::reference::{self, shortlist};
-use leankv_kernels::step::{InsertTokenArgs, PLAN_COLUMNS, PlanStepArgs, StepPlan, insert_token, plan_step};
+use leankv_kernels::step::{InsertTokenArgs, PlanStepArgs, StepPlan, insert_token, plan_step};
 use lists::{D, Lists, PAGE, Rules, TABLE, key, step_args, value};
 
 const LAYERS: usize = 2;
@@ -75,7 +75,7 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
                     at: given(at).tensor(of(at.len())),
                     state: given(state).tensor(of(state.len())),
                 },
-                plan: filled(-7, [3, LAYERS, HEADS, PLAN_COLUMNS]),
+                plan: filled(-7, [3, LAYERS, HEADS, StepPlan::COLUMNS]),
                 target: filled(-7, [3, LAYERS, HEADS, 2]),
                 codecs: (),
                 policies: (),
@@ -95,7 +95,7 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
         let [sigs, ats] = shortlist_columns(splits);
         let all = SLOTS * LAYERS * HEADS;
         let (mut sig, mut at, mut state) =
-            (vec![f32::NAN; all * sigs], vec![7; all * ats], vec![-1; all * SHORTLIST_STATE]);
+            (vec![f32::NAN; all * sigs], vec![7; all * ats], vec![-1; all * ShortlistState::COLUMNS]);
         for (row, found) in found.iter().enumerate() {
             let list = own[row / (LAYERS * HEADS)] as usize * LAYERS * HEADS + row % (LAYERS * HEADS);
             sig[list * sigs..][..sigs].copy_from_slice(&found.sig);
@@ -109,9 +109,9 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
 
         // It holds for no other position and no other lengths.
         let (sig, at) = (vec![0.0; all * sigs], vec![0; all * ats]);
-        for column in 0..SHORTLIST_STATE {
+        for column in 0..ShortlistState::COLUMNS {
             let mut stale = state.clone();
-            stale.iter_mut().skip(column).step_by(SHORTLIST_STATE).for_each(|number| *number += 1);
+            stale.iter_mut().skip(column).step_by(ShortlistState::COLUMNS).for_each(|number| *number += 1);
             let looked = plan(splits, &lists.arena, &sig, &at, &stale);
             assert_eq!(looked, (plans.clone(), targets.clone()), "{what}, number {column} is another");
         }
@@ -144,7 +144,7 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
                 keys: tokens(key),
                 values: tokens(value),
                 positions: given(&positions).tensor([3]),
-                plan: given(&layer_of(&plans, PLAN_COLUMNS)).tensor([3, HEADS, PLAN_COLUMNS]),
+                plan: given(&layer_of(&plans, StepPlan::COLUMNS)).tensor([3, HEADS, StepPlan::COLUMNS]),
                 kv: PagedKvMutArgs {
                     arena: given(&lists.arena).slice_mut(),
                     slots: given(&REQUESTS).tensor([3]),

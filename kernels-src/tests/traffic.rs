@@ -13,7 +13,7 @@ use leankv_kernels::candidates::{ShortlistArgs, ShortlistMutArgs};
 use leankv_kernels::decode::{DecodeAttentionArgs, decode_attention};
 use leankv_kernels::pending::PendingArgs;
 use leankv_kernels::policy::StockPolicies;
-use leankv_kernels::step::{PLAN_COLUMNS, PlanStepArgs, plan_step};
+use leankv_kernels::step::{PlanStepArgs, StepPlan, plan_step};
 use leankv_ptx::Config;
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::verify::PtxLaunch;
@@ -102,7 +102,7 @@ fn planning() -> u64 {
             at: given(&[1; 6]).tensor([1, 1, 1, 6]),
             state: given(&[1000, high, low, 0, 0]).tensor([1, 1, 1, 5]),
         },
-        plan: filled(0, [1, 1, 1, PLAN_COLUMNS]),
+        plan: filled(0, [1, 1, 1, StepPlan::COLUMNS]),
         target: filled(0, [1, 1, 1, 2]),
         codecs: (),
         policies: (),

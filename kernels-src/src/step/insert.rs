@@ -31,7 +31,7 @@ pub struct InsertSpec {
 /// Carries out one layer's part of a plan: the new token of every (request, KV head) goes into the high tier, its victim into the low
 /// tier or away, and holes are filled.
 ///
-/// * Shapes: `keys`, `values` are `[requests, kv_heads, head_dim]`, keys after RoPE; `positions` is `[requests]`; `plan` is `[requests, kv_heads, PLAN_COLUMNS]`,
+/// * Shapes: `keys`, `values` are `[requests, kv_heads, head_dim]`, keys after RoPE; `positions` is `[requests]`; `plan` is `[requests, kv_heads, StepPlan::COLUMNS]`,
 ///   this layer's rows of what [`plan_step`](fn@super::plan_step) wrote; `kv` as its type says, with the pages that the plan needs.
 /// * Grid: `[kv_heads, requests]`.
 /// * Values: the new token starts with significance 0; a demoted one is decoded and encoded again and keeps significance and

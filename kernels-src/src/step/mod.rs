@@ -39,9 +39,6 @@ row! {
     }
 }
 
-/// Columns of a plan: `plan` is `[requests, layers, kv_heads, PLAN_COLUMNS]`.
-pub const PLAN_COLUMNS: usize = StepPlan::COLUMNS;
-
 impl StepPlan {
     /// The row of a request that is left out.
     pub const NOTHING: Self =

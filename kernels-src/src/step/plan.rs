@@ -99,7 +99,7 @@ fn scan_both(
 /// Decides what a decode step does to every (request, layer, KV head), from the significance of before the step.
 ///
 /// * Shapes: `positions` is `[requests]`, the positions of the new tokens, and `prompts` is `[requests]`, the lengths of the prompts;
-///   `thresholds` is `[slots, layers, kv_heads, 2]`, high and low; `kv` holds all layers; `plan` is `[requests, layers, kv_heads, PLAN_COLUMNS]`, one
+///   `thresholds` is `[slots, layers, kv_heads, 2]`, high and low; `kv` holds all layers; `plan` is `[requests, layers, kv_heads, StepPlan::COLUMNS]`, one
 ///   [`StepPlan`](super::StepPlan) each; `target` is `[requests, layers, kv_heads, 2]`, the pages of either tier that carrying the plan out
 ///   needs, -1 for a request that is left out (a negative slot).
 /// * Grid: `[kv_heads, layers, requests]`.

@@ -6,7 +6,7 @@ use leankv_dsl::workload::{Check, Generator, Workload, given};
 use super::cache::Cache;
 use super::floats::{Floats, halves, rounded};
 use super::{RecipeError, Shapes, changed, filled};
-use crate::candidates::{SHORTLIST_STATE, ShortlistMutArgs, shortlist_columns};
+use crate::candidates::{ShortlistMutArgs, ShortlistState, shortlist_columns};
 use crate::decode::{
     DecodeAttentionArgs, DecodeSpec, MergeSplitsArgs, PartialsArgs, decode_attention as decode_kernel,
     merge_splits,
@@ -96,7 +96,7 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
             prompts: given(&[]).tensor([0]),
             sig: given(&[]).tensor_mut([0, kv_heads, 0]),
             at: given(&[]).tensor_mut([0, kv_heads, 0]),
-            state: given(&[]).tensor_mut([0, kv_heads, SHORTLIST_STATE]),
+            state: given(&[]).tensor_mut([0, kv_heads, ShortlistState::COLUMNS]),
         },
         codecs: (),
         hooks: (),
@@ -159,7 +159,7 @@ fn found_candidates(
     let columns = shortlist_columns(spec.splits);
     let lists = requests * kv_heads;
     let (mut sig, mut at) = (vec![f32::NAN; lists * columns[0]], vec![-7; lists * columns[1]]);
-    let mut state = vec![-7; lists * SHORTLIST_STATE];
+    let mut state = vec![-7; lists * ShortlistState::COLUMNS];
     let before = (sig.clone(), at.clone(), state.clone());
     for (row, found) in rows.iter().enumerate() {
         let list = cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
@@ -179,7 +179,7 @@ fn found_candidates(
         prompts: given(&prompts).tensor([requests]),
         sig: found.tensor_mut(of(columns[0])),
         at: changed(&before.1, &at).tensor_mut(of(columns[1])),
-        state: changed(&before.2, &state).tensor_mut(of(SHORTLIST_STATE)),
+        state: changed(&before.2, &state).tensor_mut(of(ShortlistState::COLUMNS)),
     })
 }
 

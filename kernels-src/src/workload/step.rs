@@ -7,12 +7,12 @@ use leankv_dsl::workload::{Check, Generator, Workload, given};
 use super::cache::Cache;
 use super::floats::Floats;
 use super::{RecipeError, Shapes, changed, filled};
-use crate::candidates::{SHORTLIST_STATE, ShortlistArgs};
+use crate::candidates::{ShortlistArgs, ShortlistState};
 use crate::policy::{Counting, PolicySpec, StockPolicies};
 use crate::reference::{self, Planned, StepArgs};
 use crate::step::{
-    AdvancePositionsArgs, AdvancePositionsSpec, InsertSpec, InsertTokenArgs, PLAN_COLUMNS, PlanSpec,
-    PlanStepArgs, advance_positions, insert_token, plan_step,
+    AdvancePositionsArgs, AdvancePositionsSpec, InsertSpec, InsertTokenArgs, PlanSpec, PlanStepArgs,
+    StepPlan, advance_positions, insert_token, plan_step,
 };
 
 /// A cache and the plan of its next step.
@@ -90,9 +90,10 @@ pub(super) fn plan(spec: &PlanSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
         shortlist: ShortlistArgs {
             sig: given(&[]).tensor(of(0)),
             at: given(&[]).tensor(of(0)),
-            state: given(&vec![-1; step.plans.len() * SHORTLIST_STATE]).tensor(of(SHORTLIST_STATE)),
+            state: given(&vec![-1; step.plans.len() * ShortlistState::COLUMNS])
+                .tensor(of(ShortlistState::COLUMNS)),
         },
-        plan: filled(-7, &plan, Check::Bits).tensor_mut(of(PLAN_COLUMNS)),
+        plan: filled(-7, &plan, Check::Bits).tensor_mut(of(StepPlan::COLUMNS)),
         target: filled(-7, &target, Check::Bits).tensor_mut(of(2)),
         codecs: (),
         policies: (),
@@ -137,7 +138,7 @@ pub(super) fn insert(spec: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Wo
         keys: keys.tensor,
         values: values.tensor,
         positions: given(&positions).tensor([requests]),
-        plan: given(&plan).tensor([requests, kv_heads, PLAN_COLUMNS]),
+        plan: given(&plan).tensor([requests, kv_heads, StepPlan::COLUMNS]),
         kv: cache.kv_mut(changed(&cache.arena, &arena), changed(&cache.lengths, &lengths)),
         codecs: (),
     };

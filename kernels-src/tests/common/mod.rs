@@ -11,7 +11,7 @@ use leankv_dsl::ir::{Dtype, Func};
 use leankv_dsl::lang::launch::TensorMut;
 use leankv_dsl::lang::{Choices, Plain, Settings, Spec, TypedKernel};
 use leankv_dsl::workload::{Argument, Generator, Item, Workload, given};
-use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistMutArgs};
+use leankv_kernels::candidates::{ShortlistMutArgs, ShortlistState};
 use leankv_kernels::decode::PartialsArgs;
 use leankv_kernels::pending::PendingArgs;
 use leankv_tests::conformance::case::{Output, Slot};
@@ -193,7 +193,7 @@ pub fn no_shortlist<'a>(kv_heads: usize) -> ShortlistMutArgs<'a> {
         prompts: given(&[]).tensor([0]),
         sig: filled(0.0, [0, kv_heads, 0]),
         at: filled(0, [0, kv_heads, 0]),
-        state: filled(0, [0, kv_heads, SHORTLIST_STATE]),
+        state: filled(0, [0, kv_heads, ShortlistState::COLUMNS]),
     }
 }
 

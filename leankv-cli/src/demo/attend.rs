@@ -6,7 +6,7 @@ use half::f16;
 use leankv_dsl::format::{KvFormat, PageLayout, Tiering};
 use leankv_dsl::lang::attention::{PagedKv, PagedKvArgs, Plain, Stock};
 use leankv_dsl::lang::{Settings, Spec};
-use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistMutArgs};
+use leankv_kernels::candidates::{ShortlistMutArgs, ShortlistState};
 use leankv_kernels::chunk::{ChunkWriterSpec, WriteChunkArgs, write_chunk};
 use leankv_kernels::decode::{
     DecodeAttentionArgs, DecodeSpec, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
@@ -192,7 +192,7 @@ impl Kernels {
                 prompts: step.no_tokens.tensor([0]),
                 sig: step.no_sig.tensor_mut([0, kv_heads, 0]),
                 at: step.no_places.tensor_mut([0, kv_heads, 0]),
-                state: step.no_state.tensor_mut([0, kv_heads, SHORTLIST_STATE]),
+                state: step.no_state.tensor_mut([0, kv_heads, ShortlistState::COLUMNS]),
             },
             codecs: (),
             hooks: (),

@@ -1,5 +1,6 @@
 //! Counting everything again.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_kernels::reference::PageState;
 
 use super::Side;
@@ -192,9 +193,9 @@ pub(super) fn audit_owners(state: &PageState, owned: impl Fn(usize) -> bool) -> 
     let mut findings = Vec::new();
     for slot in (0..state.shape.slots).filter(|&slot| !owned(slot)) {
         for list in 0..state.shape.lists {
-            let held = &state.held[(slot * state.shape.lists + list) * 2..][..2];
-            let held = Side::BOTH.into_iter().zip(held).filter(|&(_, &pages)| pages != 0);
-            findings.extend(held.map(|(side, &pages)| Finding::NoOwner { slot, list, side, pages }));
+            let held = PerTier::get(&state.held, slot * state.shape.lists + list).to_row();
+            let held = Side::BOTH.into_iter().zip(held).filter(|&(_, pages)| pages != 0);
+            findings.extend(held.map(|(side, pages)| Finding::NoOwner { slot, list, side, pages }));
         }
     }
     findings
@@ -210,25 +211,24 @@ fn visit(
 ) {
     let (table_len, tokens) = (state.shape.table_len, state.page_tokens(slot));
     let pair = slot * state.shape.lists + list;
-    let held = &state.held[pair * 2..][..2];
-    let (high, low) = (held[0], held[1]);
+    let held @ PerTier { high, low } = PerTier::get(&state.held, pair);
+    let lengths = Lengths::get(&state.lengths, pair);
     if high < 0 || low < 0 || i64::from(high) + i64::from(low) > table_len as i64 {
         findings.push(Finding::Overlap { slot, list, high, low, table_len });
         return;
     }
-    for (tier, side) in Side::BOTH.into_iter().enumerate() {
-        let length = state.lengths[pair * 4 + tier];
-        let (frozen, per_page) = (state.lengths[pair * 4 + 2 + tier], tokens[tier]);
+    for (per_page, side) in tokens.into_iter().zip(Side::BOTH) {
+        let is_low = side == Side::Low;
+        let (length, frozen, pages) = (lengths.tokens(is_low), lengths.frozen(is_low), held.of(is_low));
         let fits = 0 <= frozen
             && frozen <= length
             && (frozen as usize).is_multiple_of(per_page)
-            && i64::from(length) <= i64::from(held[tier]) * per_page as i64;
+            && i64::from(length) <= i64::from(pages) * per_page as i64;
         if !fits {
-            let pages = held[tier];
             findings.push(Finding::Tokens { slot, list, side, tokens: length, frozen, pages, per_page });
         }
-        for k in 0..held[tier] as usize {
-            let page = state.table[state.entry(slot, list, side == Side::Low, k)];
+        for k in 0..pages as usize {
+            let page = state.table[state.entry(slot, list, is_low, k)];
             match usize::try_from(page).ok().and_then(|page| holders.get_mut(page)) {
                 Some(holders) => {
                     let frozen = k < frozen.max(0) as usize / per_page;

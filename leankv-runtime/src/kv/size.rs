@@ -1,8 +1,8 @@
 //! What a cache takes, counted before anything is compiled or allocated.
 
 use leankv_kernels::budget::Ladder;
-use leankv_kernels::candidates::{SHORTLIST_STATE, shortlist_columns};
-use leankv_kernels::step::PLAN_COLUMNS;
+use leankv_kernels::candidates::{ShortlistState, shortlist_columns};
+use leankv_kernels::step::StepPlan;
 
 use super::{CacheConfig, CacheShape, KvError};
 use crate::device::Device;
@@ -29,8 +29,9 @@ impl CacheConfig {
     pub(super) fn bytes(&self, shape: &CacheShape) -> u128 {
         let d = self.head_dim;
         let lists = product(&[self.slots, self.layers, self.kv_heads]);
-        let columns: usize = shortlist_columns(self.splits).iter().sum::<usize>() + SHORTLIST_STATE;
-        let of_lists = lists.saturating_mul((PLAN_COLUMNS + 4 + columns + 2 * Ladder::RUNGS) as u128 * 4);
+        let columns: usize = shortlist_columns(self.splits).iter().sum::<usize>() + ShortlistState::COLUMNS;
+        let of_lists =
+            lists.saturating_mul((StepPlan::COLUMNS + 4 + columns + 2 * Ladder::RUNGS) as u128 * 4);
         // Partial results of every split, the output, and the pending queries of every layer.
         let row =
             product(&[self.splits, d + 2]) * 4 + (d as u128 + 1) * 4 + product(&[self.layers, 2 * d + 4]);

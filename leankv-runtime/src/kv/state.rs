@@ -88,3 +88,10 @@ impl State {
         })
     }
 }
+
+/// A slot's numbers of a buffer that has so many for each.
+pub(super) fn of_slot(all: &DeviceBuffer<i32>, slot: usize, each: usize) -> Result<Vec<i32>, DeviceError> {
+    let mut own = vec![0; each];
+    all.slice(slot * each..(slot + 1) * each)?.read_into(&mut own)?;
+    Ok(own)
+}

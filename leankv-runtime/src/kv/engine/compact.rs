@@ -1,7 +1,7 @@
 //! Reclassifying what is cached, after a chunk of a prompt and where a budget is due, by thresholds that are solved for if there is one.
 
 use leankv_dsl::format::Tiering;
-use leankv_dsl::lang::attention::{ForLayer, LayeredKvArgs, LayeredKvMutArgs};
+use leankv_dsl::lang::attention::{ForLayer, LayeredKvArgs, LayeredKvMutArgs, Lengths};
 use leankv_kernels::budget::{Ladder, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs, TallyTokensArgs};
 use leankv_kernels::chunk::RecompactArgs;
 
@@ -247,7 +247,7 @@ impl KvCache {
                     arena: (&mut state.arena).into(),
                     slots: scratch.slots.slice(part(1))?.tensor([n]),
                     table: state.table.tensor([slots, layers, heads, shape.table_len]),
-                    lengths: state.lengths.tensor([slots, layers, heads, 4]),
+                    lengths: state.lengths.tensor([slots, layers, heads, Lengths::COLUMNS]),
                 },
                 tally: scratch.tally.slice_mut(part(each))?.tensor(extents),
                 codecs: ForLayer { choice: &self.config.codecs, layer: 0 },
@@ -322,7 +322,7 @@ impl KvCache {
             // `[slots, count, kv_heads, columns]` within that of all layers.
             let extents = |columns: usize| [slots, count, heads, columns];
             let strides = |columns: usize| [layers * heads * columns, heads * columns, columns, 1];
-            let len = shape.table_len;
+            let (table, len) = (shape.table_len, Lengths::COLUMNS);
             let args = RecompactArgs {
                 tokens: rows.tokens[row],
                 prompt: rows.prompts[row],
@@ -332,8 +332,8 @@ impl KvCache {
                 kv: LayeredKvMutArgs {
                     arena: (&mut state.arena).into(),
                     slots: scratch.slots.slice(row..row + 1)?.tensor([1]),
-                    table: state.table.slice(at * len..)?.tensor(extents(len)).strided(strides(len)),
-                    lengths: state.lengths.slice_mut(at * 4..)?.tensor(extents(4)).strided(strides(4)),
+                    table: state.table.slice(at * table..)?.tensor(extents(table)).strided(strides(table)),
+                    lengths: state.lengths.slice_mut(at * len..)?.tensor(extents(len)).strided(strides(len)),
                 },
                 codecs: ForLayer { choice: &config.codecs, layer },
                 policies: &config.policy,

@@ -1,9 +1,9 @@
 //! The launches of a decode step.
 
-use leankv_dsl::lang::attention::{ForLayer, LayeredKvArgs, PagedKvArgs, PagedKvMutArgs};
+use leankv_dsl::lang::attention::{ForLayer, LayeredKvArgs, Lengths, PagedKvArgs, PagedKvMutArgs};
 use leankv_dsl::lang::launch::Tensor;
 use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs};
-use leankv_kernels::step::{InsertTokenArgs, PLAN_COLUMNS, PlanStepArgs};
+use leankv_kernels::step::{InsertTokenArgs, PlanStepArgs, StepPlan};
 
 use super::batch::Run;
 use super::layer::OfLayer;
@@ -18,7 +18,7 @@ impl KvCache {
         let shape = *self.manager.shape();
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
         let scratch = &mut self.scratch;
-        let lists = layers * heads;
+        let (lists, columns) = (layers * heads, StepPlan::COLUMNS);
         for Run { tiering, rows } in runs {
             let (of, n) = (rows.clone(), rows.len());
             let part = |each: usize| of.start * each..of.end * each;
@@ -31,15 +31,10 @@ impl KvCache {
                     arena: (&mut state.arena).into(),
                     slots: scratch.slots.slice(of.clone())?.tensor([n]),
                     table: state.table.tensor([slots, layers, heads, shape.table_len]),
-                    lengths: state.lengths.tensor([slots, layers, heads, 4]),
+                    lengths: state.lengths.tensor([slots, layers, heads, Lengths::COLUMNS]),
                 },
                 shortlist: self.shortlist.read(),
-                plan: scratch.plan.slice_mut(part(lists * PLAN_COLUMNS))?.tensor([
-                    n,
-                    layers,
-                    heads,
-                    PLAN_COLUMNS,
-                ]),
+                plan: scratch.plan.slice_mut(part(lists * columns))?.tensor([n, layers, heads, columns]),
                 target: scratch.target.slice_mut(part(lists * 2))?.tensor([n, layers, heads, 2]),
                 codecs: ForLayer { choice: &self.config.codecs, layer: 0 },
                 policies: &self.config.policy,
@@ -79,7 +74,7 @@ impl KvCache {
             keys: k.tensor([n, heads, d]).into(),
             values: v.tensor([n, heads, d]).into(),
             positions: scratch.positions.slice(part(1))?.tensor([n]),
-            plan: plan_of(&scratch.plan, these, &of, PLAN_COLUMNS)?,
+            plan: plan_of(&scratch.plan, these, &of, StepPlan::COLUMNS)?,
             kv: PagedKvMutArgs {
                 arena: (&mut state.arena).into(),
                 slots: scratch.slots.slice(part(1))?.tensor([n]),
@@ -149,10 +144,10 @@ fn plan_of<'a>(
     of: &OfLayer,
     columns: usize,
 ) -> Result<Tensor<'a, i32, 3>, DeviceError> {
-    let each = of.layers * of.heads * PLAN_COLUMNS;
-    let first = of.layer * of.heads * PLAN_COLUMNS;
+    let each = of.layers * of.heads * StepPlan::COLUMNS;
+    let first = of.layer * of.heads * StepPlan::COLUMNS;
     let plan = plan.slice(these.rows.start * each + first..these.rows.end * each)?;
-    Ok(plan.tensor([these.rows.len(), of.heads, columns]).strided([each, PLAN_COLUMNS, 1]))
+    Ok(plan.tensor([these.rows.len(), of.heads, columns]).strided([each, StepPlan::COLUMNS, 1]))
 }
 
 /// Runs one of the engine's kernels.

@@ -36,6 +36,7 @@ pub use step::DecodeStep;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leankv_dsl::format::Tiering;
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 
 use self::batch::Batch;
 use self::chunk::ChunkScratch;
@@ -44,6 +45,7 @@ use self::pending::Pending;
 use self::request::Request;
 use self::shortlist::Shortlist;
 use super::audit::audit_owners;
+use super::state::of_slot;
 use super::{DeviceManager, Finding, KvError, OutOfPages, PageManager, PageState, Refused, audit};
 use crate::compiler::Compiler;
 use crate::device::{Device, DeviceBuffer, DeviceError};
@@ -125,8 +127,8 @@ impl KvCache {
             positions: device.zeros(slots)?,
             prompts: device.zeros(slots)?,
             batch: None,
-            plan: device.zeros(slots * lists * leankv_kernels::step::PLAN_COLUMNS)?,
-            target: device.zeros(slots * lists * 2)?,
+            plan: device.zeros(slots * lists * leankv_kernels::step::StepPlan::COLUMNS)?,
+            target: device.zeros(slots * lists * PerTier::COLUMNS)?,
             max: device.zeros(queries * config.splits)?,
             sum: device.zeros(queries * config.splits)?,
             acc: device.zeros(queries * config.splits * config.head_dim)?,
@@ -363,12 +365,8 @@ impl KvCache {
         let request = self.request(id)?;
         let (state, shape) = (self.manager.state(), self.manager.shape());
         let lists = shape.lists();
-        let (mut lengths, mut held) = (vec![0; lists * 4], vec![0; lists * 2]);
-        state
-            .lengths
-            .slice(request.slot * lists * 4..(request.slot + 1) * lists * 4)?
-            .read_into(&mut lengths)?;
-        state.held.slice(request.slot * lists * 2..(request.slot + 1) * lists * 2)?.read_into(&mut held)?;
+        let lengths = of_slot(&state.lengths, request.slot, lists * Lengths::COLUMNS)?;
+        let held = of_slot(&state.held, request.slot, lists * PerTier::COLUMNS)?;
         let tiering = self.config.tierings().nth(request.tiering).copied().unwrap_or(self.config.tiering);
         let formats = (tiering, self.page_tokens[request.tiering]);
         let fp16_bytes = self.config.fp16_bytes(request.tokens);

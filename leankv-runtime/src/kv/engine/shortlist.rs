@@ -1,7 +1,7 @@
 //! What each request's last decode step found for its next one: the tokens that a plan may change.
 
 use leankv_dsl::lang::launch::Tensor;
-use leankv_kernels::candidates::{SHORTLIST_STATE, ShortlistArgs, ShortlistMutArgs, shortlist_columns};
+use leankv_kernels::candidates::{ShortlistArgs, ShortlistMutArgs, ShortlistState, shortlist_columns};
 
 use super::CacheConfig;
 use super::layer::OfLayer;
@@ -31,7 +31,7 @@ impl Shortlist {
         Ok(Shortlist {
             sig: device.zeros(rows * columns[0])?,
             at: device.zeros(rows * columns[1])?,
-            state: device.upload(&vec![-1; rows * SHORTLIST_STATE])?,
+            state: device.upload(&vec![-1; rows * ShortlistState::COLUMNS])?,
             slots,
             layers,
             heads,
@@ -41,7 +41,7 @@ impl Shortlist {
 
     /// None of a slot: the next plan of its request looks for itself.
     pub(super) fn clear(&mut self, slot: usize) -> Result<(), DeviceError> {
-        let numbers = self.layers * self.heads * SHORTLIST_STATE;
+        let numbers = self.layers * self.heads * ShortlistState::COLUMNS;
         self.state.write_at(slot * numbers, &vec![-1; numbers])
     }
 
@@ -62,7 +62,7 @@ impl Shortlist {
         ShortlistArgs {
             sig: self.sig.tensor(of(self.columns[0])),
             at: self.at.tensor(of(self.columns[1])),
-            state: self.state.tensor(of(SHORTLIST_STATE)),
+            state: self.state.tensor(of(ShortlistState::COLUMNS)),
         }
     }
 
@@ -77,7 +77,7 @@ impl Shortlist {
             prompts,
             sig: of.write(&mut self.sig, self.columns[0])?,
             at: of.write(&mut self.at, self.columns[1])?,
-            state: of.write(&mut self.state, SHORTLIST_STATE)?,
+            state: of.write(&mut self.state, ShortlistState::COLUMNS)?,
         })
     }
 }

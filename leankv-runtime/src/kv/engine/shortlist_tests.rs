@@ -1,32 +1,19 @@
 //! Plans from a shortlist are those of a cache that looks at every token itself.
 
 use half::f16;
-use leankv_kernels::candidates::SHORTLIST_STATE;
+use leankv_dsl::workload::Generator;
+use leankv_kernels::candidates::ShortlistState;
 use leankv_kernels::policy::PolicySpec;
 
 use super::*;
 use crate::cache::KernelCache;
-
-/// Numbers that look random, the same each time.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % n
-    }
-
-    fn halves(&mut self, n: usize) -> Vec<f16> {
-        (0..n).map(|_| f16::from_f32(self.below(2001) as f32 / 500.0 - 2.0)).collect()
-    }
-}
 
 /// Two caches to which the same is done; the second one forgets its shortlists before every step.
 struct Twins {
     caches: [KvCache; 2],
     /// Requests with the tokens of the prompt that are still to come.
     requests: Vec<(RequestId, usize)>,
-    numbers: Numbers,
+    numbers: Generator,
     /// Lists planned from a shortlist; lists whose shortlist was for this position and does not hold any more; the other lists.
     listed: usize,
     stale: usize,
@@ -80,7 +67,7 @@ impl Twins {
         let config = self.caches[0].config.clone();
         let row = |heads: usize| n * heads * config.head_dim;
         let lens = [row(config.query_heads()), row(config.kv_heads), row(config.kv_heads)];
-        (0..config.layers).map(|_| lens.map(|len| self.numbers.halves(len))).collect()
+        (0..config.layers).map(|_| lens.map(|len| self.numbers.f16s(len, -2.0, 2.0).0)).collect()
     }
 
     fn admit(&mut self) {
@@ -95,7 +82,7 @@ impl Twins {
         let tiering = tiering.expect("there are two");
         if let Some(slot) = self.both(|cache| Ok(cache.admit_as(&tiering, prompt, &thresholds)?.slot)) {
             let id = self.caches[0].slots[slot].as_ref().expect("it was admitted").id;
-            let lists = self.caches[0].config.lists() * SHORTLIST_STATE;
+            let lists = self.caches[0].config.lists() * ShortlistState::COLUMNS;
             let state = self.caches[0].shortlist.state().unwrap();
             assert!(
                 state[slot * lists..][..lists].iter().all(|&number| number == -1),
@@ -107,7 +94,7 @@ impl Twins {
 
     /// What an earlier request found is not taken for a new one's.
     fn nothing_is_left_in(&self, slot: usize) {
-        let numbers = self.caches[0].config.lists() * SHORTLIST_STATE;
+        let numbers = self.caches[0].config.lists() * ShortlistState::COLUMNS;
         let state = self.caches[0].shortlist.state().unwrap();
         assert!(state[slot * numbers..][..numbers].iter().all(|&number| number == -1));
     }
@@ -141,7 +128,7 @@ impl Twins {
         for id in batch {
             let tokens = cache.tokens(*id).unwrap() as i32;
             for list in id.slot * lists..(id.slot + 1) * lists {
-                let of = &state[list * SHORTLIST_STATE..][..SHORTLIST_STATE];
+                let of = &state[list * ShortlistState::COLUMNS..][..ShortlistState::COLUMNS];
                 match (of[0] == tokens, of[1..] == lengths[list * 4..][..4]) {
                     (true, true) => self.listed += 1,
                     (true, false) => self.stale += 1,
@@ -235,7 +222,7 @@ fn a_plan_from_a_shortlist_is_the_plan_of_a_cache_that_looks_itself() {
             let mut twins = Twins {
                 caches: [cache(), cache()],
                 requests: Vec::new(),
-                numbers: Numbers(seed * 7919 + splits as u64),
+                numbers: Generator::new(seed * 7919 + splits as u64),
                 listed: 0,
                 stale: 0,
                 looked: 0,

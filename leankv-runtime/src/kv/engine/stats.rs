@@ -2,6 +2,7 @@
 
 use crate::kv::CacheShape;
 use leankv_dsl::format::Tiering;
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 
 /// One (layer, KV head) of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,18 +48,18 @@ impl RequestStats {
         lengths: &[i32],
         held: &[i32],
     ) -> RequestStats {
-        let heads: Vec<HeadStats> = lengths
-            .chunks_exact(4)
-            .zip(held.chunks_exact(2))
-            .map(|(lengths, held)| {
+        let heads: Vec<HeadStats> = (0..shape.lists())
+            .map(|list| {
                 let count = |n: i32| usize::try_from(n).unwrap_or(0);
-                let (high, low) = (count(lengths[0]), count(lengths[1]));
-                let room = count(held[0]) * page_tokens[0] + count(held[1]) * page_tokens[1];
+                let (lengths, held) = (Lengths::get(lengths, list), PerTier::get(held, list));
+                let (high, low) = (count(lengths.high), count(lengths.low));
+                let pages = [held.high, held.low].map(count);
+                let room = pages[0] * page_tokens[0] + pages[1] * page_tokens[1];
                 HeadStats {
                     high,
                     low,
                     pruned: tokens.saturating_sub(high + low),
-                    pages: count(held[0]) + count(held[1]),
+                    pages: pages.iter().sum(),
                     empty: room.saturating_sub(high + low),
                 }
             })

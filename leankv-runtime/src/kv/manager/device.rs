@@ -1,5 +1,6 @@
 //! All lists of all requests at once, by kernels on the device.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_kernels::manager::{
     CommitPagesArgs, CopyTailsArgs, FitPagesArgs, ForkPagesArgs, PlanForkArgs, PreparePagesArgs,
     ScanPagesArgs,
@@ -13,6 +14,7 @@ use super::{
 use crate::compiler::Compiler;
 use crate::device::{BufferView, Device, DeviceBuffer};
 use crate::kv::size::check_bytes;
+use crate::kv::state::of_slot;
 use crate::kv::{CacheShape, KvError, Refused, State};
 use crate::launch::Launch;
 
@@ -138,7 +140,7 @@ impl DeviceManager {
         check_len("slots", slots.len().clamp(1, self.state.shape().slots), slots.len())?;
         check_len(
             "targets [slots, layers, kv_heads, 2]",
-            slots.len() * self.state.shape().lists() * 2,
+            slots.len() * self.state.shape().lists() * PerTier::COLUMNS,
             targets.len(),
         )?;
         self.alive()?;
@@ -205,19 +207,15 @@ impl DeviceManager {
 
     /// Whether the pages that a slot holds have room for lengths `[lists, 4]`.
     fn check_room(&self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
-        let lists = self.state.shape().lists() * 2;
-        let (mut held, mut tokens) = (vec![0; lists], [0; 2]);
-        self.state.held.slice(slot * lists..(slot + 1) * lists)?.read_into(&mut held)?;
-        self.state.page_tokens.slice(slot * 2..slot * 2 + 2)?.read_into(&mut tokens)?;
-        check_lengths(&held, tokens, lengths)
+        let lists = self.state.shape().lists() * PerTier::COLUMNS;
+        let tokens = PerTier::get(&of_slot(&self.state.page_tokens, slot, PerTier::COLUMNS)?, 0).to_row();
+        check_lengths(&of_slot(&self.state.held, slot, lists)?, tokens, lengths)
     }
 
     /// Whether a slot that exists holds no page.
     fn check_empty(&self, slot: usize) -> Result<(), KvError> {
-        let lists = self.state.shape().lists() * 2;
-        let mut held = vec![0; lists];
-        self.state.held.slice(slot * lists..(slot + 1) * lists)?.read_into(&mut held)?;
-        match held.iter().all(|&held| held == 0) {
+        let lists = self.state.shape().lists() * PerTier::COLUMNS;
+        match of_slot(&self.state.held, slot, lists)?.iter().all(|&held| held == 0) {
             true => Ok(()),
             false => Err(KvError::SlotInUse { slot }),
         }
@@ -259,7 +257,7 @@ impl DeviceManager {
             more_high,
             more_low,
             page_tokens: self.state.page_tokens.tensor([shape.slots, 2]),
-            lengths: self.state.lengths.tensor([shape.slots, lists, 4]),
+            lengths: self.state.lengths.tensor([shape.slots, lists, Lengths::COLUMNS]),
             targets: targets.tensor([requests, lists, 2]),
         };
         run(left, self.kernels.fit.launch((lists.div_ceil(self.kernels.block) as u32, requests as u32), args))
@@ -313,7 +311,7 @@ impl DeviceManager {
             bases: scratch.bases.slice(..requests * tiles * 2)?.tensor(of_tiles),
             granted: scratch.granted.slice(..requests)?.tensor([requests]),
             held: state.held.tensor_mut(of_lists),
-            lengths: state.lengths.tensor_mut([shape.slots, lists, 4]),
+            lengths: state.lengths.tensor_mut([shape.slots, lists, Lengths::COLUMNS]),
             table: state.table.tensor_mut(table),
             refs: state.refs.tensor_mut([shape.pages]),
             generation: state.generation.tensor_mut([shape.pages]),
@@ -326,7 +324,7 @@ impl DeviceManager {
     fn launch_fork(&mut self, forks: usize) -> Result<(), KvError> {
         let shape = *self.state.shape();
         let lists = shape.lists();
-        let (lengths, of_slots) = ([shape.slots, lists, 4], [shape.slots, 2]);
+        let (lengths, of_slots) = ([shape.slots, lists, Lengths::COLUMNS], [shape.slots, 2]);
         {
             let scratch = &mut self.scratch;
             #[cfg(test)]
@@ -436,13 +434,11 @@ impl PageManager for DeviceManager {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        let lists = self.state.shape().lists() * 4;
-        let mut lengths = vec![0; lists];
+        let lists = self.state.shape().lists() * Lengths::COLUMNS;
         for &(parent, child) in pairs {
             self.check_empty(child)?;
             // A rebalance may have taken the pages of tokens that a list still counts.
-            self.state.lengths.slice(parent * lists..(parent + 1) * lists)?.read_into(&mut lengths)?;
-            self.check_room(parent, &lengths)?;
+            self.check_room(parent, &of_slot(&self.state.lengths, parent, lists)?)?;
         }
         let (parents, children): (Vec<i32>, Vec<usize>) = pairs.iter().map(|p| (p.0 as i32, p.1)).unzip();
         self.scratch.parents.write(&parents)?;
@@ -455,7 +451,7 @@ impl PageManager for DeviceManager {
 
     fn set_lengths(&mut self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
         check_slots(self.state.shape(), &[slot])?;
-        let lists = self.state.shape().lists() * 4;
+        let lists = self.state.shape().lists() * Lengths::COLUMNS;
         check_len("lengths [layers, kv_heads, 4]", lists, lengths.len())?;
         self.check_room(slot, lengths)?;
         Ok(self.state.lengths.write_at(slot * lists, lengths)?)

@@ -10,6 +10,7 @@ pub use device::DeviceManager;
 pub use kernels::ManagerKernels;
 pub use sequential::SequentialManager;
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_kernels::reference::PageState;
 
 use super::{CacheShape, Finding, KvError, Refused, audit};
@@ -36,7 +37,7 @@ pub trait PageManager {
     /// # Errors
     /// As [`PageManager::rebalance`]; no request is refused.
     fn free(&mut self, slots: &[usize]) -> Result<(), KvError> {
-        let targets = vec![0; slots.len() * self.shape().lists() * 2];
+        let targets = vec![0; slots.len() * self.shape().lists() * PerTier::COLUMNS];
         self.rebalance(slots, &targets).map(|_| ())
     }
 
@@ -112,10 +113,11 @@ fn check_page_tokens(shape: &CacheShape, slot: usize, tokens: [usize; 2]) -> Res
 
 /// Lengths `[lists, 4]` that pages held `[lists, 2]` of so many tokens have room for.
 fn check_lengths(held: &[i32], tokens: [i32; 2], lengths: &[i32]) -> Result<(), KvError> {
-    for (list, (held, lengths)) in held.chunks(2).zip(lengths.chunks(4)).enumerate() {
-        for tier in 0..2 {
-            let (length, frozen) = (lengths[tier], lengths[tier + 2]);
-            let room = i64::from(held[tier]) * i64::from(tokens[tier]);
+    for list in 0..lengths.len() / Lengths::COLUMNS {
+        let (lengths, held) = (Lengths::get(lengths, list), PerTier::get(held, list));
+        for (tokens, low) in tokens.into_iter().zip([false, true]) {
+            let (length, frozen) = (lengths.tokens(low), lengths.frozen(low));
+            let room = i64::from(held.of(low)) * i64::from(tokens);
             if frozen < 0 || frozen > length || i64::from(length) > room {
                 let why = format!(
                     "{length} tokens, {frozen} of them frozen, in list {list} of a request whose pages there hold {room}"

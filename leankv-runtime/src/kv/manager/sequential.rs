@@ -1,5 +1,6 @@
 //! List by list, in plain Rust: the model in tests and the baseline of the bench.
 
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_kernels::reference::{Answer, PageState};
 
 use super::{
@@ -43,13 +44,13 @@ impl SequentialManager {
 
     /// Whether the pages that a slot holds have room for lengths `[lists, 4]`.
     fn check_room(&self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
-        let lists = self.shape.lists() * 2;
-        let tokens = [self.state.page_tokens[slot * 2], self.state.page_tokens[slot * 2 + 1]];
+        let lists = self.shape.lists() * PerTier::COLUMNS;
+        let tokens = PerTier::get(&self.state.page_tokens, slot).to_row();
         check_lengths(&self.state.held[slot * lists..][..lists], tokens, lengths)
     }
 
     fn check_empty(&self, slot: usize) -> Result<(), KvError> {
-        let lists = self.shape.lists() * 2;
+        let lists = self.shape.lists() * PerTier::COLUMNS;
         match self.state.held[slot * lists..][..lists].iter().all(|&held| held == 0) {
             true => Ok(()),
             false => Err(KvError::SlotInUse { slot }),
@@ -78,7 +79,7 @@ impl PageManager for SequentialManager {
 
     fn fork(&mut self, pairs: &[(usize, usize)]) -> Result<Vec<Result<(), Refused>>, KvError> {
         check_forks(&self.shape, pairs)?;
-        let lists = self.shape.lists() * 4;
+        let lists = self.shape.lists() * Lengths::COLUMNS;
         for &(parent, child) in pairs {
             self.check_empty(child)?;
             self.check_room(parent, &self.state.lengths[parent * lists..][..lists])?;
@@ -101,7 +102,7 @@ impl PageManager for SequentialManager {
 
     fn set_lengths(&mut self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
         check_slots(&self.shape, &[slot])?;
-        let lists = self.shape.lists() * 4;
+        let lists = self.shape.lists() * Lengths::COLUMNS;
         check_len("lengths [layers, kv_heads, 4]", lists, lengths.len())?;
         self.check_room(slot, lengths)?;
         self.state.lengths[slot * lists..][..lists].copy_from_slice(lengths);
@@ -111,7 +112,7 @@ impl PageManager for SequentialManager {
     fn set_page_tokens(&mut self, slot: usize, tokens: [usize; 2]) -> Result<(), KvError> {
         let tokens = check_page_tokens(&self.shape, slot, tokens)?;
         self.check_empty(slot)?;
-        self.state.page_tokens[slot * 2..][..2].copy_from_slice(&tokens);
+        PerTier::from_row(tokens).put(&mut self.state.page_tokens, slot);
         Ok(())
     }
 
