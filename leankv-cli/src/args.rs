@@ -342,9 +342,9 @@ pub(crate) struct Calibrate {
     /// Which model on which text; the text should not be the one that is scored later.
     #[command(flatten)]
     pub(crate) on: On,
-    /// Formats of the two tiers.
-    #[arg(long, default_value = "K8V4/K4V2")]
-    pub(crate) tiering: String,
+    /// The cache (see below), of two tiers and without a limit.
+    #[arg(long, value_name = "CACHE", alias = "tiering", default_value = "K8V4/K4V2")]
+    pub(crate) kv: String,
     /// High thresholds to try, separated by commas. Default: 0 and the paper's 1 to 5.
     #[arg(long, value_delimiter = ',')]
     pub(crate) high: Vec<f32>,

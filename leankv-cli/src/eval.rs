@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use leankv_dsl::format::Tiering;
 use leankv_model::cache::{KvChoice, Limit};
 use leankv_model::calibrate::{Found, Grid};
 use leankv_model::eval::{
@@ -89,7 +88,7 @@ pub(crate) fn measure(args: &args::Eval, compiler: &Compiler) -> Result<Report, 
 /// Thresholds look better than they are on the text that they were found on.
 fn warn_of_calibration_text(eval: &TextEval, settings: &Settings, model: &str) {
     let same = |choice: &&KvChoice| {
-        let found = settings.get(model, &choice.tiering);
+        let found = settings.get(model, choice);
         found.is_some_and(|found| {
             found.text == eval.text && choice.limit == Limit::Thresholds([found.high, found.low])
         })
@@ -367,10 +366,16 @@ pub(crate) fn row(config: &ConfigReport) -> Vec<String> {
 pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Result<Found, Failure> {
     let loaded = load(&args.on.model, args.on.weights.form())?;
     let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
-    let tiering: Tiering = args.tiering.parse().map_err(Failure::usage)?;
-    if tiering.low.is_none() {
-        return Err(Failure::usage(format_args!("`{tiering}` has one tier; thresholds are between two"))
+    let cache = language::choice(&args.kv)?;
+    if cache.tiering.low.is_none() {
+        return Err(Failure::usage(format_args!("`{cache}` has one tier; thresholds are between two"))
             .help("such as K8V4/K4V2"));
+    }
+    if cache.limit != Limit::Calibrated {
+        return Err(Failure::usage(format_args!(
+            "`{cache}` has a limit, and thresholds are what is looked for"
+        ))
+        .help(format!("leave it out: `{}`", cache.unlimited())));
     }
     if args.on.chunks == 0 {
         return Err(Failure::usage("thresholds are found on at least one chunk"));
@@ -392,7 +397,7 @@ pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Re
         &Device::host(),
         &loaded.model,
         &eval,
-        tiering,
+        &cache,
         &grid,
         progress,
     );
@@ -425,7 +430,7 @@ pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(
     println!(
         "{}: {} with thresholds {} and {}: KL {}, perplexity {}, {:.2}x smaller, on {} tokens. Written to {}",
         args.on.model,
-        c.tiering,
+        c.cache,
         c.high,
         c.low,
         figures.map_or_else(String::new, |f| shown(f.kl, 4)),

@@ -4,12 +4,10 @@
 //! which keeps every token high, is a candidate too. What is good enough is said as KL divergence from FP16's predictions: perplexity moves by a
 //! per cent either way by chance over a thousand tokens, divergence hardly does.
 
-use leankv_dsl::format::Tiering;
-use leankv_kernels::policy::PolicySpec;
 use leankv_runtime::{Compiler, Device};
 
 use crate::Model;
-use crate::cache::{Always, KvChoice, Limit};
+use crate::cache::{KvChoice, Limit};
 use crate::eval::{ConfigReport, EvalError, Report, ScoreError, TextEval, evaluate};
 use crate::settings::Calibration;
 
@@ -71,7 +69,7 @@ impl Grid {
     }
 }
 
-/// Finds thresholds. `eval` says on what; its list of caches is not looked at.
+/// Finds thresholds of a cache, whose own limit is not looked at. `eval` says on what; its list of caches is not looked at either.
 ///
 /// # Errors
 /// As [`Grid::check`] and [`evaluate`].
@@ -80,18 +78,12 @@ pub fn calibrate(
     device: &Device,
     model: &Model,
     eval: &TextEval,
-    tiering: Tiering,
+    cache: &KvChoice,
     grid: &Grid,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Found, EvalError> {
     grid.check()?;
-    let choice = |pair: [f32; 2]| KvChoice {
-        tiering,
-        variants: None,
-        limit: Limit::Thresholds(pair),
-        policy: PolicySpec::default().into(),
-        always: Always::default(),
-    };
+    let choice = |pair: [f32; 2]| KvChoice { limit: Limit::Thresholds(pair), ..cache.clone() };
     let mut round = |pairs: Vec<[f32; 2]>, at: usize| {
         let choices = pairs.iter().map(|&pair| choice(pair)).collect();
         let journal = eval.journal.as_ref().map(|path| path.with_extension(format!("{at}.jsonl")));
@@ -111,7 +103,7 @@ pub fn calibrate(
     let [high, low] = pair(best);
     let figures = best.figures.ok_or(ScoreError::Few(0))?;
     let calibration = Calibration {
-        tiering,
+        cache: cache.unlimited(),
         high,
         low,
         text: eval.text.clone(),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use leankv_dsl::format::Tiering;
 use serde::{Deserialize, Serialize};
+
+use crate::cache::KvChoice;
 
 /// The file's name where none is given: in the current folder.
 pub const FILE: &str = "leankv.toml";
@@ -25,12 +26,13 @@ pub struct Settings {
     pub models: BTreeMap<String, Vec<Calibration>>,
 }
 
-/// One model's thresholds for one pair of formats.
+/// One model's thresholds for one cache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// The formats.
-    pub tiering: Tiering,
+    /// The cache, without a limit: formats, variants, policy.
+    #[serde(alias = "tiering")]
+    pub cache: KvChoice,
     /// The high threshold, a multiple of `1 / tokens`.
     pub high: f32,
     /// The low threshold, a multiple of `1 / tokens`.
@@ -131,20 +133,22 @@ impl Settings {
         Ok(())
     }
 
-    /// What is known of a model and formats.
-    pub fn get(&self, model: &str, tiering: &Tiering) -> Option<&Calibration> {
-        self.models.get(model)?.iter().find(|c| c.tiering == *tiering)
+    /// What is known of a model and a cache, whatever its limit: what was calibrated for it, or else for its formats alone.
+    pub fn get(&self, model: &str, cache: &KvChoice) -> Option<&Calibration> {
+        let known = self.models.get(model)?;
+        let of = |cache: &KvChoice| known.iter().find(|c| c.cache == *cache);
+        of(&cache.unlimited()).or_else(|| of(&KvChoice::calibrated(cache.tiering)))
     }
 
-    /// Thresholds of a model and formats; the paper's where it was not calibrated.
-    pub fn thresholds(&self, model: &str, tiering: &Tiering) -> [f32; 2] {
-        self.get(model, tiering).map_or(PAPER, |c| [c.high, c.low])
+    /// Thresholds of a model and a cache; the paper's where it was not calibrated.
+    pub fn thresholds(&self, model: &str, cache: &KvChoice) -> [f32; 2] {
+        self.get(model, cache).map_or(PAPER, |c| [c.high, c.low])
     }
 
     /// Keeps a calibration in place of an earlier one.
     pub fn set(&mut self, model: &str, calibration: Calibration) {
         let of = self.models.entry(model.to_owned()).or_default();
-        of.retain(|c| c.tiering != calibration.tiering);
+        of.retain(|c| c.cache != calibration.cache);
         of.push(calibration);
     }
 }
@@ -155,7 +159,7 @@ mod tests {
 
     fn calibration(high: f32) -> Calibration {
         Calibration {
-            tiering: "K8V4/K4V2".parse().unwrap(),
+            cache: "K8V4/K4V2".parse().unwrap(),
             high,
             low: 0.02,
             text: "a text".to_owned(),
@@ -179,6 +183,29 @@ mod tests {
         assert_eq!(read, settings);
         assert_eq!(read.thresholds("a model", &"K8V4/K4V2".parse().unwrap()), [2.0, 0.02]);
         assert_eq!(read.thresholds("another", &"K8V4/K4V2".parse().unwrap()), PAPER);
+    }
+
+    #[test]
+    fn a_cache_has_its_own_thresholds_or_those_of_its_formats() {
+        let of = |settings: &Settings, cache: &str| settings.thresholds("m", &cache.parse().unwrap());
+        let mut settings = Settings::default();
+        settings.set("m", calibration(3.0));
+        assert_eq!(of(&settings, "K8V4/K4V2+hadamard"), [3.0, 0.02]);
+        let cache = "K8V4/K4V2+hadamard".parse().unwrap();
+        settings.set("m", Calibration { cache, ..calibration(2.0) });
+        assert_eq!(of(&settings, "K8V4/K4V2+hadamard"), [2.0, 0.02]);
+        assert_eq!(of(&settings, "K8V4/K4V2+hadamard@1/5"), [2.0, 0.02]);
+        assert_eq!(of(&settings, "K8V4/K4V2"), [3.0, 0.02]);
+        assert_eq!(of(&settings, "K8V4/K4V2:leankv-paper"), [3.0, 0.02]);
+        assert_eq!(of(&settings, "K4V4/K4V2+hadamard"), PAPER);
+    }
+
+    #[test]
+    fn a_file_that_says_tiering_is_read() {
+        let entry = "schema_version = 1\n[[models.m]]\ntiering = 'K8V4/K4V2'\nhigh = 2.0\nlow = 0.5\n\
+                     text = ''\ntokens = 1\nkl = 0.1\nperplexity_ratio = 1.0\ncompression = 1.0";
+        let settings: Settings = toml::from_str(entry).unwrap();
+        assert_eq!(settings.thresholds("m", &"K8V4/K4V2".parse().unwrap()), [2.0, 0.5]);
     }
 
     #[test]

@@ -81,6 +81,38 @@ fn run_and_serve_bench_take_them() {
 }
 
 #[test]
+fn thresholds_are_calibrated_for_a_cache_with_its_variant_and_policy() {
+    let folder = place();
+    let on = ["--model", "tiny.gguf", "--text", "text.txt", "--ctx", "64", "--chunks", "1"];
+    let calibrate = |kv: &str| {
+        let settings = ["--settings", "s.toml", "--high", "2", "--low", "0.5", "--kv", kv];
+        leankv(folder.path(), &[&["calibrate"], &on[..], &settings].concat())
+    };
+    let out = calibrate("k8v4/k4v2+nf4:snapkv");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let settings = std::fs::read_to_string(folder.path().join("s.toml")).unwrap();
+    assert!(settings.contains("cache = \"K8V4/K4V2+nf4:snapkv\""), "{settings}");
+
+    let eval = ["--settings", "s.toml", "--json", "--kv", "k8v4/k4v2+nf4:snapkv", "k8v4/k4v2+nf4"];
+    let out = leankv(folder.path(), &[&["eval"], &on[..], &eval].concat());
+    let text = String::from_utf8_lossy(&out.stdout);
+    for name in ["K8V4/K4V2+nf4@2,0.5:snapkv", "K8V4/K4V2+nf4@1,0.02"] {
+        assert!(
+            text.contains(&format!("\"{name}\"")),
+            "{name}: {text} {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+    }
+
+    for (kv, why) in [("k8v4+nf4", "has one tier"), ("k8v4/k4v2+nf4@1/5", "leave it out: `K8V4/K4V2+nf4`")] {
+        let out = calibrate(kv);
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{text}");
+        assert!(text.contains(why), "{text}");
+    }
+}
+
+#[test]
 fn names_that_are_not_there_are_refused_with_those_that_are() {
     let folder = place();
     for (kv, there) in [

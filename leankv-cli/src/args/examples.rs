@@ -73,9 +73,15 @@ Examples:
       --journal out/run.jsonl"
 );
 
-pub(super) const CALIBRATE: &str = "\
+pub(super) const CALIBRATE: &str = concat!(
+    caches!(),
+    "\
 Examples:
-  leankv calibrate --model smollm2-135m --text data/opticks.txt --chunks 2";
+  leankv calibrate --model smollm2-135m --text data/opticks.txt --chunks 2
+  # thresholds of a cache with a variant are kept apart from the plain ones
+  leankv calibrate --model smollm2-135m --text data/opticks.txt --chunks 2 \\
+      --kv k8v4/k4v2+hadamard"
+);
 
 pub(super) const FETCH_MODEL: &str = "\
 Examples:

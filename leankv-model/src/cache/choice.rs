@@ -104,6 +104,17 @@ impl KvChoice {
         }
     }
 
+    /// Two tiers by the thresholds that are calibrated for these formats.
+    pub fn calibrated(tiering: Tiering) -> KvChoice {
+        KvChoice { policy: PolicySpec::default().into(), ..KvChoice::uniform(tiering) }
+    }
+
+    /// The same without what limits its bytes.
+    #[must_use]
+    pub fn unlimited(&self) -> KvChoice {
+        KvChoice { limit: Limit::Calibrated, ..self.clone() }
+    }
+
     /// FP16: the yardstick.
     pub fn fp16() -> KvChoice {
         KvChoice::uniform("fp16".parse().expect("this is a format's name"))
@@ -118,7 +129,7 @@ impl KvChoice {
     #[must_use]
     pub fn resolved(mut self, settings: &Settings, model: &str) -> KvChoice {
         if self.limit == Limit::Calibrated && !self.is_uniform() {
-            self.limit = Limit::Thresholds(settings.thresholds(model, &self.tiering));
+            self.limit = Limit::Thresholds(settings.thresholds(model, &self));
         }
         self
     }

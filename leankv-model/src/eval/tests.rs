@@ -110,10 +110,10 @@ fn there_is_no_score_and_there_are_no_thresholds_of_what_is_not_finite() {
     assert_eq!(first(error), Place::Projections(1));
     assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1, "no piece is kept");
 
-    let tiering = "K8V4/K4V2".parse().unwrap();
+    let cache = "K8V4/K4V2".parse().unwrap();
     let grid = Grid { high: vec![0.0, 5.0], low: vec![0.0], max_kl: 0.03 };
     let found = |grid: &Grid, model: &Model| {
-        calibrate(compiler(), &Device::host(), model, &eval(None), tiering, grid, &mut |_, _| ())
+        calibrate(compiler(), &Device::host(), model, &eval(None), &cache, grid, &mut |_, _| ())
     };
     assert_eq!(first(found(&grid, &model).unwrap_err()), Place::Projections(1));
     let grid = Grid { max_kl: f64::NAN, ..grid };
