@@ -10,7 +10,7 @@
 use half::f16;
 use leankv_dsl::format::{KvFormat, Tiering};
 use leankv_dsl::lang::attention::{
-    AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Site, Tiers, Work,
+    AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Partial, Site, Tiers, Work,
 };
 use leankv_dsl::lang::*;
 
@@ -152,15 +152,15 @@ impl Partials {
         spec: &DecodeSpec,
         request: Scalar<i32>,
         members: &Members<I>,
-    ) -> OnlineSoftmax {
+    ) -> Partial {
         let (rows, count) = (members.rows, members.count);
-        let mut merged = OnlineSoftmax::new(count, spec.head_dim);
+        let mut merged = Partial::none(count, spec.head_dim);
         for split in range(0, spec.splits as i32) {
             let place = (request, rows, split);
             let max = self.max.tile(place, [1, count, 1]).load().reshape([count]);
             let sum = self.sum.tile(place, [1, count, 1]).load().reshape([count]);
             let acc = self.acc.tile((request, rows, split, 0), [1, count, 1, spec.head_dim]).load();
-            merged = merged.merge(OnlineSoftmax { max, sum, acc: acc.reshape([count, spec.head_dim]) });
+            merged = merged.merge(Partial { max, sum, acc: acc.reshape([count, spec.head_dim]) });
         }
         merged
     }
@@ -173,14 +173,14 @@ impl Partials {
         request: Scalar<i32>,
         split: Scalar<i32>,
         members: &Members<I>,
-        online: &OnlineSoftmax,
+        found: &Partial,
     ) {
         let (rows, one) = (members.rows, [1, members.count, 1]);
         let spread = |inside: Tile<bool, 1>| inside.reshape(one);
-        members.store(self.max.tile((request, rows, split), one), online.max.reshape(one), spread);
-        members.store(self.sum.tile((request, rows, split), one), online.sum.reshape(one), spread);
+        members.store(self.max.tile((request, rows, split), one), found.max.reshape(one), spread);
+        members.store(self.sum.tile((request, rows, split), one), found.sum.reshape(one), spread);
         let all = [1, members.count, 1, spec.head_dim];
-        members.store(self.acc.tile((request, rows, split, 0), all), online.acc.reshape(all), |inside| {
+        members.store(self.acc.tile((request, rows, split, 0), all), found.acc.reshape(all), |inside| {
             inside.reshape([1, members.count, 1, 1]).broadcast(all)
         });
     }
@@ -338,7 +338,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
                     (least, leaving) = add(&block, tier.is_low(), step, tokens, search, (least, leaving));
                 }
                 let weights = online.step(logits, &hooks);
-                online.acc = block.accumulate(weights, online.acc);
+                block.accumulate(weights, &mut online.values);
             }
             if spec.candidates {
                 shortlist.keep(at, tier.is_low(), least, leaving);
@@ -347,7 +347,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
         if spec.candidates {
             shortlist.mark(at, ShortlistState::of(&kv, at, position + 1));
         }
-        out.store(&spec, request, at.split, &members, &online);
+        out.store(&spec, request, at.split, &members, &online.finish());
     } else {
         // A large group's significance first, over all its parts; then each part attends on its own, which reads the keys again.
         if spec.significance {
@@ -388,10 +388,10 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
                 for block in kv.blocks(at, tier, spec.stages) {
                     let (logits, _) = queries.logits(&spec, &block, scale, &hooks);
                     let weights = online.step(logits, &hooks);
-                    online.acc = block.accumulate(weights, online.acc);
+                    block.accumulate(weights, &mut online.values);
                 }
             }
-            out.store(&spec, request, at.split, &members, &online);
+            out.store(&spec, request, at.split, &members, &online.finish());
         }
     }
 }

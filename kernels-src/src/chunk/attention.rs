@@ -47,7 +47,7 @@ pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
             let (products, seen) = (block.logits(queries.q), block.valid().expand_dims(0));
             let logits = queries.logits(products, block.positions(), seen, scale, &hooks);
             let weights = online.step(logits, &hooks);
-            online.acc = block.accumulate(weights, online.acc);
+            block.accumulate(weights, &mut online.values);
         }
     }
 
@@ -65,13 +65,15 @@ pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
         let products = queries.q.dot(keys.t(), zeros);
         let logits = queries.logits(products, before + numbers, seen, scale, &hooks);
         let weights = online.step(logits, &hooks);
-        online.acc = weights.cast::<f16>().dot(values, online.acc);
+        let weights = online.values.weights(weights).cast::<f16>();
+        online.values.acc = weights.dot(values, online.values.acc);
     }
 
-    let result = hooks.output(online.output()).reshape([spec.block_q, spec.group, spec.head_dim]);
+    let found = online.finish();
+    let result = hooks.output(found.output()).reshape([spec.block_q, spec.group, spec.head_dim]);
     out.with_extent(2, spec.head_dim)
         .tile((turn, head, 0), [spec.block_q, spec.group, spec.head_dim])
         .store(result);
     lse.tile((turn, head), [spec.block_q, spec.group])
-        .store(online.lse().reshape([spec.block_q, spec.group]));
+        .store(found.lse().reshape([spec.block_q, spec.group]));
 }

@@ -2,7 +2,7 @@
 //! of codes and metadata, as the kernel `quantize` writes them. There is one tier.
 
 use half::f16;
-use leankv_dsl::lang::attention::{KvBlock, KvOperand, Rows, Tier, Tokens, Work};
+use leankv_dsl::lang::attention::{KvBlock, KvOperand, Rows, Tier, Tokens, WeightedSum, Work};
 use leankv_dsl::lang::control::{Iterable, Recorded};
 use leankv_dsl::lang::*;
 
@@ -79,7 +79,7 @@ impl KvBlock for Part<'_> {
         self.tier.keys.logits(q, &self.keys)
     }
 
-    fn accumulate(&self, p: Tile<f32, 2>, acc: Tile<f32, 2>) -> Tile<f32, 2> {
-        self.tier.values.accumulate(p, &self.values, acc)
+    fn accumulate(&self, p: Tile<f32, 2>, sum: &mut WeightedSum) {
+        self.tier.values.accumulate(p, &self.values, sum);
     }
 }

@@ -118,6 +118,42 @@ impl Conversion {
     }
 }
 
+/// A conversion that transposes 8 x 8 matrices of 16-bit elements, as `movmatrix` does: rows lie over lanes by eights, and each lane has two
+/// columns, in two registers that are packed into one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transposition {
+    /// The source register bit of the two columns that a lane has.
+    pub columns: usize,
+    /// The destination register bit of the two rows that a lane has afterwards.
+    pub rows: usize,
+    /// By destination register bit, the source register bits with the same elements; 0 for `rows`.
+    pub registers: Vec<u32>,
+}
+
+impl Transposition {
+    /// The transposition by which one gets from `from` to `to`; `None` if there is none.
+    pub fn plan(from: &LinearLayout, to: &LinearLayout) -> Option<Transposition> {
+        let (a, b) = (from.lanes(), to.lanes());
+        let ([c1, c2, r0, r1, r2], [s1, s2, c0, d1, d2]) = (*a, *b);
+        if [r1, r2, c1, c2] != [s1, s2, d1, d2] || from.warps() != to.warps() {
+            return None;
+        }
+        let columns = from.registers().iter().position(|&v| v == c0)?;
+        let rows = to.registers().iter().position(|&v| v == r0)?;
+        let rest = Span::of(from.registers().iter().copied().filter(|&v| v != c0));
+        let spread = |mask: u32| {
+            // Numbers among the rest as numbers among all.
+            let low = mask & ((1 << columns) - 1);
+            low | (mask ^ low) << 1
+        };
+        let registers = to.registers().iter().map(|&v| match v == r0 {
+            true => Some(0),
+            false => rest.solve(v).map(|mask| spread(mask as u32)),
+        });
+        Some(Transposition { columns, rows, registers: registers.collect::<Option<_>>()? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{MmaMapping, MmaShape, blocked};
@@ -161,6 +197,26 @@ mod tests {
         let second = MmaMapping::identity(MmaShape::M16N8K16, [4, 7, 6], [0, 2, 0]);
         let route = check(&first.accumulator([4, 6]), &second.left([4, 6]));
         assert_eq!(route, Route::Shared);
+    }
+
+    #[test]
+    fn weights_become_the_next_dots_operand_by_transposition() {
+        let mut first = MmaMapping::identity(MmaShape::M16N8K16, [5, 3, 7], [0, 0, 0]);
+        first.exchanged = true;
+        let mut second = MmaMapping::identity(MmaShape::M16N8K16, [7, 3, 5], [0, 0, 0]);
+        second.exchanged = true;
+        let (from, to) = (first.accumulator([3, 5]), second.left([3, 5]));
+        let plan = Transposition::plan(&from, &to).unwrap();
+        for r in 0..to.register_count() as u32 {
+            let rest = f2::apply(&plan.registers, r);
+            for lane in 0..32 {
+                // What `movmatrix` puts there: of the matrix of these registers, row 2 (lane % 4) + half and column lane / 4.
+                let (row, column) = (lane % 4 * 2 + (r >> plan.rows & 1), lane / 4);
+                let source = (rest | (column & 1) << plan.columns, row * 4 + column / 2);
+                assert_eq!(to.at(r, lane, 0), from.at(source.0, source.1, 0));
+            }
+        }
+        assert_eq!(Transposition::plan(&to, &to), None);
     }
 
     #[test]

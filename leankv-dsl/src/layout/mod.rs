@@ -23,7 +23,7 @@ mod mma;
 mod shared;
 
 pub use build::blocked;
-pub use convert::{Conversion, Route, Source};
+pub use convert::{Conversion, Route, Source, Transposition};
 pub(crate) use linear::drop_bits;
 pub use linear::{LANE_BITS, LinearLayout, log2_padded};
 pub use mma::{MmaMapping, MmaShape};

@@ -1,8 +1,12 @@
-//! Which integers are only parts of addresses.
+//! Addresses: which integers are only parts of them, and what the registers of one thread differ by.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ir::{BinaryOp, Dtype, Entity, Func, Op, Value};
+use crate::ir::{BinaryOp, Const, Dtype, Entity, Func, Op, Value};
+use crate::layout::LinearLayout;
+use crate::pass::layout_assign::{Assignment, reshape_keeps_bits};
+
+use super::shape::register_index;
 
 /// Values that reach nothing but offset operands, and those only through sums, products and moves.
 ///
@@ -49,4 +53,132 @@ pub(super) fn address_values(func: &Func) -> BTreeSet<Value> {
         }
     }
     out
+}
+
+/// By how much the offsets in a thread's registers exceed that in its first one, where that is known: the address of the first and constants
+/// are then all that is computed.
+pub(super) struct Strides<'f> {
+    func: &'f Func,
+    plan: &'f Assignment,
+    known: BTreeMap<Value, Option<Steps>>,
+}
+
+/// The registers of a tile as sums of what they share and these numbers.
+#[derive(Clone)]
+struct Steps {
+    at: Vec<i64>,
+    /// Whether they share nothing, so that these are the values.
+    exact: bool,
+}
+
+impl<'f> Strides<'f> {
+    pub(super) fn new(func: &'f Func, plan: &'f Assignment) -> Strides<'f> {
+        Strides { func, plan, known: BTreeMap::new() }
+    }
+
+    /// Of the tile `offsets`, in elements, relative to register 0.
+    pub(super) fn of(&mut self, offsets: Value) -> Option<Vec<i64>> {
+        let at = self.steps(offsets)?.at;
+        Some(at.iter().map(|step| step - at[0]).collect())
+    }
+
+    fn steps(&mut self, value: Value) -> Option<Steps> {
+        if let Some(known) = self.known.get(&value) {
+            return known.clone();
+        }
+        let steps = self.compute(value);
+        self.known.insert(value, steps.clone());
+        steps
+    }
+
+    fn compute(&mut self, value: Value) -> Option<Steps> {
+        let (func, plan) = (self.func, self.plan);
+        let data = func.inst(func.def_inst(value)?);
+        let layout = plan.layouts[value].as_ref()?;
+        let count = layout.register_count();
+        let scalar = |v: Value| -> Steps {
+            let constant = func.def_inst(v).and_then(|inst| match func.inst(inst).op {
+                Op::Constant(Const::Int(n)) => i64::try_from(n).ok(),
+                _ => None,
+            });
+            Steps { at: vec![constant.unwrap_or(0); count], exact: constant.is_some() }
+        };
+        match &data.op {
+            Op::Constant(Const::Int(n)) => Some(Steps { at: vec![i64::try_from(*n).ok()?; count], exact: true }),
+            Op::Splat => Some(scalar(data.operands[0])),
+            Op::Iota => {
+                let shared = layout.lanes().iter().chain(layout.warps()).fold(0, |a, &b| a | b);
+                let own = (0..count as u32).map(|r| layout.at(r, 0, 0));
+                // A sum over F2 is a sum of numbers where no bit meets another.
+                let at = own.map(|at| (at & shared == 0).then_some(i64::from(at))).collect::<Option<_>>()?;
+                Some(Steps { at, exact: shared == 0 })
+            }
+            Op::ExpandDims { .. } => self.renamed(data.operands[0], layout, |flat, _| flat),
+            Op::Reshape => {
+                let (from, to) = (func.ty(data.operands[0]).shape()?, func.ty(value).shape()?);
+                if !reshape_keeps_bits(from, to) {
+                    return None;
+                }
+                self.renamed(data.operands[0], layout, |flat, _| flat)
+            }
+            Op::Broadcast => {
+                let (from, to) = (func.ty(data.operands[0]).shape()?, func.ty(value).shape()?);
+                self.renamed(data.operands[0], layout, |flat, inner| {
+                    let mut at = layout.coordinates(flat);
+                    (0..at.len()).filter(|&axis| from[axis] != to[axis]).for_each(|axis| at[axis] = 0);
+                    inner.flat(&at)
+                })
+            }
+            Op::Transpose { perm } => self.renamed(data.operands[0], layout, |flat, inner| {
+                let at = layout.coordinates(flat);
+                let mut old = vec![0; at.len()];
+                perm.iter().zip(at).for_each(|(&p, at)| old[usize::from(p)] = at);
+                inner.flat(&old)
+            }),
+            Op::Cast => {
+                let (from, to) = (func.ty(data.operands[0]).dtype(), func.ty(value).dtype());
+                (to.bits() >= from.bits()).then(|| self.steps(data.operands[0]))?
+            }
+            Op::Binary(op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul)) => {
+                let (a, b) = (self.steps(data.operands[0])?, self.steps(data.operands[1])?);
+                if a.at.len() != b.at.len() {
+                    return None;
+                }
+                let each = |f: fn(i64, i64) -> Option<i64>| -> Option<Vec<i64>> {
+                    a.at.iter().zip(&b.at).map(|(&x, &y)| f(x, y)).collect()
+                };
+                let exact = a.exact && b.exact;
+                let at = match op {
+                    BinaryOp::Add => each(i64::checked_add)?,
+                    BinaryOp::Sub => each(i64::checked_sub)?,
+                    _ => {
+                        // What is shared must be multiplied by one number.
+                        let one = |s: &Steps| s.exact && s.at.iter().all(|&x| x == s.at[0]);
+                        if !exact && !one(&a) && !one(&b) {
+                            return None;
+                        }
+                        each(i64::checked_mul)?
+                    }
+                };
+                Some(Steps { at, exact })
+            }
+            _ => None,
+        }
+    }
+
+    /// The steps of a tile that has in each register what `operand` has at the image of its index.
+    fn renamed(
+        &mut self,
+        operand: Value,
+        layout: &LinearLayout,
+        image: impl Fn(u32, &LinearLayout) -> u32,
+    ) -> Option<Steps> {
+        let inner = self.plan.layouts[operand].as_ref()?;
+        let steps = self.steps(operand)?;
+        let index = register_index(inner);
+        let at = (0..layout.register_count() as u32)
+            .map(|r| index.get(&image(layout.at(r, 0, 0), inner)).map(|&i| steps.at[i]))
+            .collect::<Option<_>>()?;
+        Some(Steps { at, ..steps })
+    }
 }

@@ -1,12 +1,11 @@
 //! Conversions between element types.
 //!
 //! Small integers become floats by writing them into the mantissa of a constant and subtracting the constant ("magic
-//! number"), two at a time where the result is 16 bits wide: the conversion instruction runs at a fraction of the rate.
+//! number"), two at a time where the result is 16 bits wide ([`super::codes`]): the conversion instruction runs at a fraction of the rate.
 
-use inkwell::types::{BasicTypeEnum, FloatType};
 use inkwell::{FloatPredicate, IntPredicate};
 
-use crate::ir::{Dtype, Inst, Op};
+use crate::ir::{Dtype, Inst};
 
 use super::emit::{Emitted, Emitter};
 use super::ir::Val;
@@ -16,72 +15,26 @@ impl<'c> Emitter<'c, '_> {
         let data = self.func.inst(inst);
         let (from, to) = (self.dtype(data.operands[0]), self.dtype(data.results[0]));
         let source = self.registers(data.operands[0]);
-        let mut out: Vec<Option<Val<'c>>> = vec![None; source.len()];
         let small = from.is_code() || matches!(from, Dtype::I8 | Dtype::U8);
-        if small && matches!(to, Dtype::F16 | Dtype::BF16) && source.len() > 1 {
-            let partner = self.partner(inst);
-            for r in 0..source.len() {
-                if r & partner == 0 {
-                    let pair = self.small_pair(from, to, source[r], source[r | partner])?;
-                    out[r] = Some(self.ir.extract(pair, 0));
-                    out[r | partner] = Some(self.ir.extract(pair, 1));
-                }
-            }
+        if small && matches!(to, Dtype::F16 | Dtype::BF16)
+            && let Some(halves) = self.small_to_halves(inst, from, to, &source)?
+        {
+            self.set_registers(data.results[0], halves);
+            return Ok(());
         }
-        let mut done = Vec::with_capacity(source.len());
-        for (r, value) in source.iter().enumerate() {
-            done.push(match out[r] {
-                Some(value) => value,
-                None => self.cast_one(from, to, *value)?,
-            });
+        if from == Dtype::F32 && matches!(to, Dtype::F16 | Dtype::BF16)
+            && let Some(halves) = self.floats_to_halves(inst, to, &source)
+        {
+            self.set_registers(data.results[0], halves);
+            return Ok(());
         }
-        self.set_registers(data.results[0], done);
+        let done: Emitted<Vec<_>> = source.iter().map(|&value| self.cast_one(from, to, value)).collect();
+        self.set_registers(data.results[0], done?);
         Ok(())
     }
 
-    /// The register bit whose other half lies 16 bits further in the same word, so that one shift and one logic op
-    /// isolate both; else the lowest.
-    fn partner(&self, inst: Inst) -> usize {
-        let operand = self.func.inst(inst).operands[0];
-        if !self.is_tile(operand) {
-            return 1;
-        }
-        let layout = self.layout(operand);
-        let bits = self.dtype(operand).bits();
-        let unpacked = |v| matches!(self.func.def_inst(v).map(|i| &self.func.inst(i).op), Some(Op::Unpack));
-        let distance = if unpacked(operand) || bits == 8 { (16 / bits).trailing_zeros() } else { 0 };
-        let wanted = layout.registers().iter().position(|&v| v == 1 << distance);
-        1 << wanted.unwrap_or(0)
-    }
-
-    /// Two small integers as a vector of two 16-bit floats.
-    fn small_pair(&self, from: Dtype, to: Dtype, a: Val<'c>, b: Val<'c>) -> Emitted<Val<'c>> {
-        let ir = &self.ir;
-        if to == Dtype::BF16 && from.bits() > 7 {
-            // Eight bits do not fit a bfloat16 mantissa: by way of f32, rounded as a pair.
-            let wide = [a, b].map(|v| self.small_to_f32(from, v));
-            return Ok(self.round_pair(ir.vector(&wide), to));
-        }
-        let widen = |v: Val<'c>| {
-            let v = ir.zext(v, ir.i32());
-            if from == Dtype::I8 { ir.xor(v, ir.c32(0x80)) } else { v }
-        };
-        let packed = ir.or(widen(a), ir.shl(widen(b), ir.c32(16)));
-        let (magic, bias) = match to {
-            Dtype::F16 => (0x6400_6400, 1024.0),
-            _ => (0x4300_4300, 128.0),
-        };
-        let bias = bias + if from == Dtype::I8 { 128.0 } else { 0.0 };
-        let ty: FloatType<'c> = self.llvm_type(to).into_float_type();
-        let vector: BasicTypeEnum<'c> = ty.vec_type(2).into();
-        let biased = ir.bitcast(ir.or(packed, ir.c32(magic)), vector);
-        let splat = |x: f64| ir.vector(&[ty.const_float(x).into(), ty.const_float(x).into()]);
-        // As a fused multiply-add by one: not every GPU has a packed subtraction of bfloat16.
-        ir.call("llvm.fma", &[vector], &[biased, splat(1.0), splat(-bias)])
-    }
-
     /// A vector of two `f32` rounded to 16-bit floats.
-    fn round_pair(&self, pair: Val<'c>, to: Dtype) -> Val<'c> {
+    pub(super) fn round_pair(&self, pair: Val<'c>, to: Dtype) -> Val<'c> {
         let ty = self.llvm_type(to).into_float_type().vec_type(2);
         self.ir
             .b
@@ -96,7 +49,7 @@ impl<'c> Emitter<'c, '_> {
         ir.fsub(ir.bitcast(bits, ir.f32().into()), ir.cf32(8_388_608.0))
     }
 
-    fn small_to_f32(&self, from: Dtype, value: Val<'c>) -> Val<'c> {
+    pub(super) fn small_to_f32(&self, from: Dtype, value: Val<'c>) -> Val<'c> {
         let ir = &self.ir;
         if from == Dtype::I8 {
             let biased = ir.xor(ir.zext(value, ir.i32()), ir.c32(0x80));

@@ -1,5 +1,6 @@
 //! The emitter: values, control flow, and dispatch to the op families.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use inkwell::IntPredicate;
@@ -14,6 +15,7 @@ use crate::pass::axis::AxisAnalysis;
 use crate::pass::layout_assign::Assignment;
 use crate::target::Gpu;
 
+use super::address::Strides;
 use super::debug::DebugInfo;
 use super::dot::DotCode;
 use super::ir::{Ir, Val};
@@ -62,6 +64,10 @@ pub(super) struct Emitter<'c, 'f> {
     pub(super) debug: Option<DebugInfo>,
     /// Integer values that are only parts of addresses: their arithmetic does not wrap.
     pub(super) addresses: BTreeSet<Value>,
+    /// By how much a thread's offsets differ.
+    pub(super) strides: RefCell<Strides<'f>>,
+    /// Of tiles whose elements a dot takes two to a register: by how much the indices of the two differ.
+    pub(super) packed: BTreeMap<Value, u32>,
     values: Vec<Option<Repr<'c>>>,
     next_local: u32,
 }
@@ -79,6 +85,8 @@ impl<'c, 'f> Emitter<'c, 'f> {
         let mut out = Emitter {
             axis: AxisAnalysis::run(func),
             addresses: super::address::address_values(func),
+            strides: RefCell::new(Strides::new(func, plan)),
+            packed: super::codes::packed_pairs(func, plan, dots),
             ir,
             gpu,
             func,

@@ -1,7 +1,7 @@
 //! Moving elements between threads: shuffles, and scratch in shared memory.
 
 use crate::ir::{Dtype, Inst, Op, Shape};
-use crate::layout::{Conversion, LinearLayout, Route, conversion_scratch};
+use crate::layout::{Conversion, LinearLayout, Route, Transposition, conversion_scratch};
 
 use super::emit::{Emitted, Emitter, Repr};
 use super::ir::{Val, vector_type};
@@ -23,6 +23,12 @@ impl<'c> Emitter<'c, '_> {
         let plan = Conversion::plan(from, to);
         let source = self.registers(operand).to_vec();
         let dtype = self.dtype(operand);
+        if let Some(plan) = Transposition::plan(from, to).filter(|_| dtype.bits() == 16) {
+            self.notes.push(format!("{}: layout conversion by transposing matrices", data.loc));
+            let regs = self.transpose_matrices(&plan, to.register_count(), dtype, &source);
+            self.set(result, Repr::Tile(regs));
+            return Ok(());
+        }
         let regs = match plan.route {
             Route::Registers => self.choose_registers(&plan, to, &source),
             Route::Shuffle if plan.choices().len() <= MAX_CHOICES => {
@@ -36,6 +42,27 @@ impl<'c> Emitter<'c, '_> {
         };
         self.set(result, Repr::Tile(regs));
         Ok(())
+    }
+
+    fn transpose_matrices(
+        &self,
+        plan: &Transposition,
+        count: usize,
+        dtype: Dtype,
+        source: &[Val<'c>],
+    ) -> Vec<Val<'c>> {
+        let mut out = vec![self.ir.c32(0); count];
+        for r in (0..count).filter(|r| r >> plan.rows & 1 == 0) {
+            let from = crate::layout::f2::apply(&plan.registers, r as u32) as usize;
+            let pair = [source[from], source[from | 1 << plan.columns]];
+            let word = self.join_words(&pair, dtype, 32)[0];
+            let text = "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;";
+            // It has effects, so that it stays where all lanes are.
+            let moved = self.ir.asm(text, "=r,r", &[self.ir.i32().into()], &[word], true);
+            let halves = self.split_words(&moved, dtype, 2);
+            (out[r], out[r | 1 << plan.rows]) = (halves[0], halves[1]);
+        }
+        out
     }
 
     /// The number, among the plan's choices, of the candidate that this thread takes: one truth value a choice.

@@ -41,6 +41,23 @@ impl<'c> Emitter<'c, '_> {
         self.ir.gep(ty, pointer, self.ir.resize(offset, self.ir.i64(), true))
     }
 
+    /// The addresses of the elements of a tile by register.
+    fn addresses(
+        &self,
+        pointer: PointerValue<'c>,
+        dtype: Dtype,
+        offsets: Value,
+    ) -> impl Fn(usize) -> PointerValue<'c> {
+        let values = self.registers(offsets);
+        // Only where no sum wraps is the offset of one register that of another and a constant.
+        let apart = self.addresses.contains(&offsets).then(|| self.strides.borrow_mut().of(offsets)).flatten();
+        let first = apart.as_ref().map(|_| self.address(pointer, dtype, values[0]));
+        move |register| match (&apart, first) {
+            (Some(apart), Some(first)) => self.address(first, dtype, self.ir.c64(apart[register])),
+            _ => self.address(pointer, dtype, values[register]),
+        }
+    }
+
     /// Bits of one element in memory.
     pub(super) fn memory_bits(&self, dtype: Dtype) -> u32 {
         dtype.bits().max(8)
@@ -68,6 +85,7 @@ impl<'c> Emitter<'c, '_> {
         }
         let layout = self.layout(result);
         let inside = self.in_tile(layout, self.func.ty(result).shape().expect("a tile has a shape"));
+        let at = self.addresses(pointer, dtype, data.operands[1]);
         let read = |groups: &Vectors| -> Vec<Val<'c>> {
             let mut regs = vec![self.ir.c32(0); layout.register_count()];
             for group in &groups.groups {
@@ -76,7 +94,7 @@ impl<'c> Emitter<'c, '_> {
                 if let Some(mask) = &mask {
                     cond = self.both(cond, self.known(mask[first]));
                 }
-                let at = self.address(pointer, dtype, offsets[first]);
+                let at = at(first);
                 let rest: Option<Vec<Val<'c>>> =
                     other.as_ref().map(|o| group.iter().map(|&r| o[r as usize]).collect());
                 let values =
@@ -100,6 +118,7 @@ impl<'c> Emitter<'c, '_> {
                 yes.into_iter().zip(no).map(join).collect()
             }
         };
+        drop(at);
         self.set(result, Repr::Tile(regs));
         Ok(())
     }
@@ -373,6 +392,7 @@ impl<'c> Emitter<'c, '_> {
         let inside =
             self.in_tile(layout, self.func.ty(data.operands[1]).shape().expect("a tile has a shape"));
         let owner = self.owner(layout.free_lanes(), layout.free_warps());
+        let at = self.addresses(pointer, dtype, data.operands[1]);
         let write = |groups: &Vectors| {
             for group in &groups.groups {
                 let first = group[0] as usize;
@@ -380,7 +400,7 @@ impl<'c> Emitter<'c, '_> {
                 if let Some(mask) = &mask {
                     cond = self.both(cond, self.known(mask[first]));
                 }
-                let at = self.address(pointer, dtype, offsets[first]);
+                let at = at(first);
                 let group: Vec<Val<'c>> = group.iter().map(|&r| values[r as usize]).collect();
                 self.store_vector(at, dtype, &group, cond, cache);
             }

@@ -9,6 +9,7 @@
 mod address;
 mod atomic;
 mod cast;
+mod codes;
 mod debug;
 mod dot;
 mod elementwise;

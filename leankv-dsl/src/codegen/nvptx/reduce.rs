@@ -2,7 +2,7 @@
 
 use inkwell::IntPredicate;
 
-use crate::ir::{Block, Combine, Dtype, Inst, Op};
+use crate::ir::{Block, Combine, CombineKind, Dtype, Inst, Op};
 use crate::layout::LinearLayout;
 
 use super::emit::{Emitted, Emitter, Repr};
@@ -145,11 +145,26 @@ impl<'c> Emitter<'c, '_> {
             partial.push(level.swap_remove(0));
         }
 
+        // A truth value of the whole warp is one vote.
+        let mut voted = false;
+        if let (Combine::Kind(kind @ (CombineKind::Or | CombineKind::And)), Dtype::I1, 0, [one]) =
+            (combine, with.dtypes[0], result_layout.bits(), &partial[..])
+        {
+            let name = if kind == CombineKind::Or { "any" } else { "all" };
+            let identity = self.ir.bool(kind == CombineKind::And);
+            let own = self.choose(one.valid, one.values[0], identity);
+            let all = self.ir.c32(u32::MAX);
+            let vote = self.ir.call(&format!("llvm.nvvm.vote.{name}.sync"), &[], &[all, own])?;
+            partial = vec![Item { values: vec![vote], valid: Cond::Always }];
+            voted = true;
+        }
+
         // Lanes, the lowest bit of the coordinate first.
         let along = |v: u32| layout.coordinate(v, axis);
         let mut lanes: Vec<(u32, u32)> =
             (0..5u32).map(|i| (along(layout.lanes()[i as usize]), i)).filter(|(c, _)| *c != 0).collect();
         lanes.sort_unstable();
+        lanes.truncate(if voted { 0 } else { lanes.len() });
         for (_, lane) in lanes {
             let by = self.ir.c32(1 << lane);
             for item in &mut partial {

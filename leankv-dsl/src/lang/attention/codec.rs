@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::online::WeightedSum;
 use super::rows::Rows;
 use crate::format::{CodecShape, CodecSpec};
 use crate::lang::KernelArg;
@@ -60,10 +61,10 @@ pub trait Codec {
         q.cast::<f32>().dot(keys.t(), zeros)
     }
 
-    /// `acc + p v` for values in these rows: `p: [queries, rows]`, `acc: [queries, head_dim]`.
+    /// Adds `p v` to `sum`, for values in these rows and `p: [queries, rows]`.
     #[track_caller]
-    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, acc: Tile<f32, 2>) -> Tile<f32, 2> {
-        p.dot(self.decode(rows), acc)
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
+        sum.acc = sum.weights(p).dot(self.decode(rows), sum.acc);
     }
 }
 

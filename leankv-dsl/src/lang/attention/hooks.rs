@@ -71,12 +71,11 @@ pub trait AttentionHooks {
         None
     }
 
-    /// The new running maximum `[queries]`, and the finite number that exponents are taken relative to.
+    /// The finite number `[queries]` that exponents are taken relative to from now on. It is asked for when a logit is further above `base`, the one so
+    /// far, than weights may grow; that of plain attention is the running maximum.
     #[track_caller]
-    fn running_max(&self, max: Tile<f32, 1>, logits: Tile<f32, 2>) -> (Tile<f32, 1>, Tile<f32, 1>) {
-        let max = max.max(logits.reduce_max(1));
-        // A block without any key must not give infinity minus infinity.
-        (max, max.gt(f32::NEG_INFINITY).select(max, 0.0))
+    fn running_max(&self, base: Tile<f32, 1>, logits: Tile<f32, 2>) -> Tile<f32, 1> {
+        base.max(logits.reduce_max(1))
     }
 
     /// The normalised output, `[queries, head_dim]`.

@@ -10,7 +10,7 @@
 //! | columns | [`Lengths`], [`PerTier`] | which number of a head stands where |
 //! | hooks | [`AttentionHooks`] | what a variant changes: query, key logits, mask, running state, output |
 //! | choice | [`CodecChoice`], [`HookChoice`] | which codecs and hooks a kernel is recorded with, and that they stay within their buffers |
-//! | online softmax | [`OnlineSoftmax`] | running maximum, sum and output |
+//! | online softmax | [`OnlineSoftmax`], [`WeightedSum`], [`Partial`] | running maximum, sum and output; what codecs add to; what is left at the end |
 //!
 //! A kernel never does page arithmetic; a codec never sees a page.
 
@@ -34,7 +34,7 @@ pub use half16::{decode16, encode16, floor16, positive_scale16};
 pub use hooks::{AttentionHooks, Plain, Site};
 pub use layers::{LayeredKv, LayeredKvArgs, LayeredKvMut, LayeredKvMutArgs, PagedKvMut, PagedKvMutArgs};
 pub use list::{Spread, TokenList};
-pub use online::OnlineSoftmax;
+pub use online::{OnlineSoftmax, Partial, WeightedSum};
 pub use operand::{KvBlock, KvOperand};
 pub use paged::{Block, Lengths, PagedKv, PagedKvArgs, PerTier, Slot, Tier, TierLayout, Tiers, Work};
 pub use rows::{Rows, RowsMut, Stored};

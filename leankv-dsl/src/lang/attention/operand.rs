@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::online::WeightedSum;
 use super::paged::{Block, PagedKv, Tier, Work};
 use crate::diag::Diagnostic;
 use crate::ir::Loc;
@@ -63,9 +64,9 @@ pub trait KvBlock {
     #[track_caller]
     fn logits(&self, q: Tile<f16, 2>) -> Tile<f32, 2>;
 
-    /// `acc + p v`.
+    /// Adds `p v` to `sum`.
     #[track_caller]
-    fn accumulate(&self, p: Tile<f32, 2>, acc: Tile<f32, 2>) -> Tile<f32, 2>;
+    fn accumulate(&self, p: Tile<f32, 2>, sum: &mut WeightedSum);
 
     /// Adds to the tokens' significance, except to the first `frozen` tokens of the list; gives the sums, which mean nothing for those.
     ///
@@ -124,8 +125,8 @@ impl KvBlock for Block<'_> {
         Block::logits(self, q)
     }
 
-    fn accumulate(&self, p: Tile<f32, 2>, acc: Tile<f32, 2>) -> Tile<f32, 2> {
-        Block::accumulate(self, p, acc)
+    fn accumulate(&self, p: Tile<f32, 2>, sum: &mut WeightedSum) {
+        Block::accumulate(self, p, sum);
     }
 
     fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) -> Tile<f32, 1> {

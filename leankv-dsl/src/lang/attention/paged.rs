@@ -7,7 +7,8 @@ use half::f16;
 
 use super::codec::{Codec, Codecs, Tokens};
 use super::list::TokenList;
-use super::rows::{Form, Place, Rows, RowsMut};
+use super::online::WeightedSum;
+use super::rows::{Form, InPage, Place, Rows, RowsMut};
 use crate::diag::Diagnostic;
 use crate::format::{KvFormat, PageLayout, Segment, Tiering};
 use crate::ir::Loc;
@@ -274,6 +275,8 @@ pub struct Block<'t> {
     slot: Scalar<i32>,
     /// Number of the first token in its tier's list.
     first: Scalar<i32>,
+    /// How many of the block's slots have a token, or a number that is not positive for none.
+    end: Scalar<i32>,
     valid: Tile<bool, 1>,
     tokens: Tokens,
 }
@@ -353,7 +356,7 @@ impl PagedKv {
         let valid = slots.lt(end);
         let positions = layout.locate(page, slot, layout.page.positions()).cast::<i32>();
         let positions = positions.load_masked(slots, valid);
-        Block { tier, page, slot, first, valid, tokens: Tokens { positions, head: at.head } }
+        Block { tier, page, slot, first, end, valid, tokens: Tokens { positions, head: at.head } }
     }
 }
 
@@ -375,10 +378,14 @@ impl Block<'_> {
             true => (layout.page.keys(), layout.page.key_meta()),
             false => (layout.page.values(), layout.page.value_meta()),
         };
+        let mut form = layout.form(keys, self.valid, layout.block);
+        let whole = layout.tokens().is_multiple_of(layout.block);
+        let slots = (!whole).then(|| layout.tokens() as i32 - self.slot);
+        form.place = Place::InPage(InPage { slots, tokens: self.end });
         Rows {
             codes: read(layout.locate(self.page, self.slot, codes)),
             meta: read(layout.locate(self.page, self.slot, meta)),
-            form: layout.form(keys, self.valid, layout.block),
+            form,
             tokens: self.tokens,
         }
     }
@@ -401,10 +408,10 @@ impl Block<'_> {
         self.tier.keys.logits(q, &self.keys())
     }
 
-    /// `acc + p v`.
+    /// Adds `p v` to `sum`.
     #[track_caller]
-    pub fn accumulate(&self, p: Tile<f32, 2>, acc: Tile<f32, 2>) -> Tile<f32, 2> {
-        self.tier.values.accumulate(p, &self.values(), acc)
+    pub fn accumulate(&self, p: Tile<f32, 2>, sum: &mut WeightedSum) {
+        self.tier.values.accumulate(p, &self.values(), sum);
     }
 
     #[track_caller]

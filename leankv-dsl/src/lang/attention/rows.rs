@@ -33,8 +33,19 @@ pub(crate) struct Form {
 pub(crate) enum Place {
     /// One after another from the addresses of codes and metadata on.
     Consecutive,
+    /// The same, in a page that may be read to its end, so that loads need no masks.
+    InPage(InPage),
     /// Each in its own slot of its own page; both addresses are the arena's.
     Scattered(Scattered),
+}
+
+/// Rows of one page. What lies in slots without a token is memory, but not known to be anything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InPage {
+    /// Slots of the page from the first row on; `None` where there are as many as rows.
+    pub(crate) slots: Option<Scalar<i32>>,
+    /// Rows that have a token: the first ones.
+    pub(crate) tokens: Scalar<i32>,
 }
 
 /// The slots of rows that do not follow each other.
@@ -70,10 +81,12 @@ enum Offsets<const R: usize> {
 
 impl<const R: usize> Offsets<R> {
     #[track_caller]
-    fn load<W: Plain>(self, from: Ptr<W>, mask: impl Operand<bool, R>) -> Tile<W, R> {
-        match self {
-            Offsets::Near(offsets) => from.load_masked(offsets, mask),
-            Offsets::Far(offsets) => from.load_masked(offsets, mask),
+    fn load<W: Plain>(self, from: Ptr<W>, mask: Option<Tile<bool, R>>) -> Tile<W, R> {
+        match (self, mask) {
+            (Offsets::Near(offsets), None) => from.load(offsets),
+            (Offsets::Near(offsets), Some(mask)) => from.load_masked(offsets, mask),
+            (Offsets::Far(offsets), None) => from.load(offsets),
+            (Offsets::Far(offsets), Some(mask)) => from.load_masked(offsets, mask),
         }
     }
 
@@ -84,6 +97,15 @@ impl<const R: usize> Offsets<R> {
             Offsets::Far(offsets) => to.store_masked(offsets, value, mask),
         }
     }
+}
+
+/// What is read for rows of a page that have no token.
+#[derive(Clone, Copy)]
+enum Beyond {
+    /// What is there: for codes, of which all are numbers.
+    Anything,
+    /// The last row that has a token: for floats, of which not all are.
+    Repeated,
 }
 
 /// Rows to decode.
@@ -141,8 +163,8 @@ impl Run {
     fn offsets(self, form: &Form) -> Offsets<2> {
         let word = self.word_bytes();
         match form.place {
-            Place::Consecutive => {
-                let rows = iota(form.count) * (self.row_bytes / word) as i32 + (self.start / word) as i32;
+            Place::Consecutive | Place::InPage(_) => {
+                let rows = form.numbers(Beyond::Anything) * (self.row_bytes / word) as i32 + (self.start / word) as i32;
                 Offsets::Near(rows.expand_dims(1) + iota(self.bytes / word).expand_dims(0))
             }
             Place::Scattered(at) => {
@@ -182,13 +204,24 @@ impl Form {
         }
     }
 
+    /// The rows that are read for the rows of the tile, `[count]`.
+    #[track_caller]
+    fn numbers(&self, beyond: Beyond) -> Tile<i32, 1> {
+        let rows = iota(self.count);
+        match (self.place, beyond) {
+            (Place::InPage(at), Beyond::Repeated) => rows.min((at.tokens - 1).max(0)),
+            (Place::InPage(InPage { slots: Some(slots), .. }), Beyond::Anything) => rows.min(slots - 1),
+            _ => rows,
+        }
+    }
+
     /// Offsets in 16-bit words of metadata word `word` of every group: `[count, groups]`.
     #[track_caller]
     fn meta_offsets(&self, word: usize) -> Offsets<2> {
         let (groups, words) = (self.shape.groups as i32, self.shape.meta_words as i32);
         match self.place {
-            Place::Consecutive => {
-                let rows = iota(self.count) * (groups * words) + word as i32;
+            Place::Consecutive | Place::InPage(_) => {
+                let rows = self.numbers(Beyond::Repeated) * (groups * words) + word as i32;
                 Offsets::Near(rows.expand_dims(1) + (iota(groups as usize) * words).expand_dims(0))
             }
             Place::Scattered(at) => {
@@ -203,8 +236,8 @@ impl Form {
     #[track_caller]
     fn raw_offsets(&self) -> Offsets<2> {
         match self.place {
-            Place::Consecutive => {
-                let row = iota(self.count) * (self.row_bytes() / 2) as i32;
+            Place::Consecutive | Place::InPage(_) => {
+                let row = self.numbers(Beyond::Repeated) * (self.row_bytes() / 2) as i32;
                 Offsets::Near(row.expand_dims(1) + iota(self.head_dim).expand_dims(0))
             }
             Place::Scattered(at) => {
@@ -241,6 +274,17 @@ impl Form {
     #[track_caller]
     fn mask(&self) -> Tile<bool, 2> {
         self.valid.expand_dims(1)
+    }
+
+    /// What masks loads, if anything must.
+    #[track_caller]
+    fn load_mask(&self) -> Option<Tile<bool, 1>> {
+        (!matches!(self.place, Place::InPage(_))).then_some(self.valid)
+    }
+
+    #[track_caller]
+    fn load_mask_2d(&self) -> Option<Tile<bool, 2>> {
+        self.load_mask().map(|mask| mask.expand_dims(1))
     }
 }
 
@@ -365,7 +409,7 @@ impl Rows {
     #[track_caller]
     fn words<W: Plain>(&self, run: Run) -> Tile<W, 2> {
         let codes = self.codes.cast::<W>();
-        run.offsets(&self.form).load(codes, self.form.mask())
+        run.offsets(&self.form).load(codes, self.form.load_mask_2d())
     }
 
     /// Unquantised rows of a 16-bit type, `[count, head_dim]`. Rows of codes, and other types, are an error at the caller's line.
@@ -380,7 +424,7 @@ impl Rows {
             return Tile::poison();
         }
         let offsets = self.form.raw_offsets();
-        offsets.load(self.codes.cast::<T>(), self.form.mask())
+        offsets.load(self.codes.cast::<T>(), self.form.load_mask_2d())
     }
 
     /// Metadata word `word` of every group as a number, `[count, groups]`.
@@ -396,7 +440,24 @@ impl Rows {
             return Tile::poison();
         }
         let meta = self.meta.cast::<u16>();
-        self.form.meta_offsets(word).load(meta, self.form.mask())
+        self.form.meta_offsets(word).load(meta, self.form.load_mask_2d())
+    }
+
+    /// Unit `first` of the metadata of every row, which has `count` units of the size of `W`; zero in rows that do not exist.
+    #[track_caller]
+    fn meta_run<W: Plain>(&self, first: usize, count: usize) -> Tile<W, 1> {
+        let (meta, valid) = (self.meta.cast::<W>(), self.form.valid);
+        match self.form.place {
+            Place::Consecutive => meta.load_masked(iota(self.form.count) * count as i32 + first as i32, valid),
+            Place::InPage(_) => {
+                let rows = self.form.numbers(Beyond::Anything) * count as i32 + first as i32;
+                valid.select(meta.load(rows), Tile::zeros([self.form.count]))
+            }
+            Place::Scattered(at) => {
+                let bytes = W::TYPE.bytes().unwrap_or(1) as usize;
+                meta.load_masked(at.rows(at.meta, self.form.shape.meta_bytes() as usize, bytes, first), valid)
+            }
+        }
     }
 
     /// The rows as they are stored, to be written elsewhere in the same format.
@@ -420,13 +481,15 @@ impl Rows {
         {
             return Tile::poison();
         }
-        let words = (self.form.shape.groups * self.form.shape.meta_words) as i32;
-        let at = group * self.form.shape.meta_words as usize + word;
-        let offsets = match self.form.place {
-            Place::Consecutive => Offsets::Near(iota(self.form.count) * words + at as i32),
-            Place::Scattered(place) => Offsets::Far(place.rows(place.meta, 2 * words as usize, 2, at)),
+        let words = shape.meta_words as usize;
+        let bits = if words == 2 {
+            // Both words of a group in one access.
+            let both = self.meta_run::<u32>(group, shape.groups as usize);
+            (both >> 16 * word as u32).cast()
+        } else {
+            self.meta_run(group * words + word, shape.groups as usize * words)
         };
-        decode16(offsets.load(self.meta.cast::<u16>(), self.form.valid), t)
+        decode16(bits, t)
     }
 }
 

@@ -3,6 +3,7 @@
 use half::f16;
 
 use super::codec::{Codec, Encoded, Tokens};
+use super::online::WeightedSum;
 use super::rows::Rows;
 use crate::format::CodecShape;
 use crate::lang::tile::Tile;
@@ -34,7 +35,7 @@ impl Codec for Shaped {
     }
 
     #[track_caller]
-    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, acc: Tile<f32, 2>) -> Tile<f32, 2> {
-        self.inner.accumulate(p, rows, acc)
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
+        self.inner.accumulate(p, rows, sum);
     }
 }

@@ -58,10 +58,10 @@ impl AttentionHooks for Stacked {
     }
 
     #[track_caller]
-    fn running_max(&self, max: Tile<f32, 1>, logits: Tile<f32, 2>) -> (Tile<f32, 1>, Tile<f32, 1>) {
+    fn running_max(&self, base: Tile<f32, 1>, logits: Tile<f32, 2>) -> Tile<f32, 1> {
         match self.0.last() {
-            Some(hooks) => hooks.running_max(max, logits),
-            None => Plain.running_max(max, logits),
+            Some(hooks) => hooks.running_max(base, logits),
+            None => Plain.running_max(base, logits),
         }
     }
 

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 
 use super::codec::{Codec, Encoded, EncodedCodes, Tokens};
 use super::half16::{decode16, encode16, floor16, positive_scale16};
+use super::online::WeightedSum;
 use super::rows::Rows;
 use crate::format::quant::{input_limit, symmetric_centre, symmetric_half_range};
 use crate::format::{Bits, CodecShape, CodecSpec, Groups, HalfType};
@@ -122,29 +123,25 @@ fn code_logits(
     sum.unwrap_or(zeros)
 }
 
-/// `acc + p v` for one group: the scale goes into `p`, relative to the largest of the tile so that f16 holds it, and the zero
-/// point is one number per query.
+/// Adds `p v` to `sum` for one group: the scale goes into `p`, in units in which f16 holds it, and the zero point is one number per query.
 #[track_caller]
 fn code_accumulate(
     p: Tile<f32, 2>,
     rows: &Rows,
     scale: Tile<f32, 1>,
     zero: Tile<f32, 1>,
-    acc: Tile<f32, 2>,
-) -> Tile<f32, 2> {
-    let codes = rows.codes().cast::<f16>();
-    let top = scale.reduce_max(0);
-    let relative = scale / top.gt(0.0).select(top, 1.0);
-    let weights = (p * relative.expand_dims(0)).cast::<f16>();
-    let product = weights.dot(codes, Tile::zeros(acc.extents()));
-    let offset = (p * zero.expand_dims(0)).reduce_sum(1).expand_dims(1);
-    product.fma(top.splat([1, 1]), acc + offset)
+    sum: &mut WeightedSum,
+) {
+    sum.cover(scale);
+    let weights = (p * (scale * sum.per_unit()).expand_dims(0)).cast::<f16>();
+    sum.acc = weights.dot(rows.codes().cast::<f16>(), sum.acc);
+    sum.add_to_all(p, zero);
 }
 
 /// As [`code_accumulate`] for several groups: the values are decoded to f16.
 #[track_caller]
-fn value_accumulate(p: Tile<f32, 2>, values: Tile<f32, 2>, acc: Tile<f32, 2>) -> Tile<f32, 2> {
-    p.cast::<f16>().dot(values.cast::<f16>(), acc)
+fn value_accumulate(p: Tile<f32, 2>, values: Tile<f32, 2>, sum: &mut WeightedSum) {
+    sum.acc = sum.weights(p).cast::<f16>().dot(values.cast::<f16>(), sum.acc);
 }
 
 impl Affine {
@@ -183,12 +180,12 @@ impl Codec for Affine {
         code_logits(q, rows, self.groups, |group| self.constants(rows, group))
     }
 
-    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, acc: Tile<f32, 2>) -> Tile<f32, 2> {
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
         if self.groups != Groups::One {
-            return value_accumulate(p, self.decode(rows), acc);
+            return value_accumulate(p, self.decode(rows), sum);
         }
         let (scale, zero) = self.constants(rows, 0);
-        code_accumulate(p, rows, scale, zero, acc)
+        code_accumulate(p, rows, scale, zero, sum);
     }
 }
 
@@ -225,12 +222,12 @@ impl Codec for Symmetric {
         code_logits(q, rows, self.groups, |group| self.constants(rows, group))
     }
 
-    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, acc: Tile<f32, 2>) -> Tile<f32, 2> {
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
         if self.groups != Groups::One {
-            return value_accumulate(p, self.decode(rows), acc);
+            return value_accumulate(p, self.decode(rows), sum);
         }
         let (scale, zero) = self.constants(rows, 0);
-        code_accumulate(p, rows, scale, zero, acc)
+        code_accumulate(p, rows, scale, zero, sum);
     }
 }
 
@@ -259,10 +256,11 @@ impl Codec for Raw {
         }
     }
 
-    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, acc: Tile<f32, 2>) -> Tile<f32, 2> {
-        match self.dtype {
-            HalfType::F16 => p.cast::<f16>().dot(rows.raw::<f16>(), acc),
-            HalfType::Bf16 => p.cast::<bf16>().dot(rows.raw::<bf16>(), acc),
-        }
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
+        let p = sum.weights(p);
+        sum.acc = match self.dtype {
+            HalfType::F16 => p.cast::<f16>().dot(rows.raw::<f16>(), sum.acc),
+            HalfType::Bf16 => p.cast::<bf16>().dot(rows.raw::<bf16>(), sum.acc),
+        };
     }
 }

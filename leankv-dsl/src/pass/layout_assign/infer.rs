@@ -63,7 +63,8 @@ impl Pass {
                     let yields = data.regions.iter().filter_map(|&r| func.terminator(r));
                     let values: Vec<Value> = yields.map(|t| func.inst(t).operands[i]).collect();
                     let fixed = values.iter().find(|v| matches!(self.states[**v], State::Fixed(_)));
-                    let layout = self.settle(func, fixed.copied().unwrap_or(values[0]));
+                    let hint = || if fixed.is_none() { self.hint(func, result) } else { None };
+                    let layout = hint().unwrap_or_else(|| self.settle(func, *fixed.unwrap_or(&values[0])));
                     self.fix(result, layout);
                 }
             }
@@ -80,7 +81,9 @@ impl Pass {
             Op::Load { .. } if needs_layout(func, data.results[0]) => match self.loads.get(&inst).cloned() {
                 Some(layout) => self.fix(data.results[0], layout),
                 None if data.operands[1..].iter().all(|&v| self.is_free(func, v)) => {
-                    if !self.chain(func, inst) {
+                    if let Some(layout) = self.hint(func, data.results[0]) {
+                        self.fix(data.results[0], layout);
+                    } else if !self.chain(func, inst) {
                         let layout = self.preferred(func, data.results[0]);
                         self.fix(data.results[0], layout);
                     }

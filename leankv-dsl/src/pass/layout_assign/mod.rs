@@ -10,6 +10,7 @@
 //! * Afterwards each operand has the layout its op needs, by `convert_layout` where necessary.
 
 mod dots;
+mod hint;
 mod infer;
 mod memory;
 mod pull;
@@ -23,7 +24,7 @@ use crate::layout::{Conversion, LANE_BITS, LinearLayout, Route, SharedLayout};
 use crate::pass::axis::AxisAnalysis;
 
 pub use dots::{DotPlan, DotSite, Origin, Target};
-pub(crate) use pull::{codes_a_word, padded_elements, reshape_keeps_bits};
+pub(crate) use pull::{codes_a_word, is_elementwise, padded_elements, reshape_keeps_bits};
 pub(crate) use rewrite::find;
 
 /// Where everything lives: the result of the pass, beside the rewritten function.
@@ -86,6 +87,7 @@ pub fn assign<T: Target>(func: &mut Func, target: &T) -> (Assignment, BTreeMap<I
         requests: SideTable::new(),
         states: SideTable::new(),
         chains: SideTable::new(),
+        users: hint::users(func),
         loads: BTreeMap::new(),
         out: Assignment::default(),
     };
@@ -106,6 +108,8 @@ pub(crate) struct Pass {
     states: SideTable<Value, State>,
     /// How many cheap ops without a layout stand one below the other in a value.
     chains: SideTable<Value, u32>,
+    /// The ops that take a value.
+    users: SideTable<Value, Vec<Inst>>,
     /// The layout chosen for each load that is not cheap.
     loads: BTreeMap<Inst, LinearLayout>,
     out: Assignment,

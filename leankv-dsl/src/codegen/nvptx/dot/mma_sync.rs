@@ -64,6 +64,17 @@ impl DotCode for Mma {
         format!("mma.sync {}{exchanged}", self.mapping.shape)
     }
 
+    fn packed(&self, dims: [[u32; 2]; 2]) -> Option<[u32; 2]> {
+        if self.mapping.shape.pack_bits() != 1 {
+            return None;
+        }
+        let distance = |which: usize| {
+            let (k, _) = self.mapping.operand_shifts((which == 0) != self.mapping.exchanged, dims[which]);
+            self.mapping.k[0] << k
+        };
+        Some([distance(0), distance(1)])
+    }
+
     fn emit(&self, emitter: &mut Emitter<'_, '_>, inst: Inst) -> Emitted {
         emitter.mma(inst, &self.mapping, self.intrinsic)
     }

@@ -25,6 +25,13 @@ pub(super) trait DotCode {
     /// Which instructions it takes, and why if they are not the best: for people.
     fn note(&self) -> String;
 
+    /// By how much the indices of two elements differ that it takes in one register, for `a` and `b`, which are tiles of these log2 extents; `None` where
+    /// it takes no pairs.
+    fn packed(&self, dims: [[u32; 2]; 2]) -> Option<[u32; 2]> {
+        let _ = dims;
+        None
+    }
+
     /// Emits it. Operands have the layouts of the plan.
     fn emit(&self, emitter: &mut Emitter<'_, '_>, inst: Inst) -> Emitted;
 }
