@@ -14,7 +14,7 @@ use leankv_dsl::codegen::host::{HostKernel, HostOptions};
 use leankv_dsl::format::KvFormat;
 use leankv_dsl::lang::attention::{Lengths, PagedKv, PagedKvArgs, Plain, Stock};
 use leankv_dsl::workload::{Generator, given};
-use leankv_kernels::candidates::{ShortlistMutArgs, ShortlistState};
+use leankv_kernels::candidates::{FindsArgs, LookingArgs, ShortlistState};
 use leankv_kernels::decode::{DecodeAttentionArgs, PartialsArgs, decode_attention};
 use leankv_kernels::pending::PendingArgs;
 use leankv_kernels::reference::{PagedFormat, read_tokens, write_token};
@@ -31,7 +31,9 @@ fn main() {
     let class = std::env::args().any(|arg| arg == "v3").then(|| "x86-64-v3".to_owned());
     let options = HostOptions { class, ..HostOptions::default() };
     let mut artifact = None;
-    let build = |more: &str| compiled(&kernel, &format!("tiering=K8V4,head_dim=128,group=4{more}"), &options);
+    let build = |more: &str| {
+        compiled(&kernel, &format!("tiering=K8V4,head_dim=128,group=4,split_pages=0{more}"), &options)
+    };
     for _ in 0..3 {
         let start = Instant::now();
         artifact = Some(build(""));
@@ -97,6 +99,7 @@ fn main() {
                     lengths: given(&lengths.to_row().repeat(HEADS)).tensor([1, HEADS, Lengths::COLUMNS]),
                 },
                 out: PartialsArgs {
+                    splits: given(&[0; HEADS]).tensor_mut([1, HEADS]),
                     max: given(&vec![0.0; heads]).tensor_mut([1, heads, 1]),
                     sum: given(&vec![0.0; heads]).tensor_mut([1, heads, 1]),
                     acc: given(&vec![0.0; heads * D]).tensor_mut([1, heads, 1, D]),
@@ -106,10 +109,12 @@ fn main() {
                     lse: given(&vec![8.0; heads]).tensor([1, heads]),
                     newest: given(&[length - 1; HEADS]).tensor([1, HEADS, 1]),
                 },
-                shortlist: ShortlistMutArgs {
+                shortlist: LookingArgs {
                     prompts: given(&[length / 2]).tensor([1]),
-                    sig: given(&[0.0; HEADS * 3]).tensor_mut([1, HEADS, 3]),
-                    at: given(&[0; HEADS * 6]).tensor_mut([1, HEADS, 6]),
+                    finds: FindsArgs {
+                        sig: given(&[0.0; HEADS * 3]).tensor_mut([1, HEADS, 3, 1]),
+                        at: given(&[0; HEADS * 6]).tensor_mut([1, HEADS, 6, 1]),
+                    },
                     state: given(&state.repeat(HEADS)).tensor_mut([1, HEADS, state.len()]),
                 },
                 codecs: (),

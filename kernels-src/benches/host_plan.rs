@@ -9,7 +9,7 @@ use leankv_dsl::codegen::host::HostOptions;
 use leankv_dsl::format::PageLayout;
 use leankv_dsl::lang::attention::{LayeredKvArgs, Lengths, Stock};
 use leankv_dsl::workload::given;
-use leankv_kernels::candidates::{ShortlistArgs, ShortlistState, shortlist_columns};
+use leankv_kernels::candidates::{SHORTLIST_COLUMNS, ShortlistArgs, ShortlistState};
 use leankv_kernels::policy::StockPolicies;
 use leankv_kernels::step::{PlanStepArgs, StepPlan, plan_step};
 
@@ -55,10 +55,11 @@ fn main() {
     let thresholds: Vec<f32> = [1.0, 0.02].repeat(lists);
     let of = |columns: usize| [REQUESTS, LAYERS, HEADS, columns];
     let kernel = plan_step::<Stock, StockPolicies>::KERNEL;
-    for (policy, splits) in [("leankv", 0), ("leankv", 4), ("leankv-paper", 0), ("uniform", 0)] {
-        let settings = format!("policy={policy},splits={splits}");
+    for (policy, listed) in [("leankv", false), ("leankv", true), ("leankv-paper", false), ("uniform", false)]
+    {
+        let settings = format!("policy={policy},shortlist={listed}");
         let code = compiled(&kernel, &settings, &HostOptions::default());
-        let columns = shortlist_columns(4);
+        let columns = SHORTLIST_COLUMNS;
         for (high, low) in [(64, 0), (256, 256), (448, 576)] {
             let lengths = Lengths { high, low, frozen_high: 0, frozen_low: 0 };
             let state = ShortlistState::new(4200, lengths);
@@ -86,7 +87,7 @@ fn main() {
             let tokens = lists * (high + low) as usize;
             println!(
                 "{policy}{}, {high} + {low} tokens a head: {:.2} ms on one thread, {:.2} ns a token, {:.0} ns a head",
-                if splits > 0 { " from attention's shortlist" } else { "" },
+                if listed { " from attention's shortlist" } else { "" },
                 best * 1e3,
                 best * 1e9 / tokens as f64,
                 best * 1e9 / lists as f64

@@ -154,7 +154,7 @@ pub fn tally_tokens<C: Codecs>(
     let Some(tiers) = spec.tiers(&codecs) else { return };
     let (head, layer, request) = (program_id(0), program_id(1), program_id(2));
     let kv = kv.layer(layer);
-    let at = Work { head, slot: kv.slot(request), split: lit(0), splits: 1 };
+    let at = Work::all(kv.slot(request), head);
     let (tokens, prompt) = (tokens.get([request]), prompts.get([request]));
     let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
     let now = Progress::new(prompt, tokens);

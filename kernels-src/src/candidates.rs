@@ -1,8 +1,8 @@
 //! The tokens that a decode step may change, and how decode attention finds those of the next step on its way.
 //!
 //! Planning a step wants the least significant token of either tier and the one that leaves the window. Looking for them reads every token's
-//! significance and position; attention reads both anyway, to add significance. So each of its splits leaves what it found in a
-//! [`Shortlist`], and a step's plan reads that. What it found holds as long as the lists are as they were: the shortlist says for which
+//! significance and position; attention reads both anyway, to add significance. So each of its splits leaves what it found in [`Finds`], the merge
+//! keeps the best of all splits in a [`Shortlist`], and a step's plan reads that. It holds as long as the lists are as they were: the shortlist says for which
 //! position and which lengths it was made. For all others (a prompt that has just ended, a fork, tiers that were classified again) the plan
 //! looks for itself.
 
@@ -48,11 +48,11 @@ impl ShortlistState<Scalar<i32>> {
     }
 }
 
-/// Columns of a shortlist of so many splits: of significance, and of positions and numbers.
-#[must_use]
-pub const fn shortlist_columns(splits: usize) -> [usize; 2] {
-    [KINDS * splits, 2 * KINDS * splits]
-}
+/// Columns of a shortlist: of significance, and of positions and numbers.
+pub const SHORTLIST_COLUMNS: [usize; 2] = [KINDS, 2 * KINDS];
+
+/// Splits whose finds are looked at together.
+const LANES: usize = 32;
 
 /// A candidate and its number in its list; -1 where there is none.
 #[derive(Clone, Copy, Debug, Carry)]
@@ -106,6 +106,13 @@ impl Best {
     pub(crate) fn found(self) -> Found {
         let (sig, position, index) = self.least();
         Found::new(sig, position, index)
+    }
+
+    /// The less significant of both, lane by lane; of equals, the one at the lower position.
+    #[track_caller]
+    fn or_less(self, seen: &Seen) -> Best {
+        let less = seen.sig.lt(self.sig) | (seen.sig.eq(self.sig) & seen.positions.lt(self.position));
+        self.replaced(seen.may & less, seen)
     }
 
     /// These tokens where `better`.
@@ -166,8 +173,7 @@ impl Search {
     /// The least significant so far.
     #[track_caller]
     pub(crate) fn least(&self, best: Best, seen: &Seen) -> Best {
-        let less = seen.sig.lt(best.sig) | (seen.sig.eq(best.sig) & seen.positions.lt(best.position));
-        best.replaced(seen.may & less, seen)
+        best.or_less(seen)
     }
 
     /// The one that leaves the window, if it was there.
@@ -180,25 +186,40 @@ impl Search {
 /// What the last decode step's attention found for the next: what [`plan_step`](fn@crate::step::plan_step) reads.
 #[derive(Clone, Copy, Debug, KernelArg)]
 pub struct Shortlist {
-    /// Significance, `[slots, layers, kv_heads, 3 * splits]`: of every split the least of the high tier, then of every split the one that
-    /// leaves the window, then of every split the least of the low tier.
+    /// Significance, `[slots, layers, kv_heads, 3]`: of the least of the high tier, the one that leaves the window, the least of the low tier.
+    /// What stands for a tier that is not there means nothing.
     sig: View<f32, 4>,
-    /// Positions of the same, then their numbers in their lists, -1 for none: `[slots, layers, kv_heads, 6 * splits]`.
+    /// Positions of the same, then their numbers in their lists, -1 for none: `[slots, layers, kv_heads, 6]`.
     at: View<i32, 4>,
     /// What it holds for, `[slots, layers, kv_heads, ShortlistState::COLUMNS]`: a row of [`ShortlistState`] for each head.
     state: View<i32, 4>,
 }
 
-/// The same of one layer, to be overwritten: what [`decode_attention`](fn@crate::decode::decode_attention) writes.
+/// The candidates of one layer's shortlist, to be overwritten: what [`merge_splits`](fn@crate::decode::merge_splits) writes.
 #[derive(Clone, Copy, Debug, KernelArg)]
 pub struct ShortlistMut {
+    /// As [`Shortlist`] has it, `[slots, kv_heads, 3]`.
+    sig: ViewMut<f32, 3>,
+    /// As [`Shortlist`] has it, `[slots, kv_heads, 6]`.
+    at: ViewMut<i32, 3>,
+}
+
+/// What each split of decode attention found, of one layer: what it leaves for the merge.
+#[derive(Clone, Copy, Debug, KernelArg)]
+pub struct Finds {
+    /// Significance as [`Shortlist`] has it, `[slots, kv_heads, 3, splits]`.
+    sig: ViewMut<f32, 4>,
+    /// Positions and numbers as [`Shortlist`] has them, `[slots, kv_heads, 6, splits]`.
+    at: ViewMut<i32, 4>,
+}
+
+/// What [`decode_attention`](fn@crate::decode::decode_attention) looks for candidates with, and where it leaves them.
+#[derive(Clone, Copy, Debug, KernelArg)]
+pub struct Looking {
     /// Lengths of the prompts, `[requests]`.
     prompts: View<i32, 1>,
-    /// As [`Shortlist`] has it, `[slots, kv_heads, 3 * splits]`.
-    sig: ViewMut<f32, 3>,
-    /// As [`Shortlist`] has it, `[slots, kv_heads, 6 * splits]`.
-    at: ViewMut<i32, 3>,
-    /// As [`Shortlist`] has it, `[slots, kv_heads, ShortlistState::COLUMNS]`.
+    finds: Finds,
+    /// What the layer's shortlist holds for, as [`Shortlist`] has it, `[slots, kv_heads, ShortlistState::COLUMNS]`.
     state: ViewMut<i32, 3>,
 }
 
@@ -215,14 +236,12 @@ impl Shortlist {
         all.expect("a state has columns")
     }
 
-    /// The candidate of a kind, of `splits` splits.
+    /// The candidate of a kind.
     #[track_caller]
-    pub(crate) fn found(&self, [slot, layer, head]: [Scalar<i32>; 3], kind: Kind, splits: usize) -> Found {
-        let part = |of: usize| (slot.max(0), layer, head, of as i32);
-        let extents = [1, 1, 1, splits];
-        let numbers = |of: usize| self.at.tile(part(of), extents).load().reshape([splits]);
-        let sig = self.sig.tile(part(kind as usize), extents).load().reshape([splits]);
-        Best { sig, position: numbers(kind as usize), index: numbers(KINDS + kind as usize) }.found()
+    pub(crate) fn found(&self, [slot, layer, head]: [Scalar<i32>; 3], kind: Kind) -> Found {
+        let place = |column: usize| [slot.max(0), layer, head, lit(column as i32)];
+        let [sig, number] = [kind as usize, KINDS + kind as usize];
+        Found::new(self.sig.get(place(sig)), self.at.get(place(sig)), self.at.get(place(number)))
     }
 }
 
@@ -241,7 +260,7 @@ impl Kind {
     }
 }
 
-impl ShortlistMut {
+impl Looking {
     /// The length of a request's prompt.
     #[track_caller]
     pub(crate) fn prompt(&self, request: Scalar<i32>) -> Scalar<i32> {
@@ -250,13 +269,13 @@ impl ShortlistMut {
 
     /// Leaves what a split found; nothing of a request with a negative slot.
     #[device]
-    pub(crate) fn store(&self, at: Work, kind: Kind, best: Best) {
+    fn store(&self, at: Work, kind: Kind, best: Best) {
         let (sig, position, index) = best.least();
-        let column = |of: usize| at.split + (of * at.splits) as i32;
+        let place = |column: usize| [at.slot, at.head, lit(column as i32), at.split];
         if at.slot.ge(0) {
-            self.sig.set([at.slot, at.head, column(kind as usize)], sig);
-            self.at.set([at.slot, at.head, column(kind as usize)], position);
-            self.at.set([at.slot, at.head, column(KINDS + kind as usize)], index);
+            self.finds.sig.set(place(kind as usize), sig);
+            self.finds.at.set(place(kind as usize), position);
+            self.finds.at.set(place(KINDS + kind as usize), index);
         }
     }
 
@@ -269,11 +288,45 @@ impl ShortlistMut {
         }
     }
 
-    /// Says what it holds for.
+    /// Says what the shortlist holds for, once the splits are merged.
     #[device]
     pub(crate) fn mark(&self, at: Work, next: ShortlistState<Scalar<i32>>) {
         if at.slot.ge(0) & at.split.eq(0) {
             next.store(|column, number| self.state.set([at.slot, at.head, lit(column)], number));
+        }
+    }
+}
+
+impl Finds {
+    /// The best of a kind that the first `splits` splits found.
+    #[device]
+    fn best(&self, [slot, head]: [Scalar<i32>; 2], kind: Kind, splits: Scalar<i32>) -> Best {
+        let mut best = Best::none(LANES);
+        for turn in range(0, splits.cdiv(LANES as i32)) {
+            let place = |column: usize| (slot, head, column as i32, turn);
+            let numbers =
+                |column: usize| self.at.tile(place(column), [1, 1, 1, LANES]).load().reshape([LANES]);
+            let sig = self.sig.tile(place(kind as usize), [1, 1, 1, LANES]).load().reshape([LANES]);
+            let may = (turn * LANES as i32 + iota(LANES)).lt(splits);
+            let (positions, index) = (numbers(kind as usize), numbers(KINDS + kind as usize));
+            best = best.or_less(&Seen { sig, positions, index, may });
+        }
+        best
+    }
+}
+
+impl ShortlistMut {
+    /// Keeps the best of what a head's first `splits` splits found; nothing of a request with a negative slot.
+    #[device]
+    pub(crate) fn keep(&self, finds: &Finds, slot: Scalar<i32>, head: Scalar<i32>, splits: Scalar<i32>) {
+        if slot.ge(0) {
+            for kind in [Kind::LeastHigh, Kind::Leaving, Kind::LeastLow] {
+                let (sig, position, index) = finds.best([slot, head], kind, splits).least();
+                let place = |column: usize| [slot, head, lit(column as i32)];
+                self.sig.set(place(kind as usize), sig);
+                self.at.set(place(kind as usize), position);
+                self.at.set(place(KINDS + kind as usize), index);
+            }
         }
     }
 }

@@ -3,6 +3,9 @@
 //! One program serves the whole query group of one KV head and one split of its pages, so each key and value is read and decoded
 //! once. A second kernel merges the splits in order. With FP16 as the only format this is the paged baseline.
 //!
+//! A split is so many pages ([`DecodeSpec::split_pages`]), so a head has as many splits as its own list is long, and its results do not depend on
+//! what else is in the launch. A launch has programs for the longest list; those behind the end of their list do nothing.
+//!
 //! A step's significance is added by the step after it: a probability is known only when all logits are, and reading the keys once
 //! more, or keeping the logits, would move more bytes than the significance itself has. So the queries wait, and meet the keys
 //! that the next step reads anyway ([`Pending`]).
@@ -10,11 +13,11 @@
 use half::f16;
 use leankv_dsl::format::{KvFormat, Tiering};
 use leankv_dsl::lang::attention::{
-    AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Partial, Site, Tiers, Work,
+    AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Partial, Site, Tiers, Work, splits_of,
 };
 use leankv_dsl::lang::*;
 
-use crate::candidates::{Best, Search, ShortlistMut, ShortlistState};
+use crate::candidates::{Best, Finds, Looking, Search, ShortlistMut, ShortlistState};
 use crate::members::{Members, parts_of, possible};
 use crate::pattern::HeadPattern;
 use crate::pending::{Asked, Pending, PendingMut};
@@ -54,9 +57,9 @@ pub struct DecodeSpec {
     /// Tokens of a block: one turn of the loop.
     #[spec(default = 32)]
     pub block: usize,
-    /// Parts into which the pages of a work item are cut.
-    #[spec(default = 1, values = [1, 4])]
-    pub splits: usize,
+    /// Pages of a split, which one program works on; 0 for all of them. Few make many programs, which fill a GPU; each costs a partial result.
+    #[spec(default = DecodeSpec::SPLIT_PAGES, values = [1, DecodeSpec::SPLIT_PAGES])]
+    pub split_pages: usize,
     /// Which tokens are attended to.
     #[spec(default = HeadPattern::Dense)]
     pub pattern: HeadPattern,
@@ -88,9 +91,18 @@ pub struct DecodeSpec {
 }
 
 impl DecodeSpec {
+    /// The usual [`split_pages`](DecodeSpec::split_pages) on a GPU.
+    pub const SPLIT_PAGES: usize = 8;
+
+    /// Splits of a list of so many pages, those of both tiers.
+    #[must_use]
+    pub const fn splits_of(&self, pages: usize) -> usize {
+        splits_of(pages, self.split_pages)
+    }
+
     fn makes_sense(&self) -> bool {
         self.group >= 1
-            && self.splits >= 1
+            && i32::try_from(self.split_pages).is_ok()
             && (self.significance || !self.candidates)
             && self.chunk >= 1
             && self.window >= 1
@@ -107,12 +119,7 @@ impl DecodeSpec {
 
     /// What is looked for on the way, for the step after that of the token at `position`.
     #[track_caller]
-    fn search(
-        &self,
-        shortlist: &ShortlistMut,
-        request: Scalar<i32>,
-        position: Scalar<i32>,
-    ) -> Option<Search> {
+    fn search(&self, shortlist: &Looking, request: Scalar<i32>, position: Scalar<i32>) -> Option<Search> {
         let rule = Rule::new(self.window, self.sinks, self.chunk, self.window_q);
         self.candidates.then(|| Search::new(rule, shortlist.prompt(request), position + 1))
     }
@@ -132,9 +139,12 @@ fn attends(pattern: HeadPattern, position: Scalar<i32>, keys: Tile<i32, 1>) -> O
     }
 }
 
-/// What decode attention leaves for the merge: one part per split.
+/// What decode attention leaves for the merge: one part per split. Its views have at least the splits of the longest list, and behind a list's own ones
+/// nothing is written or read.
 #[derive(Clone, Copy, Debug, KernelArg)]
 pub struct Partials {
+    /// Splits of each list, `[requests, kv_heads]`.
+    splits: ViewMut<i32, 2>,
     /// Largest logits, `[requests, query_heads, splits]`; minus infinity for an empty split.
     max: ViewMut<f32, 3>,
     /// Sums of `exp(logit - max)`, `[requests, query_heads, splits]`.
@@ -145,17 +155,18 @@ pub struct Partials {
 }
 
 impl Partials {
-    /// What all splits found for some query heads, in split order.
+    /// What all of a list's `splits` found for some query heads, in split order.
     #[device]
     fn merged<I: ViewIndex>(
         &self,
         spec: &DecodeSpec,
         request: Scalar<i32>,
         members: &Members<I>,
+        splits: Scalar<i32>,
     ) -> Partial {
         let (rows, count) = (members.rows, members.count);
         let mut merged = Partial::none(count, spec.head_dim);
-        for split in range(0, spec.splits as i32) {
+        for split in range(0, splits) {
             let place = (request, rows, split);
             let max = self.max.tile(place, [1, count, 1]).load().reshape([count]);
             let sum = self.sum.tile(place, [1, count, 1]).load().reshape([count]);
@@ -289,14 +300,14 @@ fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
 ///
 /// * Shapes: `q` is `[requests, query_heads, head_dim]` after RoPE, query heads of a KV head next to each other; `query_positions` is
 ///   `[requests]`; `scale` multiplies the logits; `kv` and `out` as their types say.
-/// * Grid: `[kv_heads, requests, splits]`.
+/// * Grid: `[kv_heads, requests, splits]`, with at least the splits of the longest list ([`DecodeSpec::splits_of`]), as `out` has them.
 /// * Values: a request without any token gives minus infinity and zeros. Logits and sums are f32; weights are rounded to f16 before they meet
 ///   values, and queries of another type before they meet keys.
 /// * Significance of a token is its probability, maximised over the query group (LeanKV, significance in the decode phase). With
 ///   `significance`, that of the queries in `pending` is added here, by every split to its own pages, as the tokens are stored now; not to
 ///   frozen tokens, nor to the one that this step inserted. Without it `pending` is not looked at.
 /// * With `candidates` each split leaves in `shortlist` what the step after this one may change in its pages, with the significance as
-///   added here. Without it `shortlist` is not looked at.
+///   added here, for [`merge_splits`](fn@merge_splits). Without it `shortlist` is not looked at.
 /// * A group of more than 16 query heads is worked on in equal parts of at most 16: the keys are read once for each, and once more for the
 ///   significance of all.
 /// * Errors: formats that do not fit the page, and groups and head dims that are not built, are refused at specialisation.
@@ -310,13 +321,35 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     kv: K,
     out: Partials,
     pending: Pending,
-    shortlist: ShortlistMut,
+    shortlist: Looking,
     codecs: C,
     hooks: H,
 ) {
     let Some(tiers) = spec.tiers(&codecs) else { return };
-    let (head, request) = (program_id(0), program_id(1));
-    let at = Work { head, slot: kv.slot(request), split: program_id(2), splits: spec.splits };
+    let (head, request, split) = (program_id(0), program_id(1), program_id(2));
+    let all = Work::all(kv.slot(request), head);
+    let splits = Work::splits_of(kv.pages(all, &tiers), spec.split_pages);
+    if split.lt(splits) {
+        if split.eq(0) {
+            out.splits.set([request, head], splits);
+        }
+        let at = all.split(split, spec.split_pages);
+        attend(&spec, &tiers, at, (q, query_positions, scale), kv, (out, pending, shortlist), hooks);
+    }
+}
+
+/// The part of [`decode_attention`](fn@decode_attention) of one split that has pages, or is the first one.
+#[device]
+fn attend<H: AttentionHooks, K: KvOperand>(
+    spec: &DecodeSpec,
+    tiers: &Tiers,
+    at: Work,
+    (q, query_positions, scale): (FloatView<3>, View<i32, 1>, Scalar<f32>),
+    kv: K,
+    (out, pending, shortlist): (Partials, Pending, Looking),
+    hooks: H,
+) {
+    let (head, request) = (at.head, program_id(1));
     let position = query_positions.get([request]);
     let (parts, _) = parts_of(spec.group);
     if parts == 1 {
@@ -397,22 +430,25 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
 }
 
 /// Merges the splits of [`decode_attention`](fn@decode_attention) in split order, and with `significance` makes this step's queries the
-/// pending ones.
+/// pending ones. With `candidates`, the best of what the splits found goes to the shortlist, which the next plan reads.
 ///
-/// * Shapes: `parts` as decode attention left it, `q` as it took it, `out` is `[requests, query_heads, head_dim]`, `lse` is
+/// * Shapes: `parts` and `finds` as decode attention left them, `q` as it took it, `out` is `[requests, query_heads, head_dim]`, `lse` is
 ///   `[requests, query_heads]`, `slots` is `[requests]`.
 /// * Grid: `[kv_heads, requests]`.
 /// * Values: zeros and minus infinity where no token was attended to. The result does not depend on the order in which programs run, and on
 ///   the number of splits only by rounding.
 /// * Significance: it is a launch of its own that overwrites `pending`, since every split of decode attention reads it. A request with a
-///   negative slot leaves nothing there. Without `significance`, `q`, `slots` and `pending` are not looked at.
+///   negative slot leaves nothing there. Without `significance`, `q`, `slots` and `pending` are not looked at; without `candidates`, `finds` and
+///   `shortlist` are not.
 #[kernel]
 pub fn merge_splits<H: AttentionHooks>(
     #[comptime] spec: DecodeSpec,
     parts: Partials,
     #[arg(align = 16, element = spec.input)] q: FloatView<3>,
     slots: View<i32, 1>,
+    finds: Finds,
     pending: PendingMut,
+    shortlist: ShortlistMut,
     #[arg(align = 16)] out: ViewMut<f32, 3>,
     lse: ViewMut<f32, 2>,
     hooks: H,
@@ -421,10 +457,14 @@ pub fn merge_splits<H: AttentionHooks>(
         return;
     }
     let (head, request) = (program_id(0), program_id(1));
+    let splits = parts.splits.get([request, head]);
+    if spec.candidates {
+        shortlist.keep(&finds, slots.get([request]), head, splits);
+    }
     let (count, _) = parts_of(spec.group);
     if count == 1 {
         let members = Members::all(head, spec.group);
-        let merged = parts.merged(&spec, request, &members);
+        let merged = parts.merged(&spec, request, &members, splits);
         let total = merged.lse();
         members.store_rows(out, request, spec.head_dim, || hooks.output(merged.output()));
         members.store_numbers(lse, request, total);
@@ -439,7 +479,7 @@ pub fn merge_splits<H: AttentionHooks>(
     } else {
         for part in range(0, count as i32) {
             let members = Members::part(head, spec.group, part);
-            let merged = parts.merged(&spec, request, &members);
+            let merged = parts.merged(&spec, request, &members, splits);
             let total = merged.lse();
             members.store_rows(out, request, spec.head_dim, || hooks.output(merged.output()));
             members.store_numbers(lse, request, total);

@@ -3,15 +3,17 @@
 mod common;
 
 use common::paged::{D, PAGE, cache};
-use common::{Run, close, filled, halves, no_partials, no_shortlist, partials, random};
-use leankv_dsl::lang::attention::{Lengths, PagedKv, Plain, Stock};
+use common::{
+    Run, close, filled, halves, no_finds, no_partials, no_shortlist, not_looking, partials, random,
+};
+use leankv_dsl::lang::attention::{ALL_PAGES, Lengths, PagedKv, Plain, Stock};
 use leankv_dsl::workload::given;
 use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs, decode_attention, merge_splits};
 use leankv_kernels::pattern::HeadPattern;
 use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
 use leankv_kernels::reference::{self, DecodeArgs, DecodeOutput, PendingQueries, add_pending};
 
-fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block: usize) {
+fn check(tiering: &str, group: usize, split_pages: usize, pattern: HeadPattern, block: usize) {
     let kv_heads = 2;
     let lengths = [[37, 20], [1, 0], [0, 0], [50, 41], [16, 3], [33, 1]];
     let lengths: Vec<[usize; 2]> =
@@ -33,7 +35,7 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
     let expected: DecodeOutput = reference::decode_attention(&args, &kv).unwrap();
 
     let settings = format!(
-        "tiering={tiering},group={group},splits={splits},block={block},head_dim={D},page_bytes={PAGE},pattern={pattern},significance=true"
+        "tiering={tiering},group={group},split_pages={split_pages},block={block},head_dim={D},page_bytes={PAGE},pattern={pattern},significance=true"
     );
     // Pending queries of every slot; in the last one they have added what they had to.
     let (old, old32) = halves(&random(8, slots * heads * D));
@@ -53,19 +55,22 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
     let mut stale = old.clone();
     stale[(slots - 1) * heads * D..].fill(half::f16::NAN);
 
+    // One more than the longest list has.
+    let own_splits = reference::decode_partials(&args, &kv, split_pages).unwrap();
+    let splits = own_splits.iter().map(Vec::len).max().unwrap_or(0) + 1;
     let parts = [requests, heads, splits];
     let launch = DecodeAttentionArgs {
         q: given(&q).tensor([requests, heads, D]).into(),
         query_positions: given(&positions).tensor([requests]),
         scale: 0.125,
         kv: cache.kv(requests),
-        out: no_partials(parts, D),
+        out: no_partials(parts, kv_heads, D),
         pending: PendingArgs {
             q: given(&stale).tensor([slots, heads, D]),
             lse: given(&old_lse).tensor([slots, heads]),
             newest: given(&newest).tensor([requests, kv_heads, 1]),
         },
-        shortlist: no_shortlist(kv_heads),
+        shortlist: not_looking(kv_heads),
         codecs: (),
         hooks: (),
     };
@@ -73,9 +78,11 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
     let decode = Run::new(&kernel, &settings, [kv_heads, requests, splits], launch).launch();
 
     let launch = MergeSplitsArgs {
-        parts: partials(&decode, parts, D),
+        parts: partials(&decode, parts, kv_heads, D),
         q: given(&q).tensor([requests, heads, D]).into(),
         slots: given(&cache.slots).tensor([requests]),
+        finds: no_finds(kv_heads),
+        shortlist: no_shortlist(kv_heads),
         pending: PendingMutArgs {
             q: given(&stale).tensor_mut([slots, heads, D]),
             lse: given(&old_lse).tensor_mut([slots, heads]),
@@ -84,9 +91,14 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
         lse: filled(f32::NAN, [requests, heads]),
         hooks: (),
     };
+    // Behind a list's own splits nothing is written.
+    for (part, max) in decode.read::<f32>("out.max").iter().enumerate() {
+        let own = part % splits < own_splits[part / splits].len();
+        assert_eq!(own, !max.is_nan(), "{tiering}, {split_pages} pages a split: part {part}");
+    }
     let merge = Run::new(&merge_splits::<Plain>::KERNEL, &settings, [kv_heads, requests, 1], launch).launch();
 
-    let what = format!("{tiering}, group {group}, {splits} splits, {pattern}");
+    let what = format!("{tiering}, group {group}, {split_pages} pages a split, {pattern}");
     close(&format!("output of {what}"), &merge.read::<f32>("out"), &expected.out, 2e-3);
     let lse = merge.read::<f32>("lse");
     close(&format!("lse of {what}"), &lse, &expected.lse, 1e-3);
@@ -123,14 +135,14 @@ fn check(tiering: &str, group: usize, splits: usize, pattern: HeadPattern, block
 #[test]
 fn one_tier_of_every_kind_of_codec() {
     for tiering in ["fp16", "K8V4", "K4V2", "K8sV4s", "K3V5", "K16V4", "K4V2g2.4", "K4V4-bf16"] {
-        check(tiering, 2, 1, HeadPattern::Dense, 16);
+        check(tiering, 2, ALL_PAGES, HeadPattern::Dense, 16);
     }
 }
 
 #[test]
 fn two_tiers_in_one_pass_with_any_number_of_splits() {
-    for (splits, block) in [(1, 32), (3, 16), (7, 8)] {
-        check("K8V4/K4V2", 2, splits, HeadPattern::Dense, block);
+    for (split_pages, block) in [(ALL_PAGES, 32), (1, 16), (2, 8), (3, 16)] {
+        check("K8V4/K4V2", 2, split_pages, HeadPattern::Dense, block);
     }
     check("K8V4g1.2/K4V2g2.4", 1, 2, HeadPattern::Dense, 16);
 }
@@ -138,17 +150,17 @@ fn two_tiers_in_one_pass_with_any_number_of_splits() {
 #[test]
 fn query_groups_of_one_to_eight() {
     for group in [1, 3, 7, 8] {
-        check("K8V4/K4V2", group, 1, HeadPattern::Dense, 16);
+        check("K8V4/K4V2", group, ALL_PAGES, HeadPattern::Dense, 16);
     }
 }
 
 /// In parts: equal ones, and one whose last part reaches beyond the group, into the rows of the next KV head.
 #[test]
 fn query_groups_of_more_heads_than_a_tile_has() {
-    for (group, splits) in [(32, 1), (48, 2), (71, 3)] {
-        check("K8V4/K4V2", group, splits, HeadPattern::Dense, 16);
+    for (group, split_pages) in [(32, ALL_PAGES), (48, 2), (71, 1)] {
+        check("K8V4/K4V2", group, split_pages, HeadPattern::Dense, 16);
     }
-    check("fp16", 17, 1, HeadPattern::SinkWindow { sinks: 3, window: 9 }, 16);
+    check("fp16", 17, ALL_PAGES, HeadPattern::SinkWindow { sinks: 3, window: 9 }, 16);
 }
 
 #[test]

@@ -7,7 +7,10 @@ mod common;
 mod key_offset;
 
 use codebook::{Codebook, CodebookArgs};
-use common::{Run, close, filled, halves, no_partials, no_shortlist, nothing_pending, partials, random};
+use common::{
+    Run, close, filled, halves, no_finds, no_partials, no_shortlist, not_looking, nothing_pending, partials,
+    random,
+};
 use half::f16;
 use key_offset::{KeyOffset, KeyOffsetArgs};
 use leankv_dsl::lang::attention::{
@@ -114,9 +117,9 @@ where
         query_positions: given(&[TOKENS as i32]).tensor([1]),
         scale: 0.125,
         kv: kv(&write.read::<u8>("kv.arena")),
-        out: no_partials([1, GROUP, 1], D),
+        out: no_partials([1, GROUP, 1], 1, D),
         pending: nothing_pending(GROUP, 1, D),
-        shortlist: no_shortlist(1),
+        shortlist: not_looking(1),
         codecs: codecs(),
         hooks: hooks(),
     };
@@ -124,9 +127,11 @@ where
     let kernel = decode_attention::<C, H, PagedKv>::named(names[1]);
     let decode = Run::new(&kernel, &settings, [1, 1, 1], args).launch();
     let args = MergeSplitsArgs {
-        parts: partials(&decode, [1, GROUP, 1], D),
+        parts: partials(&decode, [1, GROUP, 1], 1, D),
         q: given(q).tensor([1, GROUP, D]).into(),
         slots: given(&[]).tensor([0]),
+        finds: no_finds(1),
+        shortlist: no_shortlist(1),
         pending: PendingMutArgs { q: filled(f16::ZERO, [0, GROUP, D]), lse: filled(0.0, [0, GROUP]) },
         out: filled(0.0, [1, GROUP, D]),
         lse: filled(0.0, [1, GROUP]),

@@ -4,7 +4,10 @@ mod common;
 #[path = "own/contiguous.rs"]
 mod contiguous;
 
-use common::{Run, close, filled, halves, no_partials, no_shortlist, nothing_pending, partials, random};
+use common::{
+    Run, close, filled, halves, no_finds, no_partials, no_shortlist, not_looking, nothing_pending, partials,
+    random,
+};
 use contiguous::{Contiguous, ContiguousArgs};
 use leankv_dsl::lang::attention::{Plain, Stock};
 use leankv_dsl::lang::*;
@@ -20,6 +23,7 @@ const GROUP: usize = 4;
 const CAPACITY: usize = 50;
 /// Tokens of the slots; the last one has none.
 const LENGTHS: [i32; 3] = [37, 50, 0];
+/// Of the longest list, which has four blocks.
 const SPLITS: usize = 2;
 
 /// One side of the cache: codes and metadata of every row, and the values that they stand for.
@@ -92,7 +96,7 @@ fn cached<'a>(
     keys.values[first..][..tokens * D].chunks(D).zip(values.values[first..].chunks(D))
 }
 
-const SETTINGS: &str = "tiering=K8V4,head_dim=64,group=4,block=16,splits=2";
+const SETTINGS: &str = "tiering=K8V4,head_dim=64,group=4,block=16,split_pages=2";
 
 #[test]
 fn decode_attention_reads_a_cache_without_pages() {
@@ -105,18 +109,20 @@ fn decode_attention_reads_a_cache_without_pages() {
         query_positions: given(&LENGTHS).tensor([requests]),
         scale: 0.125,
         kv: kv(&keys, &values),
-        out: no_partials(parts, D),
+        out: no_partials(parts, KV_HEADS, D),
         pending: nothing_pending(heads, KV_HEADS, D),
-        shortlist: no_shortlist(KV_HEADS),
+        shortlist: not_looking(KV_HEADS),
         codecs: (),
         hooks: (),
     };
     let kernel = decode_attention::<Stock, Plain, Contiguous>::named("decode_contiguous");
     let decode = Run::new(&kernel, SETTINGS, [KV_HEADS, requests, SPLITS], args).launch();
     let args = MergeSplitsArgs {
-        parts: partials(&decode, parts, D),
+        parts: partials(&decode, parts, KV_HEADS, D),
         q: given(&q).tensor([requests, heads, D]).into(),
         slots: given(&[]).tensor([0]),
+        finds: no_finds(KV_HEADS),
+        shortlist: no_shortlist(KV_HEADS),
         pending: PendingMutArgs { q: filled(half::f16::ZERO, [0, heads, D]), lse: filled(0.0, [0, heads]) },
         out: filled(f32::NAN, [requests, heads, D]),
         lse: filled(f32::NAN, [requests, heads]),
@@ -152,8 +158,13 @@ fn a_chunk_of_a_prompt_attends_to_a_cache_without_pages() {
         hooks: (),
     };
     let kernel = chunk_attention::<Stock, Plain, Contiguous>::named("chunk_contiguous");
-    let chunk =
-        Run::new(&kernel, &format!("{SETTINGS},block_q=4"), [n.div_ceil(4), KV_HEADS, 1], args).launch();
+    let chunk = Run::new(
+        &kernel,
+        "tiering=K8V4,head_dim=64,group=4,block=16,block_q=4",
+        [n.div_ceil(4), KV_HEADS, 1],
+        args,
+    )
+    .launch();
 
     let row = |row: usize| {
         let (query, head) = (row / heads, row % heads / GROUP);

@@ -16,7 +16,7 @@ use half::f16;
 use leankv_dsl::codegen::nvptx::{NvptxArtifact, NvptxTarget};
 use leankv_dsl::lang::attention::{PagedKv, PagedKvArgs, Plain, Stock};
 use leankv_dsl::workload::given;
-use leankv_kernels::candidates::{ShortlistMutArgs, ShortlistState};
+use leankv_kernels::candidates::{FindsArgs, LookingArgs, ShortlistMutArgs, ShortlistState};
 use leankv_kernels::chunk::{ChunkAttentionArgs, WriteChunkArgs, chunk_attention, write_chunk};
 use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs, decode_attention, merge_splits};
 use leankv_kernels::manager::{ScanPagesArgs, scan_pages};
@@ -118,12 +118,13 @@ fn half(seed: u64, len: usize) -> Vec<f16> {
 fn subjects() -> Vec<Subject> {
     let mut all = Vec::new();
 
-    let (heads, group, splits) = (2, 2, 3);
+    // Every list has both, so that the last elements are in use.
+    let (heads, group, splits) = (2, 2, 2);
     let lengths = [[37, 20], [21, 9]];
     let cache = cache("K8V4/K4V2", heads, &lengths);
     let pages = format!("tiering=K8V4/K4V2,head_dim={D},page_bytes={PAGE},group=2,block=16");
     let settings = format!(
-        "{pages},splits=3,pattern=causal,significance=true,candidates=true,window=6,chunk=24,window_q=10"
+        "{pages},split_pages=2,pattern=causal,significance=true,candidates=true,window=6,chunk=24,window_q=10"
     );
     let n = heads * group;
     let q = half(7, n * D);
@@ -133,16 +134,18 @@ fn subjects() -> Vec<Subject> {
         query_positions: given(&[57]).tensor([1]),
         scale: 0.125,
         kv: cache.kv(1),
-        out: no_partials([1, n, splits], D),
+        out: no_partials([1, n, splits], heads, D),
         pending: PendingArgs {
             q: given(&old).tensor([1, n, D]),
             lse: given(&old_lse).tensor([1, n]),
             newest: given(&[36, 20]).tensor([1, heads, 1]),
         },
-        shortlist: ShortlistMutArgs {
+        shortlist: LookingArgs {
             prompts: given(&[40]).tensor([1]),
-            sig: filled(7.0, [1, heads, 3 * splits]),
-            at: filled(7, [1, heads, 6 * splits]),
+            finds: FindsArgs {
+                sig: filled(7.0, [1, heads, 3, splits]),
+                at: filled(7, [1, heads, 6, splits]),
+            },
             state: filled(7, [1, heads, ShortlistState::COLUMNS]),
         },
         codecs: (),
@@ -153,9 +156,14 @@ fn subjects() -> Vec<Subject> {
     all.push(subject("decode attention, two tiers", &decode));
     let decode = decode.launch();
     let args = MergeSplitsArgs {
-        parts: partials(&decode, [1, n, splits], D),
+        parts: partials(&decode, [1, n, splits], heads, D),
         q: given(&q).tensor([1, n, D]).into(),
         slots: given(&[0]).tensor([1]),
+        finds: FindsArgs {
+            sig: given(&decode.read("shortlist.finds.sig")).tensor_mut([1, heads, 3, splits]),
+            at: given(&decode.read("shortlist.finds.at")).tensor_mut([1, heads, 6, splits]),
+        },
+        shortlist: ShortlistMutArgs { sig: filled(7.0, [1, heads, 3]), at: filled(7, [1, heads, 6]) },
         pending: PendingMutArgs {
             q: given(&old).tensor_mut([1, n, D]),
             lse: given(&old_lse).tensor_mut([1, n]),

@@ -9,9 +9,9 @@ use half::{bf16, f16};
 use leankv_dsl::lang::attention::{Lengths, PagedKvMutArgs, Stock};
 use leankv_dsl::lang::{Float, FloatType};
 use leankv_dsl::workload::{Item, given};
-use leankv_kernels::candidates::{ShortlistArgs, ShortlistState, shortlist_columns};
+use leankv_kernels::candidates::{SHORTLIST_COLUMNS, ShortlistArgs, ShortlistState};
 use leankv_kernels::policy::{PolicySpec, StockPolicies};
-use leankv_kernels::reference::{self, shortlist};
+use leankv_kernels::reference::{self, Found, shortlist};
 use leankv_kernels::step::{InsertTokenArgs, PlanStepArgs, StepPlan, insert_token, plan_step};
 use lists::{D, Lists, PAGE, Rules, TABLE, key, step_args, value};
 
@@ -63,7 +63,7 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
         let args = step_args(&RULES, &positions, &prompt_of, &lists.thresholds, LAYERS * HEADS, &*math);
         let expected = reference::plan_step(&args, &lists.view(&REQUESTS)).unwrap();
 
-        let plan = |splits: usize, arena: &[u8], sig: &[f32], at: &[i32], state: &[i32]| {
+        let plan = |listed: bool, arena: &[u8], sig: &[f32], at: &[i32], state: &[i32]| {
             let of = |len: usize| [SLOTS, LAYERS, HEADS, len / (SLOTS * LAYERS * HEADS)];
             let args = PlanStepArgs {
                 positions: given(&positions).tensor([3]),
@@ -81,30 +81,30 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
                 policies: (),
             };
             let rules = RULES.settings();
-            let settings = format!("tiering={tiering},policy={policy},block=16,splits={splits},{rules}");
+            let settings = format!("tiering={tiering},policy={policy},block=16,shortlist={listed},{rules}");
             let kernel = plan_step::<Stock, StockPolicies>::KERNEL;
             let run = Run::new(&kernel, &settings, [HEADS, LAYERS, 3], args).launch();
             (run.read::<i32>("plan"), run.read::<i32>("target"))
         };
-        let (plans, targets) = plan(0, &lists.arena, &[], &[], &[]);
+        let (plans, targets) = plan(false, &lists.arena, &[], &[], &[]);
 
         // What attention found gives the same plan, and no token is looked at: the arena holds no number.
-        let splits = 3;
         let own: Vec<i32> = REQUESTS.iter().map(|&slot| slot.max(0)).collect();
-        let found = shortlist(&args, &lists.view(&own), splits).unwrap();
-        let [sigs, ats] = shortlist_columns(splits);
+        let found = shortlist(&args, &lists.view(&own), 1).unwrap();
+        let [sigs, ats] = SHORTLIST_COLUMNS;
         let all = SLOTS * LAYERS * HEADS;
         let (mut sig, mut at, mut state) =
             (vec![f32::NAN; all * sigs], vec![7; all * ats], vec![-1; all * ShortlistState::COLUMNS]);
         for (row, found) in found.iter().enumerate() {
             let list = own[row / (LAYERS * HEADS)] as usize * LAYERS * HEADS + row % (LAYERS * HEADS);
-            sig[list * sigs..][..sigs].copy_from_slice(&found.sig);
-            at[list * ats..][..ats].copy_from_slice(&found.at);
+            let (of_sig, of_at) = Found::columns(Found::best_of(&found.splits));
+            sig[list * sigs..][..sigs].copy_from_slice(&of_sig);
+            at[list * ats..][..ats].copy_from_slice(&of_at);
             found.state.put(&mut state, list);
         }
         let what = format!("{tiering}, {policy}, step {step}");
         let nothing = vec![0xFF; lists.arena.len()];
-        let listed = plan(splits, &nothing, &sig, &at, &state);
+        let listed = plan(true, &nothing, &sig, &at, &state);
         assert_eq!(listed, (plans.clone(), targets.clone()), "{what}, from the shortlist");
 
         // It holds for no other position and no other lengths.
@@ -112,7 +112,7 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
         for column in 0..ShortlistState::COLUMNS {
             let mut stale = state.clone();
             stale.iter_mut().skip(column).step_by(ShortlistState::COLUMNS).for_each(|number| *number += 1);
-            let looked = plan(splits, &lists.arena, &sig, &at, &stale);
+            let looked = plan(true, &lists.arena, &sig, &at, &stale);
             assert_eq!(looked, (plans.clone(), targets.clone()), "{what}, number {column} is another");
         }
         for (row, expected) in expected.iter().enumerate() {

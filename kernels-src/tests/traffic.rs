@@ -9,7 +9,7 @@ use leankv_dsl::format::PageLayout;
 use leankv_dsl::lang::TypedKernel;
 use leankv_dsl::lang::attention::{LayeredKvArgs, PagedKv, PagedKvArgs, Plain, Stock};
 use leankv_dsl::workload::{Workload, given};
-use leankv_kernels::candidates::{ShortlistArgs, ShortlistMutArgs};
+use leankv_kernels::candidates::{FindsArgs, LookingArgs, ShortlistArgs};
 use leankv_kernels::decode::{DecodeAttentionArgs, decode_attention};
 use leankv_kernels::pending::PendingArgs;
 use leankv_kernels::policy::StockPolicies;
@@ -52,8 +52,9 @@ fn table() -> Vec<i32> {
 }
 
 fn attention(group: usize, significance: bool) -> u64 {
-    let settings =
-        format!("group={group},significance={significance},candidates={significance},tiering=K8V4/K4V2");
+    let settings = format!(
+        "group={group},significance={significance},candidates={significance},split_pages=0,tiering=K8V4/K4V2"
+    );
     let [high, ..] = lengths();
     let q = vec![f16::ONE; group * D];
     let args = DecodeAttentionArgs {
@@ -66,16 +67,15 @@ fn attention(group: usize, significance: bool) -> u64 {
             table: given(&table()).tensor([1, 1, TABLE]),
             lengths: given(&lengths()).tensor([1, 1, 4]),
         },
-        out: no_partials([1, group, 1], D),
+        out: no_partials([1, group, 1], 1, D),
         pending: PendingArgs {
             q: given(&q).tensor([1, group, D]),
             lse: given(&vec![0.0; group]).tensor([1, group]),
             newest: given(&[high - 1]).tensor([1, 1, 1]),
         },
-        shortlist: ShortlistMutArgs {
+        shortlist: LookingArgs {
             prompts: given(&[900]).tensor([1]),
-            sig: filled(0.0, [1, 1, 3]),
-            at: filled(0, [1, 1, 6]),
+            finds: FindsArgs { sig: filled(0.0, [1, 1, 3, 1]), at: filled(0, [1, 1, 6, 1]) },
             state: filled(0, [1, 1, 5]),
         },
         codecs: (),
@@ -84,7 +84,7 @@ fn attention(group: usize, significance: bool) -> u64 {
     moved(&decode_attention::<Stock, Plain, PagedKv>::KERNEL, &settings, args)
 }
 
-/// Planning from what attention found in one split.
+/// Planning from what attention found.
 fn planning() -> u64 {
     let [high, low, ..] = lengths();
     let args = PlanStepArgs {
@@ -107,7 +107,7 @@ fn planning() -> u64 {
         codecs: (),
         policies: (),
     };
-    moved(&plan_step::<Stock, StockPolicies>::KERNEL, "splits=1", args)
+    moved(&plan_step::<Stock, StockPolicies>::KERNEL, "shortlist=true", args)
 }
 
 #[test]

@@ -98,18 +98,18 @@ fn rows_of_every_codec_are_coded_as_plain_rust_codes_them() {
 fn decode_attention_agrees_away_from_its_declared_space() {
     let settings = [
         "tiering=K8V4/K4V2,significance=true,head_dim=64,page_bytes=2048,block=16",
-        "tiering=K8V4/K4V2,significance=true,splits=3,group=7,head_dim=64,page_bytes=2048,block=8",
+        "tiering=K8V4/K4V2,significance=true,split_pages=2,group=7,head_dim=64,page_bytes=2048,block=8",
         "tiering=K8V4/K4V2,significance=true,candidates=true,head_dim=64,page_bytes=2048,block=16,window=4,sinks=2,chunk=24,window_q=9",
-        "tiering=K8V4/K4V2,significance=true,candidates=true,splits=3,group=7,head_dim=64,page_bytes=2048,block=8,window=20",
-        "tiering=K8V4,significance=true,candidates=true,splits=4,group=8,head_dim=128,window=9,chunk=16,window_q=2",
-        "tiering=K8V4/K4V2,significance=true,candidates=true,splits=2,group=71,head_dim=64,page_bytes=2048,block=16,window=4,sinks=2",
+        "tiering=K8V4/K4V2,significance=true,candidates=true,split_pages=1,group=7,head_dim=64,page_bytes=2048,block=8,window=20",
+        "tiering=K8V4,significance=true,candidates=true,split_pages=1,group=8,head_dim=128,window=9,chunk=16,window_q=2",
+        "tiering=K8V4/K4V2,significance=true,candidates=true,split_pages=2,group=71,head_dim=64,page_bytes=2048,block=16,window=4,sinks=2",
         "tiering=K8V4,pattern=causal,group=3,head_dim=64,page_bytes=2048",
         "tiering=K8V4,significance=true,input=bf16,head_dim=64,page_bytes=2048",
         "tiering=K4V2g2.4,pattern=sink3-window9,head_dim=96,page_bytes=4096",
         "tiering=K8V4,warps=2",
-        "tiering=K4V2,warps=1,group=1,splits=2",
+        "tiering=K4V2,warps=1,group=1,split_pages=0",
         "tiering=K4V4,warps=2,group=8,significance=true,block=16",
-        "tiering=K8V4/K4V2,significance=true,candidates=true,warps=1,splits=2,head_dim=64,page_bytes=2048",
+        "tiering=K8V4/K4V2,significance=true,candidates=true,warps=1,split_pages=1,head_dim=64,page_bytes=2048",
         "tiering=K8V4g1.2/K4V2g2.4,significance=true,candidates=true,warps=2,group=5,head_dim=96,page_bytes=4096",
     ];
     let both = |settings| ["decode_attention", "merge_splits"].map(|kernel| (kernel, settings, ""));

@@ -222,7 +222,7 @@ fn bytes_moved() -> Outcome<f64> {
 
 /// ggml's time over ours: 32 query and 8 KV heads of 128, 4096 tokens, K8V4, one thread.
 fn host_decode() -> Outcome<Row> {
-    let pairs = [("tiering", "K8V4"), ("group", "4"), ("head_dim", "128")];
+    let pairs = [("tiering", "K8V4"), ("group", "4"), ("head_dim", "128"), ("split_pages", "0")];
     let func = decode_func(&pairs)?;
     let recipe = recipe("decode_attention")?;
     let asked = [("requests", 1), ("kv_heads", 8), ("tokens", 4096), ("ragged", 0)];

@@ -34,7 +34,7 @@ pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
 ) {
     let Some(tiers) = spec.tiers(&codecs) else { return };
     let (turn, head) = (program_id(0), program_id(1));
-    let at = Work { head, slot: kv.slot(lit(0)), split: lit(0), splits: 1 };
+    let at = Work::all(kv.slot(lit(0)), head);
     let [k, v] = [k, v].map(|view| view.with_extent(2, spec.head_dim));
     let tokens = k.extent(0).cast::<i32>();
     let first = turn * spec.block_q as i32;

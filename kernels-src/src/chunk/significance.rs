@@ -46,7 +46,9 @@ pub fn cached_significance<C: Codecs, H: AttentionHooks, K: KvOperand>(
 ) {
     let Some(tiers) = spec.tiers(&codecs) else { return };
     let (split, head) = (program_id(0), program_id(1));
-    let at = Work { head, slot: kv.slot(lit(0)), split, splits: spec.splits };
+    let all = Work::all(kv.slot(lit(0)), head);
+    let split_pages = kv.pages(all, &tiers).cdiv(spec.splits as i32);
+    let at = Work { split, split_pages, ..all };
     let count = q.extent(0).cast::<i32>();
     let counted = (count - window).max(0);
     for tier in tiers.iter() {

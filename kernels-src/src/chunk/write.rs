@@ -51,7 +51,7 @@ pub fn write_chunk<C: Codecs>(
         return;
     };
     let (turn, head) = (program_id(0), program_id(1));
-    let at = Work { head, slot: kv.slot(lit(0)), split: lit(0), splits: 1 };
+    let at = Work::all(kv.slot(lit(0)), head);
     let extents = [spec.block, 1, spec.head_dim];
     let [keys, values] = [keys, values].map(|view| {
         let view = view.with_extent(2, spec.head_dim);

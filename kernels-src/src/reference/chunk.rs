@@ -1,6 +1,6 @@
 //! One chunk of one request's prompt in one layer: attention over the cache and the chunk, significance, and the write of both tiers.
 
-use leankv_dsl::lang::attention::Lengths;
+use leankv_dsl::lang::attention::{ALL_PAGES, Lengths};
 
 use super::basic::softmax;
 use super::decode::{PagedKv, split_tokens};
@@ -70,7 +70,7 @@ pub fn attend_chunk(args: &ChunkArgs<'_>, kv: &PagedKv<'_>) -> Result<ChunkOutpu
         cached: Vec::new(),
     };
     for head in 0..kv_heads {
-        let cached = split_tokens(kv, slot * kv_heads + head, 1)?.remove(0);
+        let cached = split_tokens(kv, slot * kv_heads + head, ALL_PAGES)?.remove(0);
         let row = |x: &'_ [f32], t: usize| x[(t * kv_heads + head) * d..][..d].to_vec();
         let keys: Vec<Vec<f32>> =
             cached.iter().map(|t| t.key.clone()).chain((0..n).map(|t| row(k, t))).collect();

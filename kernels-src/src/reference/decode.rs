@@ -3,15 +3,15 @@
 //! One query token per request; `group = query_heads / kv_heads` query heads share a KV head. The tokens of
 //! a KV head are its high tier's tokens followed by its low tier's; softmax runs over both.
 //!
-//! Split-KV: the concatenated page list (high pages, then low pages) is cut into `splits` contiguous parts
-//! as equal as whole pages allow; each part yields a [`Partial`] and [`merge_partials`] combines them in
-//! split order. The result does not depend on the number of splits, up to rounding.
+//! Split-KV: the concatenated page list (high pages, then low pages) is cut into splits of `split_pages` pages;
+//! each yields a [`Partial`] and [`merge_partials`] combines them in split order. The result does not depend on
+//! how many pages a split has, up to rounding.
 //!
 //! Significance of a token in one decode step is its probability, maximised over the query group (LeanKV,
 //! significance in the decode phase): [`received`] by the logarithm of the sum of exponentials that the queries had when
 //! they were asked; [`add_significance`] accumulates it into the pages.
 
-use leankv_dsl::lang::attention::Lengths;
+use leankv_dsl::lang::attention::{ALL_PAGES, Lengths, pages_of_split, splits_of};
 
 use super::error::{ReferenceError, check_len, group_size};
 use super::pages::{PagedFormat, four, page_mut, place, read_tokens, row_mut};
@@ -99,32 +99,32 @@ impl Partial {
 /// # Errors
 /// Slices that do not fit the shapes, lengths beyond the page table, page ids outside the arena.
 pub fn decode_attention(args: &DecodeArgs<'_>, kv: &PagedKv<'_>) -> Result<DecodeOutput, ReferenceError> {
-    merge_partials(args, &decode_partials(args, kv, 1)?)
+    merge_partials(args, &decode_partials(args, kv, ALL_PAGES)?)
 }
 
-/// The partials `[requests, query_heads, splits]` of decode attention in `splits` parts.
+/// The partials of decode attention in splits of `split_pages` pages: for each row of `[requests, query_heads]` those of its own splits.
 ///
 /// # Errors
-/// As [`decode_attention`]; zero splits count as one.
+/// As [`decode_attention`].
 pub fn decode_partials(
     args: &DecodeArgs<'_>,
     kv: &PagedKv<'_>,
-    splits: usize,
-) -> Result<Vec<Partial>, ReferenceError> {
-    let splits = splits.max(1);
+    split_pages: usize,
+) -> Result<Vec<Vec<Partial>>, ReferenceError> {
     let d = kv.high.head_dim();
-    let mut out = Vec::with_capacity(args.query_positions.len() * args.query_heads * splits);
-    for_groups(args, kv, splits, |rows, parts| {
+    let mut out = Vec::with_capacity(args.query_positions.len() * args.query_heads);
+    for_groups(args, kv, split_pages, |rows, parts| {
         for row in rows {
-            for tokens in parts {
+            let partial = |tokens: &Vec<super::Token>| {
                 let mut partial = Partial::empty(d);
                 for token in tokens {
                     if let Some(logit) = args.logit(row, token) {
                         partial.push(logit, &token.value);
                     }
                 }
-                out.push(partial);
-            }
+                partial
+            };
+            out.push(parts.iter().map(partial).collect());
         }
     })?;
     Ok(out)
@@ -143,7 +143,7 @@ pub fn received(
 ) -> Result<Vec<Vec<f32>>, ReferenceError> {
     check_len("lse [requests, query_heads]", args.query_positions.len() * args.query_heads, lse.len())?;
     let mut out = Vec::new();
-    for_groups(args, kv, 1, |rows, parts| {
+    for_groups(args, kv, ALL_PAGES, |rows, parts| {
         let share = |token: &super::Token, row: usize| match args.logit(row, token) {
             Some(logit) if lse[row].is_finite() => (logit - lse[row]).exp(),
             _ => 0.0,
@@ -164,12 +164,12 @@ impl DecodeArgs<'_> {
     }
 }
 
-/// Calls `visit` for every (request, KV head) with the rows of `[requests, query_heads]` that are its query group, and its tokens in
-/// `splits` parts.
+/// Calls `visit` for every (request, KV head) with the rows of `[requests, query_heads]` that are its query group, and the tokens of each of
+/// its splits.
 fn for_groups(
     args: &DecodeArgs<'_>,
     kv: &PagedKv<'_>,
-    splits: usize,
+    split_pages: usize,
     mut visit: impl FnMut(std::ops::Range<usize>, &[Vec<super::Token>]),
 ) -> Result<(), ReferenceError> {
     let d = kv.high.head_dim();
@@ -200,8 +200,8 @@ fn for_groups(
     for request in 0..requests {
         for kv_head in 0..args.kv_heads {
             let parts = match place(request)? {
-                Some(slot) => split_tokens(kv, slot * args.kv_heads + kv_head, splits)?,
-                None => vec![Vec::new(); splits],
+                Some(slot) => split_tokens(kv, slot * args.kv_heads + kv_head, split_pages)?,
+                None => vec![Vec::new()],
             };
             let first = request * args.query_heads + kv_head * group;
             visit(first..first + group, &parts);
@@ -210,16 +210,18 @@ fn for_groups(
     Ok(())
 }
 
-/// Merges partials `[requests, query_heads, splits]` in split order.
+/// Merges the partials of each row of `[requests, query_heads]` in split order; there is at least one.
 ///
 /// # Errors
-/// [`ReferenceError::Shape`] where the partials are not a whole number of splits per query head.
-pub fn merge_partials(args: &DecodeArgs<'_>, partials: &[Partial]) -> Result<DecodeOutput, ReferenceError> {
+/// [`ReferenceError::Shape`] for another number of rows.
+pub fn merge_partials(
+    args: &DecodeArgs<'_>,
+    partials: &[Vec<Partial>],
+) -> Result<DecodeOutput, ReferenceError> {
     let rows = args.query_positions.len() * args.query_heads;
-    let splits = partials.len().checked_div(rows).unwrap_or(1);
-    check_len("partials [requests, query_heads, splits]", rows * splits.max(1), partials.len())?;
+    check_len("partials [requests, query_heads]", rows, partials.len())?;
     let mut result = DecodeOutput { out: Vec::new(), lse: Vec::new() };
-    for parts in partials.chunks_exact(splits.max(1)) {
+    for parts in partials {
         let max = parts.iter().map(|p| p.max).fold(f32::NEG_INFINITY, f32::max);
         let sum: f32 = parts.iter().map(|p| p.sum * rescale(p.max, max)).sum();
         let factor = |p: &Partial| if sum == 0.0 { 0.0 } else { rescale(p.max, max) / sum };
@@ -322,11 +324,11 @@ pub(super) fn tier_ids(kv: &PagedKv<'_>, list: usize, low: bool) -> Vec<i32> {
     }
 }
 
-/// The tokens of one KV head, cut into splits at page borders.
+/// The tokens of one KV head, cut into splits.
 pub(super) fn split_tokens(
     kv: &PagedKv<'_>,
     head: usize,
-    splits: usize,
+    split_pages: usize,
 ) -> Result<Vec<Vec<super::Token>>, ReferenceError> {
     let table = &kv.page_table[head * kv.table_len..][..kv.table_len];
     let reversed: Vec<i32> = table.iter().rev().copied().collect();
@@ -343,8 +345,8 @@ pub(super) fn split_tokens(
             pages.extend(tokens.chunks(paged.tokens_per_page()).map(<[_]>::to_vec));
         }
     }
-    let cut = |s: usize| s * pages.len() / splits;
-    Ok((0..splits).map(|s| pages[cut(s)..cut(s + 1)].concat()).collect())
+    let part = |split: usize| pages[pages_of_split(pages.len(), split_pages, split)].concat();
+    Ok((0..splits_of(pages.len(), split_pages)).map(part).collect())
 }
 
 #[cfg(test)]

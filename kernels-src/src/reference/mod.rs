@@ -45,4 +45,4 @@ pub use manager::{Answer, PageShape, PageState};
 pub use pages::{PagedFormat, Token, read_token, read_tokens, write_token};
 pub use quantize::{Quantized, dequantize, quantize};
 pub use recompact::{TierRule, classify_chunk, recompact};
-pub use step::{HeadLists, Planned, Shortlisted, StepArgs, insert_token, plan_step, shortlist};
+pub use step::{Found, HeadLists, Planned, Shortlisted, StepArgs, insert_token, plan_step, shortlist};

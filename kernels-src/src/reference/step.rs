@@ -49,12 +49,34 @@ pub struct Planned {
     pub target: [i32; 2],
 }
 
-/// A token that may change, and its number in its list.
-#[derive(Clone, Copy)]
-struct Found {
-    sig: f32,
-    position: i32,
-    index: i32,
+/// A token that may change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// Its significance.
+    pub sig: f32,
+    /// Its position.
+    pub position: i32,
+    /// Its number in its list.
+    pub index: i32,
+}
+
+impl Found {
+    /// What kernels write where there is none.
+    pub const NONE: Found = Found { sig: f32::INFINITY, position: i32::MAX, index: -1 };
+
+    /// The columns of a shortlist that these candidates, one of each kind, make: significance, and positions and numbers.
+    pub fn columns(kinds: [Found; 3]) -> ([f32; 3], [i32; 6]) {
+        let [a, b, c] = kinds;
+        (kinds.map(|f| f.sig), [a.position, b.position, c.position, a.index, b.index, c.index])
+    }
+
+    /// The best of each kind among what splits found.
+    pub fn best_of(splits: &[[Found; 3]]) -> [Found; 3] {
+        std::array::from_fn(|kind| {
+            let of_kind: Vec<Found> = splits.iter().map(|found| found[kind]).collect();
+            least(&of_kind).unwrap_or(Found::NONE)
+        })
+    }
 }
 
 /// Plans a decode step of every (request, head), in that order. `kv` lists all heads of all layers; a request with a negative slot is
@@ -179,27 +201,24 @@ fn least(found: &[Found]) -> Option<Found> {
     found.iter().copied().min_by(|a, b| a.sig.total_cmp(&b.sig).then(a.position.cmp(&b.position)))
 }
 
-/// What the splits of decode attention find for one (slot, head) and the step that `args` describes: a row of each column of
-/// [`Shortlist`](crate::candidates::Shortlist).
+/// What decode attention finds for one (slot, head) and the step that `args` describes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shortlisted {
-    /// `[3 * splits]`.
-    pub sig: Vec<f32>,
-    /// `[6 * splits]`.
-    pub at: Vec<i32>,
-    /// What it holds for.
+    /// Of each split the least of the high tier, the one that leaves the window, the least of the low tier.
+    pub splits: Vec<[Found; 3]>,
+    /// What they hold for.
     pub state: ShortlistState,
 }
 
-/// The shortlists of every (request, head), in that order, where attention runs in `splits` parts. `kv` is as attention leaves it, and has slots
-/// for all requests.
+/// The shortlists of every (request, head), in that order, where attention runs in splits of `split_pages` pages. `kv` is as attention leaves it, and
+/// has slots for all requests.
 ///
 /// # Errors
 /// As [`plan_step`].
 pub fn shortlist(
     args: &StepArgs<'_>,
     kv: &PagedKv<'_>,
-    splits: usize,
+    split_pages: usize,
 ) -> Result<Vec<Shortlisted>, ReferenceError> {
     let mut out = Vec::new();
     for (request, &slot) in kv.slots.iter().enumerate() {
@@ -207,27 +226,20 @@ pub fn shortlist(
         let known = usize::try_from(slot).ok().filter(|slot| *slot < slots);
         let slot = known.ok_or(ReferenceError::SlotOutOfRange { slot, slots })?;
         for list in slot * args.heads..(slot + 1) * args.heads {
-            let parts = split_tokens(kv, list, splits)?;
             let (high, low) =
                 (candidates(args, kv, request, list, false)?, candidates(args, kv, request, list, true)?);
             let last = args.positions[request] - args.window;
             let leaving: Vec<Found> = high.iter().copied().filter(|f| f.position == last).collect();
             let state = ShortlistState::new(args.positions[request], Lengths::get(kv.lengths, list));
-            let mut row = Shortlisted { sig: Vec::new(), at: Vec::new(), state };
-            let mut numbers = Vec::new();
-            for found in [&high, &leaving, &low] {
-                for part in &parts {
+            let of_split = |part: &Vec<super::Token>| {
+                [&high, &leaving, &low].map(|found| {
                     let here = |f: &&Found| part.iter().any(|token| token.position == f.position);
                     let here: Vec<Found> = found.iter().filter(here).copied().collect();
-                    let none = Found { sig: f32::INFINITY, position: i32::MAX, index: -1 };
-                    let best = least(&here).unwrap_or(none);
-                    row.sig.push(best.sig);
-                    row.at.push(best.position);
-                    numbers.push(best.index);
-                }
-            }
-            row.at.extend(numbers);
-            out.push(row);
+                    least(&here).unwrap_or(Found::NONE)
+                })
+            };
+            let splits = split_tokens(kv, list, split_pages)?.iter().map(of_split).collect();
+            out.push(Shortlisted { splits, state });
         }
     }
     Ok(out)

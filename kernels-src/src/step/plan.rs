@@ -39,9 +39,9 @@ pub struct PlanSpec {
     /// How many of a chunk's last queries count towards significance.
     #[spec(default = 64)]
     pub window_q: usize,
-    /// Splits of the shortlist that the last step's attention left, 0 to do without.
-    #[spec(default = 0)]
-    pub splits: usize,
+    /// Whether candidates are taken from the shortlist that the last step's attention left, where it holds.
+    #[spec(default = false)]
+    pub shortlist: bool,
 }
 
 /// The tiering that LeanKV uses most.
@@ -103,7 +103,7 @@ fn scan_both(
 ///   [`StepPlan`](super::StepPlan) each; `target` is `[requests, layers, kv_heads, 2]`, the pages of either tier that carrying the plan out
 ///   needs, -1 for a request that is left out (a negative slot).
 /// * Grid: `[kv_heads, layers, requests]`.
-/// * With `splits`, candidates are taken from `shortlist` where that holds; without, it is not looked at. It is what
+/// * With `spec.shortlist`, candidates are taken from `shortlist` where that holds; without, it is not looked at. It is what
 ///   [`decode_attention`](fn@crate::decode::decode_attention) found, so that the plan is the same with it.
 /// * Values: candidates are the tokens outside of window and sinks that are not frozen and for which a query has counted; of equally
 ///   significant ones the first in the sequence. Pages that a step empties are still in its
@@ -130,20 +130,18 @@ pub fn plan_step<C: Codecs, P: Policies>(
     let (head, layer, request) = (program_id(0), program_id(1), program_id(2));
     let kv = kv.layer(layer);
     let slot = kv.slot(request);
-    let at = Work { head, slot, split: lit(0), splits: 1 };
+    let at = Work::all(slot, head);
     let position = positions.get([request]);
     let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
     let search = Search::new(rule, prompts.get([request]), position);
 
     let low = tiers.low().filter(|_| needs.least_low);
     let (mut least_high, mut leaving, mut least_low) = (Found::none(), Found::none(), Found::none());
-    let listed = match spec.splits {
-        0 => None,
-        _ => Some(shortlist.holds([slot, layer, head], ShortlistState::of(&kv, at, position))),
-    };
+    let listed =
+        spec.shortlist.then(|| shortlist.holds([slot, layer, head], ShortlistState::of(&kv, at, position)));
     if let Some(listed) = listed {
         if listed {
-            let found = |kind: Kind| shortlist.found([slot, layer, head], kind, spec.splits);
+            let found = |kind: Kind| shortlist.found([slot, layer, head], kind);
             if needs.least_high || needs.leaving {
                 least_high = found(Kind::LeastHigh);
             }

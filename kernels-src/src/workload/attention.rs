@@ -6,7 +6,7 @@ use leankv_dsl::workload::{Check, Generator, Workload, given};
 use super::cache::Cache;
 use super::floats::{Floats, halves, rounded};
 use super::{RecipeError, Shapes, changed, filled};
-use crate::candidates::{ShortlistMutArgs, ShortlistState, shortlist_columns};
+use crate::candidates::{FindsArgs, LookingArgs, SHORTLIST_COLUMNS, ShortlistMutArgs, ShortlistState};
 use crate::decode::{
     DecodeAttentionArgs, DecodeSpec, MergeSplitsArgs, PartialsArgs, decode_attention as decode_kernel,
     merge_splits,
@@ -15,8 +15,8 @@ use crate::pattern::HeadPattern;
 use crate::pending::{PendingArgs, PendingMutArgs};
 use crate::policy::{Counting, Uniform};
 use crate::reference::{
-    DecodeArgs, PagedKv, Partial, PendingQueries, StepArgs, add_pending, decode_attention, decode_partials,
-    merge_partials, shortlist,
+    DecodeArgs, Found, PagedKv, Partial, PendingQueries, StepArgs, add_pending, decode_attention,
+    decode_partials, merge_partials, shortlist,
 };
 
 /// Sums of `n` weights that are rounded to f16 before they meet values: two executors differ where a rounding falls the other way.
@@ -48,6 +48,48 @@ fn query_positions(cache: &Cache) -> Vec<i32> {
     (0..cache.requests).map(|r| (cache.longest + 3 * r) as i32).collect()
 }
 
+/// Parts of rows as they lie in tensors of `splits` splits, `[rows, splits]`; where there is none stands no number, which nobody reads or writes.
+struct Parts {
+    max: Vec<f32>,
+    sum: Vec<f32>,
+    acc: Vec<f32>,
+}
+
+impl Parts {
+    fn new(rows: &[Vec<Partial>], splits: usize, head_dim: usize) -> Parts {
+        let n = rows.len() * splits;
+        let mut parts =
+            Parts { max: vec![f32::NAN; n], sum: vec![f32::NAN; n], acc: vec![f32::NAN; n * head_dim] };
+        for (row, of_row) in rows.iter().enumerate() {
+            for (split, part) in of_row.iter().enumerate() {
+                let at = row * splits + split;
+                (parts.max[at], parts.sum[at]) = (part.max, part.sum);
+                parts.acc[at * head_dim..][..head_dim].copy_from_slice(&part.acc);
+            }
+        }
+        parts
+    }
+}
+
+/// What splits found, as it lies in tensors of `splits` splits: `[lists, 3, splits]`, and `[lists, 6, splits]`. Each list's are named with its number.
+fn finds<'a>(
+    lists: usize,
+    splits: usize,
+    found: impl Iterator<Item = (usize, &'a Vec<[Found; 3]>)>,
+) -> (Vec<f32>, Vec<i32>) {
+    let [sigs, ats] = SHORTLIST_COLUMNS;
+    let (mut sig, mut at) = (vec![f32::NAN; lists * sigs * splits], vec![-7; lists * ats * splits]);
+    for (list, of_list) in found {
+        for (split, kinds) in of_list.iter().enumerate() {
+            let (of_sig, of_at) = Found::columns(*kinds);
+            let put = |column: usize, columns: usize| (list * columns + column) * splits + split;
+            of_sig.into_iter().enumerate().for_each(|(column, number)| sig[put(column, sigs)] = number);
+            of_at.into_iter().enumerate().for_each(|(column, number)| at[put(column, ats)] = number);
+        }
+    }
+    (sig, at)
+}
+
 pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let mut random = Generator::new(seed);
     let cache = cache(spec, shapes, &mut random)?;
@@ -64,17 +106,19 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
         scale: scale(d),
         pattern: spec.pattern,
     };
-    let parts = decode_partials(&args, &cache.paged(), spec.splits)?;
-    let acc: Vec<f32> = parts.iter().flat_map(|p| p.acc.iter().copied()).collect();
-    let of_parts = |number: fn(&Partial) -> f32, close: Check| {
-        let expected: Vec<f32> = parts.iter().map(number).collect();
-        let buffer = given(&vec![f32::NAN; parts.len()]).output(PRECISE).expect(&expected, close);
-        buffer.tensor_mut([requests, heads, spec.splits])
+    let parts = decode_partials(&args, &cache.paged(), spec.split_pages)?;
+    let counts: Vec<i32> = parts.iter().step_by(spec.group).map(|parts| parts.len() as i32).collect();
+    // One more than the longest list has.
+    let splits = parts.iter().map(Vec::len).max().unwrap_or(0) + 1;
+    let parts = Parts::new(&parts, splits, d);
+    let of_parts = |expected: &[f32], close: Check| {
+        let buffer = given(&vec![f32::NAN; expected.len()]).output(PRECISE).expect(expected, close);
+        buffer.tensor_mut([requests, heads, splits])
     };
-    let acc = given(&vec![f32::NAN; acc.len()])
+    let acc = given(&vec![f32::NAN; parts.acc.len()])
         .output(sums(cache.longest))
-        .expect(&acc, exact_sums(cache.longest))
-        .tensor_mut([requests, heads, spec.splits, d]);
+        .expect(&parts.acc, exact_sums(cache.longest))
+        .tensor_mut([requests, heads, splits, d]);
     let mut launch = DecodeAttentionArgs {
         q: q.tensor,
         query_positions: given(&positions).tensor([requests]),
@@ -82,8 +126,9 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
         kv: cache
             .kv(given(&cache.arena).least_read(cache.least_read_bytes(spec.pattern != HeadPattern::Dense))),
         out: PartialsArgs {
-            max: of_parts(|p| p.max, PRECISE),
-            sum: of_parts(|p| p.sum, Check::close(1e-3, 1e-3)),
+            splits: filled(-7, &counts, Check::Bits).tensor_mut([requests, kv_heads]),
+            max: of_parts(&parts.max, PRECISE),
+            sum: of_parts(&parts.sum, Check::close(1e-3, 1e-3)),
             acc,
         },
         // Neither is looked at.
@@ -92,10 +137,9 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
             lse: given(&[]).tensor([0, heads]),
             newest: given(&[]).tensor([0, 0, 1]),
         },
-        shortlist: ShortlistMutArgs {
+        shortlist: LookingArgs {
             prompts: given(&[]).tensor([0]),
-            sig: given(&[]).tensor_mut([0, kv_heads, 0]),
-            at: given(&[]).tensor_mut([0, kv_heads, 0]),
+            finds: no_finds(kv_heads),
             state: given(&[]).tensor_mut([0, kv_heads, ShortlistState::COLUMNS]),
         },
         codecs: (),
@@ -129,19 +173,29 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
             newest: given(&newest).tensor([requests, kv_heads, 1]),
         };
         if spec.candidates {
-            launch.shortlist = found_candidates(spec, &cache, &positions, &arena)?;
+            launch.shortlist = found_candidates(spec, &cache, &positions, &arena, splits)?;
         }
     }
-    Ok(Workload::of::<decode_kernel<Stock, Plain, Pages>>([kv_heads, requests, spec.splits], launch))
+    Ok(Workload::of::<decode_kernel<Stock, Plain, Pages>>([kv_heads, requests, splits], launch))
 }
 
-/// Decode attention's `shortlist`, with what it finds in `arena` as the kernel leaves it.
+/// Finds that are not looked at.
+fn no_finds(kv_heads: usize) -> FindsArgs<'static> {
+    let [sigs, ats] = SHORTLIST_COLUMNS;
+    FindsArgs {
+        sig: given(&[]).tensor_mut([0, kv_heads, sigs, 0]),
+        at: given(&[]).tensor_mut([0, kv_heads, ats, 0]),
+    }
+}
+
+/// Decode attention's `shortlist`, with what its splits find in `arena` as the kernel leaves it.
 fn found_candidates(
     spec: &DecodeSpec,
     cache: &Cache,
     positions: &[i32],
     arena: &[u8],
-) -> Result<ShortlistMutArgs<'static>, RecipeError> {
+    splits: usize,
+) -> Result<LookingArgs<'static>, RecipeError> {
     let (requests, kv_heads) = (cache.requests, cache.kv_heads);
     let prompts: Vec<i32> = positions.iter().map(|p| p / 2).collect();
     let next: Vec<i32> = positions.iter().map(|p| p + 1).collect();
@@ -155,49 +209,56 @@ fn found_candidates(
         counting: Counting::new(spec.chunk, spec.window_q),
         policy: &Uniform,
     };
-    let rows = shortlist(&args, &PagedKv { arena, ..cache.paged() }, spec.splits)?;
-    let columns = shortlist_columns(spec.splits);
+    let mut rows = shortlist(&args, &PagedKv { arena, ..cache.paged() }, spec.split_pages)?;
+    let list = |row: usize| cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
     let lists = requests * kv_heads;
-    let (mut sig, mut at) = (vec![f32::NAN; lists * columns[0]], vec![-7; lists * columns[1]]);
     let mut state = vec![-7; lists * ShortlistState::COLUMNS];
-    let before = (sig.clone(), at.clone(), state.clone());
-    for (row, found) in rows.iter().enumerate() {
-        let list = cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
-        sig[list * columns[0]..][..columns[0]].copy_from_slice(&found.sig);
-        at[list * columns[1]..][..columns[1]].copy_from_slice(&found.at);
-        found.state.put(&mut state, list);
+    let before = state.clone();
+    for (row, found) in rows.iter_mut().enumerate() {
+        found.state.put(&mut state, list(row));
         if cache.low.is_none() {
             // Nobody reads what was found in a tier that is not there.
-            sig[list * columns[0] + 2 * spec.splits..][..spec.splits].fill(f32::NAN);
-            at[list * columns[1] + 2 * spec.splits..][..spec.splits].fill(-7);
-            at[list * columns[1] + 5 * spec.splits..][..spec.splits].fill(-7);
+            let nothing = Found { sig: f32::NAN, position: -7, index: -7 };
+            found.splits.iter_mut().for_each(|kinds| kinds[2] = nothing);
         }
     }
-    let of = |columns: usize| [requests, kv_heads, columns];
-    let found = given(&before.0).output(PRECISE).expect(&sig, Check::close(1e-3, 1e-4));
-    Ok(ShortlistMutArgs {
+    let (sig, at) =
+        finds(lists, splits, rows.iter().enumerate().map(|(row, found)| (list(row), &found.splits)));
+    let [sigs, ats] = SHORTLIST_COLUMNS;
+    Ok(LookingArgs {
         prompts: given(&prompts).tensor([requests]),
-        sig: found.tensor_mut(of(columns[0])),
-        at: changed(&before.1, &at).tensor_mut(of(columns[1])),
-        state: changed(&before.2, &state).tensor_mut(of(ShortlistState::COLUMNS)),
+        finds: FindsArgs {
+            sig: given(&vec![f32::NAN; sig.len()])
+                .output(PRECISE)
+                .expect(&sig, Check::close(1e-3, 1e-4))
+                .tensor_mut([requests, kv_heads, sigs, splits]),
+            at: filled(-7, &at, Check::Bits).tensor_mut([requests, kv_heads, ats, splits]),
+        },
+        state: changed(&before, &state).tensor_mut([requests, kv_heads, ShortlistState::COLUMNS]),
     })
 }
 
 pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let mut random = Generator::new(seed);
     let (requests, kv_heads, d) = (shapes.get("requests"), shapes.get("kv_heads"), spec.head_dim);
-    let heads = kv_heads * spec.group;
-    let n = requests * heads * spec.splits;
-    let (mut max, mut sum) = (random.f32s(n, -2.0, 2.0), random.f32s(n, 1.0, 20.0));
-    let mut acc = random.f32s(n * d, -4.0, 4.0);
-    // Some splits saw no token, and one row saw none at all.
-    let empty = (0..n).filter(|i| i % 5 == 3 || *i < spec.splits);
-    for i in empty {
-        (max[i], sum[i]) = (f32::NEG_INFINITY, 0.0);
-        acc[i * d..][..d].fill(0.0);
-    }
-    let parts: Vec<Partial> =
-        (0..n).map(|i| Partial { max: max[i], sum: sum[i], acc: acc[i * d..][..d].to_vec() }).collect();
+    let (heads, lists) = (kv_heads * spec.group, requests * kv_heads);
+    // Lists of one split and more; the launch may have had more than the longest one needs.
+    let splits = shapes.get("splits") + 1;
+    let counts: Vec<usize> =
+        (0..lists).map(|list| (shapes.get("splits") * (list + 1) / lists).max(1)).collect();
+    let mut part = |row: usize, split: usize| match (row, split) {
+        // Some splits saw no token, and one row saw none at all.
+        _ if row == 0 || (row + split) % 5 == 3 => {
+            Partial { max: f32::NEG_INFINITY, sum: 0.0, acc: vec![0.0; d] }
+        }
+        _ => Partial {
+            max: random.f32s(1, -2.0, 2.0)[0],
+            sum: random.f32s(1, 1.0, 20.0)[0],
+            acc: random.f32s(d, -4.0, 4.0),
+        },
+    };
+    let of_row = |row: usize| (0..counts[row / spec.group]).map(|split| part(row, split)).collect();
+    let parts: Vec<Vec<Partial>> = (0..requests * heads).map(of_row).collect();
     let args = DecodeArgs {
         q: &[],
         query_positions: &vec![0; requests],
@@ -222,15 +283,20 @@ pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wor
             *old = if lse.is_finite() { *lse } else { f32::INFINITY };
         }
     }
-    let splits = [requests, heads, spec.splits];
+    let (found, shortlist) = merged_finds(spec, &counts, &slots, [kv_heads, splits], &mut random);
+    let parts = Parts::new(&parts, splits, d);
+    let counts: Vec<i32> = counts.into_iter().map(|splits| splits as i32).collect();
     let args = MergeSplitsArgs {
         parts: PartialsArgs {
-            max: given(&max).tensor_mut(splits),
-            sum: given(&sum).tensor_mut(splits),
-            acc: given(&acc).tensor_mut([requests, heads, spec.splits, d]),
+            splits: given(&counts).tensor_mut([requests, kv_heads]),
+            max: given(&parts.max).tensor_mut([requests, heads, splits]),
+            sum: given(&parts.sum).tensor_mut([requests, heads, splits]),
+            acc: given(&parts.acc).tensor_mut([requests, heads, splits, d]),
         },
         q: q.tensor,
         slots: given(&slots).tensor([requests]),
+        finds: found,
+        shortlist,
         pending: PendingMutArgs {
             q: changed(&before.0, &old).tensor_mut([kept, heads, d]),
             lse: given(&before.1).output(PRECISE).expect(&old_lse, PRECISE).tensor_mut([kept, heads]),
@@ -240,4 +306,56 @@ pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         hooks: (),
     };
     Ok(Workload::of::<merge_splits<Plain>>([kv_heads, requests, 1], args))
+}
+
+/// What the splits of lists, so many of each, found, and the shortlist that the merge makes of it.
+fn merged_finds(
+    spec: &DecodeSpec,
+    counts: &[usize],
+    slots: &[i32],
+    [kv_heads, splits]: [usize; 2],
+    random: &mut Generator,
+) -> (FindsArgs<'static>, ShortlistMutArgs<'static>) {
+    let [sigs, ats] = SHORTLIST_COLUMNS;
+    if !spec.candidates {
+        let shortlist = ShortlistMutArgs {
+            sig: given(&[]).tensor_mut([0, kv_heads, sigs]),
+            at: given(&[]).tensor_mut([0, kv_heads, ats]),
+        };
+        return (no_finds(kv_heads), shortlist);
+    }
+    // Many are as significant as others, and many splits found none.
+    let mut token = || match random.below(3) {
+        0 => Found::NONE,
+        _ => Found {
+            sig: random.below(2) as f32,
+            position: random.below(1 << 20) as i32,
+            index: random.below(1 << 10) as i32,
+        },
+    };
+    let lists: Vec<Vec<[Found; 3]>> =
+        counts.iter().map(|&count| (0..count).map(|_| [token(), token(), token()]).collect()).collect();
+    let place = |row: usize| {
+        let slot = usize::try_from(slots[row / kv_heads]).ok()?;
+        Some(slot * kv_heads + row % kv_heads)
+    };
+    let placed = lists.iter().enumerate().filter_map(|(row, found)| Some((place(row)?, found)));
+    let (mut sig, mut at) = (vec![-7.0; lists.len() * sigs], vec![-7; lists.len() * ats]);
+    let before = (sig.clone(), at.clone());
+    for (list, found) in placed.clone() {
+        let (of_sig, of_at) = Found::columns(Found::best_of(found));
+        sig[list * sigs..][..sigs].copy_from_slice(&of_sig);
+        at[list * ats..][..ats].copy_from_slice(&of_at);
+    }
+    let finds = finds(lists.len(), splits, placed);
+    let requests = slots.len();
+    let found = FindsArgs {
+        sig: given(&finds.0).tensor_mut([requests, kv_heads, sigs, splits]),
+        at: given(&finds.1).tensor_mut([requests, kv_heads, ats, splits]),
+    };
+    let shortlist = ShortlistMutArgs {
+        sig: changed(&before.0, &sig).tensor_mut([requests, kv_heads, sigs]),
+        at: changed(&before.1, &at).tensor_mut([requests, kv_heads, ats]),
+    };
+    (found, shortlist)
 }

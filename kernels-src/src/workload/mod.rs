@@ -241,7 +241,11 @@ pub static RECIPES: &[Recipe] = &[
         basic::matmul as MatmulSpec,
         [shape("m", "rows", 70, 256), shape("n", "columns", 40, 256), shape("k", "contraction", 48, 256)]
     ),
-    recipe!("merge_splits", attention::merge as DecodeSpec, [REQUESTS, KV_HEADS]),
+    recipe!(
+        "merge_splits",
+        attention::merge as DecodeSpec,
+        [REQUESTS, KV_HEADS, shape("splits", "splits of the longest list", 4, 32)]
+    ),
     recipe!(
         "plan_fork",
         fork::plan as PlanForkSpec,

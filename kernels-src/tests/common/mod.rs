@@ -11,7 +11,9 @@ use leankv_dsl::ir::{Dtype, Func};
 use leankv_dsl::lang::launch::TensorMut;
 use leankv_dsl::lang::{Choices, Plain, Settings, Spec, TypedKernel};
 use leankv_dsl::workload::{Argument, Generator, Item, Workload, given};
-use leankv_kernels::candidates::{ShortlistMutArgs, ShortlistState};
+use leankv_kernels::candidates::{
+    FindsArgs, LookingArgs, SHORTLIST_COLUMNS, ShortlistMutArgs, ShortlistState,
+};
 use leankv_kernels::decode::PartialsArgs;
 use leankv_kernels::pending::PendingArgs;
 use leankv_tests::conformance::case::{Output, Slot};
@@ -158,10 +160,11 @@ pub fn filled<T: Item + Plain, const R: usize>(fill: T, extents: [usize; R]) -> 
     given(&vec![fill; extents.iter().product()]).tensor_mut(extents)
 }
 
-/// What decode attention leaves: `[requests, query_heads, splits]`, no numbers yet.
-pub fn no_partials<'a>(extents: [usize; 3], head_dim: usize) -> PartialsArgs<'a> {
+/// What decode attention leaves of `kv_heads` KV heads: `[requests, query_heads, splits]`, no numbers yet.
+pub fn no_partials<'a>(extents: [usize; 3], kv_heads: usize, head_dim: usize) -> PartialsArgs<'a> {
     let [requests, heads, splits] = extents;
     PartialsArgs {
+        splits: filled(-7, [requests, kv_heads]),
         max: filled(f32::NAN, extents),
         sum: filled(f32::NAN, extents),
         acc: filled(f32::NAN, [requests, heads, splits, head_dim]),
@@ -169,9 +172,10 @@ pub fn no_partials<'a>(extents: [usize; 3], head_dim: usize) -> PartialsArgs<'a>
 }
 
 /// What decode attention left.
-pub fn partials<'a>(decode: &Run, extents: [usize; 3], head_dim: usize) -> PartialsArgs<'a> {
+pub fn partials<'a>(decode: &Run, extents: [usize; 3], kv_heads: usize, head_dim: usize) -> PartialsArgs<'a> {
     let [requests, heads, splits] = extents;
     PartialsArgs {
+        splits: given(&decode.read("out.splits")).tensor_mut([requests, kv_heads]),
         max: given(&decode.read("out.max")).tensor_mut(extents),
         sum: given(&decode.read("out.sum")).tensor_mut(extents),
         acc: given(&decode.read("out.acc")).tensor_mut([requests, heads, splits, head_dim]),
@@ -187,14 +191,25 @@ pub fn nothing_pending<'a>(heads: usize, kv_heads: usize, head_dim: usize) -> Pe
     }
 }
 
-/// Decode attention's shortlist, which is not looked at.
-pub fn no_shortlist<'a>(kv_heads: usize) -> ShortlistMutArgs<'a> {
-    ShortlistMutArgs {
+/// Finds of splits, which are not looked at.
+pub fn no_finds<'a>(kv_heads: usize) -> FindsArgs<'a> {
+    let [sigs, ats] = SHORTLIST_COLUMNS;
+    FindsArgs { sig: filled(0.0, [0, kv_heads, sigs, 0]), at: filled(0, [0, kv_heads, ats, 0]) }
+}
+
+/// What decode attention looks for candidates with, which is not looked at.
+pub fn not_looking<'a>(kv_heads: usize) -> LookingArgs<'a> {
+    LookingArgs {
         prompts: given(&[]).tensor([0]),
-        sig: filled(0.0, [0, kv_heads, 0]),
-        at: filled(0, [0, kv_heads, 0]),
+        finds: no_finds(kv_heads),
         state: filled(0, [0, kv_heads, ShortlistState::COLUMNS]),
     }
+}
+
+/// The shortlist that a merge does not write.
+pub fn no_shortlist<'a>(kv_heads: usize) -> ShortlistMutArgs<'a> {
+    let [sigs, ats] = SHORTLIST_COLUMNS;
+    ShortlistMutArgs { sig: filled(0.0, [0, kv_heads, sigs]), at: filled(0, [0, kv_heads, ats]) }
 }
 
 /// Zeroes, in both, the words that changed and that agree as f32 within 1e-4.

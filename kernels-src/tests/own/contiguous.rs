@@ -2,7 +2,7 @@
 //! of codes and metadata, as the kernel `quantize` writes them. There is one tier.
 
 use half::f16;
-use leankv_dsl::lang::attention::{KvBlock, KvOperand, Rows, Tier, Tokens, WeightedSum, Work};
+use leankv_dsl::lang::attention::{KvBlock, KvOperand, Rows, Tier, Tiers, Tokens, WeightedSum, Work};
 use leankv_dsl::lang::control::{Iterable, Recorded};
 use leankv_dsl::lang::*;
 
@@ -37,6 +37,10 @@ impl KvOperand for Contiguous {
         if low { lit(0) } else { self.lengths.get([at.slot]) }
     }
 
+    fn pages(&self, at: Work, tiers: &Tiers) -> Scalar<i32> {
+        self.length(at, false).cdiv(tiers.high().layout().block() as i32)
+    }
+
     fn blocks<'t>(
         &self,
         at: Work,
@@ -45,20 +49,18 @@ impl KvOperand for Contiguous {
     ) -> impl Iterable<Item = Part<'t>, Kind = Recorded> {
         let (kv, count, dim) = (*self, tier.layout().block(), tier.layout().page().head_dim() as usize);
         let length = kv.length(at, tier.is_low());
-        let (blocks, splits) = (length.cdiv(count as i32), at.splits as i32);
-        range(at.split * blocks / splits, (at.split + 1) * blocks / splits).stages(stages).map(
-            move |number| {
-                let first = number * count as i32;
-                let positions = first + iota(count);
-                let (tokens, valid) = (Tokens { positions, head: at.head }, positions.lt(length));
-                let list = (at.slot * kv.kv_heads + at.head).cast::<i64>();
-                let row = list * kv.capacity.cast::<i64>() + first.cast::<i64>();
-                let rows =
-                    |codec, codes, meta| Rows::flat(codec, dim, codes, meta, row, count, valid, tokens);
-                let keys = rows(&*tier.keys, kv.keys, kv.key_meta);
-                Part { tier, first, keys, values: rows(&*tier.values, kv.values, kv.value_meta) }
-            },
-        )
+        let blocks = length.cdiv(count as i32);
+        let (from, to) = at.pages(blocks, lit(0), blocks);
+        range(from, to).stages(stages).map(move |number| {
+            let first = number * count as i32;
+            let positions = first + iota(count);
+            let (tokens, valid) = (Tokens { positions, head: at.head }, positions.lt(length));
+            let list = (at.slot * kv.kv_heads + at.head).cast::<i64>();
+            let row = list * kv.capacity.cast::<i64>() + first.cast::<i64>();
+            let rows = |codec, codes, meta| Rows::flat(codec, dim, codes, meta, row, count, valid, tokens);
+            let keys = rows(&*tier.keys, kv.keys, kv.key_meta);
+            Part { tier, first, keys, values: rows(&*tier.values, kv.values, kv.value_meta) }
+        })
     }
 }
 

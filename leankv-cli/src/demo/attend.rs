@@ -4,9 +4,11 @@ use std::time::Instant;
 
 use half::f16;
 use leankv_dsl::format::{KvFormat, PageLayout, Tiering};
-use leankv_dsl::lang::attention::{PagedKv, PagedKvArgs, Plain, Stock};
+use leankv_dsl::lang::attention::{ALL_PAGES, PagedKv, PagedKvArgs, Plain, Stock};
 use leankv_dsl::lang::{Settings, Spec};
-use leankv_kernels::candidates::{ShortlistMutArgs, ShortlistState};
+use leankv_kernels::candidates::{
+    FindsArgs, LookingArgs, SHORTLIST_COLUMNS, ShortlistMutArgs, ShortlistState,
+};
 use leankv_kernels::chunk::{ChunkWriterSpec, WriteChunkArgs, write_chunk};
 use leankv_kernels::decode::{
     DecodeAttentionArgs, DecodeSpec, MergeSplitsArgs, PartialsArgs, decode_attention, merge_splits,
@@ -82,7 +84,8 @@ impl Kernels {
             block: BLOCK,
             ..usual()
         };
-        let attention = decode_spec(recorded, format, page_bytes);
+        // There are more programs than this machine has cores without splits.
+        let attention = DecodeSpec { split_pages: ALL_PAGES, ..decode_spec(recorded, format, page_bytes) };
         Ok(Kernels {
             layout,
             write: compiler.load(device, &write_chunk::KERNEL, &writer).map_err(Failure::kernel)?,
@@ -140,6 +143,7 @@ impl Kernels {
             slots: device.upload(&slots).map_err(Failure::machine)?,
             lengths: device.upload(&lengths).map_err(Failure::machine)?,
             arena,
+            splits: device.zeros(queries * kv_heads).map_err(Failure::machine)?,
             max: device.zeros(queries * query_heads).map_err(Failure::machine)?,
             sum: device.zeros(queries * query_heads).map_err(Failure::machine)?,
             acc: device.zeros(queries * query_heads * head_dim).map_err(Failure::machine)?,
@@ -148,6 +152,8 @@ impl Kernels {
             no_tokens: device.zeros(0).map_err(Failure::machine)?,
             no_sig: device.zeros(0).map_err(Failure::machine)?,
             no_places: device.zeros(0).map_err(Failure::machine)?,
+            no_listed_sig: device.zeros(0).map_err(Failure::machine)?,
+            no_listed_places: device.zeros(0).map_err(Failure::machine)?,
             no_state: device.zeros(0).map_err(Failure::machine)?,
             out: device.zeros(queries * query_heads * head_dim).map_err(Failure::machine)?,
             lse: device.zeros(queries * query_heads).map_err(Failure::machine)?,
@@ -166,6 +172,7 @@ impl Kernels {
     fn step(&self, recorded: &Recorded, pages: usize, step: &mut Step) -> Result<(), Failure> {
         let &Recorded { kv_heads, query_heads, head_dim, queries, .. } = recorded;
         let scale = 1.0 / (head_dim as f32).sqrt();
+        let [sigs, ats] = SHORTLIST_COLUMNS;
         let q = step.q.tensor([queries, query_heads, head_dim]);
         let args = DecodeAttentionArgs {
             q: q.clone().into(),
@@ -178,6 +185,7 @@ impl Kernels {
                 lengths: step.lengths.tensor([queries, kv_heads, 4]),
             },
             out: PartialsArgs {
+                splits: step.splits.tensor_mut([queries, kv_heads]),
                 max: step.max.tensor_mut([queries, query_heads, 1]),
                 sum: step.sum.tensor_mut([queries, query_heads, 1]),
                 acc: step.acc.tensor_mut([queries, query_heads, 1, head_dim]),
@@ -188,10 +196,12 @@ impl Kernels {
                 lse: step.no_lse.tensor([0, query_heads]),
                 newest: step.no_tokens.tensor([0, kv_heads, 1]),
             },
-            shortlist: ShortlistMutArgs {
+            shortlist: LookingArgs {
                 prompts: step.no_tokens.tensor([0]),
-                sig: step.no_sig.tensor_mut([0, kv_heads, 0]),
-                at: step.no_places.tensor_mut([0, kv_heads, 0]),
+                finds: FindsArgs {
+                    sig: step.no_sig.tensor_mut([0, kv_heads, sigs, 0]),
+                    at: step.no_places.tensor_mut([0, kv_heads, ats, 0]),
+                },
                 state: step.no_state.tensor_mut([0, kv_heads, ShortlistState::COLUMNS]),
             },
             codecs: (),
@@ -202,12 +212,21 @@ impl Kernels {
         unsafe { launch.run() }.map_err(Failure::kernel)?;
         let args = MergeSplitsArgs {
             parts: PartialsArgs {
+                splits: step.splits.tensor_mut([queries, kv_heads]),
                 max: step.max.tensor_mut([queries, query_heads, 1]),
                 sum: step.sum.tensor_mut([queries, query_heads, 1]),
                 acc: step.acc.tensor_mut([queries, query_heads, 1, head_dim]),
             },
             q: q.into(),
             slots: step.slots.tensor([queries]),
+            finds: FindsArgs {
+                sig: step.no_sig.tensor_mut([0, kv_heads, sigs, 0]),
+                at: step.no_places.tensor_mut([0, kv_heads, ats, 0]),
+            },
+            shortlist: ShortlistMutArgs {
+                sig: step.no_listed_sig.tensor_mut([0, kv_heads, sigs]),
+                at: step.no_listed_places.tensor_mut([0, kv_heads, ats]),
+            },
             pending: PendingMutArgs {
                 q: step.no_queries.tensor_mut([0, query_heads, head_dim]),
                 lse: step.no_lse.tensor_mut([0, query_heads]),
@@ -230,6 +249,7 @@ struct Step {
     slots: DeviceBuffer<i32>,
     lengths: DeviceBuffer<i32>,
     arena: DeviceBuffer<u8>,
+    splits: DeviceBuffer<i32>,
     max: DeviceBuffer<f32>,
     sum: DeviceBuffer<f32>,
     acc: DeviceBuffer<f32>,
@@ -238,6 +258,8 @@ struct Step {
     no_tokens: DeviceBuffer<i32>,
     no_sig: DeviceBuffer<f32>,
     no_places: DeviceBuffer<i32>,
+    no_listed_sig: DeviceBuffer<f32>,
+    no_listed_places: DeviceBuffer<i32>,
     no_state: DeviceBuffer<i32>,
     out: DeviceBuffer<f32>,
     lse: DeviceBuffer<f32>,

@@ -39,7 +39,7 @@ struct Subject {
 
 impl Subject {
     fn new(tiering: &str, low: usize) -> Outcome<Subject> {
-        let pairs = [("tiering", tiering), ("group", "4"), ("head_dim", "128")];
+        let pairs = [("tiering", tiering), ("group", "4"), ("head_dim", "128"), ("split_pages", "0")];
         let kernel = find("decode_attention").ok_or("decode_attention is not shipped")?;
         let func = kernel.build(&settings(&pairs)).map_err(|found| found.to_string())?;
         let recipe = recipe("decode_attention")?;

@@ -401,6 +401,11 @@ impl CudaQueue {
         })
     }
 
+    pub(super) fn is_capturing(&self) -> Result<bool, DeviceError> {
+        let status = driver("asking whether the stream is captured", || self.0.capture_status())?;
+        Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+    }
+
     pub(super) fn record(&self) -> Result<CudaMark, DeviceError> {
         let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
         Ok(CudaMark(driver("recording an event", || self.0.record_event(timed))?))

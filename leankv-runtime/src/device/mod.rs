@@ -241,6 +241,14 @@ impl Device {
         self.default_stream().synchronize()
     }
 
+    /// Whether work on the default stream becomes part of a graph instead of running; also where the driver does not say.
+    pub(crate) fn is_capturing(&self) -> bool {
+        match &*self.inner {
+            DeviceKind::Host | DeviceKind::Reference | DeviceKind::Emulated(_) => false,
+            DeviceKind::Cuda(cuda) => cuda.default_queue().is_capturing().unwrap_or(true),
+        }
+    }
+
     /// A kernel for the reference device, which runs tile IR as it is.
     ///
     /// # Errors

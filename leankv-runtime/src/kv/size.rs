@@ -1,7 +1,7 @@
 //! What a cache takes, counted before anything is compiled or allocated.
 
 use leankv_kernels::budget::Ladder;
-use leankv_kernels::candidates::{ShortlistState, shortlist_columns};
+use leankv_kernels::candidates::{SHORTLIST_COLUMNS, ShortlistState};
 use leankv_kernels::step::StepPlan;
 
 use super::{CacheConfig, CacheShape, KvError};
@@ -25,21 +25,25 @@ impl CacheShape {
 }
 
 impl CacheConfig {
-    /// Bytes of all buffers of a cache of this shape.
-    pub(super) fn bytes(&self, shape: &CacheShape) -> u128 {
+    /// Bytes of all buffers of a cache of this shape, whose longest list has so many splits.
+    pub(super) fn bytes(&self, shape: &CacheShape, splits: usize) -> u128 {
         let d = self.head_dim;
         let lists = product(&[self.slots, self.layers, self.kv_heads]);
-        let columns: usize = shortlist_columns(self.splits).iter().sum::<usize>() + ShortlistState::COLUMNS;
+        let found = SHORTLIST_COLUMNS.iter().sum::<usize>();
+        let columns = found + ShortlistState::COLUMNS;
         let of_lists =
             lists.saturating_mul((StepPlan::COLUMNS + 4 + columns + 2 * Ladder::RUNGS) as u128 * 4);
+        // What every split finds, and how many there are.
+        let of_splits = product(&[self.slots, self.kv_heads, splits, found])
+            .saturating_add(product(&[self.slots, self.kv_heads]))
+            .saturating_mul(4);
         // Partial results of every split, the output, and the pending queries of every layer.
-        let row =
-            product(&[self.splits, d + 2]) * 4 + (d as u128 + 1) * 4 + product(&[self.layers, 2 * d + 4]);
+        let row = product(&[splits, d + 2]) * 4 + (d as u128 + 1) * 4 + product(&[self.layers, 2 * d + 4]);
         let of_queries = product(&[self.slots, self.kv_heads, self.group]).saturating_mul(row);
         let of_chunk = product(&[self.chunk, self.kv_heads, self.group, d + 1]).saturating_mul(4);
         let of_tokens = product(&[self.chunk, self.kv_heads, 8]);
         let of_slots = product(&[self.slots, 64 + 8 * Ladder::RUNGS]);
-        [of_lists, of_queries, of_chunk, of_tokens, of_slots]
+        [of_lists, of_splits, of_queries, of_chunk, of_tokens, of_slots]
             .into_iter()
             .fold(shape.bytes(), u128::saturating_add)
     }
@@ -56,7 +60,7 @@ pub(super) fn check_bytes(bytes: u128, shape: &CacheShape, device: Option<&Devic
     }
     let pages = product(&[shape.pages, shape.page_bytes]);
     let why = format!(
-        "its buffers take {bytes} bytes, {pages} of them for pages, and {whose} has {there}; take fewer pages, slots, tokens or splits"
+        "its buffers take {bytes} bytes, {pages} of them for pages, and {whose} has {there}; take fewer pages, slots or tokens, or more pages a split"
     );
     Err(KvError::Shape { why })
 }

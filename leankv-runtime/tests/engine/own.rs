@@ -246,8 +246,8 @@ fn windows() -> HookChoice {
 #[test]
 fn a_sliding_window_of_each_layer_works_through_prompts_and_steps() {
     // Each split adds the significance of its own pages.
-    for splits in [1, 2] {
-        let config = CacheConfig { splits, hooks: windows(), ..config() };
+    for split_pages in [None, Some(2)] {
+        let config = CacheConfig { split_pages, hooks: windows(), ..config() };
         checked(&config, &Device::host(), [50, 10], &WINDOWED);
     }
 }

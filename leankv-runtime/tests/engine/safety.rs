@@ -46,7 +46,7 @@ fn kernels_of_another_configuration_are_refused_by_the_names_of_what_differs() {
         ("window_q (8, not 9)", |c| c.window_q = 9),
         ("window (6, not 7)", |c| c.window = 7),
         ("sinks (1, not 2)", |c| c.sinks = 2),
-        ("splits (1, not 2)", |c| c.splits = 2),
+        ("split_pages (the device's, not 2)", |c| c.split_pages = Some(2)),
     ];
     for (field, change) in depends {
         let error = with(change).unwrap_err();
@@ -555,11 +555,16 @@ fn shapes_that_no_page_can_have_are_refused_before_anything_is_compiled() {
 
 #[test]
 fn absurd_sizes_are_errors_before_anything_is_compiled_or_allocated() {
-    let absurd: [(&str, Change); 14] = [
+    let absurd: [(&str, Change); 16] = [
         ("bytes", |c| c.pages = i32::MAX as usize),
         ("page numbers have 31 bits", |c| c.pages = usize::MAX),
-        ("splits", |c| c.splits = 65_536),
-        ("bytes", |c| (c.slots, c.kv_heads, c.max_tokens, c.splits) = (65_535, 64, 1 << 19, 256)),
+        ("split_pages", |c| c.split_pages = Some(0)),
+        ("31 bits", |c| c.split_pages = Some(1 << 31)),
+        ("splits of 1 pages", |c| (c.split_pages, c.max_tokens, c.pages) = (Some(1), 1 << 22, 1 << 20)),
+        ("bytes", |c| {
+            (c.slots, c.kv_heads, c.max_tokens, c.pages) = (65_535, 64, 1 << 19, 1 << 16);
+            c.split_pages = Some(1);
+        }),
         ("slots", |c| c.slots = usize::MAX),
         ("layers", |c| c.layers = 1 << 40),
         ("KV heads", |c| c.kv_heads = usize::MAX / 2),

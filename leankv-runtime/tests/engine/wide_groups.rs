@@ -9,8 +9,8 @@ use crate::prompt::checked_chunk_of;
 
 #[test]
 fn prompts_and_steps_of_32_48_and_71_query_heads_a_kv_head() {
-    for (group, splits) in [(32, 1), (48, 2), (71, 1)] {
-        let config = CacheConfig { kv_heads: 1, group, splits, ..config() };
+    for (group, split_pages) in [(32, None), (48, Some(1)), (71, None)] {
+        let config = CacheConfig { kv_heads: 1, group, split_pages, ..config() };
         let mut cache = cache(&Device::host(), &config);
         let id = cache.admit(30, &Thresholds::new(50.0, 0.5)).unwrap();
         while cache.tokens(id).unwrap() < 30 {

@@ -72,8 +72,8 @@ fn run() -> Result<usize, String> {
 fn in_caches(kernel: &dyn KernelDef) -> Vec<Settings> {
     let more: &[(&str, &str)] = match kernel.name() {
         "decode_attention" => &[("significance", "true"), ("candidates", "true"), ("stages", "1")],
-        "merge_splits" => &[("significance", "true")],
-        "plan_step" => &[("splits", "4")],
+        "merge_splits" => &[("significance", "true"), ("candidates", "true")],
+        "plan_step" => &[("shortlist", "true")],
         _ => return Vec::new(),
     };
     let with = |mut settings: Settings| {

@@ -128,7 +128,7 @@ fn budgets() {
     assert_ptx_budget!(decode("1"), sm_80, regs <= 255, spills == 0, mma >= 16);
     assert_ptx_budget!(decode("4"), sm_90, regs <= 255, spills == 0, mma >= 16);
     assert_ptx_budget!(decode("8"), sm_120, regs <= 255, spills == 0, mma >= 16);
-    assert_ptx_budget!(kernel("plan_step", &[("splits", "4")]), sm_90, regs <= 255, spills == 0);
+    assert_ptx_budget!(kernel("plan_step", &[("shortlist", "true")]), sm_90, regs <= 255, spills == 0);
     assert_ptx_budget!(kernel("chunk_attention", &[]), sm_90, regs <= 255, spills == 0, mma >= 16);
 }
 

@@ -6,7 +6,8 @@
 //! | rows | [`Rows`], [`RowsMut`] | where codes and metadata of consecutive tokens lie, and how codes are packed |
 //! | list | [`TokenList`], [`Spread`] | where tokens of a tier lie that are named by number, in any order |
 //! | KV operand | [`KvOperand`], [`KvBlock`] | where keys and values lie |
-//! | paged cache | [`PagedKv`], [`PagedKvMut`], [`LayeredKv`], [`LayeredKvMut`], [`Tier`], [`Block`] | page tables, tiers, splits, partly filled pages |
+//! | paged cache | [`PagedKv`], [`PagedKvMut`], [`LayeredKv`], [`LayeredKvMut`], [`Tier`], [`Block`] | page tables, tiers, partly filled pages |
+//! | splits | [`Work`], [`splits_of`] | which pages a program works on |
 //! | columns | [`Lengths`], [`PerTier`] | which number of a head stands where |
 //! | hooks | [`AttentionHooks`] | what a variant changes: query, key logits, mask, running state, output |
 //! | choice | [`CodecChoice`], [`HookChoice`] | which codecs and hooks a kernel is recorded with, and that they stay within their buffers |
@@ -25,6 +26,7 @@ mod operand;
 mod paged;
 mod rows;
 mod shaped;
+mod splits;
 mod stacked;
 mod stock;
 
@@ -36,7 +38,8 @@ pub use layers::{LayeredKv, LayeredKvArgs, LayeredKvMut, LayeredKvMutArgs, Paged
 pub use list::{Spread, TokenList};
 pub use online::{OnlineSoftmax, Partial, WeightedSum};
 pub use operand::{KvBlock, KvOperand};
-pub use paged::{Block, Lengths, PagedKv, PagedKvArgs, PerTier, Slot, Tier, TierLayout, Tiers, Work};
+pub use paged::{Block, Lengths, PagedKv, PagedKvArgs, PerTier, Slot, Tier, TierLayout, Tiers};
 pub use rows::{Rows, RowsMut, Stored};
+pub use splits::{ALL_PAGES, Work, pages_of_split, splits_of};
 pub use stacked::Stacked;
 pub use stock::{Affine, Raw, Symmetric, stock};

@@ -3,7 +3,8 @@
 use half::f16;
 
 use super::online::WeightedSum;
-use super::paged::{Block, PagedKv, Tier, Work};
+use super::paged::{Block, PagedKv, Tier, Tiers};
+use super::splits::Work;
 use crate::diag::Diagnostic;
 use crate::ir::Loc;
 use crate::lang::control::{Iterable, Recorded};
@@ -37,6 +38,10 @@ pub trait KvOperand {
         let _ = (at, low);
         lit(0)
     }
+
+    /// The pages of all tiers: what splits are cut from. An operand without pages says what it cuts instead.
+    #[track_caller]
+    fn pages(&self, at: Work, tiers: &Tiers) -> Scalar<i32>;
 
     /// The tier's tokens that belong to this split, in blocks of [`TierLayout::block`](super::TierLayout::block): a recorded loop,
     /// `stages` deep. The splits of a work item together have every token once.
@@ -96,6 +101,10 @@ impl KvOperand for PagedKv {
 
     fn frozen(&self, at: Work, low: bool) -> Scalar<i32> {
         PagedKv::frozen(self, at, low)
+    }
+
+    fn pages(&self, at: Work, tiers: &Tiers) -> Scalar<i32> {
+        PagedKv::pages(self, at, tiers)
     }
 
     fn blocks<'t>(

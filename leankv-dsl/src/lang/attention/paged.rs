@@ -1,7 +1,7 @@
 //! The paged KV operand: page tables, tiers, splits and partly filled pages stay in here.
 //!
 //! One page table belongs to one (request, KV head): high page `k` at entry `k`, low page `k` at entry `table_len - 1 - k`. A work
-//! item's pages are its high pages followed by its low pages; split `s` of `n` takes pages `s * pages / n .. (s + 1) * pages / n`.
+//! item's pages are its high pages followed by its low pages, which [`Work`] cuts into splits.
 
 use half::f16;
 
@@ -9,6 +9,7 @@ use super::codec::{Codec, Codecs, Tokens};
 use super::list::TokenList;
 use super::online::WeightedSum;
 use super::rows::{Form, InPage, Place, Rows, RowsMut};
+use super::splits::Work;
 use crate::diag::Diagnostic;
 use crate::format::{KvFormat, PageLayout, Segment, Tiering};
 use crate::ir::Loc;
@@ -193,19 +194,6 @@ impl std::fmt::Debug for Tier {
     }
 }
 
-/// What one program works on: a request, a KV head and a split of its pages.
-#[derive(Clone, Copy, Debug)]
-pub struct Work {
-    /// The request's slot, as [`PagedKv::slot`] gives it.
-    pub slot: Scalar<i32>,
-    /// The KV head.
-    pub head: Scalar<i32>,
-    /// The split.
-    pub split: Scalar<i32>,
-    /// The number of splits.
-    pub splits: usize,
-}
-
 row! {
     /// How many tokens a head's lists have: a row of `lengths`.
     pub struct Lengths {
@@ -306,6 +294,13 @@ impl PagedKv {
         at.slot.ge(0).select(count, 0)
     }
 
+    /// The pages of all tiers.
+    #[track_caller]
+    pub fn pages(&self, at: Work, tiers: &Tiers) -> Scalar<i32> {
+        let of = |tier: &Tier| self.length(at, tier.low).cdiv(tier.layout.tokens() as i32);
+        tiers.iter().map(of).reduce(|all, more| all + more).unwrap_or_else(|| lit(0))
+    }
+
     /// The tier's tokens by number.
     #[track_caller]
     pub fn list<'t>(&self, at: Work, tier: &'t Tier) -> TokenList<'t> {
@@ -329,9 +324,7 @@ impl PagedKv {
             None => lit(0),
         };
         let before = if comptime(tier.low) { others } else { lit(0) };
-        let (pages, splits) = (mine + others, at.splits as i32);
-        let from = (at.split * pages / splits - before).clamp(0, mine);
-        let to = ((at.split + 1) * pages / splits - before).clamp(0, mine);
+        let (from, to) = at.pages(mine, before, mine + others);
         let per_page = tier.layout.blocks_per_page() as i32;
         range(from * per_page, to * per_page)
             .stages(stages)

@@ -2,9 +2,10 @@
 
 use leankv_dsl::format::{PageLayout, Tiering};
 use leankv_dsl::lang::FloatType;
-use leankv_dsl::lang::attention::{CodecChoice, HookChoice};
+use leankv_dsl::lang::attention::{ALL_PAGES, CodecChoice, HookChoice, splits_of};
 use leankv_kernels::MAX_GROUP;
 use leankv_kernels::budget::pages_for;
+use leankv_kernels::decode::DecodeSpec;
 use leankv_kernels::policy::{PolicyChoice, PolicySpec, SINKS};
 
 use crate::compiler::CompileError;
@@ -51,8 +52,8 @@ pub struct CacheConfig {
     pub codecs: CodecChoice,
     /// What attention does besides plain attention.
     pub hooks: HookChoice,
-    /// Parts into which a decode step cuts the pages of a KV head.
-    pub splits: usize,
+    /// Pages of a KV head that one program of a decode step works on. Where none is given the device says: see [`CacheConfig::split_pages_on`].
+    pub split_pages: Option<usize>,
     /// Decode steps of a request after which thresholds are solved for its budget again, at most: see [`CacheConfig::steps_between`].
     pub solve_every: usize,
     /// Tokens of a sequence up to which [`Budget::Part`] drops none, only demotes; longer ones get at least the bytes of so many, so that the part
@@ -71,8 +72,8 @@ impl CacheConfig {
     /// The usual [`keep_tokens`](CacheConfig::keep_tokens).
     pub const KEEP_TOKENS: usize = 512;
 
-    /// The paper's rules for a model of these extents: K8V4 over K4V2 in the published page, a window of 64 tokens and 4 attention sinks, one
-    /// split; room for `slots` requests of `max_tokens` tokens in `pages` pages.
+    /// The paper's rules for a model of these extents: K8V4 over K4V2 in the published page, a window of 64 tokens and 4 attention sinks;
+    /// room for `slots` requests of `max_tokens` tokens in `pages` pages.
     pub fn new(
         [layers, kv_heads, group, head_dim]: [usize; 4],
         slots: usize,
@@ -98,7 +99,7 @@ impl CacheConfig {
             policy: PolicyChoice::default(),
             codecs: CodecChoice::stock(),
             hooks: HookChoice::plain(),
-            splits: 1,
+            split_pages: None,
             solve_every: 16,
             keep_tokens: CacheConfig::KEEP_TOKENS,
             shared_budget: None,
@@ -169,8 +170,38 @@ impl CacheConfig {
         Ok([high, low.map_or(high, |low| low.tokens_per_page() as usize)])
     }
 
-    /// Most parts into which a decode step cuts the pages of a KV head.
-    pub const MAX_SPLITS: usize = 256;
+    /// Most parts into which a decode step cuts the pages of a KV head: a launch has no more programs along an axis.
+    pub const MAX_SPLITS: usize = 65_535;
+
+    /// Pages of a KV head that one program of a decode step works on: those that are given; on a GPU the usual
+    /// [`DecodeSpec::SPLIT_PAGES`], elsewhere all ([`ALL_PAGES`]), since a processor is busy with one program for each head.
+    pub fn split_pages_on(&self, device: &Device) -> usize {
+        let usual = device.compute_capability().map_or(ALL_PAGES, |_| DecodeSpec::SPLIT_PAGES);
+        self.split_pages.unwrap_or(usual)
+    }
+
+    /// Splits of so many pages that a list of a request of `tokens` tokens has at most, in formats whose pages have these numbers of tokens.
+    pub(super) fn splits_of(&self, split_pages: usize, [high, low]: [usize; 2], tokens: usize) -> usize {
+        // The list of each tier may end within a page.
+        let pages = tokens.div_ceil(high.min(low)).saturating_add(1);
+        splits_of(pages.min(self.pages), split_pages)
+    }
+
+    /// Splits of so many pages that the longest list has which there can be.
+    fn most_splits(&self, split_pages: usize) -> Result<usize, KvError> {
+        let mut most = 1;
+        for tiering in self.tierings() {
+            most = most.max(self.splits_of(split_pages, self.page_tokens(tiering)?, self.max_tokens));
+        }
+        if most <= Self::MAX_SPLITS {
+            return Ok(most);
+        }
+        let why = format!(
+            "{most} splits of {split_pages} pages; at most {} are possible: take more pages a split (split_pages)",
+            Self::MAX_SPLITS
+        );
+        Err(KvError::Shape { why })
+    }
 
     /// Decode steps of a request of `tokens` tokens in these formats until thresholds are solved for its budget again. Room for so many tokens more
     /// is set aside in every list, which weighs more in a short sequence: so it is a 32nd of it, at least 4 and at most
@@ -217,11 +248,12 @@ impl CacheConfig {
         self.demoted_bytes(tiering, (self.window + self.sinks).min(self.max_tokens), ahead)
     }
 
-    /// As [`CacheConfig::shape`], of a cache that the device has memory for.
-    pub(super) fn check_room(&self, device: &Device) -> Result<CacheShape, KvError> {
+    /// As [`CacheConfig::shape`], of a cache that the device has memory for, with the splits of the longest list that there can be.
+    pub(super) fn check_room(&self, device: &Device) -> Result<(CacheShape, usize), KvError> {
         let shape = self.shape()?;
-        check_bytes(self.bytes(&shape), &shape, Some(device))?;
-        Ok(shape)
+        let splits = self.most_splits(self.split_pages_on(device))?;
+        check_bytes(self.bytes(&shape, splits), &shape, Some(device))?;
+        Ok((shape, splits))
     }
 
     /// The extents of the cache's buffers. A row of the page table holds a whole sequence in the tier that packs the fewest tokens, and one
@@ -230,18 +262,19 @@ impl CacheConfig {
     /// # Errors
     /// [`KvError::Shape`], with what to change.
     pub fn shape(&self) -> Result<CacheShape, KvError> {
-        let counts = [self.max_tokens, self.chunk, self.group, self.splits, self.window, self.solve_every];
+        let split_pages = self.split_pages.unwrap_or(1);
+        let counts = [self.max_tokens, self.chunk, self.group, split_pages, self.window, self.solve_every];
         if counts.contains(&0) {
             return Err(KvError::Shape {
-                why: "tokens, chunk, group, splits, window and solve_every are at least 1".to_owned(),
+                why: "tokens, chunk, group, split_pages, window and solve_every are at least 1".to_owned(),
             });
         }
         let longest = [self.max_tokens, self.window, self.sinks, self.chunk, self.solve_every];
         if longest.iter().any(|&n| i32::try_from(n).is_err()) {
             return Err(KvError::Shape { why: "positions have 31 bits".to_owned() });
         }
-        if self.splits > Self::MAX_SPLITS {
-            let why = format!("{} splits; at most {} are possible", self.splits, Self::MAX_SPLITS);
+        if i32::try_from(split_pages).is_err() {
+            let why = format!("split_pages is {split_pages}; numbers of pages have 31 bits");
             return Err(KvError::Shape { why });
         }
         if self.group > MAX_GROUP {
@@ -270,7 +303,9 @@ impl CacheConfig {
             tokens: self.page_tokens(&self.tiering)?,
         };
         shape.check()?;
-        check_bytes(self.bytes(&shape), &shape, None)?;
+        // Without a device nobody knows in how many splits, but where they are given.
+        let splits = self.most_splits(self.split_pages.unwrap_or(ALL_PAGES))?;
+        check_bytes(self.bytes(&shape, splits), &shape, None)?;
         Ok(shape)
     }
 }

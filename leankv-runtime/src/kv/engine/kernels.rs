@@ -151,7 +151,7 @@ impl Build<'_> {
     }
 
     fn decode(&self, tiering: Tiering) -> DecodeSpec {
-        let CacheConfig { head_dim, group, input, page_bytes, splits, chunk, window_q, .. } = *self.config;
+        let CacheConfig { head_dim, group, input, page_bytes, chunk, window_q, .. } = *self.config;
         DecodeSpec {
             tiering,
             head_dim,
@@ -159,7 +159,7 @@ impl Build<'_> {
             input,
             page_bytes,
             block: BLOCK,
-            splits,
+            split_pages: self.config.split_pages_on(self.device),
             pattern: HeadPattern::Dense,
             significance: true,
             candidates: self.plans_look(),
@@ -184,10 +184,19 @@ impl Build<'_> {
         let policy = self.config.policy.stock().unwrap_or_default();
         // Checked with the shape: positions have 31 bits.
         let (window, sinks) = (self.config.window as i32, self.config.sinks as i32);
-        let splits = if self.plans_look() { self.config.splits } else { 0 };
-        let block = BLOCK;
-        let plan =
-            PlanSpec { tiering, head_dim, page_bytes, block, policy, window, sinks, chunk, window_q, splits };
+        let (block, shortlist) = (BLOCK, self.plans_look());
+        let plan = PlanSpec {
+            tiering,
+            head_dim,
+            page_bytes,
+            block,
+            policy,
+            window,
+            sinks,
+            chunk,
+            window_q,
+            shortlist,
+        };
         let two_tiers = tiering.low.is_some();
         let classify =
             ClassifySpec { two_tiers, head_dim, input, policy, window, sinks, chunk, window_q, block: 128 };
@@ -244,13 +253,16 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
         policy,
         codecs,
         hooks,
-        splits,
+        split_pages: _,
         solve_every: _,
         shared_budget: _,
         keep_tokens: _,
     } = built;
     let tierings =
         |config: &CacheConfig| config.tierings().map(Tiering::to_string).collect::<Vec<_>>().join(", ");
+    let pages = |config: &CacheConfig| {
+        config.split_pages.map_or("the device's".to_owned(), |pages| pages.to_string())
+    };
     fn field<T: PartialEq + std::fmt::Display>(name: &str, built: &T, asked: &T) -> Option<String> {
         let text = |value: &T| Some(value.to_string()).filter(|text| !text.is_empty());
         let [built_text, asked_text] = [built, asked].map(|value| text(value).unwrap_or("none".to_owned()));
@@ -271,7 +283,7 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
         field("policy", policy, &asked.policy),
         field("codecs", codecs, &asked.codecs),
         field("hooks", hooks, &asked.hooks),
-        field("splits", splits, &asked.splits),
+        field("split_pages", &pages(built), &pages(asked)),
     ];
     fields.into_iter().flatten().collect()
 }

@@ -2,7 +2,8 @@
 
 use leankv_dsl::lang::attention::{ForLayer, LayeredKvArgs, Lengths, PagedKvArgs, PagedKvMutArgs};
 use leankv_dsl::lang::launch::Tensor;
-use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs, PartialsArgs};
+use leankv_kernels::candidates::LookingArgs;
+use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs};
 use leankv_kernels::step::{InsertTokenArgs, PlanStepArgs, StepPlan};
 
 use super::batch::Run;
@@ -58,7 +59,8 @@ impl KvCache {
         v: &DeviceBuffer<E>,
     ) -> Result<(), KvError> {
         let shape = *self.manager.shape();
-        let (d, query_heads, splits) = (self.config.head_dim, self.config.query_heads(), self.config.splits);
+        let (d, query_heads) = (self.config.head_dim, self.config.query_heads());
+        let splits = self.splits(these, self.manager.state().device().is_capturing());
         let (n, heads, table_len) = (these.rows.len(), shape.kv_heads, shape.table_len);
         let codecs = ForLayer { choice: &self.config.codecs, layer };
         let hooks = ForLayer { choice: &self.config.hooks, layer };
@@ -87,7 +89,7 @@ impl KvCache {
 
         // Of the plan, the new token's number.
         let newest = plan_of(&scratch.plan, these, &of, 1)?;
-        let parts = part(query_heads * splits);
+        let (partials, finds) = scratch.parts.of(n, splits)?;
         let args = DecodeAttentionArgs {
             q: q.clone().into(),
             query_positions: scratch.positions.slice(part(1))?.tensor([n]),
@@ -98,42 +100,41 @@ impl KvCache {
                 table: of.read(&state.table, table_len)?,
                 lengths: of.read(&state.lengths, 4)?,
             },
-            out: PartialsArgs {
-                max: scratch.max.slice_mut(parts.clone())?.tensor([n, query_heads, splits]),
-                sum: scratch.sum.slice_mut(parts.clone())?.tensor([n, query_heads, splits]),
-                acc: scratch.acc.slice_mut(part(query_heads * splits * d))?.tensor([
-                    n,
-                    query_heads,
-                    splits,
-                    d,
-                ]),
-            },
+            out: partials,
             pending: self.pending.read(layer, newest)?,
-            shortlist: self.shortlist.write(layer, scratch.prompts.slice(part(1))?.tensor([n]))?,
+            shortlist: LookingArgs {
+                prompts: scratch.prompts.slice(part(1))?.tensor([n]),
+                finds,
+                state: self.shortlist.write_state(layer)?,
+            },
             codecs,
             hooks,
         };
         run(kernels.attend.launch((heads as u32, n as u32, splits as u32), args))?;
 
+        let (parts, finds) = scratch.parts.of(n, splits)?;
         let args = MergeSplitsArgs {
-            parts: PartialsArgs {
-                max: scratch.max.slice_mut(parts.clone())?.tensor([n, query_heads, splits]),
-                sum: scratch.sum.slice_mut(parts)?.tensor([n, query_heads, splits]),
-                acc: scratch.acc.slice_mut(part(query_heads * splits * d))?.tensor([
-                    n,
-                    query_heads,
-                    splits,
-                    d,
-                ]),
-            },
+            parts,
             q: q.into(),
             slots: scratch.slots.slice(part(1))?.tensor([n]),
+            finds,
             pending: self.pending.write(layer)?,
+            shortlist: self.shortlist.write(layer)?,
             out: scratch.out.slice_mut(part(query_heads * d))?.tensor([n, query_heads, d]),
             lse: scratch.lse.slice_mut(part(query_heads))?.tensor([n, query_heads]),
             hooks,
         };
         run(self.kernels.merge.launch((heads as u32, n as u32), args))
+    }
+
+    /// Splits that the longest list of these requests may have in this step. A graph is replayed while lists grow, so that one that is captured is
+    /// for the longest list that there can be.
+    pub(super) fn splits(&self, these: &Run, captured: bool) -> usize {
+        let batch = self.scratch.batch.as_ref().filter(|_| !captured);
+        let longest = batch.and_then(|batch| batch.positions.get(these.rows.clone())?.iter().max());
+        let tokens = longest.map_or(self.config.max_tokens, |&position| position as usize + 1);
+        let split_pages = self.config.split_pages_on(self.manager.state().device());
+        self.config.splits_of(split_pages, self.page_tokens[these.tiering], tokens)
     }
 }
 

@@ -19,6 +19,7 @@ mod input;
 mod kernels;
 mod launch;
 mod layer;
+mod parts;
 mod pending;
 mod request;
 mod shortlist;
@@ -41,6 +42,7 @@ use leankv_dsl::lang::attention::{Lengths, PerTier};
 use self::batch::Batch;
 use self::chunk::ChunkScratch;
 use self::compact::CompactScratch;
+use self::parts::Parts;
 use self::pending::Pending;
 use self::request::Request;
 use self::shortlist::Shortlist;
@@ -84,9 +86,7 @@ struct Scratch {
     plan: DeviceBuffer<i32>,
     /// One layer's rows of the plan, for a launch.
     target: DeviceBuffer<i32>,
-    max: DeviceBuffer<f32>,
-    sum: DeviceBuffer<f32>,
-    acc: DeviceBuffer<f32>,
+    parts: Parts,
     out: DeviceBuffer<f32>,
     lse: DeviceBuffer<f32>,
 }
@@ -115,7 +115,7 @@ impl KvCache {
         config: CacheConfig,
         kernels: EngineKernels,
     ) -> Result<KvCache, KvError> {
-        let shape = config.check_room(device)?;
+        let (shape, splits) = config.check_room(device)?;
         let page_tokens: Vec<[usize; 2]> =
             config.tierings().map(|tiering| config.page_tokens(tiering)).collect::<Result<_, _>>()?;
         kernels.check(device, &config)?;
@@ -129,9 +129,7 @@ impl KvCache {
             batch: None,
             plan: device.zeros(slots * lists * leankv_kernels::step::StepPlan::COLUMNS)?,
             target: device.zeros(slots * lists * PerTier::COLUMNS)?,
-            max: device.zeros(queries * config.splits)?,
-            sum: device.zeros(queries * config.splits)?,
-            acc: device.zeros(queries * config.splits * config.head_dim)?,
+            parts: Parts::new(device, &config, slots, splits)?,
             out: device.zeros(queries * config.head_dim)?,
             lse: device.zeros(queries)?,
         };

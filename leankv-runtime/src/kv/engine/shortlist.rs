@@ -1,7 +1,7 @@
 //! What each request's last decode step found for its next one: the tokens that a plan may change.
 
-use leankv_dsl::lang::launch::Tensor;
-use leankv_kernels::candidates::{ShortlistArgs, ShortlistMutArgs, ShortlistState, shortlist_columns};
+use leankv_dsl::lang::launch::TensorMut;
+use leankv_kernels::candidates::{SHORTLIST_COLUMNS, ShortlistArgs, ShortlistMutArgs, ShortlistState};
 
 use super::CacheConfig;
 use super::layer::OfLayer;
@@ -10,32 +10,30 @@ use crate::device::{Device, DeviceBuffer, DeviceError};
 /// Candidates, by slot, layer and KV head; see [`leankv_kernels::candidates`].
 #[derive(Debug)]
 pub(super) struct Shortlist {
-    /// `[slots, layers, kv_heads, 3 * splits]`.
+    /// `[slots, layers, kv_heads, 3]`.
     sig: DeviceBuffer<f32>,
-    /// `[slots, layers, kv_heads, 6 * splits]`.
+    /// `[slots, layers, kv_heads, 6]`.
     at: DeviceBuffer<i32>,
     /// `[slots, layers, kv_heads, 5]`.
     state: DeviceBuffer<i32>,
     slots: usize,
     layers: usize,
     heads: usize,
-    columns: [usize; 2],
 }
 
 impl Shortlist {
     /// None, for `slots` requests.
     pub(super) fn new(device: &Device, config: &CacheConfig, slots: usize) -> Result<Shortlist, DeviceError> {
         let (layers, heads) = (config.layers, config.kv_heads);
-        let columns = shortlist_columns(config.splits);
+        let [sigs, ats] = SHORTLIST_COLUMNS;
         let rows = slots * layers * heads;
         Ok(Shortlist {
-            sig: device.zeros(rows * columns[0])?,
-            at: device.zeros(rows * columns[1])?,
+            sig: device.zeros(rows * sigs)?,
+            at: device.zeros(rows * ats)?,
             state: device.upload(&vec![-1; rows * ShortlistState::COLUMNS])?,
             slots,
             layers,
             heads,
-            columns,
         })
     }
 
@@ -59,25 +57,26 @@ impl Shortlist {
     /// What a plan reads, of all layers.
     pub(super) fn read(&self) -> ShortlistArgs<'_> {
         let of = |columns: usize| [self.slots, self.layers, self.heads, columns];
+        let [sigs, ats] = SHORTLIST_COLUMNS;
         ShortlistArgs {
-            sig: self.sig.tensor(of(self.columns[0])),
-            at: self.at.tensor(of(self.columns[1])),
+            sig: self.sig.tensor(of(sigs)),
+            at: self.at.tensor(of(ats)),
             state: self.state.tensor(of(ShortlistState::COLUMNS)),
         }
     }
 
-    /// What decode attention overwrites of a layer's, for requests whose prompts have these lengths.
-    pub(super) fn write<'a>(
-        &'a mut self,
-        layer: usize,
-        prompts: Tensor<'a, i32, 1>,
-    ) -> Result<ShortlistMutArgs<'a>, DeviceError> {
-        let of = OfLayer { slots: self.slots, layers: self.layers, heads: self.heads, layer };
-        Ok(ShortlistMutArgs {
-            prompts,
-            sig: of.write(&mut self.sig, self.columns[0])?,
-            at: of.write(&mut self.at, self.columns[1])?,
-            state: of.write(&mut self.state, ShortlistState::COLUMNS)?,
-        })
+    /// What decode attention overwrites of a layer's: what it holds for, `[slots, kv_heads, 5]`.
+    pub(super) fn write_state(&mut self, layer: usize) -> Result<TensorMut<'_, i32, 3>, DeviceError> {
+        self.of(layer).write(&mut self.state, ShortlistState::COLUMNS)
+    }
+
+    /// What a merge overwrites of a layer's: the candidates.
+    pub(super) fn write(&mut self, layer: usize) -> Result<ShortlistMutArgs<'_>, DeviceError> {
+        let (of, [sigs, ats]) = (self.of(layer), SHORTLIST_COLUMNS);
+        Ok(ShortlistMutArgs { sig: of.write(&mut self.sig, sigs)?, at: of.write(&mut self.at, ats)? })
+    }
+
+    fn of(&self, layer: usize) -> OfLayer {
+        OfLayer { slots: self.slots, layers: self.layers, heads: self.heads, layer }
     }
 }

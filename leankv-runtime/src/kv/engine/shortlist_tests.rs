@@ -201,7 +201,7 @@ fn a_plan_from_a_shortlist_is_the_plan_of_a_cache_that_looks_itself() {
     let compiler = Compiler::new(KernelCache::without_folder());
     let policies = [PolicySpec::default(), PolicySpec::Released, PolicySpec::HeavyHitter];
     let mut all_stale = 0;
-    for (policy, splits) in policies.into_iter().zip([1, 3, 2]) {
+    for (policy, split_pages) in policies.into_iter().zip([None, Some(1), Some(2)]) {
         let one = |name: &str| name.parse::<Tiering>().unwrap();
         let config = CacheConfig {
             page_bytes: 2048,
@@ -210,7 +210,7 @@ fn a_plan_from_a_shortlist_is_the_plan_of_a_cache_that_looks_itself() {
             window: 5,
             sinks: 1,
             policy: policy.into(),
-            splits,
+            split_pages,
             solve_every: 4,
             more_tierings: vec![one("K8V4")],
             ..CacheConfig::new([2, 2, 2, 64], 6, 90, 110)
@@ -222,7 +222,7 @@ fn a_plan_from_a_shortlist_is_the_plan_of_a_cache_that_looks_itself() {
             let mut twins = Twins {
                 caches: [cache(), cache()],
                 requests: Vec::new(),
-                numbers: Generator::new(seed * 7919 + splits as u64),
+                numbers: Generator::new(seed * 7919 + split_pages.unwrap_or(0) as u64),
                 listed: 0,
                 stale: 0,
                 looked: 0,

@@ -3,6 +3,7 @@
 use half::f16;
 use leankv_dsl::format::Tiering;
 
+use super::batch::Run;
 use super::*;
 use crate::cache::KernelCache;
 use crate::kv::Side;
@@ -159,14 +160,40 @@ fn a_shortage_is_seen_also_after_an_answer_that_did_not_come() {
     assert!(refusals > 1, "{refusals}");
 }
 
+#[test]
+fn a_launch_has_programs_for_its_longest_list_and_a_captured_one_for_any() {
+    let config =
+        CacheConfig { page_bytes: 2048, split_pages: Some(1), ..CacheConfig::new([1, 2, 2, 64], 2, 400, 80) };
+    let compiler = Compiler::new(KernelCache::without_folder());
+    let mut cache = KvCache::new(&compiler, &Device::host(), config).unwrap();
+    let ids = [0, 1].map(|_| cache.admit(0, &Thresholds::new(4.0, 0.5)).unwrap());
+    let mut launched = Vec::new();
+    for turn in 0..120 {
+        // The second request is shorter.
+        let batch = if turn % 3 == 0 { &ids[..] } else { &ids[..1] };
+        take_step(&mut cache, batch).unwrap();
+        // The positions are those of the next step by now.
+        let run = Run::of(batch.iter().map(|_| 0)).remove(0);
+        let [splits, captured] = [false, true].map(|captured| cache.splits(&run, captured));
+        let [high, low] = cache.page_tokens[0];
+        let lengths = cache.dump().unwrap().lengths;
+        let pages = |l: &[i32]| (l[0] as usize).div_ceil(high) + (l[1] as usize).div_ceil(low);
+        let longest = lengths.chunks(Lengths::COLUMNS).map(pages).max().unwrap();
+        assert!(longest <= splits && splits <= captured, "{longest}, {splits}, {captured}");
+        assert_eq!(cache.scratch.parts.max.len(), 2 * 4 * captured);
+        launched.push(splits);
+    }
+    assert!(launched.is_sorted() && launched[0] < launched[119], "{launched:?}");
+}
+
 /// Overwrites what chunks and steps leave in their buffers: floats with what is no number, integers with `word`.
 fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
-    let Scratch { slots, positions, prompts, batch, plan, target, max, sum, acc, out, lse } =
-        &mut cache.scratch;
+    let Scratch { slots, positions, prompts, batch, plan, target, parts, out, lse } = &mut cache.scratch;
+    let Parts { splits, max, sum, acc, sig, at, .. } = parts;
     // These three are inputs; what they hold is not known any more.
     *batch = None;
     let chunk = &mut cache.chunk;
-    for buffer in [slots, positions, prompts, plan, target] {
+    for buffer in [slots, positions, prompts, plan, target, splits, at] {
         buffer.write(&vec![word; buffer.len()])?;
     }
     let CompactScratch {
@@ -193,7 +220,7 @@ fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
     for buffer in [&mut chunk.slot, &mut chunk.dest] {
         buffer.write(&vec![word; buffer.len()])?;
     }
-    for buffer in [max, sum, acc, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.mass] {
+    for buffer in [max, sum, acc, sig, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.mass] {
         buffer.write(&vec![f32::NAN; buffer.len()])?;
     }
     cache.manager.scribble(word)
@@ -242,11 +269,14 @@ fn outputs(
             }
             take(cache.scratch.out.slice(..q.len())?)?;
             // The plan, and where it is carried out, live for the step; the rest is each layer's.
-            let Scratch { target, max, sum, acc, out, lse, .. } = &mut cache.scratch;
-            for buffer in [max, sum, acc, out, lse] {
+            let Scratch { target, parts, out, lse, .. } = &mut cache.scratch;
+            let Parts { splits, max, sum, acc, sig, at, .. } = parts;
+            for buffer in [max, sum, acc, sig, out, lse] {
                 buffer.write(&vec![f32::NAN; buffer.len()])?;
             }
-            target.write(&vec![-1; target.len()])?;
+            for buffer in [target, splits, at] {
+                buffer.write(&vec![-1; buffer.len()])?;
+            }
         }
         cache.advance(ids.len())?;
         cache.advanced(&ids);
@@ -257,13 +287,13 @@ fn outputs(
 #[test]
 fn p3_what_earlier_launches_left_in_scratch_buffers_is_never_read() {
     let device = Device::host();
-    for splits in [1, 3] {
+    for split_pages in [None, Some(2)] {
         let config = CacheConfig {
             page_bytes: 2048,
             chunk: 16,
             window_q: 8,
             window: 6,
-            splits,
+            split_pages,
             ..CacheConfig::new([2, 2, 2, 64], 3, 90, 80)
         };
         let kernels =
@@ -279,7 +309,7 @@ fn p3_what_earlier_launches_left_in_scratch_buffers_is_never_read() {
         let dropped = want.1.chunks_exact(4).any(|l| l[1] > 0);
         assert!(dropped, "both tiers are in use: {:?}", want.1);
         for word in [-1, 3, i32::MAX, f32::NAN.to_bits() as i32] {
-            assert!(run(Some(word)) == want, "{word:#x} was read, with {splits} split(s)");
+            assert!(run(Some(word)) == want, "{word:#x} was read, with {split_pages:?} pages a split");
         }
     }
 }
