@@ -101,6 +101,16 @@ impl Best {
         (sig, position, here.select(self.index, -1).reduce_max(0))
     }
 
+    /// The least significant of all lanes of them all.
+    #[track_caller]
+    fn least_of(all: impl Iterator<Item = Best>) -> (Scalar<f32>, Scalar<i32>, Scalar<i32>) {
+        let better = |a: (Scalar<f32>, Scalar<i32>, Scalar<i32>), b: (Scalar<f32>, Scalar<i32>, Scalar<i32>)| {
+            let less = b.0.lt(a.0) | (b.0.eq(a.0) & b.1.lt(a.1));
+            (less.select(b.0, a.0), less.select(b.1, a.1), less.select(b.2, a.2))
+        };
+        all.map(Best::least).reduce(better).unwrap_or_else(|| Best::none(1).least())
+    }
+
     /// The least significant of all lanes.
     #[track_caller]
     pub(crate) fn found(self) -> Found {
@@ -123,6 +133,31 @@ impl Best {
             position: better.select(tokens.positions, self.position),
             index: better.select(tokens.index, self.index),
         }
+    }
+}
+
+/// The best candidates in one of a page's tiles, of all pages: the least significant, and the one that leaves the window.
+#[derive(Clone, Copy, Debug, Carry)]
+pub(crate) struct BestOfTile {
+    pub(crate) least: Best,
+    pub(crate) leaving: Best,
+}
+
+/// The best candidates of a tier, in each of a page's tiles.
+#[derive(Clone, Debug, Carry)]
+pub(crate) struct Bests(Vec<BestOfTile>);
+
+impl Bests {
+    /// None, in tiles of so many slots.
+    #[track_caller]
+    pub(crate) fn none(tiles: &[usize]) -> Bests {
+        let none = |&slots| BestOfTile { least: Best::none(slots), leaving: Best::none(slots) };
+        Bests(tiles.iter().map(none).collect())
+    }
+
+    /// Those of a tile.
+    pub(crate) fn of(&mut self, tile: usize) -> &mut BestOfTile {
+        &mut self.0[tile]
     }
 }
 
@@ -269,8 +304,7 @@ impl Looking {
 
     /// Leaves what a split found; nothing of a request with a negative slot.
     #[device]
-    fn store(&self, at: Work, kind: Kind, best: Best) {
-        let (sig, position, index) = best.least();
+    fn store(&self, at: Work, kind: Kind, (sig, position, index): (Scalar<f32>, Scalar<i32>, Scalar<i32>)) {
         let place = |column: usize| [at.slot, at.head, lit(column as i32), at.split];
         if at.slot.ge(0) {
             self.finds.sig.set(place(kind as usize), sig);
@@ -281,10 +315,11 @@ impl Looking {
 
     /// Leaves what a split found in a tier.
     #[track_caller]
-    pub(crate) fn keep(&self, at: Work, low: bool, least: Best, leaving: Best) {
-        self.store(at, Kind::least_of(low), least);
+    pub(crate) fn keep(&self, at: Work, low: bool, best: &Bests) {
+        let of = |kind: fn(&BestOfTile) -> Best| Best::least_of(best.0.iter().map(kind));
+        self.store(at, Kind::least_of(low), of(|tile| tile.least));
         if !low {
-            self.store(at, Kind::Leaving, leaving);
+            self.store(at, Kind::Leaving, of(|tile| tile.leaving));
         }
     }
 

@@ -17,7 +17,7 @@ use leankv_dsl::lang::attention::{
 };
 use leankv_dsl::lang::*;
 
-use crate::candidates::{Best, Finds, Looking, Search, ShortlistMut, ShortlistState};
+use crate::candidates::{BestOfTile, Bests, Finds, Looking, Search, ShortlistMut, ShortlistState};
 use crate::members::{Members, parts_of, possible};
 use crate::pattern::HeadPattern;
 use crate::pending::{Asked, Pending, PendingMut};
@@ -54,7 +54,7 @@ pub struct DecodeSpec {
     /// Bytes of a page.
     #[spec(default = 6784)]
     pub page_bytes: usize,
-    /// Tokens of a block: one turn of the loop.
+    /// Most tokens of a tile, which is worked on at once. One turn of the loop is a page, in tiles.
     #[spec(default = 32)]
     pub block: usize,
     /// Pages of a split, which one program works on; 0 for all of them. Few make many programs, which fill a GPU; each costs a partial result.
@@ -84,9 +84,9 @@ pub struct DecodeSpec {
     /// Depth of the software pipeline.
     #[spec(default = 2)]
     pub stages: usize,
-    /// Warps of a program, which work on one block together. Fewer take fewer instructions a token (K8V4 on the PTX machine: 67.6 with 4, 42.4 with 2,
-    /// 36.0 with 1) and wait for each other less, but take more programs, and so more splits, to fill a GPU.
-    #[spec(default = 4)]
+    /// Warps of a program, which work on one tile together. One warp exchanges nothing with others: it has no barriers and the fewest instructions a
+    /// token, and many splits of few pages fill a GPU.
+    #[spec(default = 1)]
     pub warps: u32,
 }
 
@@ -145,13 +145,11 @@ fn attends(pattern: HeadPattern, position: Scalar<i32>, keys: Tile<i32, 1>) -> O
 pub struct Partials {
     /// Splits of each list, `[requests, kv_heads]`.
     splits: ViewMut<i32, 2>,
-    /// Largest logits, `[requests, query_heads, splits]`; minus infinity for an empty split.
-    max: ViewMut<f32, 3>,
-    /// Sums of `exp(logit - max)`, `[requests, query_heads, splits]`.
-    sum: ViewMut<f32, 3>,
-    /// Sums of `exp(logit - max) * value`, `[requests, query_heads, splits, head_dim]`.
+    /// Natural logarithms of the sums of exponentials of the logits, `[requests, query_heads, splits]`; minus infinity for an empty split.
+    lse: ViewMut<f32, 3>,
+    /// Output of attention to the split's tokens alone, `[requests, query_heads, splits, head_dim]`.
     #[arg(align = 16)]
-    acc: ViewMut<f32, 4>,
+    out: ViewMut<f32, 4>,
 }
 
 impl Partials {
@@ -168,10 +166,9 @@ impl Partials {
         let mut merged = Partial::none(count, spec.head_dim);
         for split in range(0, splits) {
             let place = (request, rows, split);
-            let max = self.max.tile(place, [1, count, 1]).load().reshape([count]);
-            let sum = self.sum.tile(place, [1, count, 1]).load().reshape([count]);
-            let acc = self.acc.tile((request, rows, split, 0), [1, count, 1, spec.head_dim]).load();
-            merged = merged.merge(Partial { max, sum, acc: acc.reshape([count, spec.head_dim]) });
+            let lse = self.lse.tile(place, [1, count, 1]).load().reshape([count]);
+            let out = self.out.tile((request, rows, split, 0), [1, count, 1, spec.head_dim]).load();
+            merged = merged.merge(Partial::of(lse, out.reshape([count, spec.head_dim])));
         }
         merged
     }
@@ -188,17 +185,16 @@ impl Partials {
     ) {
         let (rows, one) = (members.rows, [1, members.count, 1]);
         let spread = |inside: Tile<bool, 1>| inside.reshape(one);
-        members.store(self.max.tile((request, rows, split), one), found.max.reshape(one), spread);
-        members.store(self.sum.tile((request, rows, split), one), found.sum.reshape(one), spread);
+        members.store(self.lse.tile((request, rows, split), one), found.lse().reshape(one), spread);
         let all = [1, members.count, 1, spec.head_dim];
-        members.store(self.acc.tile((request, rows, split, 0), all), found.acc.reshape(all), |inside| {
+        members.store(self.out.tile((request, rows, split, 0), all), found.output().reshape(all), |inside| {
             inside.reshape([1, members.count, 1, 1]).broadcast(all)
         });
     }
 }
 
-/// Adds to a block's tokens what they received from pending queries, except to frozen tokens and to the newest one of the high tier; gives the
-/// candidates so far with those of the block, if any are looked for.
+/// Adds to a block's tokens what they received from pending queries, except to frozen tokens and to the newest one of the high tier; and looks for
+/// candidates among them, if any are looked for.
 #[track_caller]
 fn add(
     block: &impl KvBlock,
@@ -206,16 +202,19 @@ fn add(
     step: Tile<f32, 1>,
     (frozen, newest): (Scalar<i32>, Scalar<i32>),
     search: Option<Search>,
-    (least, leaving): (Best, Best),
-) -> (Best, Best) {
+    best: &mut BestOfTile,
+) {
     let numbers = block.first_token() + iota(step.extents()[0]);
     let step = if low { step } else { numbers.eq(newest).select(0.0, step) };
     let mass = block.add_significance(step, frozen);
-    let Some(search) = search else { return (least, leaving) };
-    let own = block.valid() & numbers.ge(frozen);
-    let seen = search.look(mass, block.positions(), numbers, own);
-    let leaving = if low { leaving } else { search.leaving(leaving, &seen) };
-    (search.least(least, &seen), leaving)
+    if let Some(search) = search {
+        let own = block.valid() & numbers.ge(frozen);
+        let seen = search.look(mass, block.positions(), numbers, own);
+        best.least = search.least(best.least, &seen);
+        if !low {
+            best.leaving = search.leaving(best.leaving, &seen);
+        }
+    }
 }
 
 /// The queries of a query group as the hooks left them, with those of the group that are pending, if any.
@@ -363,18 +362,20 @@ fn attend<H: AttentionHooks, K: KvOperand>(
         let mut online = OnlineSoftmax::new(spec.group, spec.head_dim);
         for tier in tiers.iter() {
             let frozen = asked.map(|_| kv.frozen(at, tier.is_low()));
-            let (mut least, mut leaving) = (Best::none(spec.block), Best::none(spec.block));
-            for block in kv.blocks(at, tier, spec.stages) {
-                let (logits, before) = queries.logits(&spec, &block, scale, &hooks);
-                if let (Some(asked), Some(before), Some(frozen)) = (asked, before, frozen) {
-                    let (step, tokens) = (asked.received(before), (frozen, asked.newest));
-                    (least, leaving) = add(&block, tier.is_low(), step, tokens, search, (least, leaving));
+            let mut best = Bests::none(&kv.tiles(tier));
+            for turn in kv.turns(at, tier, spec.stages) {
+                for (tile, block) in turn.iter().enumerate() {
+                    let (logits, before) = queries.logits(&spec, block, scale, &hooks);
+                    if let (Some(asked), Some(before), Some(frozen)) = (asked, before, frozen) {
+                        let (step, tokens) = (asked.received(before), (frozen, asked.newest));
+                        add(block, tier.is_low(), step, tokens, search, best.of(tile));
+                    }
+                    let weights = online.step(logits, &hooks);
+                    block.accumulate(weights, &mut online.values);
                 }
-                let weights = online.step(logits, &hooks);
-                block.accumulate(weights, &mut online.values);
             }
             if spec.candidates {
-                shortlist.keep(at, tier.is_low(), least, leaving);
+                shortlist.keep(at, tier.is_low(), &best);
             }
         }
         if spec.candidates {
@@ -388,23 +389,24 @@ fn attend<H: AttentionHooks, K: KvOperand>(
             let newest = pending.newest(request, head);
             for tier in tiers.iter() {
                 let frozen = kv.frozen(at, tier.is_low());
-                let (mut least, mut leaving) = (Best::none(spec.block), Best::none(spec.block));
-                for block in kv.blocks(at, tier, 1) {
-                    let mut step = Tile::<f32, 1>::zeros([spec.block]);
-                    for part in range(0, parts as i32) {
-                        let members = Members::part(head, spec.group, part);
-                        let asked = pending.load(at.slot, request, head, &members, spec.head_dim);
-                        let numbers = Some(members.numbers());
-                        let (q, position) = (asked.q, position - 1);
-                        let queries = Queries { q, position, asked: None, members: numbers, request, head };
-                        let (logits, _) = queries.logits(&spec, &block, scale, &hooks);
-                        step = step.max(asked.received(logits));
+                let mut best = Bests::none(&kv.tiles(tier));
+                for turn in kv.turns(at, tier, 1) {
+                    for (tile, block) in turn.iter().enumerate() {
+                        let mut step = Tile::<f32, 1>::zeros([block.count()]);
+                        for part in range(0, parts as i32) {
+                            let members = Members::part(head, spec.group, part);
+                            let asked = pending.load(at.slot, request, head, &members, spec.head_dim);
+                            let numbers = Some(members.numbers());
+                            let (q, position) = (asked.q, position - 1);
+                            let queries = Queries { q, position, asked: None, members: numbers, request, head };
+                            let (logits, _) = queries.logits(&spec, block, scale, &hooks);
+                            step = step.max(asked.received(logits));
+                        }
+                        add(block, tier.is_low(), step, (frozen, newest), search, best.of(tile));
                     }
-                    let tokens = (frozen, newest);
-                    (least, leaving) = add(&block, tier.is_low(), step, tokens, search, (least, leaving));
                 }
                 if spec.candidates {
-                    shortlist.keep(at, tier.is_low(), least, leaving);
+                    shortlist.keep(at, tier.is_low(), &best);
                 }
             }
             if spec.candidates {
@@ -418,10 +420,12 @@ fn attend<H: AttentionHooks, K: KvOperand>(
             let queries = Queries { q, position, asked: None, members: numbers, request, head };
             let mut online = OnlineSoftmax::new(members.count, spec.head_dim);
             for tier in tiers.iter() {
-                for block in kv.blocks(at, tier, spec.stages) {
-                    let (logits, _) = queries.logits(&spec, &block, scale, &hooks);
-                    let weights = online.step(logits, &hooks);
-                    block.accumulate(weights, &mut online.values);
+                for turn in kv.turns(at, tier, spec.stages) {
+                    for block in &turn {
+                        let (logits, _) = queries.logits(&spec, block, scale, &hooks);
+                        let weights = online.step(logits, &hooks);
+                        block.accumulate(weights, &mut online.values);
+                    }
                 }
             }
             out.store(&spec, request, at.split, &members, &online.finish());

@@ -92,9 +92,9 @@ fn check(tiering: &str, group: usize, split_pages: usize, pattern: HeadPattern, 
         hooks: (),
     };
     // Behind a list's own splits nothing is written.
-    for (part, max) in decode.read::<f32>("out.max").iter().enumerate() {
+    for (part, lse) in decode.read::<f32>("out.lse").iter().enumerate() {
         let own = part % splits < own_splits[part / splits].len();
-        assert_eq!(own, !max.is_nan(), "{tiering}, {split_pages} pages a split: part {part}");
+        assert_eq!(own, !lse.is_nan(), "{tiering}, {split_pages} pages a split: part {part}");
     }
     let merge = Run::new(&merge_splits::<Plain>::KERNEL, &settings, [kv_heads, requests, 1], launch).launch();
 

@@ -82,6 +82,19 @@ impl Partial {
         Self { max: f32::NEG_INFINITY, sum: 0.0, acc: vec![0.0; head_dim] }
     }
 
+    /// Natural logarithm of the sum of exponentials of the logits; minus infinity for an empty split.
+    #[must_use]
+    pub fn lse(&self) -> f32 {
+        if self.sum == 0.0 { f32::NEG_INFINITY } else { self.max + self.sum.ln() }
+    }
+
+    /// Attention to the split's tokens alone, `[head_dim]`; zeros for an empty split.
+    #[must_use]
+    pub fn output(&self) -> Vec<f32> {
+        let sum = if self.sum == 0.0 { 1.0 } else { self.sum };
+        self.acc.iter().map(|acc| acc / sum).collect()
+    }
+
     /// Takes in one token: the running maximum, sum and output of flash attention.
     fn push(&mut self, logit: f32, value: &[f32]) {
         let max = self.max.max(logit);

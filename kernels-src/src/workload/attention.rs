@@ -50,21 +50,20 @@ fn query_positions(cache: &Cache) -> Vec<i32> {
 
 /// Parts of rows as they lie in tensors of `splits` splits, `[rows, splits]`; where there is none stands no number, which nobody reads or writes.
 struct Parts {
-    max: Vec<f32>,
-    sum: Vec<f32>,
-    acc: Vec<f32>,
+    lse: Vec<f32>,
+    out: Vec<f32>,
 }
 
 impl Parts {
     fn new(rows: &[Vec<Partial>], splits: usize, head_dim: usize) -> Parts {
         let n = rows.len() * splits;
-        let mut parts =
-            Parts { max: vec![f32::NAN; n], sum: vec![f32::NAN; n], acc: vec![f32::NAN; n * head_dim] };
+        let mut parts = Parts { lse: vec![f32::NAN; n], out: vec![f32::NAN; n * head_dim] };
         for (row, of_row) in rows.iter().enumerate() {
             for (split, part) in of_row.iter().enumerate() {
                 let at = row * splits + split;
-                (parts.max[at], parts.sum[at]) = (part.max, part.sum);
-                parts.acc[at * head_dim..][..head_dim].copy_from_slice(&part.acc);
+                parts.lse[at] = part.lse();
+                let out = part.output();
+                parts.out[at * head_dim..][..head_dim].copy_from_slice(&out);
             }
         }
         parts
@@ -111,14 +110,6 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
     // One more than the longest list has.
     let splits = parts.iter().map(Vec::len).max().unwrap_or(0) + 1;
     let parts = Parts::new(&parts, splits, d);
-    let of_parts = |expected: &[f32], close: Check| {
-        let buffer = given(&vec![f32::NAN; expected.len()]).output(PRECISE).expect(expected, close);
-        buffer.tensor_mut([requests, heads, splits])
-    };
-    let acc = given(&vec![f32::NAN; parts.acc.len()])
-        .output(sums(cache.longest))
-        .expect(&parts.acc, exact_sums(cache.longest))
-        .tensor_mut([requests, heads, splits, d]);
     let mut launch = DecodeAttentionArgs {
         q: q.tensor,
         query_positions: given(&positions).tensor([requests]),
@@ -127,9 +118,11 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
             .kv(given(&cache.arena).least_read(cache.least_read_bytes(spec.pattern != HeadPattern::Dense))),
         out: PartialsArgs {
             splits: filled(-7, &counts, Check::Bits).tensor_mut([requests, kv_heads]),
-            max: of_parts(&parts.max, PRECISE),
-            sum: of_parts(&parts.sum, Check::close(1e-3, 1e-3)),
-            acc,
+            lse: filled(f32::NAN, &parts.lse, PRECISE).tensor_mut([requests, heads, splits]),
+            out: given(&vec![f32::NAN; parts.out.len()])
+                .output(sums(cache.longest))
+                .expect(&parts.out, exact_sums(cache.longest))
+                .tensor_mut([requests, heads, splits, d]),
         },
         // Neither is looked at.
         pending: PendingArgs {
@@ -289,9 +282,8 @@ pub(super) fn merge(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wor
     let args = MergeSplitsArgs {
         parts: PartialsArgs {
             splits: given(&counts).tensor_mut([requests, kv_heads]),
-            max: given(&parts.max).tensor_mut([requests, heads, splits]),
-            sum: given(&parts.sum).tensor_mut([requests, heads, splits]),
-            acc: given(&parts.acc).tensor_mut([requests, heads, splits, d]),
+            lse: given(&parts.lse).tensor_mut([requests, heads, splits]),
+            out: given(&parts.out).tensor_mut([requests, heads, splits, d]),
         },
         q: q.tensor,
         slots: given(&slots).tensor([requests]),

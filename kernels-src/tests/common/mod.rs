@@ -165,9 +165,8 @@ pub fn no_partials<'a>(extents: [usize; 3], kv_heads: usize, head_dim: usize) ->
     let [requests, heads, splits] = extents;
     PartialsArgs {
         splits: filled(-7, [requests, kv_heads]),
-        max: filled(f32::NAN, extents),
-        sum: filled(f32::NAN, extents),
-        acc: filled(f32::NAN, [requests, heads, splits, head_dim]),
+        lse: filled(f32::NAN, extents),
+        out: filled(f32::NAN, [requests, heads, splits, head_dim]),
     }
 }
 
@@ -176,9 +175,8 @@ pub fn partials<'a>(decode: &Run, extents: [usize; 3], kv_heads: usize, head_dim
     let [requests, heads, splits] = extents;
     PartialsArgs {
         splits: given(&decode.read("out.splits")).tensor_mut([requests, kv_heads]),
-        max: given(&decode.read("out.max")).tensor_mut(extents),
-        sum: given(&decode.read("out.sum")).tensor_mut(extents),
-        acc: given(&decode.read("out.acc")).tensor_mut([requests, heads, splits, head_dim]),
+        lse: given(&decode.read("out.lse")).tensor_mut(extents),
+        out: given(&decode.read("out.out")).tensor_mut([requests, heads, splits, head_dim]),
     }
 }
 

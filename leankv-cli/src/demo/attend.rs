@@ -144,9 +144,8 @@ impl Kernels {
             lengths: device.upload(&lengths).map_err(Failure::machine)?,
             arena,
             splits: device.zeros(queries * kv_heads).map_err(Failure::machine)?,
-            max: device.zeros(queries * query_heads).map_err(Failure::machine)?,
-            sum: device.zeros(queries * query_heads).map_err(Failure::machine)?,
-            acc: device.zeros(queries * query_heads * head_dim).map_err(Failure::machine)?,
+            part_lse: device.zeros(queries * query_heads).map_err(Failure::machine)?,
+            part_out: device.zeros(queries * query_heads * head_dim).map_err(Failure::machine)?,
             no_queries: device.zeros(0).map_err(Failure::machine)?,
             no_lse: device.zeros(0).map_err(Failure::machine)?,
             no_tokens: device.zeros(0).map_err(Failure::machine)?,
@@ -186,9 +185,8 @@ impl Kernels {
             },
             out: PartialsArgs {
                 splits: step.splits.tensor_mut([queries, kv_heads]),
-                max: step.max.tensor_mut([queries, query_heads, 1]),
-                sum: step.sum.tensor_mut([queries, query_heads, 1]),
-                acc: step.acc.tensor_mut([queries, query_heads, 1, head_dim]),
+                lse: step.part_lse.tensor_mut([queries, query_heads, 1]),
+                out: step.part_out.tensor_mut([queries, query_heads, 1, head_dim]),
             },
             // Without significance no queries are pending, and nobody looks for candidates.
             pending: PendingArgs {
@@ -213,9 +211,8 @@ impl Kernels {
         let args = MergeSplitsArgs {
             parts: PartialsArgs {
                 splits: step.splits.tensor_mut([queries, kv_heads]),
-                max: step.max.tensor_mut([queries, query_heads, 1]),
-                sum: step.sum.tensor_mut([queries, query_heads, 1]),
-                acc: step.acc.tensor_mut([queries, query_heads, 1, head_dim]),
+                lse: step.part_lse.tensor_mut([queries, query_heads, 1]),
+                out: step.part_out.tensor_mut([queries, query_heads, 1, head_dim]),
             },
             q: q.into(),
             slots: step.slots.tensor([queries]),
@@ -250,9 +247,8 @@ struct Step {
     lengths: DeviceBuffer<i32>,
     arena: DeviceBuffer<u8>,
     splits: DeviceBuffer<i32>,
-    max: DeviceBuffer<f32>,
-    sum: DeviceBuffer<f32>,
-    acc: DeviceBuffer<f32>,
+    part_lse: DeviceBuffer<f32>,
+    part_out: DeviceBuffer<f32>,
     no_queries: DeviceBuffer<f16>,
     no_lse: DeviceBuffer<f32>,
     no_tokens: DeviceBuffer<i32>,

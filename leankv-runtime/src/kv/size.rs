@@ -38,7 +38,7 @@ impl CacheConfig {
             .saturating_add(product(&[self.slots, self.kv_heads]))
             .saturating_mul(4);
         // Partial results of every split, the output, and the pending queries of every layer.
-        let row = product(&[splits, d + 2]) * 4 + (d as u128 + 1) * 4 + product(&[self.layers, 2 * d + 4]);
+        let row = product(&[splits, d + 1]) * 4 + (d as u128 + 1) * 4 + product(&[self.layers, 2 * d + 4]);
         let of_queries = product(&[self.slots, self.kv_heads, self.group]).saturating_mul(row);
         let of_chunk = product(&[self.chunk, self.kv_heads, self.group, d + 1]).saturating_mul(4);
         let of_tokens = product(&[self.chunk, self.kv_heads, 8]);

@@ -66,9 +66,10 @@ pub(super) struct Strides<'f> {
 /// The registers of a tile as sums of what they share and these numbers.
 #[derive(Clone)]
 struct Steps {
-    at: Vec<i64>,
-    /// Whether they share nothing, so that these are the values.
-    exact: bool,
+    /// `None` for registers that are something else.
+    at: Vec<Option<i64>>,
+    /// The most that what they share can be, if it is not negative and that is known; 0 where they share nothing, so that these are the values.
+    shared: Option<i64>,
 }
 
 impl<'f> Strides<'f> {
@@ -76,10 +77,11 @@ impl<'f> Strides<'f> {
         Strides { func, plan, known: BTreeMap::new() }
     }
 
-    /// Of the tile `offsets`, in elements, relative to register 0.
-    pub(super) fn of(&mut self, offsets: Value) -> Option<Vec<i64>> {
+    /// Of the tile `offsets`, in elements, relative to register 0; `None` for registers of which that is not known.
+    pub(super) fn of(&mut self, offsets: Value) -> Option<Vec<Option<i64>>> {
         let at = self.steps(offsets)?.at;
-        Some(at.iter().map(|step| step - at[0]).collect())
+        let first = at[0]?;
+        Some(at.iter().map(|step| step.map(|step| step - first)).collect())
     }
 
     fn steps(&mut self, value: Value) -> Option<Steps> {
@@ -101,17 +103,17 @@ impl<'f> Strides<'f> {
                 Op::Constant(Const::Int(n)) => i64::try_from(n).ok(),
                 _ => None,
             });
-            Steps { at: vec![constant.unwrap_or(0); count], exact: constant.is_some() }
+            Steps { at: vec![Some(constant.unwrap_or(0)); count], shared: constant.map(|_| 0) }
         };
         match &data.op {
-            Op::Constant(Const::Int(n)) => Some(Steps { at: vec![i64::try_from(*n).ok()?; count], exact: true }),
+            Op::Constant(Const::Int(n)) => Some(Steps { at: vec![Some(i64::try_from(*n).ok()?); count], shared: Some(0) }),
             Op::Splat => Some(scalar(data.operands[0])),
             Op::Iota => {
                 let shared = layout.lanes().iter().chain(layout.warps()).fold(0, |a, &b| a | b);
                 let own = (0..count as u32).map(|r| layout.at(r, 0, 0));
                 // A sum over F2 is a sum of numbers where no bit meets another.
-                let at = own.map(|at| (at & shared == 0).then_some(i64::from(at))).collect::<Option<_>>()?;
-                Some(Steps { at, exact: shared == 0 })
+                let at = own.map(|at| (at & shared == 0).then_some(i64::from(at))).collect();
+                Some(Steps { at, shared: Some(shared.into()) })
             }
             Op::ExpandDims { .. } => self.renamed(data.operands[0], layout, |flat, _| flat),
             Op::Reshape => {
@@ -139,28 +141,35 @@ impl<'f> Strides<'f> {
                 let (from, to) = (func.ty(data.operands[0]).dtype(), func.ty(value).dtype());
                 (to.bits() >= from.bits()).then(|| self.steps(data.operands[0]))?
             }
-            Op::Binary(op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul)) => {
+            Op::Binary(op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Min)) => {
                 let (a, b) = (self.steps(data.operands[0])?, self.steps(data.operands[1])?);
                 if a.at.len() != b.at.len() {
                     return None;
                 }
-                let each = |f: fn(i64, i64) -> Option<i64>| -> Option<Vec<i64>> {
-                    a.at.iter().zip(&b.at).map(|(&x, &y)| f(x, y)).collect()
+                let each = |f: &dyn Fn(i64, i64) -> Option<i64>| -> Vec<Option<i64>> {
+                    a.at.iter().zip(&b.at).map(|(&x, &y)| f(x?, y?)).collect()
                 };
-                let exact = a.exact && b.exact;
-                let at = match op {
-                    BinaryOp::Add => each(i64::checked_add)?,
-                    BinaryOp::Sub => each(i64::checked_sub)?,
-                    _ => {
-                        // What is shared must be multiplied by one number.
-                        let one = |s: &Steps| s.exact && s.at.iter().all(|&x| x == s.at[0]);
-                        if !exact && !one(&a) && !one(&b) {
-                            return None;
-                        }
-                        each(i64::checked_mul)?
+                let both = |f: fn(i64, i64) -> Option<i64>| f(a.shared?, b.shared?);
+                // What is shared must be multiplied by one number.
+                let one = |s: &Steps| if s.shared == Some(0) && s.at.iter().all(|&x| x == s.at[0]) { s.at[0] } else { None };
+                Some(match op {
+                    BinaryOp::Add => Steps { at: each(&i64::checked_add), shared: both(i64::checked_add) },
+                    BinaryOp::Sub => {
+                        let shared = if b.shared == Some(0) { a.shared } else { None };
+                        Steps { at: each(&i64::checked_sub), shared }
                     }
-                };
-                Some(Steps { at, exact })
+                    BinaryOp::Mul => {
+                        let (shared, factor) = one(&b).map(|n| (a.shared, n)).or_else(|| Some((b.shared, one(&a)?)))?;
+                        let shared = shared.filter(|_| factor >= 0).and_then(|most| most.checked_mul(factor));
+                        Steps { at: each(&i64::checked_mul), shared }
+                    }
+                    // Where the bound is never reached.
+                    _ => {
+                        let (most, bound) = (a.shared?, one(&b)?);
+                        let below = |x: i64| (x + most <= bound).then_some(x);
+                        Steps { at: a.at.iter().map(|x| x.and_then(below)).collect(), shared: Some(most) }
+                    }
+                })
             }
             _ => None,
         }
@@ -177,8 +186,8 @@ impl<'f> Strides<'f> {
         let steps = self.steps(operand)?;
         let index = register_index(inner);
         let at = (0..layout.register_count() as u32)
-            .map(|r| index.get(&image(layout.at(r, 0, 0), inner)).map(|&i| steps.at[i]))
-            .collect::<Option<_>>()?;
+            .map(|r| index.get(&image(layout.at(r, 0, 0), inner)).and_then(|&i| steps.at[i]))
+            .collect();
         Some(Steps { at, ..steps })
     }
 }

@@ -52,9 +52,10 @@ impl<'c> Emitter<'c, '_> {
         // Only where no sum wraps is the offset of one register that of another and a constant.
         let apart = self.addresses.contains(&offsets).then(|| self.strides.borrow_mut().of(offsets)).flatten();
         let first = apart.as_ref().map(|_| self.address(pointer, dtype, values[0]));
-        move |register| match (&apart, first) {
-            (Some(apart), Some(first)) => self.address(first, dtype, self.ir.c64(apart[register])),
-            _ => self.address(pointer, dtype, values[register]),
+        let known = move |register: usize| Some((first?, apart.as_ref()?[register]?));
+        move |register| match known(register) {
+            Some((first, apart)) => self.address(first, dtype, self.ir.c64(apart)),
+            None => self.address(pointer, dtype, values[register]),
         }
     }
 

@@ -68,24 +68,19 @@ impl OnlineSoftmax {
     /// What was found.
     #[track_caller]
     pub fn finish(&self) -> Partial {
-        let sum = self.sum.reduce_sum(1);
-        Partial {
-            max: sum.gt(0.0).select(self.base, f32::NEG_INFINITY),
-            sum,
-            acc: self.values.total(),
-        }
+        Partial { max: self.base, sum: self.sum.reduce_sum(1), acc: self.values.total() }
     }
 }
 
 /// What attention found among some tokens, for `queries` query heads.
 #[derive(Clone, Copy, Debug, Carry)]
 pub struct Partial {
-    /// What exponents are taken relative to, `[queries]`; minus infinity where no token was attended to.
-    pub max: Tile<f32, 1>,
+    /// What exponents are taken relative to, `[queries]`.
+    max: Tile<f32, 1>,
     /// Sum of `exp(logit - max)`, `[queries]`.
-    pub sum: Tile<f32, 1>,
+    sum: Tile<f32, 1>,
     /// Sum of `exp(logit - max) * value`, `[queries, head_dim]`.
-    pub acc: Tile<f32, 2>,
+    acc: Tile<f32, 2>,
 }
 
 impl Partial {
@@ -97,6 +92,12 @@ impl Partial {
             sum: Tile::zeros([queries]),
             acc: Tile::zeros([queries, head_dim]),
         }
+    }
+
+    /// What attention found that gave this output `[queries, head_dim]` and these logarithms `[queries]`.
+    #[track_caller]
+    pub fn of(lse: Tile<f32, 1>, output: Tile<f32, 2>) -> Partial {
+        Partial { max: lse, sum: lse.gt(f32::NEG_INFINITY).select(1.0, 0.0), acc: output }
     }
 
     /// This and what was found among other tokens as one.

@@ -7,7 +7,7 @@ use super::paged::{Block, PagedKv, Tier, Tiers};
 use super::splits::Work;
 use crate::diag::Diagnostic;
 use crate::ir::Loc;
-use crate::lang::control::{Iterable, Recorded};
+use crate::lang::control::{Bounds, Iterable, Recorded};
 use crate::lang::record::{self, BAD_ARGUMENT};
 use crate::lang::tile::{Scalar, Tile, lit};
 
@@ -52,10 +52,56 @@ pub trait KvOperand {
         tier: &'t Tier,
         stages: usize,
     ) -> impl Iterable<Item = Self::Block<'t>, Kind = Recorded>;
+
+    /// The same tokens in turns of as many blocks as suit the memory, of sizes that differ, such as the tiles of a page. All turns of a tier are alike. One
+    /// block a turn by default.
+    #[track_caller]
+    fn turns<'t>(
+        &self,
+        at: Work,
+        tier: &'t Tier,
+        stages: usize,
+    ) -> impl Iterable<Item = Vec<Self::Block<'t>>, Kind = Recorded> {
+        OneByOne(self.blocks(at, tier, stages))
+    }
+
+    /// How many slots each block of a turn has.
+    fn tiles(&self, tier: &Tier) -> Vec<usize> {
+        vec![tier.layout().block()]
+    }
+}
+
+/// A loop over blocks as one over turns of one block each.
+struct OneByOne<I>(I);
+
+impl<T, I: Iterable<Item = T, Kind = Recorded>> Iterable for OneByOne<I> {
+    type Kind = Recorded;
+    type Item = Vec<T>;
+    type Iter = std::iter::Map<I::Iter, fn(T) -> Vec<T>>;
+
+    fn bounds(&self) -> Option<Bounds> {
+        self.0.bounds()
+    }
+
+    fn items(source: &mut Option<Self>, index: Scalar<i64>) -> Option<Self::Iter> {
+        let mut inner = source.take().map(|all| all.0);
+        let items = I::items(&mut inner, index);
+        *source = inner.map(OneByOne);
+        items.map(|items| items.map(one as fn(T) -> Vec<T>))
+    }
+}
+
+fn one<T>(block: T) -> Vec<T> {
+    vec![block]
 }
 
 /// Some tokens of one tier, one after another in its list.
 pub trait KvBlock {
+    /// The number of tokens that the block has room for.
+    fn count(&self) -> usize {
+        self.valid().extents()[0]
+    }
+
     /// Which tokens exist, `[block]`.
     fn valid(&self) -> Tile<bool, 1>;
 
@@ -114,6 +160,19 @@ impl KvOperand for PagedKv {
         stages: usize,
     ) -> impl Iterable<Item = Block<'t>, Kind = Recorded> {
         PagedKv::blocks(self, at, tier, stages)
+    }
+
+    fn turns<'t>(
+        &self,
+        at: Work,
+        tier: &'t Tier,
+        stages: usize,
+    ) -> impl Iterable<Item = Vec<Block<'t>>, Kind = Recorded> {
+        PagedKv::turns(self, at, tier, stages)
+    }
+
+    fn tiles(&self, tier: &Tier) -> Vec<usize> {
+        tier.layout().tiles().into_iter().map(|(_, slots)| slots).collect()
     }
 }
 

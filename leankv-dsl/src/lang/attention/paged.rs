@@ -80,6 +80,9 @@ impl Tiers {
     }
 }
 
+/// Slots of the least tile: rows of one matrix of a tensor core.
+const LEAST_TILE: usize = 8;
+
 /// A tier's page layout and how it is cut into blocks.
 #[derive(Clone, Debug)]
 pub struct TierLayout {
@@ -101,6 +104,22 @@ impl TierLayout {
     /// Blocks of a page.
     pub fn blocks_per_page(&self) -> usize {
         self.tokens().div_ceil(self.block)
+    }
+
+    /// The tiles in which a page is worked on as a whole, as their first slots and numbers of slots. They have at most [`block`](TierLayout::block) slots each, and as
+    /// few slots without a place in the page as powers of two allow.
+    pub fn tiles(&self) -> Vec<(usize, usize)> {
+        let (tokens, mut tiles, mut first) = (self.tokens(), Vec::new(), 0);
+        while first < tokens {
+            let (left, least) = (tokens - first, LEAST_TILE.min(self.block));
+            let below = (left + 1).next_power_of_two() / 2;
+            // Half of the next power of two, where the rest takes at most half of that.
+            let fits = if left - below > below / 2 { 2 * below } else { below };
+            let slots = if self.block.is_power_of_two() { fits.clamp(least, self.block) } else { self.block };
+            tiles.push((first, slots));
+            first += slots;
+        }
+        tiles
     }
 
     /// Tokens of a page.
@@ -316,19 +335,49 @@ impl PagedKv {
         stages: usize,
     ) -> impl Iterable<Item = Block<'t>, Kind = Recorded> + use<'t> {
         let kv = *self;
-        let length = kv.length(at, tier.low);
-        let mine = length.cdiv(tier.layout.tokens() as i32);
-        // The split is a part of all pages, high ones first: those of the other tier shift where it lies in this one.
-        let others = match tier.other_tokens {
-            Some(tokens) => kv.length(at, !tier.low).cdiv(tokens as i32),
-            None => lit(0),
-        };
-        let before = if comptime(tier.low) { others } else { lit(0) };
-        let (from, to) = at.pages(mine, before, mine + others);
+        let (length, (from, to)) = kv.part(at, tier);
         let per_page = tier.layout.blocks_per_page() as i32;
         range(from * per_page, to * per_page)
             .stages(stages)
             .map(move |number| kv.block(at, tier, length, number))
+    }
+
+    /// The tier's pages in this split: a recorded loop, `stages` deep, over the tiles of each.
+    #[track_caller]
+    pub fn turns<'t>(
+        &self,
+        at: Work,
+        tier: &'t Tier,
+        stages: usize,
+    ) -> impl Iterable<Item = Vec<Block<'t>>, Kind = Recorded> + use<'t> {
+        let kv = *self;
+        let (length, (from, to)) = kv.part(at, tier);
+        range(from, to).stages(stages).map(move |index| {
+            let page = kv.page(at, tier, index);
+            let tiles = tier.layout.tiles().into_iter();
+            tiles.map(|(first, slots)| Block::new(tier, page, at, length, index, lit(first as i32), slots)).collect()
+        })
+    }
+
+    /// Page `index` of a tier's list.
+    #[track_caller]
+    fn page(&self, at: Work, tier: &Tier, index: Scalar<i32>) -> PtrMut<u8> {
+        let page = tier.page_of(self.table, at.slot, at.head, index).cast::<i64>();
+        self.arena.byte_add(page * i64::from(tier.layout.page.page_bytes()))
+    }
+
+    /// The tokens of a tier, and which of its pages are this split's.
+    #[track_caller]
+    fn part(&self, at: Work, tier: &Tier) -> (Scalar<i32>, (Scalar<i32>, Scalar<i32>)) {
+        let length = self.length(at, tier.low);
+        let mine = length.cdiv(tier.layout.tokens() as i32);
+        // The split is a part of all pages, high ones first: those of the other tier shift where it lies in this one.
+        let others = match tier.other_tokens {
+            Some(tokens) => self.length(at, !tier.low).cdiv(tokens as i32),
+            None => lit(0),
+        };
+        let before = if comptime(tier.low) { others } else { lit(0) };
+        (length, at.pages(mine, before, mine + others))
     }
 
     /// Block `number` of a tier's list.
@@ -340,20 +389,39 @@ impl PagedKv {
             1 => (number, lit(0)),
             _ => (number / per_page, number % per_page),
         };
-        let page = tier.page_of(self.table, at.slot, at.head, index).cast::<i64>();
-        let page = self.arena.byte_add(page * i64::from(layout.page.page_bytes()));
+        let page = self.page(at, tier, index);
         let slot = part * layout.block as i32;
+        Block::new(tier, page, at, length, index, slot, layout.block)
+    }
+}
+
+impl<'t> Block<'t> {
+    /// The `count` slots of page number `index` of a list of `length` tokens from `slot` on.
+    #[track_caller]
+    fn new(
+        tier: &'t Tier,
+        page: PtrMut<u8>,
+        at: Work,
+        length: Scalar<i32>,
+        index: Scalar<i32>,
+        slot: Scalar<i32>,
+        count: usize,
+    ) -> Block<'t> {
+        let layout = &tier.layout;
         let first = index * layout.tokens() as i32 + slot;
-        let slots = iota(layout.block);
+        let slots = iota(count);
         let end = (length - first).min(layout.tokens() as i32 - slot);
         let valid = slots.lt(end);
         let positions = layout.locate(page, slot, layout.page.positions()).cast::<i32>();
         let positions = positions.load_masked(slots, valid);
         Block { tier, page, slot, first, end, valid, tokens: Tokens { positions, head: at.head } }
     }
-}
 
-impl Block<'_> {
+    /// The number of slots.
+    pub fn count(&self) -> usize {
+        self.valid.extents()[0]
+    }
+
     /// Which tokens exist, `[block]`.
     pub fn valid(&self) -> Tile<bool, 1> {
         self.valid
@@ -371,8 +439,8 @@ impl Block<'_> {
             true => (layout.page.keys(), layout.page.key_meta()),
             false => (layout.page.values(), layout.page.value_meta()),
         };
-        let mut form = layout.form(keys, self.valid, layout.block);
-        let whole = layout.tokens().is_multiple_of(layout.block);
+        let mut form = layout.form(keys, self.valid, self.count());
+        let whole = layout.tokens().is_multiple_of(self.count());
         let slots = (!whole).then(|| layout.tokens() as i32 - self.slot);
         form.place = Place::InPage(InPage { slots, tokens: self.end });
         Rows {
@@ -421,7 +489,7 @@ impl Block<'_> {
     #[track_caller]
     pub fn significance(&self) -> Tile<f32, 1> {
         let at = self.words(self.tier.layout.page.significance()).cast::<f32>();
-        at.load_masked(iota(self.tier.layout.block), self.valid)
+        at.load_masked(iota(self.count()), self.valid)
     }
 
     /// Adds to the tokens' significance, and gives the sums. Programs of one (request, KV head) must not do it at the same time for one page.
@@ -430,7 +498,7 @@ impl Block<'_> {
     #[track_caller]
     pub fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) -> Tile<f32, 1> {
         let at = self.words(self.tier.layout.page.significance()).cast::<f32>();
-        let slots = iota(self.tier.layout.block);
+        let slots = iota(self.count());
         let own = self.valid & slots.ge(frozen - self.first);
         let sum = at.load_masked(slots, own) + step;
         at.store_masked(slots, sum, own);

@@ -10,9 +10,8 @@ use crate::device::{Device, DeviceBuffer, DeviceError};
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) splits: DeviceBuffer<i32>,
-    pub(super) max: DeviceBuffer<f32>,
-    pub(super) sum: DeviceBuffer<f32>,
-    pub(super) acc: DeviceBuffer<f32>,
+    pub(super) lse: DeviceBuffer<f32>,
+    pub(super) out: DeviceBuffer<f32>,
     pub(super) sig: DeviceBuffer<f32>,
     pub(super) at: DeviceBuffer<i32>,
     slots: usize,
@@ -34,9 +33,8 @@ impl Parts {
         let [sigs, ats] = SHORTLIST_COLUMNS;
         Ok(Parts {
             splits: device.zeros(lists)?,
-            max: device.zeros(rows)?,
-            sum: device.zeros(rows)?,
-            acc: device.zeros(rows * head_dim)?,
+            lse: device.zeros(rows)?,
+            out: device.zeros(rows * head_dim)?,
             sig: device.zeros(lists * sigs * splits)?,
             at: device.zeros(lists * ats * splits)?,
             slots,
@@ -57,9 +55,8 @@ impl Parts {
         let [sigs, ats] = SHORTLIST_COLUMNS;
         let partials = PartialsArgs {
             splits: self.splits.slice_mut(..n * kv_heads)?.tensor([n, kv_heads]),
-            max: self.max.slice_mut(..rows)?.tensor([n, query_heads, splits]),
-            sum: self.sum.slice_mut(..rows)?.tensor([n, query_heads, splits]),
-            acc: self.acc.slice_mut(..rows * head_dim)?.tensor([n, query_heads, splits, head_dim]),
+            lse: self.lse.slice_mut(..rows)?.tensor([n, query_heads, splits]),
+            out: self.out.slice_mut(..rows * head_dim)?.tensor([n, query_heads, splits, head_dim]),
         };
         let of_slots = slots * kv_heads * splits;
         let finds = FindsArgs {

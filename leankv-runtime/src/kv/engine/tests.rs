@@ -180,7 +180,7 @@ fn a_launch_has_programs_for_its_longest_list_and_a_captured_one_for_any() {
         let pages = |l: &[i32]| (l[0] as usize).div_ceil(high) + (l[1] as usize).div_ceil(low);
         let longest = lengths.chunks(Lengths::COLUMNS).map(pages).max().unwrap();
         assert!(longest <= splits && splits <= captured, "{longest}, {splits}, {captured}");
-        assert_eq!(cache.scratch.parts.max.len(), 2 * 4 * captured);
+        assert_eq!(cache.scratch.parts.lse.len(), 2 * 4 * captured);
         launched.push(splits);
     }
     assert!(launched.is_sorted() && launched[0] < launched[119], "{launched:?}");
@@ -189,7 +189,7 @@ fn a_launch_has_programs_for_its_longest_list_and_a_captured_one_for_any() {
 /// Overwrites what chunks and steps leave in their buffers: floats with what is no number, integers with `word`.
 fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
     let Scratch { slots, positions, prompts, batch, plan, target, parts, out, lse } = &mut cache.scratch;
-    let Parts { splits, max, sum, acc, sig, at, .. } = parts;
+    let Parts { splits, lse: part_lse, out: part_out, sig, at, .. } = parts;
     // These three are inputs; what they hold is not known any more.
     *batch = None;
     let chunk = &mut cache.chunk;
@@ -220,7 +220,7 @@ fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
     for buffer in [&mut chunk.slot, &mut chunk.dest] {
         buffer.write(&vec![word; buffer.len()])?;
     }
-    for buffer in [max, sum, acc, sig, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.mass] {
+    for buffer in [part_lse, part_out, sig, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.mass] {
         buffer.write(&vec![f32::NAN; buffer.len()])?;
     }
     cache.manager.scribble(word)
@@ -270,8 +270,8 @@ fn outputs(
             take(cache.scratch.out.slice(..q.len())?)?;
             // The plan, and where it is carried out, live for the step; the rest is each layer's.
             let Scratch { target, parts, out, lse, .. } = &mut cache.scratch;
-            let Parts { splits, max, sum, acc, sig, at, .. } = parts;
-            for buffer in [max, sum, acc, sig, out, lse] {
+            let Parts { splits, lse: part_lse, out: part_out, sig, at, .. } = parts;
+            for buffer in [part_lse, part_out, sig, out, lse] {
                 buffer.write(&vec![f32::NAN; buffer.len()])?;
             }
             for buffer in [target, splits, at] {
