@@ -18,7 +18,7 @@ use leankv_dsl::lang::attention::{
 use leankv_dsl::lang::*;
 
 use crate::candidates::{BestOfTile, Bests, Finds, Looking, Search, ShortlistMut, ShortlistState};
-use crate::members::{Members, parts_of, possible};
+use crate::members::{Members, Read, parts_of, possible};
 use crate::pattern::HeadPattern;
 use crate::pending::{Asked, Pending, PendingMut};
 use crate::policy::{Rule, SINKS};
@@ -82,7 +82,7 @@ pub struct DecodeSpec {
     #[spec(default = 64)]
     pub window_q: usize,
     /// Depth of the software pipeline.
-    #[spec(default = 2)]
+    #[spec(default = 1)]
     pub stages: usize,
     /// Warps of a program, which work on one tile together. One warp exchanges nothing with others: it has no barriers and the fewest instructions a
     /// token, and many splits of few pages fill a GPU.
@@ -329,11 +329,12 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     let all = Work::all(kv.slot(request), head);
     let splits = Work::splits_of(kv.pages(all, &tiers), spec.split_pages);
     if split.lt(splits) {
+        let at = all.split(split, spec.split_pages);
+        attend(&spec, &tiers, at, (q, query_positions, scale), kv, (out, pending, shortlist), hooks);
+        // Stores come last, so that no load has to wait for them.
         if split.eq(0) {
             out.splits.set([request, head], splits);
         }
-        let at = all.split(split, spec.split_pages);
-        attend(&spec, &tiers, at, (q, query_positions, scale), kv, (out, pending, shortlist), hooks);
     }
 }
 
@@ -353,14 +354,19 @@ fn attend<H: AttentionHooks, K: KvOperand>(
     let (parts, _) = parts_of(spec.group);
     if parts == 1 {
         let members = Members::all(head, spec.group);
-        let q = hooks.query(members.load_floats(q, request, spec.head_dim));
-        let asked = spec.significance.then(|| pending.load(at.slot, request, head, &members, spec.head_dim));
-        let both = asked.map_or(q, |asked| stacked(q, asked.q));
-        let queries = Queries { q: both, position, asked, members: None, request, head };
+        let load = |read: Read| {
+            let q = hooks.query(members.load_floats(q, request, spec.head_dim, read));
+            let load = || pending.load(at.slot, request, head, &members, spec.head_dim, read);
+            let asked = spec.significance.then(load);
+            let both = asked.map_or(q, |asked| stacked(q, asked.q));
+            Queries { q: both, position, asked, members: None, request, head }
+        };
         let search = spec.search(&shortlist, request, position);
 
         let mut online = OnlineSoftmax::new(spec.group, spec.head_dim);
         for tier in tiers.iter() {
+            let queries = load(if tier.is_low() { Read::Again } else { Read::First });
+            let asked = queries.asked;
             let frozen = asked.map(|_| kv.frozen(at, tier.is_low()));
             let mut best = Bests::none(&kv.tiles(tier));
             for turn in kv.turns(at, tier, spec.stages) {
@@ -395,7 +401,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
                         let mut step = Tile::<f32, 1>::zeros([block.count()]);
                         for part in range(0, parts as i32) {
                             let members = Members::part(head, spec.group, part);
-                            let asked = pending.load(at.slot, request, head, &members, spec.head_dim);
+                            let asked = pending.load(at.slot, request, head, &members, spec.head_dim, Read::First);
                             let numbers = Some(members.numbers());
                             let (q, position) = (asked.q, position - 1);
                             let queries = Queries { q, position, asked: None, members: numbers, request, head };
@@ -415,7 +421,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
         }
         for part in range(0, parts as i32) {
             let members = Members::part(head, spec.group, part);
-            let q = hooks.query(members.load_floats(q, request, spec.head_dim));
+            let q = hooks.query(members.load_floats(q, request, spec.head_dim, Read::First));
             let numbers = Some(members.numbers());
             let queries = Queries { q, position, asked: None, members: numbers, request, head };
             let mut online = OnlineSoftmax::new(members.count, spec.head_dim);
@@ -476,7 +482,7 @@ pub fn merge_splits<H: AttentionHooks>(
         if spec.significance {
             let slot = slots.get([request]);
             if slot.ge(0) {
-                let q = members.load_floats(q, request, spec.head_dim);
+                let q = members.load_floats(q, request, spec.head_dim, Read::First);
                 pending.store(slot, &members, hooks.query(q), total);
             }
         }
@@ -491,7 +497,7 @@ pub fn merge_splits<H: AttentionHooks>(
             if spec.significance {
                 let slot = slots.get([request]);
                 if slot.ge(0) {
-                    let q = members.load_floats(q, request, spec.head_dim);
+                    let q = members.load_floats(q, request, spec.head_dim, Read::First);
                     pending.store(slot, &members, hooks.query(q), total);
                 }
             }

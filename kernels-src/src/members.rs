@@ -6,6 +6,14 @@ use leankv_dsl::lang::*;
 /// Most query heads whose rows lie in one tile; a larger group is worked on in equal parts.
 const MOST: usize = 16;
 
+/// Which time a program reads queries. Each tier has its own way to hold them; a second read, told apart from the first one by a hint, is cheaper than to hold
+/// two ways at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    First,
+    Again,
+}
+
 /// Some query heads of a KV head's group: all of a small one, or a part of a large one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Members<I> {
@@ -73,8 +81,16 @@ impl<I: ViewIndex> Members<I> {
 
     /// Their rows of `[requests, query_heads, head_dim]`, `[count, head_dim]`.
     #[track_caller]
-    pub(crate) fn load<E: Plain>(&self, q: View<E, 3>, request: Scalar<i32>, head_dim: usize) -> Tile<E, 2> {
-        q.tile((request, self.rows, 0), [1, self.count, head_dim]).load().squeeze(0)
+    pub(crate) fn load<E: Plain>(
+        &self,
+        q: View<E, 3>,
+        request: Scalar<i32>,
+        head_dim: usize,
+        read: Read,
+    ) -> Tile<E, 2> {
+        let tile = q.tile((request, self.rows, 0), [1, self.count, head_dim]);
+        let tile = if read == Read::Again { tile.keep() } else { tile };
+        tile.load().squeeze(0)
     }
 
     /// As [`load`](Members::load), of a tensor of any type of floats.
@@ -84,8 +100,11 @@ impl<I: ViewIndex> Members<I> {
         q: FloatView<3>,
         request: Scalar<i32>,
         head_dim: usize,
+        read: Read,
     ) -> Tile<E, 2> {
-        q.tile((request, self.rows, 0), [1, self.count, head_dim]).load().squeeze(0)
+        let tile = q.tile((request, self.rows, 0), [1, self.count, head_dim]);
+        let tile = if read == Read::Again { tile.keep() } else { tile };
+        tile.load().squeeze(0)
     }
 
     /// Stores what `rows` gives, `[count, head_dim]`, as their rows of `[requests, query_heads, head_dim]`.

@@ -3,7 +3,7 @@
 use half::f16;
 use leankv_dsl::lang::*;
 
-use crate::members::Members;
+use crate::members::{Members, Read};
 
 /// Queries that were asked in the step before, of one layer: what [`decode_attention`](fn@crate::decode::decode_attention) reads.
 #[derive(Clone, Copy, Debug, KernelArg)]
@@ -47,11 +47,12 @@ impl Pending {
         head: Scalar<i32>,
         members: &Members<I>,
         head_dim: usize,
+        read: Read,
     ) -> Asked {
         let (row, count) = (slot.max(0), members.count);
         let lse = self.lse.tile((row, members.rows), [1, count]).load().squeeze(0);
         let lse = members.inside().map_or(lse, |inside| inside.select(lse, f32::INFINITY));
-        let q = members.load(self.q, row, head_dim);
+        let q = members.load(self.q, row, head_dim, read);
         // Where there is none, a request that is gone may have left anything.
         let q = lse.lt(f32::INFINITY).expand_dims(1).broadcast([count, head_dim]).select(q, f16::ZERO);
         Asked { q, lse, newest: self.newest(request, head) }

@@ -335,7 +335,7 @@ named_enum! {
 }
 
 named_enum! {
-    /// A hint on how long loaded or stored data should stay in cache. It never changes a value.
+    /// A hint on how loaded or stored data should be cached. It never changes a value.
     CacheHint {
         /// No wish.
         Default = "default",
@@ -343,6 +343,9 @@ named_enum! {
         Streaming = "streaming",
         /// Read again soon: keep.
         Keep = "keep",
+        /// Of a load: no program of the launch writes these bytes, so that it may be done at any time and through any cache. A kernel that writes them all the
+        /// same gets old or new ones. Of a store: no wish.
+        Constant = "constant",
     }
 }
 

@@ -229,6 +229,18 @@ impl LinearLayout {
         out
     }
 
+    /// This layout where lanes that hold copies share all that they hold: registers go to lanes as far as there are copies. No thread gets an element that
+    /// it did not hold.
+    pub fn spread_over_copies(&self) -> LinearLayout {
+        let mut out = self.clone();
+        while let Some(lane) = out.lanes.iter().position(|&v| v == 0)
+            && !out.registers.is_empty()
+        {
+            out.lanes[lane] = out.registers.remove(0);
+        }
+        out
+    }
+
     /// How many elements next to each other along `axis` one thread holds in registers that differ only
     /// in their lowest bits, counted in bits.
     pub fn contiguous_register_bits(&self, axis: usize) -> u32 {

@@ -2,11 +2,12 @@
 //!
 //! A program's ops act one after another on whole tiles, but on a GPU each thread runs ahead on its own elements. Where two
 //! accesses may meet at one address from different threads, a `barrier` is put between them: a load after a store, a store after a
-//! load, two stores through one parameter, an atomic beside anything else. Parameters that promise `read` take no part.
+//! load, two stores through one parameter, an atomic beside anything else. Parameters that promise `read`, and loads of what nobody
+//! writes, take no part.
 
 use std::collections::BTreeSet;
 
-use crate::ir::{Access, AtomicOp, Block, Func, Inst, Op, Value};
+use crate::ir::{Access, AtomicOp, Block, CacheHint, Func, Inst, Op, Value};
 
 /// What happened since the last barrier. A place is a parameter's number, or `None` for an address of unknown origin.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -51,7 +52,8 @@ fn walk(func: &Func, block: Block, since: &mut Since, before: &mut BTreeSet<Inst
             Op::Load { .. } | Op::AsyncCopy { .. } => {
                 let pointer = data.operands[if matches!(data.op, Op::Load { .. }) { 0 } else { 2 }];
                 let (place, read_only) = origin(func, pointer);
-                if read_only {
+                let constant = matches!(data.op, Op::Load { cache: CacheHint::Constant, .. });
+                if read_only || constant {
                     continue;
                 }
                 if !since.stores.is_empty() || !since.atomics.is_empty() {

@@ -72,6 +72,10 @@ impl<'c> Emitter<'c, '_> {
         let result = data.results[0];
         let dtype = self.dtype(result);
         let (pointer, read_only) = self.pointer(data.operands[0]);
+        let (read_only, cache) = match cache {
+            CacheHint::Constant => (true, CacheHint::Default),
+            cache => (read_only, cache),
+        };
         let offsets = self.registers(data.operands[1]);
         let mask = masked.then(|| self.registers(data.operands[2]));
         let other_value = other.then(|| data.operands[3]);
@@ -262,7 +266,7 @@ impl<'c> Emitter<'c, '_> {
         let class = if word_bits == 32 { 'r' } else { 'h' };
         let nc = if read_only { ".nc" } else { "" };
         let hint = match cache {
-            CacheHint::Default => "",
+            CacheHint::Default | CacheHint::Constant => "",
             CacheHint::Streaming => ".L1::no_allocate",
             CacheHint::Keep => ".L1::evict_last",
         };
@@ -374,6 +378,7 @@ impl<'c> Emitter<'c, '_> {
     pub(super) fn store(&mut self, inst: Inst) -> Emitted {
         let data = self.func.inst(inst);
         let Op::Store { masked, cache } = data.op else { unreachable!("internal error: this is a store") };
+        let cache = if cache == CacheHint::Constant { CacheHint::Default } else { cache };
         let (pointer, _) = self.pointer(data.operands[0]);
         let offsets = self.registers(data.operands[1]);
         let values = self.registers(data.operands[2]);

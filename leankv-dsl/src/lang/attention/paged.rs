@@ -274,7 +274,8 @@ pub struct PagedKv {
     pub(super) lengths: View<i32, 3>,
 }
 
-/// Some tokens of one page.
+/// Some tokens of one page. Keys, values and positions are read as what nobody writes: a kernel that goes through blocks may change their significance
+/// and nothing else.
 #[derive(Clone, Debug)]
 pub struct Block<'t> {
     tier: &'t Tier,
@@ -412,7 +413,7 @@ impl<'t> Block<'t> {
         let slots = iota(count);
         let end = (length - first).min(layout.tokens() as i32 - slot);
         let valid = slots.lt(end);
-        let positions = layout.locate(page, slot, layout.page.positions()).cast::<i32>();
+        let positions = read(layout.locate(page, slot, layout.page.positions())).cast::<i32>().constant();
         let positions = positions.load_masked(slots, valid);
         Block { tier, page, slot, first, end, valid, tokens: Tokens { positions, head: at.head } }
     }
@@ -444,8 +445,8 @@ impl<'t> Block<'t> {
         let slots = (!whole).then(|| layout.tokens() as i32 - self.slot);
         form.place = Place::InPage(InPage { slots, tokens: self.end });
         Rows {
-            codes: read(layout.locate(self.page, self.slot, codes)),
-            meta: read(layout.locate(self.page, self.slot, meta)),
+            codes: read(layout.locate(self.page, self.slot, codes)).constant(),
+            meta: read(layout.locate(self.page, self.slot, meta)).constant(),
             form,
             tokens: self.tokens,
         }

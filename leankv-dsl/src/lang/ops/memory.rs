@@ -119,6 +119,12 @@ macro_rules! pointer {
                 self.with_cache(CacheHint::Streaming)
             }
 
+            /// The same pointer, whose loads are marked as of bytes that no program of the launch writes: they may then be done early, and through any
+            /// cache.
+            pub fn constant(self) -> Self {
+                self.with_cache(CacheHint::Constant)
+            }
+
             /// The same pointer, whose accesses are marked as used again soon.
             pub fn keep(self) -> Self {
                 self.with_cache(CacheHint::Keep)
