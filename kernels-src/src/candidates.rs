@@ -104,7 +104,8 @@ impl Best {
     /// The least significant of all lanes of them all.
     #[track_caller]
     fn least_of(all: impl Iterator<Item = Best>) -> (Scalar<f32>, Scalar<i32>, Scalar<i32>) {
-        let better = |a: (Scalar<f32>, Scalar<i32>, Scalar<i32>), b: (Scalar<f32>, Scalar<i32>, Scalar<i32>)| {
+        let better = |a: (Scalar<f32>, Scalar<i32>, Scalar<i32>),
+                      b: (Scalar<f32>, Scalar<i32>, Scalar<i32>)| {
             let less = b.0.lt(a.0) | (b.0.eq(a.0) & b.1.lt(a.1));
             (less.select(b.0, a.0), less.select(b.1, a.1), less.select(b.2, a.2))
         };

@@ -88,6 +88,9 @@ pub struct DecodeSpec {
     /// token, and many splits of few pages fill a GPU.
     #[spec(default = 1)]
     pub warps: u32,
+    /// Programs that a multiprocessor of a GPU should have room for at once: 12 of one warp have 168 registers a thread.
+    #[spec(default = 12)]
+    pub resident: u32,
 }
 
 impl DecodeSpec {
@@ -311,7 +314,7 @@ fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
 ///   significance of all.
 /// * Errors: formats that do not fit the page, and groups and head dims that are not built, are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
-#[kernel(warps = spec.warps)]
+#[kernel(warps = spec.warps, resident = spec.resident)]
 pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: DecodeSpec,
     #[arg(align = 16, element = spec.input)] q: FloatView<3>,
@@ -401,10 +404,12 @@ fn attend<H: AttentionHooks, K: KvOperand>(
                         let mut step = Tile::<f32, 1>::zeros([block.count()]);
                         for part in range(0, parts as i32) {
                             let members = Members::part(head, spec.group, part);
-                            let asked = pending.load(at.slot, request, head, &members, spec.head_dim, Read::First);
+                            let asked =
+                                pending.load(at.slot, request, head, &members, spec.head_dim, Read::First);
                             let numbers = Some(members.numbers());
                             let (q, position) = (asked.q, position - 1);
-                            let queries = Queries { q, position, asked: None, members: numbers, request, head };
+                            let queries =
+                                Queries { q, position, asked: None, members: numbers, request, head };
                             let (logits, _) = queries.logits(&spec, block, scale, &hooks);
                             step = step.max(asked.received(logits));
                         }

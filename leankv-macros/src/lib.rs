@@ -29,7 +29,7 @@ use proc_macro::TokenStream;
 /// entry for a table of kernels.
 ///
 /// Keys: `space(field = [values], ..)`, `default(field = value, ..)`, `valid = |s| ..`, `spec = Name`,
-/// `name = "name"`, `warps = expr`, `dump = "file"`.
+/// `name = "name"`, `warps = expr`, `resident = expr` (programs that a multiprocessor should have room for at once), `dump = "file"`.
 #[proc_macro_attribute]
 pub fn kernel(attr: TokenStream, item: TokenStream) -> TokenStream {
     generate::kernel::expand(attr.into(), item.into()).into()

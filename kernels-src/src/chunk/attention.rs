@@ -74,6 +74,5 @@ pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     out.with_extent(2, spec.head_dim)
         .tile((turn, head, 0), [spec.block_q, spec.group, spec.head_dim])
         .store(result);
-    lse.tile((turn, head), [spec.block_q, spec.group])
-        .store(found.lse().reshape([spec.block_q, spec.group]));
+    lse.tile((turn, head), [spec.block_q, spec.group]).store(found.lse().reshape([spec.block_q, spec.group]));
 }

@@ -79,6 +79,8 @@ pub struct Func {
     pub params: Vec<Param>,
     /// Warps that run one program on a GPU.
     pub num_warps: u32,
+    /// Programs that a GPU's multiprocessor should have room for at once, which bounds their registers; 0 for no wish.
+    pub resident: u32,
     /// Where the kernel is written.
     pub loc: Loc,
     entry: Block,
@@ -95,6 +97,7 @@ impl Func {
             spec: String::new(),
             params: Vec::new(),
             num_warps: 4,
+            resident: 0,
             loc,
             entry: Block::from_index(0),
             values: Arena::new(),
@@ -348,6 +351,7 @@ impl Func {
         let mut out = Func::new(self.name.clone(), self.params.clone(), self.loc);
         out.spec = self.spec.clone();
         out.num_warps = self.num_warps;
+        out.resident = self.resident;
         let mut map = vec![None; self.values.len()];
         for (old, new) in self.param_values().iter().zip(out.param_values().to_vec()) {
             out.values[new].ty = self.ty(*old).clone();

@@ -172,6 +172,9 @@ impl Printer<'_> {
             .map(|(value, param)| param_text(*value, param))
             .collect();
         let mut tail = format!("num_warps {}", func.num_warps);
+        if func.resident > 0 {
+            write!(tail, " resident {}", func.resident)?;
+        }
         if !func.spec.is_empty() {
             write!(tail, " spec {}", quoted(&func.spec))?;
         }

@@ -23,6 +23,11 @@ pub trait TypedKernel {
     fn location(&self) -> Loc;
     /// Warps that run one program; `None` for the default.
     fn warps(&self, spec: &Self::Spec) -> Option<u32>;
+    /// Programs that a multiprocessor should have room for at once; 0 for no wish.
+    fn resident(&self, spec: &Self::Spec) -> u32 {
+        let _ = spec;
+        0
+    }
     /// Records parameters and body.
     #[doc(hidden)]
     fn record(&self, spec: &Self::Spec, scope: &mut ArgScope);
@@ -51,7 +56,7 @@ pub trait TypedKernel {
                 .note(format!("it declares: valid = {condition}"))
                 .into());
         }
-        record(name, spec.to_string(), self.warps(spec), loc, || {
+        record(name, spec.to_string(), (self.warps(spec), self.resident(spec)), loc, || {
             self.record(spec, &mut ArgScope::new(choices));
         })
     }

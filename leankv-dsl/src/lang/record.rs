@@ -141,7 +141,7 @@ fn with<T>(f: impl FnOnce(&mut Session) -> T) -> Option<T> {
 pub(crate) fn record(
     name: &str,
     spec: String,
-    warps: Option<u32>,
+    (warps, resident): (Option<u32>, u32),
     loc: Loc,
     body: impl FnOnce(),
 ) -> Result<Func, Diagnostics> {
@@ -153,6 +153,7 @@ pub(crate) fn record(
     }
     let mut builder = Builder::new(name, Vec::new(), loc);
     builder.func_mut().spec = spec;
+    builder.func_mut().resident = resident;
     if let Some(warps) = warps {
         builder.func_mut().num_warps = warps;
     }

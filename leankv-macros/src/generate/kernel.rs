@@ -216,6 +216,15 @@ fn definition(kernel: &Kernel) -> TokenStream {
         Some(expr) => quote!({ #unpack ::core::option::Option::Some((#expr) as u32) }),
         None => quote!(::core::option::Option::None),
     };
+    let resident = kernel.keys.resident.as_ref().map(|expr| {
+        quote! {
+            fn resident(&self, __spec: &#spec_ty) -> u32 {
+                let _ = __spec;
+                #unpack
+                (#expr) as u32
+            }
+        }
+    });
     let turbofish = ty_generics.as_turbofish();
     let span = Span::call_site().located_at(ident.span());
     let loc = quote_spanned!(ident.span()=> ::leankv_dsl::ir::Loc::new(::core::file!(), ::core::line!(), ::core::column!()));
@@ -273,6 +282,8 @@ fn definition(kernel: &Kernel) -> TokenStream {
                 let _ = __spec;
                 #warps
             }
+
+            #resident
 
             fn record(&self, __spec: &#spec_ty, #scope: &mut ::leankv_dsl::lang::ArgScope) {
                 let _ = (__spec, &#scope);

@@ -9,7 +9,7 @@ use super::derive::{ArgOptions, doc_text, take_arg_options, unknown_key};
 use super::spec::check_type;
 use crate::error::Errors;
 
-const KEYS: &[&str] = &["space", "default", "valid", "spec", "name", "warps", "dump"];
+const KEYS: &[&str] = &["space", "default", "valid", "spec", "name", "warps", "resident", "dump"];
 
 /// The keys of the attribute.
 #[derive(Default)]
@@ -26,6 +26,8 @@ pub(crate) struct Keys {
     pub(crate) name: Option<LitStr>,
     /// `warps = expr` over the comptime parameters.
     pub(crate) warps: Option<Expr>,
+    /// `resident = expr` over the comptime parameters.
+    pub(crate) resident: Option<Expr>,
     /// `dump = "file"`: where to write the expansion.
     pub(crate) dump: Option<LitStr>,
 }
@@ -42,6 +44,7 @@ impl Parse for Keys {
                 "spec" => keys.spec = Some(value(input)?),
                 "name" => keys.name = Some(value(input)?),
                 "warps" => keys.warps = Some(value(input)?),
+                "resident" => keys.resident = Some(value(input)?),
                 "dump" => keys.dump = Some(value(input)?),
                 _ => return Err(unknown_key(&key, KEYS)),
             }

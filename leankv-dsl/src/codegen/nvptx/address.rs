@@ -106,7 +106,9 @@ impl<'f> Strides<'f> {
             Steps { at: vec![Some(constant.unwrap_or(0)); count], shared: constant.map(|_| 0) }
         };
         match &data.op {
-            Op::Constant(Const::Int(n)) => Some(Steps { at: vec![Some(i64::try_from(*n).ok()?); count], shared: Some(0) }),
+            Op::Constant(Const::Int(n)) => {
+                Some(Steps { at: vec![Some(i64::try_from(*n).ok()?); count], shared: Some(0) })
+            }
             Op::Splat => Some(scalar(data.operands[0])),
             Op::Iota => {
                 let shared = layout.lanes().iter().chain(layout.warps()).fold(0, |a, &b| a | b);
@@ -151,7 +153,9 @@ impl<'f> Strides<'f> {
                 };
                 let both = |f: fn(i64, i64) -> Option<i64>| f(a.shared?, b.shared?);
                 // What is shared must be multiplied by one number.
-                let one = |s: &Steps| if s.shared == Some(0) && s.at.iter().all(|&x| x == s.at[0]) { s.at[0] } else { None };
+                let one = |s: &Steps| {
+                    if s.shared == Some(0) && s.at.iter().all(|&x| x == s.at[0]) { s.at[0] } else { None }
+                };
                 Some(match op {
                     BinaryOp::Add => Steps { at: each(&i64::checked_add), shared: both(i64::checked_add) },
                     BinaryOp::Sub => {
@@ -159,7 +163,8 @@ impl<'f> Strides<'f> {
                         Steps { at: each(&i64::checked_sub), shared }
                     }
                     BinaryOp::Mul => {
-                        let (shared, factor) = one(&b).map(|n| (a.shared, n)).or_else(|| Some((b.shared, one(&a)?)))?;
+                        let (shared, factor) =
+                            one(&b).map(|n| (a.shared, n)).or_else(|| Some((b.shared, one(&a)?)))?;
                         let shared = shared.filter(|_| factor >= 0).and_then(|most| most.checked_mul(factor));
                         Steps { at: each(&i64::checked_mul), shared }
                     }

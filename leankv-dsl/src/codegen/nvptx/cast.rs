@@ -16,13 +16,15 @@ impl<'c> Emitter<'c, '_> {
         let (from, to) = (self.dtype(data.operands[0]), self.dtype(data.results[0]));
         let source = self.registers(data.operands[0]);
         let small = from.is_code() || matches!(from, Dtype::I8 | Dtype::U8);
-        if small && matches!(to, Dtype::F16 | Dtype::BF16)
+        if small
+            && matches!(to, Dtype::F16 | Dtype::BF16)
             && let Some(halves) = self.small_to_halves(inst, from, to, &source)?
         {
             self.set_registers(data.results[0], halves);
             return Ok(());
         }
-        if from == Dtype::F32 && matches!(to, Dtype::F16 | Dtype::BF16)
+        if from == Dtype::F32
+            && matches!(to, Dtype::F16 | Dtype::BF16)
             && let Some(halves) = self.floats_to_halves(inst, to, &source)
         {
             self.set_registers(data.results[0], halves);

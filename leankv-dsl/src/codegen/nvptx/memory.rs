@@ -50,7 +50,8 @@ impl<'c> Emitter<'c, '_> {
     ) -> impl Fn(usize) -> PointerValue<'c> {
         let values = self.registers(offsets);
         // Only where no sum wraps is the offset of one register that of another and a constant.
-        let apart = self.addresses.contains(&offsets).then(|| self.strides.borrow_mut().of(offsets)).flatten();
+        let apart =
+            self.addresses.contains(&offsets).then(|| self.strides.borrow_mut().of(offsets)).flatten();
         let first = apart.as_ref().map(|_| self.address(pointer, dtype, values[0]));
         let known = move |register: usize| Some((first?, apart.as_ref()?[register]?));
         move |register| match known(register) {

@@ -268,6 +268,10 @@ fn declare<'c>(ir: &Ir<'c>, func: &Func) -> FunctionValue<'c> {
     function.set_call_conventions(PTX_KERNEL);
     let threads = (func.num_warps * 32).to_string();
     function.add_attribute(AttributeLoc::Function, ir.cx.create_string_attribute("nvvm.maxntid", &threads));
+    if func.resident > 0 {
+        let attribute = ir.cx.create_string_attribute("nvvm.minctasm", &func.resident.to_string());
+        function.add_attribute(AttributeLoc::Function, attribute);
+    }
     let attribute =
         |name: &str, value: u64| ir.cx.create_enum_attribute(Attribute::get_named_enum_kind_id(name), value);
     function.add_attribute(AttributeLoc::Function, attribute("nounwind", 0));

@@ -100,12 +100,16 @@ impl<'c, 't> Parser<'c, 't> {
                     self.cursor.expect_word("num_warps")?;
                     self.func.num_warps = self.cursor.integer("the number of warps")?;
                 }
+                Some("resident") => {
+                    self.cursor.expect_word("resident")?;
+                    self.func.resident = self.cursor.integer("the number of programs")?;
+                }
                 Some("spec") => {
                     self.cursor.expect_word("spec")?;
                     self.func.spec = self.cursor.string("the specialisation in quotes")?;
                 }
                 Some("loc") => self.func.loc = self.loc()?,
-                Some(_) => return self.cursor.expected("`num_warps`, `spec`, `loc` or `{`"),
+                Some(_) => return self.cursor.expected("`num_warps`, `resident`, `spec`, `loc` or `{`"),
                 None => return Ok(()),
             }
         }

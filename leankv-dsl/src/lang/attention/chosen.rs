@@ -252,7 +252,7 @@ impl CodecChoice {
             return Ok([keys, values]);
         }
         let mut found = None;
-        record::record("codecs", format.to_string(), None, Loc::caller(), || {
+        record::record("codecs", format.to_string(), (None, 0), Loc::caller(), || {
             let mut scope = ArgScope::new(&Choices::new().with(self.clone()));
             let codecs = ChosenCodecs::declare(&mut scope, "codecs", ArgOptions::new());
             found = Some([codecs.keys(&format.key).shape(), codecs.values(&format.value).shape()]);

@@ -356,7 +356,9 @@ impl PagedKv {
         range(from, to).stages(stages).map(move |index| {
             let page = kv.page(at, tier, index);
             let tiles = tier.layout.tiles().into_iter();
-            tiles.map(|(first, slots)| Block::new(tier, page, at, length, index, lit(first as i32), slots)).collect()
+            tiles
+                .map(|(first, slots)| Block::new(tier, page, at, length, index, lit(first as i32), slots))
+                .collect()
         })
     }
 

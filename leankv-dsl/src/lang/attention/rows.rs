@@ -164,7 +164,8 @@ impl Run {
         let word = self.word_bytes();
         match form.place {
             Place::Consecutive | Place::InPage(_) => {
-                let rows = form.numbers(Beyond::Anything) * (self.row_bytes / word) as i32 + (self.start / word) as i32;
+                let rows = form.numbers(Beyond::Anything) * (self.row_bytes / word) as i32
+                    + (self.start / word) as i32;
                 Offsets::Near(rows.expand_dims(1) + iota(self.bytes / word).expand_dims(0))
             }
             Place::Scattered(at) => {
@@ -448,7 +449,9 @@ impl Rows {
     fn meta_run<W: Plain>(&self, first: usize, count: usize) -> Tile<W, 1> {
         let (meta, valid) = (self.meta.cast::<W>(), self.form.valid);
         match self.form.place {
-            Place::Consecutive => meta.load_masked(iota(self.form.count) * count as i32 + first as i32, valid),
+            Place::Consecutive => {
+                meta.load_masked(iota(self.form.count) * count as i32 + first as i32, valid)
+            }
             Place::InPage(_) => {
                 let rows = self.form.numbers(Beyond::Anything) * count as i32 + first as i32;
                 valid.select(meta.load(rows), Tile::zeros([self.form.count]))

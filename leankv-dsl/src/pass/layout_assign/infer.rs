@@ -217,7 +217,8 @@ impl Pass {
         }
         // Fewer copies, less work; then the first.
         let best = candidates.into_iter().reduce(|a, b| if b.copies() < a.copies() { b } else { a })?;
-        let alone = best.rank() == 1 && is_elementwise(&data.op) && self.hint(func, data.results[0]).is_none();
+        let alone =
+            best.rank() == 1 && is_elementwise(&data.op) && self.hint(func, data.results[0]).is_none();
         Some(if alone { best.spread_over_copies() } else { best })
     }
 

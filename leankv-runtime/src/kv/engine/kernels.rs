@@ -168,8 +168,7 @@ impl Build<'_> {
             sinks: self.config.sinks as i32,
             chunk,
             window_q,
-            stages: 1,
-            warps: 4,
+            ..DecodeSpec::default()
         }
     }
 
