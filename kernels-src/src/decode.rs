@@ -82,20 +82,26 @@ pub struct DecodeSpec {
     #[spec(default = 64)]
     pub window_q: usize,
     /// Depth of the software pipeline.
-    #[spec(default = 1)]
+    #[spec(default = DecodeSpec::STAGES)]
     pub stages: usize,
     /// Warps of a program, which work on one tile together. One warp exchanges nothing with others: it has no barriers and the fewest instructions a
     /// token, and many splits of few pages fill a GPU.
-    #[spec(default = 1)]
+    #[spec(default = DecodeSpec::WARPS)]
     pub warps: u32,
     /// Programs that a multiprocessor of a GPU should have room for at once: 12 of one warp have 168 registers a thread.
-    #[spec(default = 12)]
+    #[spec(default = DecodeSpec::RESIDENT)]
     pub resident: u32,
 }
 
 impl DecodeSpec {
     /// The usual [`split_pages`](DecodeSpec::split_pages) on a GPU.
     pub const SPLIT_PAGES: usize = 8;
+    /// The usual [`stages`](DecodeSpec::stages).
+    pub const STAGES: usize = 1;
+    /// The usual [`warps`](DecodeSpec::warps).
+    pub const WARPS: u32 = 1;
+    /// The usual [`resident`](DecodeSpec::resident).
+    pub const RESIDENT: u32 = 12;
 
     /// Splits of a list of so many pages, those of both tiers.
     #[must_use]

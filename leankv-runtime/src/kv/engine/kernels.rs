@@ -168,7 +168,9 @@ impl Build<'_> {
             sinks: self.config.sinks as i32,
             chunk,
             window_q,
-            ..DecodeSpec::default()
+            stages: DecodeSpec::STAGES,
+            warps: DecodeSpec::WARPS,
+            resident: DecodeSpec::RESIDENT,
         }
     }
 
