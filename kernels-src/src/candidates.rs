@@ -51,9 +51,6 @@ impl ShortlistState<Scalar<i32>> {
 /// Columns of a shortlist: of significance, and of positions and numbers.
 pub const SHORTLIST_COLUMNS: [usize; 2] = [KINDS, 2 * KINDS];
 
-/// Splits whose finds are looked at together.
-const LANES: usize = 32;
-
 /// A candidate and its number in its list; -1 where there is none.
 #[derive(Clone, Copy, Debug, Carry)]
 pub(crate) struct Found {
@@ -334,16 +331,16 @@ impl Looking {
 }
 
 impl Finds {
-    /// The best of a kind that the first `splits` splits found.
+    /// The best of a kind that the first `splits` splits found, of which so many are looked at together.
     #[device]
-    fn best(&self, [slot, head]: [Scalar<i32>; 2], kind: Kind, splits: Scalar<i32>) -> Best {
-        let mut best = Best::none(LANES);
-        for turn in range(0, splits.cdiv(LANES as i32)) {
+    fn best(&self, [slot, head]: [Scalar<i32>; 2], kind: Kind, splits: Scalar<i32>, together: usize) -> Best {
+        let mut best = Best::none(together);
+        for turn in range(0, splits.cdiv(together as i32)) {
             let place = |column: usize| (slot, head, column as i32, turn);
             let numbers =
-                |column: usize| self.at.tile(place(column), [1, 1, 1, LANES]).load().reshape([LANES]);
-            let sig = self.sig.tile(place(kind as usize), [1, 1, 1, LANES]).load().reshape([LANES]);
-            let may = (turn * LANES as i32 + iota(LANES)).lt(splits);
+                |column: usize| self.at.tile(place(column), [1, 1, 1, together]).load().reshape([together]);
+            let sig = self.sig.tile(place(kind as usize), [1, 1, 1, together]).load().reshape([together]);
+            let may = (turn * together as i32 + iota(together)).lt(splits);
             let (positions, index) = (numbers(kind as usize), numbers(KINDS + kind as usize));
             best = best.or_less(&Seen { sig, positions, index, may });
         }
@@ -352,12 +349,20 @@ impl Finds {
 }
 
 impl ShortlistMut {
-    /// Keeps the best of what a head's first `splits` splits found; nothing of a request with a negative slot.
+    /// Keeps the best of what a head's first `splits` splits found, of which so many are looked at together; nothing of a request with a negative
+    /// slot.
     #[device]
-    pub(crate) fn keep(&self, finds: &Finds, slot: Scalar<i32>, head: Scalar<i32>, splits: Scalar<i32>) {
+    pub(crate) fn keep(
+        &self,
+        finds: &Finds,
+        slot: Scalar<i32>,
+        head: Scalar<i32>,
+        splits: Scalar<i32>,
+        together: usize,
+    ) {
         if slot.ge(0) {
             for kind in [Kind::LeastHigh, Kind::Leaving, Kind::LeastLow] {
-                let (sig, position, index) = finds.best([slot, head], kind, splits).least();
+                let (sig, position, index) = finds.best([slot, head], kind, splits, together).least();
                 let place = |column: usize| [slot, head, lit(column as i32)];
                 self.sig.set(place(kind as usize), sig);
                 self.at.set(place(kind as usize), position);

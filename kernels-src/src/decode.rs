@@ -13,7 +13,8 @@
 use half::f16;
 use leankv_dsl::format::{KvFormat, Tiering};
 use leankv_dsl::lang::attention::{
-    AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Partial, Site, Tiers, Work, splits_of,
+    ALL_PAGES, AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Partial, Site, Tiers, Work,
+    splits_of,
 };
 use leankv_dsl::lang::*;
 
@@ -109,6 +110,11 @@ impl DecodeSpec {
         splits_of(pages, self.split_pages)
     }
 
+    /// Splits that a merge reads at a time, for which it then waits once: `most`, or one where there are no more.
+    fn together(&self, most: usize) -> usize {
+        if self.split_pages == ALL_PAGES { 1 } else { most }
+    }
+
     fn makes_sense(&self) -> bool {
         self.group >= 1
             && i32::try_from(self.split_pages).is_ok()
@@ -171,15 +177,40 @@ impl Partials {
         members: &Members<I>,
         splits: Scalar<i32>,
     ) -> Partial {
-        let (rows, count) = (members.rows, members.count);
+        let count = members.count;
         let mut merged = Partial::none(count, spec.head_dim);
-        for split in range(0, splits) {
-            let place = (request, rows, split);
-            let lse = self.lse.tile(place, [1, count, 1]).load().reshape([count]);
-            let out = self.out.tile((request, rows, split, 0), [1, count, 1, spec.head_dim]).load();
-            merged = merged.merge(Partial::of(lse, out.reshape([count, spec.head_dim])));
+        // As many as 32 registers of each thread hold.
+        let together = spec.together((4096 / (count * spec.head_dim)).clamp(1, 8));
+        for turn in range(0, splits.cdiv(together as i32)) {
+            let split = |number: usize| turn * together as i32 + number as i32;
+            let parts: Vec<Partial> = (0..together)
+                .map(|number| self.load(spec, request, split(number), members, splits))
+                .collect();
+            for part in parts {
+                merged = merged.merge(part);
+            }
         }
         merged
+    }
+
+    /// What a split found for some query heads; nothing behind a list's `splits`.
+    #[track_caller]
+    fn load<I: ViewIndex>(
+        &self,
+        spec: &DecodeSpec,
+        request: Scalar<i32>,
+        split: Scalar<i32>,
+        members: &Members<I>,
+        splits: Scalar<i32>,
+    ) -> Partial {
+        let (rows, count, d) = (members.rows, members.count, spec.head_dim);
+        let lse = self.lse.tile((request, rows, split), [1, count, 1]).load().reshape([count]);
+        let out = self.out.tile((request, rows, split, 0), [1, count, 1, d]).load().reshape([count, d]);
+        let there = split.lt(splits);
+        Partial::of(
+            there.splat([count]).select(lse, f32::NEG_INFINITY),
+            there.splat([count, d]).select(out, 0.0),
+        )
     }
 
     /// Leaves what a split found for some query heads.
@@ -480,7 +511,7 @@ pub fn merge_splits<H: AttentionHooks>(
     let (head, request) = (program_id(0), program_id(1));
     let splits = parts.splits.get([request, head]);
     if spec.candidates {
-        shortlist.keep(&finds, slots.get([request]), head, splits);
+        shortlist.keep(&finds, slots.get([request]), head, splits, spec.together(128));
     }
     let (count, _) = parts_of(spec.group);
     if count == 1 {

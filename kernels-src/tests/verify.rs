@@ -116,6 +116,19 @@ fn decode_attention_agrees_away_from_its_declared_space() {
     agree(&settings.into_iter().flat_map(both).collect::<Vec<_>>());
 }
 
+/// More splits than are read or looked at together, and fewer.
+#[test]
+fn merges_agree_for_any_number_of_splits() {
+    let settings = "significance=true,candidates=true,head_dim=64";
+    let wide = "significance=true,candidates=true,head_dim=64,group=71";
+    agree(&[
+        ("merge_splits", settings, "splits=1"),
+        ("merge_splits", settings, "splits=130,requests=3"),
+        ("merge_splits", "significance=true,candidates=true,split_pages=0", "splits=1"),
+        ("merge_splits", wide, "splits=9,requests=3"),
+    ]);
+}
+
 /// What is in no declared specialisation and no default size: sinks, short chunks and windows, other policies, a low list without room,
 /// a request that is left out, a prompt none of whose queries has counted.
 #[test]

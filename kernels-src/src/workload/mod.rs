@@ -244,7 +244,7 @@ pub static RECIPES: &[Recipe] = &[
     recipe!(
         "merge_splits",
         attention::merge as DecodeSpec,
-        [REQUESTS, KV_HEADS, shape("splits", "splits of the longest list", 4, 32)]
+        [REQUESTS, KV_HEADS, shape("splits", "splits of the longest list", 11, 32)]
     ),
     recipe!(
         "plan_fork",
