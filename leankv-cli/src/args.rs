@@ -184,8 +184,8 @@ pub(crate) struct Profile {
     #[arg(long, value_name = "GPU", conflicts_with = "annotate")]
     pub(crate) roofline: Option<String>,
     /// Nanoseconds that `--roofline` takes a load to wait.
-    #[arg(long, value_name = "NS", default_value_t = leankv_runtime::roofline::LATENCY_NS, value_parser = latency)]
-    pub(crate) latency: f64,
+    #[arg(long, value_name = "NS", default_value_t = 800, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) latency: u32,
     /// Seed of the inputs.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -529,11 +529,6 @@ impl std::str::FromStr for Span {
 
 fn one_or_more(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("`{text}` is no number of at least 1"))
-}
-
-fn latency(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|ns| ns.is_finite() && *ns > 0.0);
-    number.ok_or_else(|| "a number above 0".to_owned())
 }
 
 fn temperature(text: &str) -> Result<f32, String> {

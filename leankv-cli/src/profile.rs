@@ -69,7 +69,10 @@ pub(crate) fn run(args: &args::Profile, compiler: &Compiler) -> Result<(), Failu
     head(runs.run, shapes);
     if let (Some(size), Some((units, larger))) = (args.per.first(), &larger) {
         let (n, twice) = (subject.shapes.get(size), larger.shapes.get(size));
-        terminal::print(&format!("  per {}: launches with {size}={twice} and {n}, their difference over {units}", args.per.join(" x ")));
+        println!(
+            "  per {}: launches with {size}={twice} and {n}, their difference over {units}",
+            args.per.join(" x ")
+        );
     }
     println!();
     roofline::print(&runs, product.as_ref().zip(model.as_ref()));

@@ -35,14 +35,14 @@ pub(crate) fn print(runs: &Runs<'_>, model: Option<(&Product, &Roofline)>) {
     let Some((product, model)) = model else { return };
     println!("\n{}\n", pipes(product, model));
     terminal::print(&format!(
-        "{} on {}: bound by {}; {} takes {:.2} x the time of DRAM. Modelled, not measured.\n",
+        "{} on {}: bound by {}; {} takes {:.2} x the time of DRAM. Modelled, not measured.",
         runs.run.kernel,
         model.gpu,
         model.bound(),
         model.worst.name(),
         model.ratio
     ));
-    println!("{}\n", flight(model));
+    println!("\n{}\n", flight(model));
     assumptions(product, model);
 }
 
@@ -66,10 +66,10 @@ fn costs(runs: &Runs<'_>, model: Option<&Roofline>) -> table::Table {
     table
 }
 
-/// Three digits behind the point for small numbers, none for large ones.
+/// Three digits behind the point for small numbers, none for large and whole ones.
 fn figure(number: f64) -> String {
     let digits = match number.abs() {
-        0.0 => 0,
+        n if (n - n.round()).abs() < 1e-6 => 0,
         n if n < 10.0 => 3,
         n if n < 1000.0 => 1,
         _ => 0,
@@ -80,7 +80,12 @@ fn figure(number: f64) -> String {
 fn pipes(product: &Product, model: &Roofline) -> table::Table {
     let mut table = table::table(["part of an SM", "cycles", "of DRAM", "full rate"]);
     let mut row = |name: &str, cycles: f64, rate: String| {
-        table.add_row([name.to_owned(), figure(cycles), format!("{:.2} x", cycles / model.dram_cycles), rate]);
+        table.add_row([
+            name.to_owned(),
+            figure(cycles),
+            format!("{:.2} x", cycles / model.dram_cycles),
+            rate,
+        ]);
     };
     for &(pipe, cycles) in &model.cycles {
         let rate = match pipe {
@@ -106,7 +111,11 @@ fn flight(model: &Roofline) -> table::Table {
         occupancy.by_registers, occupancy.by_shared, occupancy.by_blocks
     );
     row("warps an SM", occupancy.warps.into(), limits);
-    row("registers a thread", occupancy.registers.into(), format!("ptxas; {} bytes of spills", occupancy.spill_bytes));
+    row(
+        "registers a thread",
+        occupancy.registers.into(),
+        format!("ptxas; {} bytes of spills", occupancy.spill_bytes),
+    );
     row("shared bytes a program", occupancy.shared_bytes.into(), "ptxas and launch".to_owned());
     let place = match turn.address {
         Some(address) => format!("main loop at 0x{address:04x}, {} turns a warp", figure(turn.turns)),
@@ -117,9 +126,17 @@ fn flight(model: &Roofline) -> table::Table {
     if let Some(before) = turn.before_product {
         row("of them before the first product", before, "order of the machine code".to_owned());
     }
-    row("waits for loads a turn", turn.waits as f64, "first uses of loaded registers, one after another".to_owned());
+    row(
+        "waits for loads a turn",
+        turn.waits as f64,
+        "first uses of loaded registers, one after another".to_owned(),
+    );
     if turn.copied > 0.0 {
-        row("bytes copied a turn and warp", turn.copied, format!("asynchronous, {} groups in flight", turn.groups));
+        row(
+            "bytes copied a turn and warp",
+            turn.copied,
+            format!("asynchronous, {} groups in flight", turn.groups),
+        );
     }
     row("most bytes in flight an SM", model.most_in_flight, "the fullest wait of every warp".to_owned());
     row("mean bytes in flight an SM", model.mean_in_flight, "over the waits of every warp".to_owned());
@@ -142,7 +159,11 @@ fn assumptions(product: &Product, model: &Roofline) {
         matches.join(", ")
     ));
     if !model.unknown.is_empty() {
-        let opcodes: Vec<String> = model.unknown.iter().map(|(name, ran)| format!("{name} ({})", figure(*ran))).collect();
-        terminal::print(&format!("Opcodes that are in no table, taken for ALU instructions: {}.", opcodes.join(", ")));
+        let opcodes: Vec<String> =
+            model.unknown.iter().map(|(name, ran)| format!("{name} ({})", figure(*ran))).collect();
+        terminal::print(&format!(
+            "Opcodes that are in no table, taken for ALU instructions: {}.",
+            opcodes.join(", ")
+        ));
     }
 }

@@ -57,13 +57,21 @@ impl Subject {
         let mut units = 1;
         for size in sizes {
             if !known.contains(&size.as_str()) {
-                let unknown = format_args!("there is no size `{size}`{}", suggestion(size, &known)).to_string();
-                return Err(Failure::usage(unknown)
-                    .help(format_args!("the sizes of `{}` are {}", self.recipe.kernel, join(&known))));
+                let unknown =
+                    format_args!("there is no size `{size}`{}", suggestion(size, &known)).to_string();
+                return Err(Failure::usage(unknown).help(format_args!(
+                    "the sizes of `{}` are {}",
+                    self.recipe.kernel,
+                    join(&known)
+                )));
             }
             units *= self.shapes.get(size);
         }
-        if units > 0 { Ok(units) } else { Err(Failure::usage(format_args!("`--per {}` is 0", sizes.join(",")))) }
+        if units > 0 {
+            Ok(units)
+        } else {
+            Err(Failure::usage(format_args!("`--per {}` is 0", sizes.join(","))))
+        }
     }
 
     /// The kernel and its arguments for these settings.

@@ -78,7 +78,9 @@ impl Kind {
     fn of_ptx(class: Class, opcode: &str) -> Option<Kind> {
         Some(match class {
             Class::Matrix if opcode.starts_with("mma.") => Kind::Products,
-            Class::Barrier if opcode.starts_with("bar.sync") || opcode.starts_with("barrier.sync") => Kind::Barriers,
+            Class::Barrier if opcode.starts_with("bar.sync") || opcode.starts_with("barrier.sync") => {
+                Kind::Barriers
+            }
             Class::Warp if opcode.starts_with("shfl.") => Kind::Shuffles,
             Class::AsyncCopy if opcode.starts_with("cp.async.c") => Kind::Copies,
             Class::Atomic => Kind::Atomics,
@@ -173,11 +175,13 @@ impl Executions {
         for (number, block) in blocks.iter().enumerate() {
             let here = |pair: &(Kind, u32)| copies[pair].iter().all(|&other| other == number);
             let divided = |pair: (Kind, u32)| lines.lines[&pair.1].1.warp as f64 / copies[&pair].len() as f64;
-            let pairs = || block.clone().filter(|&at| !instrs[at].guarded).filter_map(|at| lines.pair(&instrs[at]));
+            let pairs =
+                || block.clone().filter(|&at| !instrs[at].guarded).filter_map(|at| lines.pair(&instrs[at]));
             let fixed = pairs().filter(|pair| !pair.0.is_load()).filter(here).map(divided);
             let count = most(fixed).or_else(|| {
                 // Loads may have come from elsewhere, but not with copies.
-                let loop_copies = most(pairs().filter(here).map(|pair| copies[&pair].len() as f64)).unwrap_or(1.0);
+                let loop_copies =
+                    most(pairs().filter(here).map(|pair| copies[&pair].len() as f64)).unwrap_or(1.0);
                 let all = block.clone().filter_map(|at| lines.start(&instrs[at]));
                 most(all.map(|line| lines.lines[&line].1.warp as f64)).map(|count| count / loop_copies)
             });
@@ -189,7 +193,8 @@ impl Executions {
             }
         }
         for (name, body) in listing.functions() {
-            let called: f64 = (0..instrs.len()).filter(|&at| listing.called(at) == Some(name)).map(|at| counts[at]).sum();
+            let called: f64 =
+                (0..instrs.len()).filter(|&at| listing.called(at) == Some(name)).map(|at| counts[at]).sum();
             counts[body].fill(called);
         }
         let matches = Executions::check(listing, lines, &counts)?;

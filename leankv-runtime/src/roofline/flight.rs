@@ -54,7 +54,10 @@ pub(super) fn main_loop(listing: &Listing, counts: &[f64]) -> Option<Loop> {
     let mut best = loops.iter().filter(|l| weight(l) > 0.0).max_by(|a, b| weight(a).total_cmp(&weight(b)))?;
     loop {
         let inner = |l: &&Loop| {
-            *l != best && best.body.start <= l.body.start && l.body.end <= best.body.end && weight(l) > weight(best) / 2.0
+            *l != best
+                && best.body.start <= l.body.start
+                && l.body.end <= best.body.end
+                && weight(l) > weight(best) / 2.0
         };
         match loops.iter().filter(inner).max_by(|a, b| weight(a).total_cmp(&weight(b))) {
             Some(l) => best = l,
@@ -72,11 +75,19 @@ struct Pending {
 
 /// A turn of a loop; `once` is how often a warp that runs once through all of the kernel counts, and `scale` what is left of sectors asked
 /// for without repeats.
-pub(super) fn turn(listing: &Listing, main: Option<&Loop>, counts: &[f64], lines: &Lines, warps: f64, scale: f64) -> Turn {
+pub(super) fn turn(
+    listing: &Listing,
+    main: Option<&Loop>,
+    counts: &[f64],
+    lines: &Lines,
+    warps: f64,
+    scale: f64,
+) -> Turn {
     let body = main.map_or(0..listing.instrs.len(), |l| l.body.clone());
     // What is skipped on most turns is no part of one.
     let often = counts[body.clone()].iter().copied().fold(0.0, f64::max) / 2.0;
-    let run: Vec<&Instr> = body.clone().filter(|&at| counts[at] > often).map(|at| &listing.instrs[at]).collect();
+    let run: Vec<&Instr> =
+        body.clone().filter(|&at| counts[at] > often).map(|at| &listing.instrs[at]).collect();
     let head = body.clone().find(|&at| counts[at] > often).map_or(0.0, |at| counts[at]);
     let mut turn = Turn {
         address: main.map(|l| listing.instrs[l.body.start].address),
@@ -91,8 +102,9 @@ pub(super) fn turn(listing: &Listing, main: Option<&Loop>, counts: &[f64], lines
     for time in 1..=times {
         let last = time == times;
         for instr in &run {
-            let waits = instr.registers().any(|r| pending.iter().any(|p| (p.first..p.first + p.count).contains(&r)));
-            if waits {
+            let span = instr.span();
+            let names = |p: &Pending| instr.registers().any(|r| r < p.first + p.count && p.first < r + span);
+            if pending.iter().any(names) {
                 let bytes: f64 = pending.drain(..).map(|p| p.bytes).sum();
                 if last {
                     turn.waits += 1;

@@ -28,7 +28,7 @@ use pipes::{Pipe, Takes};
 use sass::Listing;
 
 /// Nanoseconds from a load to its data that Little's law is asked with unless another number is given: DRAM under load.
-pub const LATENCY_NS: f64 = 800.0;
+pub const LATENCY_NS: u32 = 800;
 
 /// What limits the warps on a multiprocessor; each limit in warps, of whole programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -159,7 +159,7 @@ pub struct Roofline {
     /// A turn of the main loop.
     pub turn: Turn,
     /// Nanoseconds that a load is taken to wait.
-    pub latency_ns: f64,
+    pub latency_ns: u32,
     /// Bytes in flight on a multiprocessor that keep global memory busy: its bandwidth times the latency.
     pub needed_in_flight: f64,
     /// Bytes in flight on a multiprocessor at the fullest moment of every warp.
@@ -185,7 +185,12 @@ impl Roofline {
     ///
     /// # Errors
     /// [`RooflineError`]: the tools are missing, the kernel is for another GPU, or its machine code does not fit the counts.
-    pub fn of(product: &Product, latency_ns: f64, compiled: &CompiledKernel, runs: &Runs<'_>) -> Result<Roofline, RooflineError> {
+    pub fn of(
+        product: &Product,
+        latency_ns: u32,
+        compiled: &CompiledKernel,
+        runs: &Runs<'_>,
+    ) -> Result<Roofline, RooflineError> {
         let unreadable = || RooflineError::Unreadable(compiled.info.entry.clone());
         let needs = Target::Gpu(product.target);
         let (Some(ptx), true) = (compiled.ptx(), compiled.info.target == needs) else {
@@ -193,8 +198,15 @@ impl Roofline {
             return Err(RooflineError::Target { kernel, target, product: product.name, needs });
         };
         let assembled = Ptxas::find()?.assemble_with_lines(ptx, &product.target.to_string())?;
-        let listing = Listing::parse(&Nvdisasm::find()?.disassemble_with_lines(&assembled.cubin)?, &compiled.info.entry);
-        let entry = assembled.entries.iter().find(|entry| entry.name == compiled.info.entry).ok_or_else(unreadable)?;
+        let listing = Listing::parse(
+            &Nvdisasm::find()?.disassemble_with_lines(&assembled.cubin)?,
+            &compiled.info.entry,
+        );
+        let entry = assembled
+            .entries
+            .iter()
+            .find(|entry| entry.name == compiled.info.entry)
+            .ok_or_else(unreadable)?;
         let starts = Ast::parse(ptx).map_err(|_| unreadable())?.instruction_lines();
         if listing.instrs.is_empty() {
             return Err(unreadable());
@@ -207,8 +219,11 @@ impl Roofline {
             let lines = Lines::new(starts.iter().copied(), &less.counters);
             sums = sums.minus(&Sums::of(&listing, &lines, &Executions::of(&listing, &lines)?, product));
         }
-        let cycles: Vec<(Pipe, f64)> =
-            Pipe::ALL.into_iter().zip(sums.cycles).map(|(pipe, cycles)| (pipe, cycles / runs.units)).collect();
+        let cycles: Vec<(Pipe, f64)> = Pipe::ALL
+            .into_iter()
+            .zip(sums.cycles)
+            .map(|(pipe, cycles)| (pipe, cycles / runs.units))
+            .collect();
         let &(worst, most) = cycles.iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("there are pipes");
         let cost = runs.cost();
         let dram_cycles = (cost.moved + cost.written) / product.sm_bytes_a_cycle();
@@ -234,9 +249,14 @@ impl Roofline {
             occupancy,
             turn,
             latency_ns,
-            needed_in_flight: product.gbytes / f64::from(product.sms) * latency_ns,
+            needed_in_flight: product.gbytes / f64::from(product.sms) * f64::from(latency_ns),
             matches: executions.matches,
-            unknown: sums.unknown.into_iter().map(|(opcode, ran)| (opcode, ran / runs.units)).collect(),
+            unknown: sums
+                .unknown
+                .into_iter()
+                .filter(|(_, ran)| *ran > 0.0)
+                .map(|(name, ran)| (name, ran / runs.units))
+                .collect(),
         })
     }
 
@@ -250,7 +270,9 @@ impl Roofline {
 impl Sums {
     fn of(listing: &Listing, lines: &Lines, executions: &Executions, product: &Product) -> Sums {
         let mut sums = Sums::default();
-        for (instr, &count) in listing.instrs.iter().zip(&executions.counts).filter(|(_, count)| **count > 0.0) {
+        for (instr, &count) in
+            listing.instrs.iter().zip(&executions.counts).filter(|(_, count)| **count > 0.0)
+        {
             let mut add = |pipe: Pipe, cycles: f64| sums.cycles[pipe as usize] += count * cycles;
             sums.instructions += count;
             add(Pipe::Issue, 1.0 / pipes::ISSUE);

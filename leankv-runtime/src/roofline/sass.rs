@@ -39,6 +39,15 @@ impl Instr {
         }
     }
 
+    /// At most how many registers an operand is, of which the first is named.
+    pub(super) fn span(&self) -> u32 {
+        match self.base() {
+            "HMMA" | "IMMA" => 4,
+            "STG" | "STS" => self.access_bytes() / 4,
+            _ => 1,
+        }
+    }
+
     /// Numbers of the 32-bit registers that it names: the first of each operand, in order.
     pub(super) fn registers(&self) -> impl Iterator<Item = u32> + '_ {
         let words = self.operands.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -70,8 +79,8 @@ impl Listing {
         let section = format!(".text.{entry},");
         let (mut inside, mut ptx_line) = (false, 0);
         for line in text.lines().map(str::trim) {
-            if let Some(name) = line.strip_prefix(".section") {
-                inside = name.trim().starts_with(&section);
+            if let Some((".section", name)) = line.split_once(char::is_whitespace) {
+                inside = name.starts_with(&section);
             } else if !inside {
             } else if let Some(note) = line.strip_prefix("//## File") {
                 let number = note.rsplit_once(", line ").map(|(_, rest)| rest);
@@ -82,8 +91,12 @@ impl Listing {
                 listing.instrs.push(instr);
             }
         }
-        let padding = |instr: &Instr| instr.base() == "NOP";
-        while listing.instrs.last().is_some_and(padding) {
+        // Behind its end stand a branch to itself and instructions that do nothing.
+        let padding = |listing: &Listing, instr: &Instr| {
+            let to = instr.target().and_then(|label| listing.labels.get(label));
+            instr.base() == "NOP" || to == Some(&(listing.instrs.len() - 1))
+        };
+        while listing.instrs.last().is_some_and(|last| padding(&listing, last)) {
             listing.instrs.pop();
         }
         listing
@@ -94,9 +107,7 @@ impl Listing {
         let instr = &self.instrs[at];
         // On sm_80 a call that never returns is how the assembler writes a far branch.
         let branches = matches!(instr.base(), "BRA" | "CALL");
-        let to = *self.labels.get(instr.target().filter(|_| branches)?)?;
-        // What never ends stands behind every kernel.
-        (to != at).then_some(to)
+        self.labels.get(instr.target().filter(|_| branches)?).copied()
     }
 
     /// The function of the assembler's own that an instruction calls, such as the slow path of a division.
@@ -107,8 +118,12 @@ impl Listing {
 
     /// Functions of the assembler's own, with their instructions.
     pub(super) fn functions(&self) -> Vec<(&str, Range<usize>)> {
-        let mut starts: Vec<(usize, &str)> =
-            self.labels.iter().filter(|(name, _)| name.starts_with('$')).map(|(n, at)| (*at, &n[..])).collect();
+        let mut starts: Vec<(usize, &str)> = self
+            .labels
+            .iter()
+            .filter(|(name, _)| name.starts_with('$'))
+            .map(|(n, at)| (*at, &n[..]))
+            .collect();
         starts.sort_unstable();
         let ends = starts.iter().skip(1).map(|&(at, _)| at).chain([self.instrs.len()]);
         starts.iter().zip(ends).map(|(&(start, name), end)| (name, start..end)).collect()
@@ -116,8 +131,9 @@ impl Listing {
 
     /// Runs of instructions that are all executed as often as the first one.
     pub(super) fn blocks(&self) -> Vec<Range<usize>> {
-        let mut starts: BTreeSet<usize> = self.labels.values().copied().collect();
-        starts.insert(0);
+        // Other labels are for debuggers.
+        let targets = self.instrs.iter().filter_map(Instr::target).filter_map(|label| self.labels.get(label));
+        let mut starts: BTreeSet<usize> = targets.copied().chain([0]).collect();
         let leaves = |at: &usize| LEAVES.contains(&self.instrs[*at].base());
         starts.extend((0..self.instrs.len()).filter(leaves).map(|at| at + 1));
         let starts: Vec<usize> = starts.into_iter().filter(|&at| at < self.instrs.len()).collect();
@@ -148,5 +164,11 @@ fn instr(line: &str, ptx_line: u32) -> Option<Instr> {
         None => (false, text),
     };
     let (opcode, operands) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    Some(Instr { address, guarded, opcode: opcode.to_owned(), operands: operands.trim().to_owned(), line: ptx_line })
+    Some(Instr {
+        address,
+        guarded,
+        opcode: opcode.to_owned(),
+        operands: operands.trim().to_owned(),
+        line: ptx_line,
+    })
 }
