@@ -155,7 +155,7 @@ fn assumptions(product: &Product, model: &Roofline) {
         model.matches.iter().map(|m| format!("{} {:.0} of {:.0}", m.kind.name(), m.machine, m.ptx)).collect();
     terminal::print(&format!(
         "Machine code is that of ptxas. Its blocks ran as often as the PTX lines that they come from, as the assembler's line table has them; checked \
-         by what both have one for one: {}. Slow paths of divisions and the like are taken never to run.",
+         by what both have one for one: {}. Slow paths of divisions and of diverged shuffles are taken never to run.",
         matches.join(", ")
     ));
     if !model.unknown.is_empty() {

@@ -1,12 +1,13 @@
 //! How often machine instructions ran. The PTX machine counts PTX instructions; the assembler says which PTX line each machine
-//! instruction comes from, but moves instructions between blocks and copies loops.
+//! instruction comes from, but moves instructions between blocks and copies loops. Paths for warps that are diverged at a shuffle and for
+//! operands that are rare are taken never to run.
 //!
 //! All instructions of a block run equally often. A block's count is that of its instructions that the assembler may not move
 //! (barriers, shuffles, stores, products, atomics), divided by the copies of them that the block holds; without such instructions it is
 //! the count of most of its PTX lines. What comes out is checked: products, barriers, shuffles and stores must have run as often as the
-//! PTX's, loads at most as often. Else the two cannot be matched, and nothing is said.
+//! PTX's, loads at most as often, as far as the assembler has not done without them. Else the two cannot be matched, and nothing is said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use leankv_ptx::{Class, Counters, InstrCounters};
 use serde::Serialize;
@@ -66,7 +67,7 @@ impl Kind {
             "BAR" => Kind::Barriers,
             "SHFL" => Kind::Shuffles,
             "LDGSTS" => Kind::Copies,
-            "ATOM" | "ATOMG" | "ATOMS" | "RED" => Kind::Atomics,
+            "ATOM" | "ATOMG" | "ATOMS" | "RED" | "REDG" => Kind::Atomics,
             "STG" => Kind::GlobalStores,
             "STS" => Kind::SharedStores,
             "LDG" => Kind::GlobalLoads,
@@ -82,7 +83,11 @@ impl Kind {
                 Kind::Barriers
             }
             Class::Warp if opcode.starts_with("shfl.") => Kind::Shuffles,
-            Class::AsyncCopy if opcode.starts_with("cp.async.c") => Kind::Copies,
+            Class::AsyncCopy
+                if ["cp.async.ca.", "cp.async.cg."].iter().any(|copy| opcode.starts_with(copy)) =>
+            {
+                Kind::Copies
+            }
             Class::Atomic => Kind::Atomics,
             Class::GlobalStore => Kind::GlobalStores,
             Class::SharedStore => Kind::SharedStores,
@@ -163,7 +168,8 @@ const TOLERANCE: f64 = 0.02;
 impl Executions {
     pub(super) fn of(listing: &Listing, lines: &Lines) -> Result<Executions, RooflineError> {
         let instrs = &listing.instrs;
-        let blocks = listing.blocks();
+        let reached = listing.reached();
+        let blocks: Vec<_> = listing.blocks().into_iter().filter(|block| reached[block.start]).collect();
         // In which blocks copies of an instruction stand.
         let mut copies: BTreeMap<(Kind, u32), Vec<usize>> = BTreeMap::new();
         for (number, block) in blocks.iter().enumerate() {
@@ -209,14 +215,13 @@ impl Executions {
             entry.ptx += ptx;
             entry.machine += machine;
         };
-        for (kind, counters) in lines.lines.values() {
-            if let Some(kind) = kind.filter(|_| counters.warp > 0) {
-                of(kind, counters.warp as f64, 0.0);
-            }
-        }
+        let mut seen = BTreeSet::new();
         for (instr, &count) in listing.instrs.iter().zip(counts) {
-            if let Some((kind, _)) = lines.pair(instr).filter(|_| count > 0.0) {
-                of(kind, 0.0, count);
+            let Some((kind, line)) = lines.pair(instr) else { continue };
+            // What the assembler has done without is not compared.
+            let ptx = if seen.insert(line) { lines.lines[&line].1.warp } else { 0 };
+            if count > 0.0 || ptx > 0 {
+                of(kind, ptx as f64, count);
             }
         }
         let matches: Vec<Match> = matches.into_values().collect();

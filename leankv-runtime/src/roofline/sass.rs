@@ -141,6 +141,31 @@ impl Listing {
         starts.iter().zip(ends).map(|(&start, end)| start..end).collect()
     }
 
+    /// Which instructions a warp comes to that is never diverged where the assembler asks for it (`BRA.DIV`); of functions none.
+    pub(super) fn reached(&self) -> Vec<bool> {
+        let blocks = self.blocks();
+        let mut reached = vec![false; self.instrs.len()];
+        let mut open = vec![0];
+        while let Some(at) = open.pop() {
+            let found = blocks.iter().find(|block| block.start == at && !reached[at]);
+            let Some(block) = found.filter(|block| !block.is_empty()) else { continue };
+            reached[block.clone()].fill(true);
+            let end = block.end - 1;
+            let last = &self.instrs[end];
+            let always = !last.guarded && last.operands.starts_with('`') && self.called(end).is_none();
+            if !always
+                && (last.guarded || !matches!(last.base(), "EXIT" | "RET"))
+                && block.end < self.instrs.len()
+            {
+                open.push(block.end);
+            }
+            if self.called(end).is_none() && !last.opcode.starts_with("BRA.DIV") {
+                open.extend(self.branch(end));
+            }
+        }
+        reached
+    }
+
     /// Loops, by branches back. Those with one first instruction are one loop.
     pub(super) fn loops(&self) -> Vec<Loop> {
         let mut ends: BTreeMap<usize, usize> = BTreeMap::new();

@@ -181,6 +181,15 @@ fn copies_in_a_block_share_its_turns_and_copies_elsewhere_are_refused() {
 }
 
 #[test]
+fn code_for_diverged_warps_does_not_run() {
+    let text = SASS.replace(SHUFFLE, &format!("/*00dc*/ BRA.DIV ~URZ, `(.L_x_9) ;\n{SHUFFLE}.L_x_8:\n"));
+    let apart = format!(".L_x_9:\n//## File \"x\", line 20\n{SHUFFLE}/*0124*/ BRA `(.L_x_8) ;\n");
+    let text = text.replace(".L_x_1:\n", &format!("{apart}.L_x_1:\n"));
+    let (listing, found) = executions(&text).unwrap();
+    assert_eq!(count(&listing, &found, "SHFL"), [f64::from(TURNS) * WARPS as f64, 0.0]);
+}
+
+#[test]
 fn slow_paths_do_not_run_and_other_functions_run_as_often_as_they_are_called() {
     for (function, runs) in
         [("$__internal_0_$__cuda_div_slowpath", 0.0), ("$__internal_0_$__cuda_div_u64", 12.0)]
