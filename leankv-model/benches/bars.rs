@@ -51,6 +51,6 @@ fn main() -> Outcome<()> {
     };
     let gpus = decode::GPUS.map(|gpu| decode::token(&func, gpu, workload));
     let tokens = gpus.into_iter().collect::<Outcome<Vec<_>>>()?;
-    common::print(&decode::rows("decode attention, K4V4 with offset and Hadamard", 40.0, &tokens));
+    common::print(&decode::rows("decode K4V4 with offset and Hadamard", 40.0, &tokens));
     Ok(())
 }

@@ -240,7 +240,7 @@ const DECODE: [(&str, &[(&str, &str)], f64, Option<f64>); 8] = [
     ("K4V2", &[("tiering", "K4V2")], 19.0, Some(0.95)),
     ("K4V4", &[("tiering", "K4V4")], 20.0, None),
     ("K8V2", &[("tiering", "K8V2")], 20.0, None),
-    ("fp16", &[("tiering", "fp16")], 12.0, None),
+    ("fp16, pages of 32 tokens", &[("tiering", "fp16"), ("page_bytes", "16384")], 12.0, None),
     ("K8V4, significance", &[("tiering", "K8V4"), SIGNIFICANCE[0], SIGNIFICANCE[1]], 24.0, None),
     (
         "K8V4/K4V2, significance, 4 splits",
@@ -269,7 +269,7 @@ fn decode_tokens() -> Outcome<Vec<Row>> {
         };
         let gpus = decode::GPUS.map(|gpu| decode::token(&func, gpu, workload));
         let tokens = gpus.into_iter().collect::<Outcome<Vec<_>>>()?;
-        let what = format!("decode attention, {what}");
+        let what = format!("decode {what}");
         rows.extend(decode::rows(&what, most, &tokens));
         rows.extend(pipe.map(|most| decode::pipe_row(&what, most, &tokens[0])));
     }

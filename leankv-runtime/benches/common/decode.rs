@@ -60,7 +60,7 @@ pub(crate) fn rows(what: &str, most: f64, tokens: &[Token]) -> Vec<Row> {
     let spills = spills.and_then(|bytes| bytes.into_iter().max());
     let shown = spills.map_or_else(|| "?".to_owned(), |bytes| bytes.to_string());
     rows.push(Row {
-        what: format!("  {what}: barriers and conflicts a token, spilled bytes, bytes asked / moved"),
+        what: format!("  {what}: barriers, conflicts a token; spilled bytes; asked / moved"),
         bar: "0, 0, 0, <= 1.05".to_owned(),
         measured: format!("{barriers:.2}, {conflicts:.2}, {shown}, {repeats:.3}"),
         met: spills.map(|bytes| barriers == 0.0 && conflicts == 0.0 && bytes == 0 && repeats <= 1.05),
