@@ -60,7 +60,7 @@ bench: setup ## the numbers of the README, as ratios within one run
 	$(CARGO) bench --workspace --bench '*' --locked
 
 bars: setup ## what the project holds itself to: each bar, measured in this run, met or not (a part of make bench)
-	$(CARGO) bench -p leankv-runtime --bench bars --locked
+	$(CARGO) bench -p leankv-runtime -p leankv-model --bench bars --locked
 
 bench-peers: setup ## Triton's compile time and ggml's decode beside ours, in one run (installs both into .tools/peers)
 	@./scripts/peers/run.sh

@@ -169,12 +169,23 @@ pub(crate) struct Profile {
     /// The kernel.
     #[command(flatten)]
     pub(crate) which: Which,
-    /// The GPU whose PTX is run.
-    #[arg(long, default_value = "sm_80")]
-    pub(crate) target: String,
+    /// The GPU whose PTX is run; default: sm_80, or that of `--roofline`.
+    #[arg(long)]
+    pub(crate) target: Option<String>,
     /// Sizes of the generated inputs, such as `tokens=1000`; an unknown name lists those there are.
     #[arg(long, value_name = "NAME=NUMBER", value_delimiter = ',')]
     pub(crate) shapes: Vec<String>,
+    /// Print what one unit costs, such as a token: the difference of two launches, with this size and with twice as much, over the units between
+    /// them. Of several sizes the first is doubled, and units are their product (`--per tokens,requests,kv_heads`).
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', conflicts_with = "annotate")]
+    pub(crate) per: Vec<String>,
+    /// Print what bounds the kernel on this GPU (h200, h100, a100, l40s): cycles of each part of a multiprocessor beside those of its bytes. Modelled,
+    /// from machine code and counts of the PTX machine.
+    #[arg(long, value_name = "GPU", conflicts_with = "annotate")]
+    pub(crate) roofline: Option<String>,
+    /// Nanoseconds that `--roofline` takes a load to wait.
+    #[arg(long, value_name = "NS", default_value_t = 800, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) latency: u32,
     /// Seed of the inputs.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

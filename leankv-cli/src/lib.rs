@@ -31,6 +31,7 @@ mod plot;
 mod profile;
 mod registry;
 mod results;
+mod roofline;
 mod run;
 mod select;
 mod serve_bench;

@@ -1,13 +1,15 @@
 //! `leankv profile`: the modelled counters of a kernel's PTX.
 
-use leankv_kernels::workload::Size;
-use leankv_ptx::Checks;
-use leankv_runtime::Compiler;
+use leankv_kernels::workload::{Shapes, Size};
+use leankv_ptx::{Checks, Finding};
+use leankv_runtime::roofline::{Roofline, Runs};
 use leankv_runtime::verify::{Profile, profile_with};
+use leankv_runtime::{Compiler, Target};
 use serde_json::json;
 
 use crate::args;
 use crate::failure::Failure;
+use crate::roofline;
 use crate::select;
 use crate::table;
 use crate::terminal;
@@ -16,45 +18,106 @@ use crate::workload::{Subject, failed, gpus};
 /// Runs the command.
 pub(crate) fn run(args: &args::Profile, compiler: &Compiler) -> Result<(), Failure> {
     let subject = Subject::new(&args.which.kernel, Size::Typical, &args.shapes, args.seed)?;
-    let targets = gpus(std::slice::from_ref(&args.target))?;
-    let (func, workload) = subject.at(&select::settings(&args.which.set)?)?;
-    for target in targets {
-        let profile = profile_with(compiler, &func, &workload, target, Checks::ALL).map_err(failed)?;
-        if args.json {
-            let document = json!({
-                "counters_are": "modelled", "shapes": subject.shapes.to_string(), "profile": profile,
-                "moved_ratios": profile.buffers.iter()
-                    .filter_map(|b| Some((b.name.clone(), b.moved_ratio()?)))
-                    .collect::<std::collections::BTreeMap<_, _>>(),
-            });
-            println!("{document:#}");
-        } else if args.annotate {
-            println!("// {MODELLED}");
-            println!("// {} at {}, {}; {}", profile.kernel, profile.spec, profile.target, subject.shapes);
-            print!("{}", profile.annotated());
-        } else {
-            print(&profile, &subject);
-        }
-        if let Some(first) = profile.findings.first() {
-            return Err(Failure::kernel(format_args!(
-                "the checks found {} errors, the first: {first}",
-                profile.findings.len()
-            )));
-        }
+    let product = args.roofline.as_deref().map(roofline::product).transpose()?;
+    let own = product.map_or_else(|| "sm_80".to_owned(), |product| product.target.to_string());
+    let target = args.target.as_ref().unwrap_or(&own);
+    let [target] = gpus(std::slice::from_ref(target))?[..] else { unreachable!("one name is one target") };
+    if let Some(product) = product.filter(|product| product.target != target) {
+        let words = format_args!("{} is {own}, and `--target` says {target}", product.name).to_string();
+        return Err(Failure::usage(words).help("leave out `--target`"));
     }
+    let settings = select::settings(&args.which.set)?;
+    let profiled = |subject: &Subject| {
+        let (func, workload) = subject.at(&settings)?;
+        let profile = profile_with(compiler, &func, &workload, target, Checks::ALL).map_err(failed)?;
+        match profile.findings.first() {
+            // Shown with its counters all the same, where those are all there is to show.
+            Some(first) if product.is_some() || !args.per.is_empty() => Err(found(&profile, first)),
+            _ => Ok((func, profile)),
+        }
+    };
+    let larger = match args.per.first() {
+        Some(size) => {
+            let units = subject.units(&args.per)?;
+            let larger = subject.doubled(size)?;
+            Some((larger.units(&args.per)? - units, larger))
+        }
+        None => None,
+    };
+    if product.is_none() && larger.is_none() {
+        return whole(args, &subject, &profiled(&subject)?.1);
+    }
+
+    let (func, profile) = profiled(&subject)?;
+    let less = larger.as_ref().map(|(_, larger)| profiled(larger)).transpose()?;
+    let runs = match (&less, &larger) {
+        (Some((_, run)), Some((units, _))) => Runs { run, less: Some(&profile), units: *units as f64 },
+        _ => Runs { run: &profile, less: None, units: 1.0 },
+    };
+    let compiled = compiler.compile(&func, Target::Gpu(target)).map_err(Failure::kernel)?.kernel;
+    let model = product.map(|product| Roofline::of(&product, args.latency, &compiled, &runs));
+    let model = model.transpose().map_err(roofline::failed)?;
+    let shapes = larger.as_ref().map_or(&subject.shapes, |(_, larger)| &larger.shapes);
+    if args.json {
+        let document = json!({
+            "counters_are": "modelled", "shapes": shapes.to_string(), "profile": runs.run,
+            "per": args.per, "units": runs.units, "cost": runs.cost(), "roofline": model,
+        });
+        println!("{document:#}");
+        return Ok(());
+    }
+    head(runs.run, shapes);
+    if let (Some(size), Some((units, larger))) = (args.per.first(), &larger) {
+        let (n, twice) = (subject.shapes.get(size), larger.shapes.get(size));
+        println!(
+            "  per {}: launches with {size}={twice} and {n}, their difference over {units}",
+            args.per.join(" x ")
+        );
+    }
+    println!();
+    roofline::print(&runs, product.as_ref().zip(model.as_ref()));
     Ok(())
+}
+
+fn found(profile: &Profile, first: &Finding) -> Failure {
+    Failure::kernel(format_args!("the checks found {} errors, the first: {first}", profile.findings.len()))
+}
+
+/// Prints the counters of a whole launch.
+fn whole(args: &args::Profile, subject: &Subject, profile: &Profile) -> Result<(), Failure> {
+    if args.json {
+        let document = json!({
+            "counters_are": "modelled", "shapes": subject.shapes.to_string(), "profile": profile,
+            "moved_ratios": profile.buffers.iter()
+                .filter_map(|b| Some((b.name.clone(), b.moved_ratio()?)))
+                .collect::<std::collections::BTreeMap<_, _>>(),
+        });
+        println!("{document:#}");
+    } else if args.annotate {
+        println!("// {MODELLED}");
+        println!("// {} at {}, {}; {}", profile.kernel, profile.spec, profile.target, subject.shapes);
+        print!("{}", profile.annotated());
+    } else {
+        print(profile, subject);
+    }
+    profile.findings.first().map_or(Ok(()), |first| Err(found(profile, first)))
 }
 
 const MODELLED: &str = "modelled counters: architectural rules (32-byte sectors, 32 banks), not measurements";
 
-fn print(profile: &Profile, subject: &Subject) {
+fn head(profile: &Profile, shapes: &Shapes) {
     println!("{}, {}", profile.kernel, profile.target);
     if !profile.spec.is_empty() {
         println!("  at {}", profile.spec);
     }
     let [x, y, z] = profile.grid;
-    println!("  shapes {}; grid {x} x {y} x {z} of {} threads", subject.shapes, profile.threads);
-    println!("  {MODELLED}\n");
+    println!("  shapes {shapes}; grid {x} x {y} x {z} of {} threads", profile.threads);
+    println!("  {MODELLED}");
+}
+
+fn print(profile: &Profile, subject: &Subject) {
+    head(profile, &subject.shapes);
+    println!();
     println!("{}\n", classes(profile));
     println!("{}\n", totals(profile));
     println!("{}", buffers(profile));

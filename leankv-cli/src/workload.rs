@@ -4,6 +4,7 @@ use leankv_dsl::ir::Func;
 use leankv_dsl::lang::Settings;
 use leankv_dsl::workload::Workload;
 use leankv_kernels::workload::{Recipe, RecipeError, Shapes, Size, recipe};
+use leankv_runtime::text::{join, suggestion};
 use leankv_runtime::verify::VerifyError;
 use leankv_runtime::{Sm, Target};
 
@@ -35,6 +36,42 @@ impl Subject {
         }
         let shapes = recipe.sizes(size, &asked).map_err(refused)?;
         Ok(Subject { kernel, shapes, recipe, seed })
+    }
+
+    /// The same with one size doubled.
+    pub(crate) fn doubled(&self, size: &str) -> Result<Subject, Failure> {
+        let sizes: Vec<(String, usize)> = self
+            .recipe
+            .shapes
+            .iter()
+            .map(|shape| (shape.name, self.shapes.get(shape.name)))
+            .map(|(name, value)| (name.to_owned(), if name == size { 2 * value } else { value }))
+            .collect();
+        let shapes = self.recipe.sizes(Size::Typical, &sizes).map_err(refused)?;
+        Ok(Subject { shapes, ..*self })
+    }
+
+    /// The product of these sizes.
+    pub(crate) fn units(&self, sizes: &[String]) -> Result<usize, Failure> {
+        let known: Vec<&str> = self.recipe.shapes.iter().map(|shape| shape.name).collect();
+        let mut units = 1;
+        for size in sizes {
+            if !known.contains(&size.as_str()) {
+                let unknown =
+                    format_args!("there is no size `{size}`{}", suggestion(size, &known)).to_string();
+                return Err(Failure::usage(unknown).help(format_args!(
+                    "the sizes of `{}` are {}",
+                    self.recipe.kernel,
+                    join(&known)
+                )));
+            }
+            units *= self.shapes.get(size);
+        }
+        if units > 0 {
+            Ok(units)
+        } else {
+            Err(Failure::usage(format_args!("`--per {}` is 0", sizes.join(","))))
+        }
     }
 
     /// The kernel and its arguments for these settings.

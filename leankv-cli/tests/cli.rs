@@ -471,6 +471,55 @@ fn profile_prints_modelled_counters_as_tables_text_and_json() {
 }
 
 #[test]
+fn profile_says_what_a_unit_costs_and_what_bounds_it() {
+    let decode = ["profile", "decode_attention", "--set", "tiering=K8V4", "--per", "tokens,kv_heads"];
+    let shapes = ["--shapes", "tokens=128,requests=1,kv_heads=2"];
+    let document = json(&leankv(&[&decode[..], &shapes, &["--json"]].concat()));
+    assert_eq!((&document["units"], &document["roofline"]), (&256.0.into(), &serde_json::Value::Null));
+    let instructions = document["cost"]["warp_instructions"].as_f64().unwrap();
+    assert!((5.0..200.0).contains(&instructions), "{instructions}");
+    let moved = document["cost"]["moved"].as_f64().unwrap();
+    assert!((190.0..215.0).contains(&moved), "K8V4 takes 200 bytes a token and KV head, not {moved}");
+
+    let roofline = [&decode[..], &shapes, &["--roofline", "H200"]].concat();
+    let text = stdout(&leankv(&roofline));
+    for part in [
+        "per tokens x kv_heads: launches with tokens=256 and 128, their difference over 256",
+        "machine warp instructions",
+        "asked / moved",
+        "bound by ",
+        "Modelled, not measured",
+        "20.7 bytes a cycle",
+        "main loop at 0x",
+        "Little's law",
+        "products ",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing in:\n{text}");
+    }
+    let document = json(&leankv(&[&roofline[..], &["--json"]].concat()));
+    assert_eq!(document["profile"]["target"], "sm_90");
+    assert_eq!(document["roofline"]["cycles"][0][0], "issue");
+    let machine = document["roofline"]["instructions"].as_f64().unwrap();
+    assert!((0.7..1.4).contains(&(machine / instructions)), "{machine} for {instructions}");
+
+    let text = stdout(&leankv(&["profile", "vector_add", "--roofline", "a100"]));
+    assert!(text.contains("the launch") && text.contains("there is no loop"), "{text}");
+    assert!(text.contains("vector_add on a100: bound by DRAM"), "{text}");
+}
+
+#[test]
+fn profile_refuses_units_and_gpus_that_are_none() {
+    let refused = |more: &[&str], parts: &[&str]| fails(&[&["profile", "softmax"], more].concat(), 2, parts);
+    refused(&["--per", "row"], &["no size `row` (did you mean `rows`?)", "`rows` and `cols`"]);
+    refused(&["--per", "rows", "--shapes", "rows=0"], &["`--per rows` is 0"]);
+    refused(&["--roofline", "h20"], &["no GPU `h20`", "`h200`, `h100`, `a100` and `l40s`"]);
+    refused(&["--roofline", "h200", "--target", "sm_80"], &["h200 is sm_90", "leave out `--target`"]);
+    refused(&["--roofline", "h200", "--target", "host"], &["`host` is no target here"]);
+    refused(&["--roofline", "h200", "--annotate"], &["--annotate"]);
+    refused(&["--roofline", "h200", "--latency", "0"], &["--latency"]);
+}
+
+#[test]
 fn verify_and_profile_refuse_what_is_not_there() {
     fails(&["verify", "sofmax"], 2, &["did you mean `softmax`?"]);
     fails(&["profile", "softmax", "--set", "nonsense=1"], 2, &["has no setting `nonsense`"]);

@@ -50,11 +50,21 @@ impl NvptxTarget {
             NvptxTarget::Sm86 | NvptxTarget::Sm89 | NvptxTarget::Sm120 => 99,
             NvptxTarget::Sm90 | NvptxTarget::Sm100 => 227,
         };
+        let (sm_warps, sm_blocks) = match self {
+            NvptxTarget::Sm80 | NvptxTarget::Sm90 | NvptxTarget::Sm100 => (64, 32),
+            NvptxTarget::Sm86 => (48, 16),
+            NvptxTarget::Sm89 | NvptxTarget::Sm120 => (48, 24),
+        };
         Gpu {
             target: self,
             block_threads: 1024,
             static_shared_bytes: 48 << 10,
             shared_bytes: shared_kib << 10,
+            sm_registers: 64 << 10,
+            // The system takes 1 KiB of every block.
+            sm_shared_bytes: (shared_kib + 1) << 10,
+            sm_warps,
+            sm_blocks,
             async_copies: true,
             matrix_loads: true,
             bf16_arithmetic: self >= NvptxTarget::Sm90,
@@ -64,7 +74,7 @@ impl NvptxTarget {
     }
 }
 
-/// What a GPU has, as far as code depends on it.
+/// What a GPU has, as far as code depends on it, and how many blocks of a kernel fit a multiprocessor.
 ///
 /// Sizes: CUDA Programming Guide, "Technical Specifications per Compute Capability". Instructions: the "Target ISA Notes" of the
 /// PTX ISA. Which products its tensor cores take is not here: a target lists its ways to do dots
@@ -79,6 +89,14 @@ pub struct Gpu {
     pub static_shared_bytes: u32,
     /// Bytes of shared memory that a block may ask for.
     pub shared_bytes: u32,
+    /// 32-bit registers of a multiprocessor.
+    pub sm_registers: u32,
+    /// Bytes of shared memory of a multiprocessor.
+    pub sm_shared_bytes: u32,
+    /// The most warps on a multiprocessor.
+    pub sm_warps: u32,
+    /// The most blocks on a multiprocessor.
+    pub sm_blocks: u32,
     /// Whether copies from global to shared memory run beside other work (`cp.async`).
     pub async_copies: bool,
     /// Whether a warp reads matrix fragments from shared memory in one instruction (`ldmatrix`).
@@ -88,6 +106,41 @@ pub struct Gpu {
     pub bf16_arithmetic: bool,
     /// Whether two `f32` are added, subtracted, multiplied and put together (`fma`) by one instruction at the rate of one.
     pub f32_pairs: bool,
+}
+
+/// A GPU as it is sold: what a model of time needs beside [`Gpu`]. SMs and bandwidth are those of NVIDIA's data sheets.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Product {
+    /// Its name, in small letters.
+    pub name: &'static str,
+    /// Its architecture.
+    pub target: NvptxTarget,
+    /// Multiprocessors.
+    pub sms: u32,
+    /// Clock in GHz: one that is held under load, where parts boost higher for a while.
+    pub ghz: f64,
+    /// Bandwidth of global memory in GB (1e9 bytes) a second.
+    pub gbytes: f64,
+}
+
+impl Product {
+    /// All products.
+    pub const ALL: [Product; 4] = [
+        Product { name: "h200", target: NvptxTarget::Sm90, sms: 132, ghz: 1.755, gbytes: 4800.0 },
+        Product { name: "h100", target: NvptxTarget::Sm90, sms: 132, ghz: 1.755, gbytes: 3350.0 },
+        Product { name: "a100", target: NvptxTarget::Sm80, sms: 108, ghz: 1.41, gbytes: 2039.0 },
+        Product { name: "l40s", target: NvptxTarget::Sm89, sms: 142, ghz: 2.52, gbytes: 864.0 },
+    ];
+
+    /// The product of this name, in capitals or not.
+    pub fn named(name: &str) -> Option<Product> {
+        Product::ALL.into_iter().find(|product| product.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Bytes that global memory gives one multiprocessor in a cycle, if all take as much.
+    pub fn sm_bytes_a_cycle(&self) -> f64 {
+        self.gbytes / self.ghz / f64::from(self.sms)
+    }
 }
 
 impl fmt::Display for NvptxTarget {

@@ -6,9 +6,13 @@
 //!
 //! * "Cold" is a process of its own that has compiled nothing before; the figure is the median of several.
 //! * Triton and ggml are measured beside ours where `make bench-peers` installed them; else their rows say so.
+//! * What a token of decode attention costs is counted on the PTX machine and modelled from machine code (`leankv profile --per tokens --roofline`); codecs
+//!   that a user adds: `cargo bench -p leankv-model --bench bars`.
 //! * Nothing fails when a bar is missed: this machine may be busy.
 
 mod common;
+#[path = "common/decode.rs"]
+mod decode;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -72,6 +76,7 @@ fn table() -> Outcome<()> {
         moved <= 1.05,
     ));
     rows.push(host_decode()?);
+    rows.extend(decode_tokens()?);
     let mb = in_own_process(&[MEMORY])?[0];
     rows.push(row("peak memory of compiling every kernel", "<= 400 MB", format!("{mb:.0} MB"), mb <= 400.0));
 
@@ -141,8 +146,13 @@ fn ask(program: &Path, args: &[&str]) -> Outcome<serde_json::Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-fn not_installed(what: &str, bar: &'static str) -> Row {
-    Row { what: what.to_owned(), bar, measured: "peer: make bench-peers".to_owned(), met: None }
+fn not_installed(what: &str, bar: &str) -> Row {
+    Row {
+        what: what.to_owned(),
+        bar: bar.to_owned(),
+        measured: "peer: make bench-peers".to_owned(),
+        met: None,
+    }
 }
 
 /// Triton's compile time over ours for one tier, both in processes that have compiled before.
@@ -187,7 +197,7 @@ fn spills() -> Outcome<Row> {
         format!("spills of {} kernels on {} GPUs, first specialisations", KERNELS.len(), Sm::ALL.len());
     let bar = "0 bytes";
     let Ok(ptxas) = Ptxas::find() else {
-        return Ok(Row { what, bar, measured: "no ptxas: make setup".to_owned(), met: None });
+        return Ok(Row { what, bar: bar.to_owned(), measured: "no ptxas: make setup".to_owned(), met: None });
     };
     let compiler = Compiler::new(KernelCache::without_folder());
     let mut bytes = 0;
@@ -218,6 +228,52 @@ fn bytes_moved() -> Outcome<f64> {
         most = most.max(arena.and_then(|arena| arena.moved_ratio()).ok_or("the arena has no account")?);
     }
     Ok(most)
+}
+
+const SIGNIFICANCE: [(&str, &str); 2] = [("significance", "true"), ("candidates", "true")];
+
+/// What decode attention costs a token: its name, settings, the most PTX warp instructions, and the most that the busiest pipe takes of the memory's
+/// time on an H200.
+const DECODE: [(&str, &[(&str, &str)], f64, Option<f64>); 8] = [
+    ("K8V4", &[("tiering", "K8V4")], 19.0, Some(0.7)),
+    ("K8V4, group 8", &[("tiering", "K8V4"), ("group", "8")], 19.0, None),
+    ("K4V2", &[("tiering", "K4V2")], 19.0, Some(0.95)),
+    ("K4V4", &[("tiering", "K4V4")], 20.0, None),
+    ("K8V2", &[("tiering", "K8V2")], 20.0, None),
+    ("fp16, pages of 32 tokens", &[("tiering", "fp16"), ("page_bytes", "16384")], 12.0, None),
+    ("K8V4, significance", &[("tiering", "K8V4"), SIGNIFICANCE[0], SIGNIFICANCE[1]], 24.0, None),
+    (
+        "K8V4/K4V2, significance, 4 splits",
+        &[("tiering", "K8V4/K4V2"), SIGNIFICANCE[0], SIGNIFICANCE[1], ("splits", "4")],
+        24.0,
+        Some(1.0),
+    ),
+];
+
+/// Of two tiers each holds half of the tokens.
+fn decode_tokens() -> Outcome<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (what, pairs, most, pipe) in DECODE {
+        let func = decode_func(pairs)?;
+        let tiers = if pairs[0].1.contains('/') { 2 } else { 1 };
+        let workload = |tokens: usize| {
+            let recipe = recipe("decode_attention")?;
+            let asked = [
+                ("requests", 1),
+                ("kv_heads", 1),
+                ("tokens", tokens / tiers),
+                ("low_tokens", tokens / tiers),
+            ];
+            let sizes = recipe.sizes(Size::Typical, &asked.map(|(name, n)| (name.to_owned(), n)))?;
+            Ok(recipe.make(&settings(pairs), &sizes, 1)?)
+        };
+        let gpus = decode::GPUS.map(|gpu| decode::token(&func, gpu, workload));
+        let tokens = gpus.into_iter().collect::<Outcome<Vec<_>>>()?;
+        let what = format!("decode {what}");
+        rows.extend(decode::rows(&what, most, &tokens));
+        rows.extend(pipe.map(|most| decode::pipe_row(&what, most, &tokens[0])));
+    }
+    Ok(rows)
 }
 
 /// ggml's time over ours: 32 query and 8 KV heads of 128, 4096 tokens, K8V4, one thread.

@@ -45,6 +45,7 @@ mod launch;
 mod load;
 mod lower;
 mod ptx_stats;
+pub mod roofline;
 mod signature;
 mod target;
 #[cfg(any(test, feature = "testing"))]

@@ -59,7 +59,10 @@ pub(super) const PROFILE: &str = "\
 Examples:
   leankv profile decode_attention --set tiering=K8V4 --target sm_90
   leankv profile decode_attention --shapes tokens=1000,requests=1 --annotate \\
-      > decode.annotated.ptx";
+      > decode.annotated.ptx
+  # what a token costs, and what bounds it on a GPU
+  leankv profile decode_attention --set tiering=K8V4 --roofline h200 \\
+      --shapes tokens=512,requests=1,kv_heads=1 --per tokens";
 
 pub(super) const EVAL: &str = concat!(
     caches!(),

@@ -41,8 +41,8 @@ pub use guarded::Guarded;
 
 use crate::interp::ScalarValue;
 use crate::ir::{Dtype, Func, Type};
-use crate::lang::launch::{Arguments, Region, Slice, SliceMut, Tensor, TensorMut, Value};
-use crate::lang::{Plain, TypedKernel};
+use crate::lang::launch::{Arguments, Name, Region, Slice, SliceMut, Tensor, TensorMut, Value};
+use crate::lang::{KernelArg, Plain, TypedKernel};
 
 /// Element types of a workload's buffers.
 pub trait Item: Copy {
@@ -223,6 +223,16 @@ impl Workload {
         let mut workload = Workload { grid, args: BTreeMap::new(), implied: BTreeMap::new(), problems };
         arguments.into_named().for_each(|(name, value)| workload.put(name, value));
         workload
+    }
+
+    /// Also gives what the parameter called `name` takes: for kernels that were recorded with more than their own parameters, such as a cache's
+    /// codecs (`codecs.offset`).
+    #[must_use]
+    pub fn with<A: KernelArg>(mut self, name: &str, given: A::Given<'_>) -> Workload {
+        let mut arguments = Arguments::with_names();
+        A::give(given, Name::new(name), &mut arguments);
+        arguments.into_named().for_each(|(name, value)| self.put(name, value));
+        self
     }
 
     fn put(&mut self, name: String, value: Value<'_>) {

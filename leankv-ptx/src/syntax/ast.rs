@@ -293,6 +293,26 @@ pub struct Address {
 }
 
 impl Ast {
+    /// The lines on which instructions begin, in order; a line once for each of its instructions.
+    pub fn instruction_lines(&self) -> Vec<u32> {
+        fn of(body: &[Stmt], lines: &mut Vec<u32>) {
+            for stmt in body {
+                match &stmt.kind {
+                    StmtKind::Instr(instr) => lines.push(instr.pos.line),
+                    StmtKind::Block(body) => of(body, lines),
+                    _ => {}
+                }
+            }
+        }
+        let mut lines = Vec::new();
+        for item in &self.items {
+            if let Item::Func(Func { body: Some(body), .. }) = item {
+                of(body, &mut lines);
+            }
+        }
+        lines
+    }
+
     /// Parses PTX text.
     ///
     /// # Errors

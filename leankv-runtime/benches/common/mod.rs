@@ -15,21 +15,21 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 /// One row: what, the bar, what was measured, and whether that meets it; `None` where it was not measured.
 pub(crate) struct Row {
     pub(crate) what: String,
-    pub(crate) bar: &'static str,
+    pub(crate) bar: String,
     pub(crate) measured: String,
     pub(crate) met: Option<bool>,
 }
 
-pub(crate) fn row(what: impl Into<String>, bar: &'static str, measured: String, met: bool) -> Row {
-    Row { what: what.into(), bar, measured, met: Some(met) }
+pub(crate) fn row(what: impl Into<String>, bar: &str, measured: String, met: bool) -> Row {
+    Row { what: what.into(), bar: bar.to_owned(), measured, met: Some(met) }
 }
 
 pub(crate) fn print(rows: &[Row]) {
     let width = rows.iter().map(|row| row.what.chars().count()).max().unwrap_or(0);
-    println!("{:<width$}  {:>12}  {:>28}  met", "what", "bar", "measured");
+    println!("{:<width$}  {:>16}  {:>34}  met", "what", "bar", "measured");
     for row in rows {
         let met = row.met.map_or("-", |met| if met { "yes" } else { "NO" });
-        println!("{:<width$}  {:>12}  {:>28}  {met}", row.what, row.bar, row.measured);
+        println!("{:<width$}  {:>16}  {:>34}  {met}", row.what, row.bar, row.measured);
     }
 }
 

@@ -32,11 +32,24 @@ impl Nvdisasm {
     /// # Errors
     /// [`ToolError::Refused`] when the bytes are no cubin this tool knows.
     pub fn disassemble(&self, cubin: &[u8]) -> Result<String, ToolError> {
+        self.run(cubin, &["-c"])
+    }
+
+    /// The same with the line of the PTX before each instruction, of a cubin
+    /// [with lines](super::Ptxas::assemble_with_lines).
+    ///
+    /// # Errors
+    /// As [`disassemble`](Self::disassemble).
+    pub fn disassemble_with_lines(&self, cubin: &[u8]) -> Result<String, ToolError> {
+        self.run(cubin, &["-c", "-gp"])
+    }
+
+    fn run(&self, cubin: &[u8], options: &[&str]) -> Result<String, ToolError> {
         let io = |source| ToolError::Io { path: self.path.clone(), source };
         let dir = tempfile::tempdir().map_err(io)?;
         let file = dir.path().join("in.cubin");
         std::fs::write(&file, cubin).map_err(io)?;
-        let output = Command::new(&self.path).arg("-c").arg(&file).output().map_err(io)?;
+        let output = Command::new(&self.path).args(options).arg(&file).output().map_err(io)?;
         if !output.status.success() {
             let log = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(ToolError::Refused { tool: TOOL, status: output.status, log });

@@ -64,6 +64,18 @@ impl Ptxas {
     /// # Errors
     /// [`ToolError::Refused`] with the assembler's own messages when the PTX is not valid for `sm`.
     pub fn assemble(&self, ptx: &str, sm: &str) -> Result<Assembled, ToolError> {
+        self.run(ptx, sm, &[])
+    }
+
+    /// As [`assemble`](Self::assemble), and the cubin says of each machine instruction which line of the PTX it comes from. The code is the same.
+    ///
+    /// # Errors
+    /// As [`assemble`](Self::assemble).
+    pub fn assemble_with_lines(&self, ptx: &str, sm: &str) -> Result<Assembled, ToolError> {
+        self.run(ptx, sm, &["-lineinfo"])
+    }
+
+    fn run(&self, ptx: &str, sm: &str, options: &[&str]) -> Result<Assembled, ToolError> {
         let io = |source| ToolError::Io { path: self.path.clone(), source };
         let dir = tempfile::tempdir().map_err(io)?;
         // Through a file: a program that ends before it has read a pipe would send SIGPIPE, which ends a process that does
@@ -72,6 +84,7 @@ impl Ptxas {
         std::fs::write(&input, ptx).map_err(io)?;
         let output = Command::new(&self.path)
             .args(["-v", "-arch", sm])
+            .args(options)
             .arg(&input)
             .arg("-o")
             .arg(&cubin)
@@ -193,6 +206,19 @@ mod tests {
         assert!((4..=32).contains(&entry.registers), "{entry:?}");
         let sass = crate::tools::Nvdisasm::find().unwrap().disassemble(&assembled.cubin).unwrap();
         assert!(sass.contains("BAR.SYNC") && sass.contains("STG.E"), "{sass}");
+    }
+
+    #[test]
+    fn lines_of_the_ptx_stand_beside_the_same_machine_code() {
+        let (ptxas, disassembler) = (Ptxas::find().unwrap(), crate::tools::Nvdisasm::find().unwrap());
+        let plain = disassembler.disassemble(&ptxas.assemble(PTX, "sm_90").unwrap().cubin).unwrap();
+        let lined = ptxas.assemble_with_lines(PTX, "sm_90").unwrap();
+        let lined = disassembler.disassemble_with_lines(&lined.cubin).unwrap();
+        let code = |sass: &str| -> Vec<String> {
+            sass.lines().filter(|line| line.trim_start().starts_with("/*")).map(str::to_owned).collect()
+        };
+        assert_eq!(code(&plain), code(&lined));
+        assert!(lined.contains(", line 12\n"), "{lined}");
     }
 
     #[test]

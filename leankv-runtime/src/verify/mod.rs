@@ -47,7 +47,7 @@ use crate::target::{Sm, Target};
 
 pub use execute::PtxLaunch;
 use execute::Stop;
-pub use profile::{BufferTraffic, Profile, profile, profile_with};
+pub use profile::{BufferTraffic, Cost, Profile, profile, profile_with};
 pub use report::{Outcome, Run, VerifyReport};
 
 /// What [`verify`] runs.

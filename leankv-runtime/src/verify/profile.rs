@@ -78,6 +78,62 @@ impl Profile {
     }
 }
 
+/// What a launch costs, or a unit of its work. Bytes are those of whole sectors, over all buffers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// PTX warp instructions.
+    pub warp_instructions: f64,
+    /// Barriers, one for each warp that comes to it.
+    pub barriers: f64,
+    /// Extra wavefronts of shared memory.
+    pub bank_conflicts: f64,
+    /// Bytes that loads asked for.
+    pub asked: f64,
+    /// Of these, bytes that were moved: a sector once a program.
+    pub moved: f64,
+    /// Bytes of the sectors that stores touched.
+    pub written: f64,
+}
+
+impl Cost {
+    /// Of a launch.
+    #[must_use]
+    pub fn of(profile: &Profile) -> Cost {
+        let bytes = |of: fn(&BufferTraffic) -> u64| profile.buffers.iter().map(of).sum::<u64>() as f64;
+        Cost {
+            warp_instructions: profile.counters.warp_instructions as f64,
+            barriers: profile.counters.barriers as f64,
+            bank_conflicts: profile.counters.bank_conflicts as f64,
+            asked: bytes(|buffer| buffer.read_sector_bytes),
+            moved: bytes(|buffer| buffer.distinct_sector_bytes),
+            written: bytes(|buffer| buffer.written_sector_bytes),
+        }
+    }
+
+    /// What it is more than another.
+    #[must_use]
+    pub fn minus(&self, less: &Cost) -> Cost {
+        self.with(less, |a, b| a - b)
+    }
+
+    /// The cost of one of `units`.
+    #[must_use]
+    pub fn over(&self, units: f64) -> Cost {
+        self.with(self, |a, _| a / units)
+    }
+
+    fn with(&self, other: &Cost, of: impl Fn(f64, f64) -> f64) -> Cost {
+        Cost {
+            warp_instructions: of(self.warp_instructions, other.warp_instructions),
+            barriers: of(self.barriers, other.barriers),
+            bank_conflicts: of(self.bank_conflicts, other.bank_conflicts),
+            asked: of(self.asked, other.asked),
+            moved: of(self.moved, other.moved),
+            written: of(self.written, other.written),
+        }
+    }
+}
+
 /// Runs a kernel's PTX once and counts; it is compiled through the user's cache.
 ///
 /// # Errors
