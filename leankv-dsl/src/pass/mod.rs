@@ -12,6 +12,7 @@ pub mod axis;
 mod canonicalise;
 mod cse;
 mod dce;
+pub mod early_loads;
 mod expand_quant;
 pub mod layout_assign;
 mod licm;

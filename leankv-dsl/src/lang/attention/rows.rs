@@ -44,7 +44,7 @@ pub(crate) enum Place {
 pub(crate) struct InPage {
     /// Slots of the page from the first row on; `None` where there are as many as rows.
     pub(crate) slots: Option<Scalar<i32>>,
-    /// Rows that have a token: the first ones.
+    /// Rows that have a token: the first ones. Not positive where the page's last token lies before the first row; a page has one at least.
     pub(crate) tokens: Scalar<i32>,
 }
 
@@ -210,7 +210,7 @@ impl Form {
     fn numbers(&self, beyond: Beyond) -> Tile<i32, 1> {
         let rows = iota(self.count);
         match (self.place, beyond) {
-            (Place::InPage(at), Beyond::Repeated) => rows.min((at.tokens - 1).max(0)),
+            (Place::InPage(at), Beyond::Repeated) => rows.min(at.tokens - 1),
             (Place::InPage(InPage { slots: Some(slots), .. }), Beyond::Anything) => rows.min(slots - 1),
             _ => rows,
         }

@@ -1,0 +1,93 @@
+//! Puts a loop's loads before its products.
+//!
+//! A turn of attention loads keys, multiplies, loads values, multiplies: it would wait for memory twice. What a turn loads through pointers that nobody
+//! writes through depends on nothing that it computes but addresses, so all of it can be asked for at once. That takes registers; loads that take
+//! more than [`MOST_BYTES`] a thread stay where they are.
+
+use std::collections::BTreeSet;
+
+use crate::ir::{Access, Block, CacheHint, Effect, Func, Inst, Op, Value};
+
+use super::layout_assign::padded_elements;
+
+/// The most bytes that a thread holds for all that is loaded early.
+const MOST_BYTES: u64 = 320;
+
+/// The most ops one below the other that an address takes.
+const MOST_OPS: u32 = 256;
+
+/// Moves loads to the front of the bodies of loops with a dot.
+pub fn early_loads(func: &mut Func) {
+    for inst in func.walk() {
+        if let Op::For { .. } = func.inst(inst).op {
+            let body = func.inst(inst).regions[0];
+            if func.block(body).insts.iter().any(|&i| matches!(func.inst(i).op, Op::Dot)) {
+                reorder(func, body);
+            }
+        }
+    }
+}
+
+fn reorder(func: &mut Func, body: Block) {
+    let insts = func.block(body).insts.clone();
+    let here: BTreeSet<Inst> = insts.iter().copied().collect();
+    let mut early = BTreeSet::new();
+    let mut bytes = 0;
+    for &inst in &insts {
+        if !loads_constants(func, inst) {
+            continue;
+        }
+        let mut needed = BTreeSet::new();
+        let data = func.inst(inst);
+        if data.operands.iter().all(|&v| address(func, &here, &early, v, &mut needed, MOST_OPS)) {
+            bytes += held(func, data.results[0]);
+            if bytes > MOST_BYTES {
+                break;
+            }
+            early.extend(needed);
+            early.insert(inst);
+        }
+    }
+    let (first, rest): (Vec<Inst>, Vec<Inst>) = insts.into_iter().partition(|inst| early.contains(inst));
+    *func.block_insts_mut(body) = first.into_iter().chain(rest).collect();
+}
+
+/// Whether an op loads what no program of the launch writes.
+fn loads_constants(func: &Func, inst: Inst) -> bool {
+    let data = func.inst(inst);
+    let Op::Load { cache, .. } = data.op else { return false };
+    let read = |param: usize| func.params[param].access == Access::Read;
+    cache == CacheHint::Constant || func.pointer_param(data.operands[0]).is_some_and(read)
+}
+
+/// Whether a value follows from ops without effects, from loads that are early already and from what is known before the loop's turn; the ops that
+/// it takes are added to `needed`.
+fn address(
+    func: &Func,
+    here: &BTreeSet<Inst>,
+    early: &BTreeSet<Inst>,
+    value: Value,
+    needed: &mut BTreeSet<Inst>,
+    depth: u32,
+) -> bool {
+    let Some(inst) = func.def_inst(value).filter(|inst| here.contains(inst)) else { return true };
+    if early.contains(&inst) || needed.contains(&inst) {
+        return true;
+    }
+    let data = func.inst(inst);
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    let simple = func.effect(inst) == Effect::None && data.regions.is_empty() && !matches!(data.op, Op::Dot);
+    let known = simple && data.operands.iter().all(|&v| address(func, here, early, v, needed, depth));
+    if known {
+        needed.insert(inst);
+    }
+    known
+}
+
+/// Bytes that a thread holds of a value.
+fn held(func: &Func, value: Value) -> u64 {
+    let ty = func.ty(value);
+    let elements = ty.shape().map_or(1, |shape| u64::from(padded_elements(shape)));
+    let threads = u64::from(func.num_warps) * 32;
+    (elements * u64::from(ty.dtype().bits().max(8)) / 8).div_ceil(threads)
+}
