@@ -89,8 +89,8 @@ pub struct DecodeSpec {
     /// token, and many splits of few pages fill a GPU.
     #[spec(default = DecodeSpec::WARPS)]
     pub warps: u32,
-    /// Programs that a multiprocessor of a GPU should have room for at once: 12 of one warp have 168 registers a thread.
-    #[spec(default = DecodeSpec::RESIDENT)]
+    /// Programs that a multiprocessor of a GPU should have room for at once; 0 for as many as suit the kernel.
+    #[spec(default = 0)]
     pub resident: u32,
 }
 
@@ -101,8 +101,14 @@ impl DecodeSpec {
     pub const STAGES: usize = 1;
     /// The usual [`warps`](DecodeSpec::warps).
     pub const WARPS: u32 = 1;
-    /// The usual [`resident`](DecodeSpec::resident).
-    pub const RESIDENT: u32 = 12;
+
+    /// Programs that a multiprocessor should have room for at once: 12 of one warp leave 168 registers to a thread, which is enough but for large groups with two
+    /// tiers and significance, whose 8 have 255.
+    fn programs(&self) -> u32 {
+        let large = self.group > 4 && self.tiering.low.is_some() && self.significance;
+        let warps = if large { 8 } else { 12 };
+        if self.resident == 0 { warps / self.warps.max(1) } else { self.resident }
+    }
 
     /// Splits of a list of so many pages, those of both tiers.
     #[must_use]
@@ -351,7 +357,7 @@ fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
 ///   significance of all.
 /// * Errors: formats that do not fit the page, and groups and head dims that are not built, are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
-#[kernel(warps = spec.warps, resident = spec.resident)]
+#[kernel(warps = spec.warps, resident = spec.programs())]
 pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: DecodeSpec,
     #[arg(align = 16, element = spec.input)] q: FloatView<3>,

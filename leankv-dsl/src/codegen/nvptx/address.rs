@@ -55,20 +55,21 @@ pub(super) fn address_values(func: &Func) -> BTreeSet<Value> {
     out
 }
 
-/// By how much the offsets in a thread's registers exceed that in its first one, where that is known: the address of the first and constants
-/// are then all that is computed.
+/// What the offsets in a thread's registers differ by, where that is known: few addresses and constants are then all that is computed.
 pub(super) struct Strides<'f> {
     func: &'f Func,
     plan: &'f Assignment,
-    known: BTreeMap<Value, Option<Steps>>,
+    known: BTreeMap<Value, Steps>,
 }
 
-/// The registers of a tile as sums of what they share and these numbers.
+/// What is not known of a register: `None` for what all registers of a tile share, else one register of some tile.
+type Origin = Option<(Value, usize)>;
+
+/// The registers of a tile as sums of an unknown number and a known one. Registers of one origin have the same unknown number.
 #[derive(Clone)]
 struct Steps {
-    /// `None` for registers that are something else.
-    at: Vec<Option<i64>>,
-    /// The most that what they share can be, if it is not negative and that is known; 0 where they share nothing, so that these are the values.
+    at: Vec<(Origin, i64)>,
+    /// The most that what all share can be, if it is not negative and that is known; 0 where they share nothing.
     shared: Option<i64>,
 }
 
@@ -77,20 +78,32 @@ impl<'f> Strides<'f> {
         Strides { func, plan, known: BTreeMap::new() }
     }
 
-    /// Of the tile `offsets`, in elements, relative to register 0; `None` for registers of which that is not known.
-    pub(super) fn of(&mut self, offsets: Value) -> Option<Vec<Option<i64>>> {
-        let at = self.steps(offsets)?.at;
-        let first = at[0]?;
-        Some(at.iter().map(|step| step.map(|step| step - first)).collect())
+    /// Of each register of the tile `offsets`: a register, and by how many elements this one's offset is beyond that one's.
+    pub(super) fn of(&mut self, offsets: Value) -> Vec<(usize, i64)> {
+        let Steps { at, .. } = self.steps(offsets);
+        let mut first = BTreeMap::new();
+        at.iter()
+            .enumerate()
+            .map(|(register, &(origin, step))| {
+                let &mut (base, least) = first.entry(origin).or_insert((register, step));
+                (base, step - least)
+            })
+            .collect()
     }
 
-    fn steps(&mut self, value: Value) -> Option<Steps> {
+    fn steps(&mut self, value: Value) -> Steps {
         if let Some(known) = self.known.get(&value) {
             return known.clone();
         }
-        let steps = self.compute(value);
+        let steps = self.compute(value).unwrap_or_else(|| self.opaque(value));
         self.known.insert(value, steps.clone());
         steps
+    }
+
+    /// Nothing is known of the registers but that they are what they are.
+    fn opaque(&self, value: Value) -> Steps {
+        let count = self.plan.layouts[value].as_ref().map_or(1, LinearLayout::register_count);
+        Steps { at: (0..count).map(|register| (Some((value, register)), 0)).collect(), shared: None }
     }
 
     fn compute(&mut self, value: Value) -> Option<Steps> {
@@ -98,23 +111,21 @@ impl<'f> Strides<'f> {
         let data = func.inst(func.def_inst(value)?);
         let layout = plan.layouts[value].as_ref()?;
         let count = layout.register_count();
-        let scalar = |v: Value| -> Steps {
-            let constant = func.def_inst(v).and_then(|inst| match func.inst(inst).op {
-                Op::Constant(Const::Int(n)) => i64::try_from(n).ok(),
-                _ => None,
-            });
-            Steps { at: vec![Some(constant.unwrap_or(0)); count], shared: constant.map(|_| 0) }
-        };
+        let all = |n: i64, shared: Option<i64>| Steps { at: vec![(None, n); count], shared };
         match &data.op {
-            Op::Constant(Const::Int(n)) => {
-                Some(Steps { at: vec![Some(i64::try_from(*n).ok()?); count], shared: Some(0) })
+            Op::Constant(Const::Int(n)) => Some(all(i64::try_from(*n).ok()?, Some(0))),
+            Op::Splat => {
+                let constant = func.def_inst(data.operands[0]).and_then(|inst| match func.inst(inst).op {
+                    Op::Constant(Const::Int(n)) => i64::try_from(n).ok(),
+                    _ => None,
+                });
+                Some(constant.map_or_else(|| all(0, None), |n| all(n, Some(0))))
             }
-            Op::Splat => Some(scalar(data.operands[0])),
             Op::Iota => {
                 let shared = layout.lanes().iter().chain(layout.warps()).fold(0, |a, &b| a | b);
                 let own = (0..count as u32).map(|r| layout.at(r, 0, 0));
                 // A sum over F2 is a sum of numbers where no bit meets another.
-                let at = own.map(|at| (at & shared == 0).then_some(i64::from(at))).collect();
+                let at = own.map(|at| (at & shared == 0).then_some((None, i64::from(at)))).collect::<Option<_>>()?;
                 Some(Steps { at, shared: Some(shared.into()) })
             }
             Op::ExpandDims { .. } => self.renamed(data.operands[0], layout, |flat, _| flat),
@@ -141,40 +152,41 @@ impl<'f> Strides<'f> {
             }),
             Op::Cast => {
                 let (from, to) = (func.ty(data.operands[0]).dtype(), func.ty(value).dtype());
-                (to.bits() >= from.bits()).then(|| self.steps(data.operands[0]))?
+                (to.bits() >= from.bits()).then(|| self.steps(data.operands[0]))
             }
             Op::Binary(op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Min)) => {
-                let (a, b) = (self.steps(data.operands[0])?, self.steps(data.operands[1])?);
+                let (a, b) = (self.steps(data.operands[0]), self.steps(data.operands[1]));
                 if a.at.len() != b.at.len() {
                     return None;
                 }
-                let each = |f: &dyn Fn(i64, i64) -> Option<i64>| -> Vec<Option<i64>> {
-                    a.at.iter().zip(&b.at).map(|(&x, &y)| f(x?, y?)).collect()
-                };
                 let both = |f: fn(i64, i64) -> Option<i64>| f(a.shared?, b.shared?);
-                // What is shared must be multiplied by one number.
-                let one = |s: &Steps| {
-                    if s.shared == Some(0) && s.at.iter().all(|&x| x == s.at[0]) { s.at[0] } else { None }
-                };
-                Some(match op {
-                    BinaryOp::Add => Steps { at: each(&i64::checked_add), shared: both(i64::checked_add) },
+                let (at, shared) = match op {
+                    BinaryOp::Add => (joined(&a, &b, i64::checked_add)?, both(i64::checked_add)),
                     BinaryOp::Sub => {
                         let shared = if b.shared == Some(0) { a.shared } else { None };
-                        Steps { at: each(&i64::checked_sub), shared }
+                        (joined(&a, &b, i64::checked_sub)?, shared)
                     }
                     BinaryOp::Mul => {
-                        let (shared, factor) =
-                            one(&b).map(|n| (a.shared, n)).or_else(|| Some((b.shared, one(&a)?)))?;
-                        let shared = shared.filter(|_| factor >= 0).and_then(|most| most.checked_mul(factor));
-                        Steps { at: each(&i64::checked_mul), shared }
+                        let (times, factor) = match (b.constant(), a.constant()) {
+                            (Some(factor), _) => (&a, factor),
+                            (None, Some(factor)) => (&b, factor),
+                            (None, None) => return None,
+                        };
+                        let step = |&(origin, x): &(Origin, i64)| Some((origin, x.checked_mul(factor)?));
+                        let shared = times.shared.filter(|_| factor >= 0).and_then(|most| most.checked_mul(factor));
+                        (times.at.iter().map(step).collect::<Option<_>>()?, shared)
                     }
-                    // Where the bound is never reached.
+                    // Where the bound is never reached the number stays what it was.
                     _ => {
-                        let (most, bound) = (a.shared?, one(&b)?);
-                        let below = |x: i64| (x + most <= bound).then_some(x);
-                        Steps { at: a.at.iter().map(|x| x.and_then(below)).collect(), shared: Some(most) }
+                        let below = b.constant().zip(a.shared);
+                        let step = |(register, &(origin, x)): (usize, &(Origin, i64))| match below {
+                            Some((bound, most)) if origin.is_none() && x + most <= bound => (None, x),
+                            _ => (Some((value, register)), 0),
+                        };
+                        (a.at.iter().enumerate().map(step).collect(), a.shared.filter(|_| below.is_some()))
                     }
-                })
+                };
+                Some(Steps { at, shared })
             }
             _ => None,
         }
@@ -188,11 +200,28 @@ impl<'f> Strides<'f> {
         image: impl Fn(u32, &LinearLayout) -> u32,
     ) -> Option<Steps> {
         let inner = self.plan.layouts[operand].as_ref()?;
-        let steps = self.steps(operand)?;
+        let steps = self.steps(operand);
         let index = register_index(inner);
         let at = (0..layout.register_count() as u32)
-            .map(|r| index.get(&image(layout.at(r, 0, 0), inner)).and_then(|&i| steps.at[i]))
-            .collect();
+            .map(|r| index.get(&image(layout.at(r, 0, 0), inner)).map(|&i| steps.at[i]))
+            .collect::<Option<_>>()?;
         Some(Steps { at, ..steps })
     }
+}
+
+impl Steps {
+    /// The number that all registers are.
+    fn constant(&self) -> Option<i64> {
+        let same = self.shared == Some(0) && self.at.iter().all(|&step| step == self.at[0]);
+        (same && self.at[0].0.is_none()).then(|| self.at[0].1)
+    }
+}
+
+/// Sums or differences register by register; `None` where two unknown numbers meet that are not of one origin.
+fn joined(a: &Steps, b: &Steps, f: fn(i64, i64) -> Option<i64>) -> Option<Vec<(Origin, i64)>> {
+    let one = |(&(p, x), &(q, y)): (&(Origin, i64), &(Origin, i64))| {
+        let origin = if p == q || q.is_none() { p } else if p.is_none() { q } else { return None };
+        Some((origin, f(x, y)?))
+    };
+    a.at.iter().zip(&b.at).map(one).collect()
 }

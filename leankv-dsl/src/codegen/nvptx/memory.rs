@@ -1,5 +1,7 @@
 //! Loads and stores of global memory: vectors as wide as alignment, masks and the layout allow.
 
+use std::collections::BTreeMap;
+
 use inkwell::basic_block::BasicBlock;
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::{BasicValue, PointerValue};
@@ -50,13 +52,15 @@ impl<'c> Emitter<'c, '_> {
     ) -> impl Fn(usize) -> PointerValue<'c> {
         let values = self.registers(offsets);
         // Only where no sum wraps is the offset of one register that of another and a constant.
-        let apart =
-            self.addresses.contains(&offsets).then(|| self.strides.borrow_mut().of(offsets)).flatten();
-        let first = apart.as_ref().map(|_| self.address(pointer, dtype, values[0]));
-        let known = move |register: usize| Some((first?, apart.as_ref()?[register]?));
-        move |register| match known(register) {
-            Some((first, apart)) => self.address(first, dtype, self.ir.c64(apart)),
-            None => self.address(pointer, dtype, values[register]),
+        let steps = match self.addresses.contains(&offsets) && self.is_tile(offsets) {
+            true => self.strides.borrow_mut().of(offsets),
+            false => (0..values.len()).map(|register| (register, 0)).collect(),
+        };
+        let first: BTreeMap<usize, PointerValue<'c>> =
+            steps.iter().map(|&(base, _)| (base, self.address(pointer, dtype, values[base]))).collect();
+        move |register| match steps[register] {
+            (base, 0) => first[&base],
+            (base, step) => self.address(first[&base], dtype, self.ir.c64(step)),
         }
     }
 

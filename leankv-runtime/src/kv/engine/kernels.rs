@@ -170,7 +170,7 @@ impl Build<'_> {
             window_q,
             stages: DecodeSpec::STAGES,
             warps: DecodeSpec::WARPS,
-            resident: DecodeSpec::RESIDENT,
+            resident: 0,
         }
     }
 
