@@ -376,7 +376,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     let splits = Work::splits_of(kv.pages(all, &tiers), spec.split_pages);
     if split.lt(splits) {
         let at = all.split(split, spec.split_pages);
-        attend(&spec, &tiers, at, (q, query_positions, scale), kv, (out, pending, shortlist), hooks);
+        attend(spec.clone(), &tiers, at, (q, query_positions, scale), kv, (out, pending, shortlist), hooks);
         // Stores come last, so that no load has to wait for them.
         if split.eq(0) {
             out.splits.set([request, head], splits);
@@ -387,7 +387,7 @@ pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
 /// The part of [`decode_attention`](fn@decode_attention) of one split that has pages, or is the first one.
 #[device]
 fn attend<H: AttentionHooks, K: KvOperand>(
-    spec: &DecodeSpec,
+    spec: DecodeSpec,
     tiers: &Tiers,
     at: Work,
     (q, query_positions, scale): (FloatView<3>, View<i32, 1>, Scalar<f32>),

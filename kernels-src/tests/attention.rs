@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::paged::{D, PAGE, cache};
+use common::paged::{D, PAGE, growing_cache};
 use common::{
     Run, close, filled, halves, no_finds, no_partials, no_shortlist, not_looking, partials, random,
 };
@@ -14,11 +14,22 @@ use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
 use leankv_kernels::reference::{self, DecodeArgs, DecodeOutput, PendingQueries, add_pending};
 
 fn check(tiering: &str, group: usize, split_pages: usize, pattern: HeadPattern, block: usize) {
+    check_growing(tiering, group, split_pages, pattern, block, [1.0, 1.0]);
+}
+
+fn check_growing(
+    tiering: &str,
+    group: usize,
+    split_pages: usize,
+    pattern: HeadPattern,
+    block: usize,
+    growth: [f32; 2],
+) {
     let kv_heads = 2;
     let lengths = [[37, 20], [1, 0], [0, 0], [50, 41], [16, 3], [33, 1]];
     let lengths: Vec<[usize; 2]> =
         lengths.iter().map(|&[h, l]| [h, if tiering.contains('/') { l } else { 0 }]).collect();
-    let cache = cache(tiering, kv_heads, &lengths);
+    let cache = growing_cache(tiering, kv_heads, &lengths, growth);
     let slots = lengths.len() / kv_heads;
     let (requests, heads) = (slots + 1, kv_heads * group);
     let (q, q32) = halves(&random(7, requests * heads * D));
@@ -145,6 +156,16 @@ fn two_tiers_in_one_pass_with_any_number_of_splits() {
         check("K8V4/K4V2", 2, split_pages, HeadPattern::Dense, block);
     }
     check("K8V4g1.2/K4V2g2.4", 1, 2, HeadPattern::Dense, 16);
+}
+
+/// What is rare: each tile has logits far above those before it, and larger scales of values.
+#[test]
+fn logits_and_values_that_outgrow_what_was_before() {
+    for tiering in ["K8V4/K4V2", "K4V2", "K8sV4s", "fp16", "K4V2g2.4"] {
+        check_growing(tiering, 2, ALL_PAGES, HeadPattern::Dense, 16, [1.05, 1.04]);
+    }
+    // From the largest down nothing ever outgrows, and all but the first may vanish.
+    check_growing("K8V4/K4V2", 2, 2, HeadPattern::Dense, 16, [1.0, 0.8]);
 }
 
 #[test]

@@ -469,7 +469,9 @@ fn harmless(s: &Subject, change: &Change) -> Option<&'static str> {
             sums.then_some("nobody reads these sums: rows of padding")
         }
         // What is rare, such as a new maximum far above the last one, does not come up in every place with these arguments.
-        Change::ClearBit { collective, .. } => never_runs(s, *collective).then_some("it does not run with these arguments"),
+        Change::ClearBit { collective, .. } => {
+            never_runs(s, *collective).then_some("it does not run with these arguments")
+        }
         // Copies land as late as the waits allow, and what touches one in flight is an error, as is one never waited for.
         Change::Remove("wait", _) => Some("nothing is in flight there: other waits cover every copy"),
         // The order of accesses, to shared memory and within a block to global memory, is judged by happens-before, whatever the

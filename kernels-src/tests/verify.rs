@@ -207,7 +207,10 @@ fn decode_attention_moves_no_more_of_the_pages_than_it_must_read() {
             "K8V4/K4V2" => pages(tokens, 32).max(pages(low_tokens, 60)),
             _ => 1.0,
         };
-        assert!((1.0..=1.05 * most).contains(&moved), "{tiering}, {tokens} + {low_tokens} tokens: {moved}, not {most}");
+        assert!(
+            (1.0..=1.05 * most).contains(&moved),
+            "{tiering}, {tokens} + {low_tokens} tokens: {moved}, not {most}"
+        );
         assert!(repeats <= most_repeats, "{tiering}, {tokens} + {low_tokens} tokens: {repeats}");
     }
 }

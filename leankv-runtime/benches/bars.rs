@@ -258,7 +258,12 @@ const DECODE: [(&str, &[(&str, &str)], f64, Option<f64>); 10] = [
         None,
     ),
     // What each split begins and ends with is in it.
-    ("K8V4/K4V2, significance, splits of 8 pages", &[("tiering", "K8V4/K4V2"), SIGNIFICANCE[0], SIGNIFICANCE[1]], 28.0, None),
+    (
+        "K8V4/K4V2, significance, splits of 8 pages",
+        &[("tiering", "K8V4/K4V2"), SIGNIFICANCE[0], SIGNIFICANCE[1]],
+        28.0,
+        None,
+    ),
 ];
 
 /// Of two tiers each holds half of the tokens.

@@ -51,6 +51,11 @@ impl Cache {
 
 /// A cache of random tokens; `lengths` are those of the two tiers of each list, request by request.
 pub fn cache(tiering: &str, kv_heads: usize, lengths: &[[usize; 2]]) -> Cache {
+    growing_cache(tiering, kv_heads, lengths, [1.0, 1.0])
+}
+
+/// The same, where keys and values are by these factors larger at each next position.
+pub fn growing_cache(tiering: &str, kv_heads: usize, lengths: &[[usize; 2]], growth: [f32; 2]) -> Cache {
     let (high, low) = match tiering.split_once('/') {
         Some((high, low)) => (high, Some(low)),
         None => (tiering, None),
@@ -88,7 +93,9 @@ pub fn cache(tiering: &str, kv_heads: usize, lengths: &[[usize; 2]]) -> Cache {
                 }
                 seed += 2;
                 let (key, value) = (random(seed, D), random(seed + 1, D));
-                let key: Vec<f32> = key.iter().map(|x| 2.0 * x + 0.5).collect();
+                let [of_keys, of_values] = growth.map(|growth| growth.powi(position));
+                let key: Vec<f32> = key.iter().map(|x| (2.0 * x + 0.5) * of_keys).collect();
+                let value: Vec<f32> = value.iter().map(|x| x * of_values).collect();
                 let at = cache.arena.len() - PAGE;
                 write_token(paged, &mut cache.arena[at..], slot as u32, &key, &value, 0.25, position)
                     .unwrap();

@@ -1,34 +1,38 @@
 //! Puts a loop's loads before its products.
 //!
 //! A turn of attention loads keys, multiplies, loads values, multiplies: it would wait for memory twice. What a turn loads through pointers that nobody
-//! writes through depends on nothing that it computes but addresses, so all of it can be asked for at once. That takes registers; loads that take
-//! more than [`MOST_BYTES`] a thread stay where they are.
+//! writes through depends on nothing that it computes but addresses, so all of it can be asked for at once. That takes registers. So it is done in kernels that
+//! say how many of their programs should be resident, which is what their registers follow from, for loads that take up to half of them.
 
 use std::collections::BTreeSet;
 
 use crate::ir::{Access, Block, CacheHint, Effect, Func, Inst, Op, Value};
 
 use super::layout_assign::padded_elements;
-
-/// The most bytes that a thread holds for all that is loaded early.
-const MOST_BYTES: u64 = 320;
+use crate::target::Gpu;
 
 /// The most ops one below the other that an address takes.
 const MOST_OPS: u32 = 256;
 
 /// Moves loads to the front of the bodies of loops with a dot.
-pub fn early_loads(func: &mut Func) {
+pub fn early_loads(func: &mut Func, gpu: &Gpu) {
+    let threads = func.num_warps * 32 * func.resident;
+    if threads == 0 {
+        return;
+    }
+    let registers = (gpu.sm_registers / threads).min(255);
+    let most = u64::from(registers / 2) * 4;
     for inst in func.walk() {
         if let Op::For { .. } = func.inst(inst).op {
             let body = func.inst(inst).regions[0];
             if func.block(body).insts.iter().any(|&i| matches!(func.inst(i).op, Op::Dot)) {
-                reorder(func, body);
+                reorder(func, body, most);
             }
         }
     }
 }
 
-fn reorder(func: &mut Func, body: Block) {
+fn reorder(func: &mut Func, body: Block, most: u64) {
     let insts = func.block(body).insts.clone();
     let here: BTreeSet<Inst> = insts.iter().copied().collect();
     let mut early = BTreeSet::new();
@@ -41,7 +45,7 @@ fn reorder(func: &mut Func, body: Block) {
         let data = func.inst(inst);
         if data.operands.iter().all(|&v| address(func, &here, &early, v, &mut needed, MOST_OPS)) {
             bytes += held(func, data.results[0]);
-            if bytes > MOST_BYTES {
+            if bytes > most {
                 break;
             }
             early.extend(needed);

@@ -125,7 +125,9 @@ impl<'f> Strides<'f> {
                 let shared = layout.lanes().iter().chain(layout.warps()).fold(0, |a, &b| a | b);
                 let own = (0..count as u32).map(|r| layout.at(r, 0, 0));
                 // A sum over F2 is a sum of numbers where no bit meets another.
-                let at = own.map(|at| (at & shared == 0).then_some((None, i64::from(at)))).collect::<Option<_>>()?;
+                let at = own
+                    .map(|at| (at & shared == 0).then_some((None, i64::from(at))))
+                    .collect::<Option<_>>()?;
                 Some(Steps { at, shared: Some(shared.into()) })
             }
             Op::ExpandDims { .. } => self.renamed(data.operands[0], layout, |flat, _| flat),
@@ -173,7 +175,8 @@ impl<'f> Strides<'f> {
                             (None, None) => return None,
                         };
                         let step = |&(origin, x): &(Origin, i64)| Some((origin, x.checked_mul(factor)?));
-                        let shared = times.shared.filter(|_| factor >= 0).and_then(|most| most.checked_mul(factor));
+                        let shared =
+                            times.shared.filter(|_| factor >= 0).and_then(|most| most.checked_mul(factor));
                         (times.at.iter().map(step).collect::<Option<_>>()?, shared)
                     }
                     // Where the bound is never reached the number stays what it was.
@@ -220,7 +223,13 @@ impl Steps {
 /// Sums or differences register by register; `None` where two unknown numbers meet that are not of one origin.
 fn joined(a: &Steps, b: &Steps, f: fn(i64, i64) -> Option<i64>) -> Option<Vec<(Origin, i64)>> {
     let one = |(&(p, x), &(q, y)): (&(Origin, i64), &(Origin, i64))| {
-        let origin = if p == q || q.is_none() { p } else if p.is_none() { q } else { return None };
+        let origin = if p == q || q.is_none() {
+            p
+        } else if p.is_none() {
+            q
+        } else {
+            return None;
+        };
         Some((origin, f(x, y)?))
     };
     a.at.iter().zip(&b.at).map(one).collect()

@@ -40,8 +40,8 @@ use inkwell::values::FunctionValue;
 use crate::codegen::CodegenError;
 use crate::codegen::llvm::{optimise, set_options, verify};
 use crate::ir::{Access, Dtype, Func, Op, Type};
-use crate::pass::layout_assign::{self, Assignment, stored_bytes};
 use crate::pass::early_loads::early_loads;
+use crate::pass::layout_assign::{self, Assignment, stored_bytes};
 use crate::pass::pipeline::pipeline;
 use crate::pass::program_order::keep_program_order;
 
@@ -115,7 +115,7 @@ fn compile_for(func: &Func, target: &Target, options: &NvptxOptions) -> Result<N
     let start = std::time::Instant::now();
     let mut func = func.compact();
     let pipelined = pipeline(&mut func, gpu);
-    early_loads(&mut func);
+    early_loads(&mut func, gpu);
     let (plan, dots) = layout_assign::assign(&mut func, target);
     keep_program_order(&mut func);
     let tile_ir = layout_assign::describe(&func, &plan);

@@ -116,8 +116,8 @@ impl Partial {
     /// `acc / sum`: zeros where no token was attended to.
     #[track_caller]
     pub fn output(&self) -> Tile<f32, 2> {
-        let sum = self.sum.gt(0.0).select(self.sum, 1.0);
-        self.acc / sum.expand_dims(1)
+        let each = Tile::full(self.sum.extents(), 1.0) / self.sum.gt(0.0).select(self.sum, 1.0);
+        self.acc * each.expand_dims(1)
     }
 
     /// Natural logarithm of the sum of exponentials of the logits; minus infinity where no token was attended to.

@@ -8,7 +8,7 @@ use super::online::WeightedSum;
 use super::rows::Rows;
 use crate::format::quant::{input_limit, symmetric_centre, symmetric_half_range};
 use crate::format::{Bits, CodecShape, CodecSpec, Groups, HalfType};
-use crate::lang::element::Code;
+use crate::lang::element::{Code, Element};
 use crate::lang::tile::Tile;
 
 /// The device form of a named codec.
@@ -76,14 +76,14 @@ fn values(rows: &Rows, scale: Tile<f32, 2>, zero: Tile<f32, 2>) -> Tile<f32, 2> 
 
 /// The two halves of every row.
 #[track_caller]
-fn halves(x: Tile<f16, 2>) -> (Tile<f16, 2>, Tile<f16, 2>) {
+fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
     let [rows, dim] = x.extents();
     x.reshape([rows, 2, dim / 2]).permute([0, 2, 1]).split()
 }
 
 /// The part of every row that each group covers.
 #[track_caller]
-fn parts(x: Tile<f16, 2>, groups: Groups) -> Vec<Tile<f16, 2>> {
+fn parts<E: Element>(x: Tile<E, 2>, groups: Groups) -> Vec<Tile<E, 2>> {
     match groups {
         Groups::One => vec![x],
         Groups::Two => {
@@ -95,6 +95,22 @@ fn parts(x: Tile<f16, 2>, groups: Groups) -> Vec<Tile<f16, 2>> {
             [halves(a), halves(b)].into_iter().flat_map(|(a, b)| [a, b]).collect()
         }
     }
+}
+
+/// The parts of every row put together again.
+#[track_caller]
+fn whole<E: Element>(parts: Vec<Tile<E, 2>>) -> Tile<E, 2> {
+    let mut parts = parts;
+    while parts.len() > 1 {
+        parts = parts
+            .chunks(2)
+            .map(|pair| {
+                let [rows, dim] = pair[0].extents();
+                pair[0].join(pair[1]).permute([0, 2, 1]).reshape([rows, 2 * dim])
+            })
+            .collect();
+    }
+    parts[0]
 }
 
 /// `sum over groups of scale_g (q_g . code_g) + zero_g sum(q_g)`: multiplies codes, which f16 holds exactly, and applies
@@ -123,25 +139,33 @@ fn code_logits(
     sum.unwrap_or(zeros)
 }
 
-/// Adds `p v` to `sum` for one group: the scale goes into `p`, in units in which f16 holds it, and the zero point is one number per query.
+/// Adds `p v` to `sum`: scales go into `p`, in units in which f16 holds them. The zero point of a row is one number per query; those of several groups are
+/// one for each.
 #[track_caller]
 fn code_accumulate(
     p: Tile<f32, 2>,
     rows: &Rows,
-    scale: Tile<f32, 1>,
-    zero: Tile<f32, 1>,
+    groups: Groups,
     sum: &mut WeightedSum,
+    meta: impl Fn(usize) -> (Tile<f32, 1>, Tile<f32, 1>),
 ) {
-    sum.cover(scale);
-    let weights = (p * (scale * sum.per_unit()).expand_dims(0)).cast::<f16>();
-    sum.acc = weights.dot(rows.codes().cast::<f16>(), sum.acc);
-    sum.add_to_all(p, zero);
-}
-
-/// As [`code_accumulate`] for several groups: the values are decoded to f16.
-#[track_caller]
-fn value_accumulate(p: Tile<f32, 2>, values: Tile<f32, 2>, sum: &mut WeightedSum) {
-    sum.acc = sum.weights(p).cast::<f16>().dot(values.cast::<f16>(), sum.acc);
+    let meta: Vec<_> = (0..groups.get() as usize).map(meta).collect();
+    for (scale, _) in &meta {
+        sum.cover(*scale);
+    }
+    let per_unit = sum.per_unit();
+    let weights = |scale: Tile<f32, 1>| (p * (scale * per_unit).expand_dims(0)).cast::<f16>();
+    if let [(scale, zero)] = meta[..] {
+        sum.acc = weights(scale).dot(rows.codes().cast::<f16>(), sum.acc);
+        sum.add_to_all(p, zero);
+        return;
+    }
+    let codes = parts(rows.codes().cast::<f16>(), groups);
+    let sums = meta.iter().zip(parts(sum.acc, groups)).zip(codes).map(|((&(scale, zero), acc), codes)| {
+        let shift = (p * (zero * per_unit).expand_dims(0)).reduce_sum(1);
+        weights(scale).dot(codes, acc) + shift.expand_dims(1)
+    });
+    sum.acc = whole(sums.collect());
 }
 
 impl Affine {
@@ -181,11 +205,7 @@ impl Codec for Affine {
     }
 
     fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
-        if self.groups != Groups::One {
-            return value_accumulate(p, self.decode(rows), sum);
-        }
-        let (scale, zero) = self.constants(rows, 0);
-        code_accumulate(p, rows, scale, zero, sum);
+        code_accumulate(p, rows, self.groups, sum, |group| self.constants(rows, group));
     }
 }
 
@@ -223,11 +243,7 @@ impl Codec for Symmetric {
     }
 
     fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
-        if self.groups != Groups::One {
-            return value_accumulate(p, self.decode(rows), sum);
-        }
-        let (scale, zero) = self.constants(rows, 0);
-        code_accumulate(p, rows, scale, zero, sum);
+        code_accumulate(p, rows, self.groups, sum, |group| self.constants(rows, group));
     }
 }
 
