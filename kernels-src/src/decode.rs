@@ -85,9 +85,9 @@ pub struct DecodeSpec {
     /// Depth of the software pipeline.
     #[spec(default = DecodeSpec::STAGES)]
     pub stages: usize,
-    /// Warps of a program, which work on one tile together. One warp exchanges nothing with others: it has no barriers and the fewest instructions a
-    /// token, and many splits of few pages fill a GPU.
-    #[spec(default = DecodeSpec::WARPS)]
+    /// Warps of a program, which work on one tile together; 0 for as many as suit the formats. One warp exchanges nothing with others: it has no barriers and the
+    /// fewest instructions a token, and many splits of few pages fill a GPU.
+    #[spec(default = 0)]
     pub warps: u32,
     /// Programs that a multiprocessor of a GPU should have room for at once; 0 for as many as suit the kernel.
     #[spec(default = 0)]
@@ -99,15 +99,27 @@ impl DecodeSpec {
     pub const SPLIT_PAGES: usize = 8;
     /// The usual [`stages`](DecodeSpec::stages).
     pub const STAGES: usize = 1;
-    /// The usual [`warps`](DecodeSpec::warps).
-    pub const WARPS: u32 = 1;
+
+    /// Warps of a program: one, or four where values have several groups, whose products one warp has no registers for.
+    fn warps_used(&self) -> u32 {
+        let tiers = std::iter::once(&self.tiering.high).chain(&self.tiering.low);
+        let several = tiers.map(|format| format.value.shape().groups).any(|groups| groups > 1);
+        match self.warps {
+            0 if several => 4,
+            0 => 1,
+            asked => asked,
+        }
+    }
 
     /// Programs that a multiprocessor should have room for at once: 12 of one warp leave 168 registers to a thread, which is enough but for large groups with two
-    /// tiers and significance, whose 8 have 255.
+    /// tiers and significance, whose 8 have 255. Programs of more warps have no wish.
     fn programs(&self) -> u32 {
         let large = self.group > 4 && self.tiering.low.is_some() && self.significance;
-        let warps = if large { 8 } else { 12 };
-        if self.resident == 0 { warps / self.warps.max(1) } else { self.resident }
+        match (self.resident, self.warps_used()) {
+            (0, 1) if large => 8,
+            (0, 1) => 12,
+            (asked, _) => asked,
+        }
     }
 
     /// Splits of a list of so many pages, those of both tiers.
@@ -357,7 +369,7 @@ fn halves<E: Element>(x: Tile<E, 2>) -> (Tile<E, 2>, Tile<E, 2>) {
 ///   significance of all.
 /// * Errors: formats that do not fit the page, and groups and head dims that are not built, are refused at specialisation.
 /// * Source: LeanKV, attention over differentiated pages; online softmax of flash attention; split-KV of flash decoding.
-#[kernel(warps = spec.warps, resident = spec.programs())]
+#[kernel(warps = spec.warps_used(), resident = spec.programs())]
 pub fn decode_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: DecodeSpec,
     #[arg(align = 16, element = spec.input)] q: FloatView<3>,

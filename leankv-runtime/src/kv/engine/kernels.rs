@@ -169,7 +169,7 @@ impl Build<'_> {
             chunk,
             window_q,
             stages: DecodeSpec::STAGES,
-            warps: DecodeSpec::WARPS,
+            warps: 0,
             resident: 0,
         }
     }
