@@ -274,6 +274,13 @@ pub struct PagedKv {
     pub(super) lengths: View<i32, 3>,
 }
 
+/// Which slots of a page a block has: from `slot` on `count`, of which the page has the first `room`, if that is known.
+struct Cut {
+    slot: Scalar<i32>,
+    count: usize,
+    room: Option<usize>,
+}
+
 /// Some tokens of one page. Keys, values and positions are read as what nobody writes: a kernel that goes through blocks may change their significance
 /// and nothing else.
 #[derive(Clone, Debug)]
@@ -281,6 +288,8 @@ pub struct Block<'t> {
     tier: &'t Tier,
     page: PtrMut<u8>,
     slot: Scalar<i32>,
+    /// Slots that the page has from the first one on, as far as blocks reach, where that is known.
+    room: Option<usize>,
     /// Number of the first token in its tier's list.
     first: Scalar<i32>,
     /// How many of the block's slots have a token, or a number that is not positive for none.
@@ -357,7 +366,10 @@ impl PagedKv {
             let page = kv.page(at, tier, index);
             let tiles = tier.layout.tiles().into_iter();
             tiles
-                .map(|(first, slots)| Block::new(tier, page, at, length, index, lit(first as i32), slots))
+                .map(|(first, count)| {
+                    let room = Some(tier.layout.tokens() - first);
+                    Block::new(tier, page, at, length, index, Cut { slot: lit(first as i32), count, room })
+                })
                 .collect()
         })
     }
@@ -394,12 +406,13 @@ impl PagedKv {
         };
         let page = self.page(at, tier, index);
         let slot = part * layout.block as i32;
-        Block::new(tier, page, at, length, index, slot, layout.block)
+        let room = layout.tokens().is_multiple_of(layout.block).then_some(layout.block);
+        Block::new(tier, page, at, length, index, Cut { slot, count: layout.block, room })
     }
 }
 
 impl<'t> Block<'t> {
-    /// The `count` slots of page number `index` of a list of `length` tokens from `slot` on.
+    /// Slots of page number `index` of a list of `length` tokens.
     #[track_caller]
     fn new(
         tier: &'t Tier,
@@ -407,8 +420,7 @@ impl<'t> Block<'t> {
         at: Work,
         length: Scalar<i32>,
         index: Scalar<i32>,
-        slot: Scalar<i32>,
-        count: usize,
+        Cut { slot, count, room }: Cut,
     ) -> Block<'t> {
         let layout = &tier.layout;
         let first = index * layout.tokens() as i32 + slot;
@@ -417,7 +429,7 @@ impl<'t> Block<'t> {
         let valid = slots.lt(end);
         let positions = read(layout.locate(page, slot, layout.page.positions())).cast::<i32>().constant();
         let positions = positions.load_masked(slots, valid);
-        Block { tier, page, slot, first, end, valid, tokens: Tokens { positions, head: at.head } }
+        Block { tier, page, slot, room, first, end, valid, tokens: Tokens { positions, head: at.head } }
     }
 
     /// The number of slots.
@@ -443,9 +455,10 @@ impl<'t> Block<'t> {
             false => (layout.page.values(), layout.page.value_meta()),
         };
         let mut form = layout.form(keys, self.valid, self.count());
-        let whole = layout.tokens().is_multiple_of(self.count());
-        let slots = (!whole).then(|| layout.tokens() as i32 - self.slot);
-        form.place = Place::InPage(InPage { slots, tokens: self.end });
+        if let Some(room) = self.room {
+            let slots = (room < self.count()).then(|| lit(room as i32));
+            form.place = Place::InPage(InPage { slots, tokens: self.end });
+        }
         Rows {
             codes: read(layout.locate(self.page, self.slot, codes)).constant(),
             meta: read(layout.locate(self.page, self.slot, meta)).constant(),

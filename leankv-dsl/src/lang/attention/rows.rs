@@ -488,7 +488,7 @@ impl Rows {
         let bits = if words == 2 {
             // Both words of a group in one access.
             let both = self.meta_run::<u32>(group, shape.groups as usize);
-            (both >> 16 * word as u32).cast()
+            (both >> (16 * word as u32)).cast()
         } else {
             self.meta_run(group * words + word, shape.groups as usize * words)
         };
