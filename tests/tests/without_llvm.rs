@@ -22,4 +22,5 @@ fn no_crate_of_llvm_is_there_without_the_feature() {
     let runtime = ["leankv-runtime", "leankv-kernels"];
     assert!(llvm(&tree(&runtime, &[])), "the feature is a default, and this test sees it");
     assert!(!llvm(&tree(&runtime, &["--no-default-features"])));
+    assert!(!llvm(&tree(&["leankv-gpu"], &[])), "`make gpu` is for machines without it");
 }
