@@ -38,8 +38,8 @@ impl Compiled {
     /// bundles.
     pub fn for_launch(&self) -> (CacheKey, Vec<u8>) {
         let key = CacheKey { options: CompileOptions::default().printed(), ..self.key.clone() };
-        // All that options add; the code is the same.
-        let kernel = CompiledKernel { llvm_ir: String::new(), ..self.kernel.clone() };
+        // What people read; the code is the same.
+        let kernel = CompiledKernel { tile_ir: String::new(), llvm_ir: String::new(), ..self.kernel.clone() };
         (key, kernel.to_bytes())
     }
 }
