@@ -4,7 +4,7 @@ CARGO ?= cargo
 # One verdict for one commit: what tests draw at random is the same in each run of `make`. By hand, cargo test draws anew, and so does soak.
 export PROPTEST_RNG_SEED ?= 241203131
 
-.PHONY: help setup demo softcuda test soak lint doc spills bench bars bench-peers model results
+.PHONY: help setup demo softcuda gpu test soak lint doc spills bench bars bench-peers model results
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,10 +22,20 @@ softcuda: setup ## build target/softcuda/libcuda.so.1, which runs CUDA programs 
 	@ln -sf libcuda.so.1 target/softcuda/libcuda.so
 	@echo 'SOFTCUDA_DEVICES=1 LD_LIBRARY_PATH=target/softcuda PROGRAM'
 
+gpu: setup ## build target/gpu: a program and its kernels, to check and time a GPU on a machine with its driver alone
+	@mkdir -p target/gpu
+	$(CARGO) run --release --locked -p leankv-gpu --features llvm -- bundle target/gpu/kernels.lkvb
+	$(CARGO) build --release --locked -p leankv-gpu
+	@strip --strip-debug -o target/gpu/leankv-gpu "$${CARGO_TARGET_DIR:-target}/release/leankv-gpu"
+	@du -sh target/gpu
+	@[ "$$(du -sk target/gpu | cut -f1)" -le 40960 ] || { echo 'target/gpu is larger than 40 MB' >&2; exit 1; }
+	@echo 'copy the folder, and there: ./leankv-gpu'
+
 lint: setup ## rustfmt and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path examples/own-kernels/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy -p leankv-runtime -p leankv-kernels -p leankv-gpu --no-default-features --locked -- -D warnings
 
 doc: setup ## build the documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked

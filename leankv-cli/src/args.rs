@@ -1,5 +1,6 @@
 //! The command line, as clap reads it.
 
+mod bundle_cache;
 mod examples;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
+pub(crate) use bundle_cache::BundleCache;
 
 /// Compiles, inspects and runs LeanKV kernels.
 #[derive(Debug, Parser)]
@@ -30,6 +32,9 @@ pub(crate) enum Command {
     /// Compile a kernel and print or write the results.
     #[command(after_help = examples::COMPILE)]
     Compile(Compile),
+    /// Compile all kernels that caches need into one bundle, for machines without a compiler.
+    #[command(after_help = examples::BUNDLE_CACHE)]
+    BundleCache(BundleCache),
     /// Show what a kernel takes of each target: registers, spills, shared memory, instructions, compile time.
     Inspect(Inspect),
     /// Run a kernel on the interpreter, the host and the PTX machine, and compare.

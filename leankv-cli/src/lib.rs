@@ -11,6 +11,7 @@ macro_rules! println {
 }
 
 mod args;
+mod bundle_cache;
 mod cache;
 mod compile;
 mod completions;
@@ -88,6 +89,7 @@ fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::List(args) => list::run(args),
         Command::Compile(args) => compile::run(args, compiler()),
+        Command::BundleCache(args) => bundle_cache::run(args),
         Command::Inspect(args) => inspect::run(args, &compiler()),
         Command::Verify(args) => verify::run(args, &compiler()),
         Command::Profile(args) => profile::run(args, &compiler()),

@@ -128,6 +128,46 @@ fn a_bundle_holds_every_specialisation() {
 }
 
 #[test]
+fn a_bundle_for_caches_has_all_kernels_of_any_size_of_cache_on_every_target() {
+    use leankv_runtime::cache::{Bundle, KernelCache};
+    use leankv_runtime::kv::{CacheConfig, KvCache};
+    use leankv_runtime::{Compiler, Device, Sm};
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kernels.lkvb");
+    let kernels = ["--group", "2", "--head-dim", "64", "--page-bytes", "2048", "--chunk", "16"];
+    let bundle = [
+        "bundle-cache",
+        "--bundle",
+        path.to_str().unwrap(),
+        "--target",
+        "sm_80,sm_90",
+        "--kv",
+        "k8v4/k4v2:sinks=1",
+    ];
+    let output = leankv_in(&dir.path().join("cache"), &[&bundle[..], &kernels].concat());
+    assert!(output.status.success(), "{output:?}");
+    let compiler = Compiler::new(KernelCache::without_folder());
+    compiler.cache().deny_jit(true);
+    compiler.cache().add_bundle(Bundle::open(&path).unwrap());
+    for [layers, kv_heads, slots, tokens] in [[1, 1, 1, 50], [4, 20, 3, 1000], [20, 20, 200, 5000]] {
+        let config = CacheConfig {
+            page_bytes: 2048,
+            chunk: 16,
+            window_q: 16,
+            sinks: 1,
+            ..CacheConfig::new([layers, kv_heads, 2, 64], slots, tokens, 100)
+        };
+        for sm in [Sm::Sm80, Sm::Sm90] {
+            KvCache::new(&compiler, &Device::emulated(sm), config.clone()).unwrap_or_else(|e| panic!("{e}"));
+        }
+    }
+    let other = CacheConfig::new([1, 1, 2, 64], 1, 50, 100);
+    let error = KvCache::new(&compiler, &Device::emulated(Sm::Sm80), other).unwrap_err().to_string();
+    assert!(error.contains("for sm_80") && error.contains("--bundle"), "{error}");
+}
+
+#[test]
 fn what_a_bundle_holds_is_found_by_launches_that_must_not_compile_whatever_was_printed_beside_it() {
     use leankv_runtime::cache::{Bundle, KernelCache};
     use leankv_runtime::{Compiler, Device, Sm};

@@ -3,6 +3,12 @@
 //! Data flows one way: Rust source -> tile IR ([`ir`]) -> passes ([`pass`]) -> an executor
 //! ([`interp`], or machine code from [`codegen`]). Layers only look down: [`lang`] and [`mod@format`]
 //! know the IR, nothing below [`codegen`] knows LLVM.
+//!
+//! The feature `llvm` (default) is the compiler. Without it nothing of LLVM is linked or needed to build: kernels are recorded, printed and interpreted,
+//! and their code comes from bundles that were made beforehand.
+
+// What serves code generation alone.
+#![cfg_attr(not(feature = "llvm"), allow(dead_code, unused_imports))]
 
 // The macros name this crate by its absolute path, here too.
 #[allow(unused_extern_crates)]

@@ -507,6 +507,7 @@ impl Machine {
         }
         let reach = reachable(program, entry);
         self.launches += 1;
+        self.memory.forget_accesses_of(self.launches);
         let globals = self.loaded.get(&module.id).cloned().unwrap_or_default();
         let templates = program
             .funcs

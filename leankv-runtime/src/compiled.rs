@@ -1,6 +1,6 @@
 //! Compiled kernels as values: what was compiled, for what, and the code, in a form that caches and bundles store.
 
-use leankv_dsl::codegen::host::HostArtifact;
+use leankv_dsl::codegen::HostArtifact;
 use serde::{Deserialize, Serialize};
 
 use crate::ptx_stats::PtxStats;

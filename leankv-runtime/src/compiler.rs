@@ -1,20 +1,19 @@
 //! From tile IR to a compiled kernel, through the cache.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use leankv_dsl::codegen::host;
-use leankv_dsl::codegen::llvm::{CodegenError, llvm_version};
+use leankv_dsl::codegen::{self, CodegenError};
 use leankv_dsl::diag::Diagnostics;
 use leankv_dsl::ir::{Func, Print};
 use leankv_dsl::lang::{Choices, TypedKernel};
 use leankv_dsl::pass::PassError;
 
-use crate::cache::{CacheError, CacheKey, KernelCache, Origin};
+use crate::cache::{BundleWriter, CacheError, CacheKey, KernelCache, Origin};
 use crate::compiled::CompiledKernel;
 use crate::device::{Device, DeviceError, Kind};
 use crate::kernel::{Kernel, KernelOf};
 use crate::lower;
-use crate::target::{Target, newest_for};
+use crate::target::Target;
 
 /// What to keep and to add while compiling. Every field is part of the cache key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,8 +38,8 @@ impl Compiled {
     /// bundles.
     pub fn for_launch(&self) -> (CacheKey, Vec<u8>) {
         let key = CacheKey { options: CompileOptions::default().printed(), ..self.key.clone() };
-        // All that options add; the code is the same.
-        let kernel = CompiledKernel { llvm_ir: String::new(), ..self.kernel.clone() };
+        // What people read; the code is the same.
+        let kernel = CompiledKernel { tile_ir: String::new(), llvm_ir: String::new(), ..self.kernel.clone() };
         (key, kernel.to_bytes())
     }
 }
@@ -93,6 +92,20 @@ pub enum CompileError {
         /// What to do.
         source: CacheError<std::convert::Infallible>,
     },
+    /// This build has no compiler (feature `llvm`) and the kernel is in no bundle.
+    #[error(
+        "kernel `{kernel}`{} for {target} is in no bundle, and this program was built without a compiler; add the kernel to \
+         the bundle (`leankv compile --bundle`, `leankv bundle-cache`, `Compiler::recording`) or build with feature `llvm`",
+        at_spec(spec)
+    )]
+    NoCompiler {
+        /// The kernel.
+        kernel: String,
+        /// Its specialisation.
+        spec: String,
+        /// The target.
+        target: Target,
+    },
     /// The GPU is older than every target.
     #[error("{device} has compute capability {}.{}; the oldest GPUs that kernels are compiled for have 8.0",
         capability.0, capability.1)]
@@ -131,7 +144,7 @@ pub enum LoadError {
         /// The kernel.
         kernel: String,
         /// Why.
-        source: Box<host::LoadError>,
+        source: Box<codegen::LoadError>,
     },
 }
 
@@ -144,12 +157,13 @@ fn at_spec(spec: &str) -> String {
 pub struct Compiler {
     cache: KernelCache,
     options: CompileOptions,
+    recorded: Option<Mutex<BundleWriter>>,
 }
 
 impl Compiler {
     /// A compiler over a cache.
     pub fn new(cache: KernelCache) -> Compiler {
-        Compiler { cache, options: CompileOptions::default() }
+        Compiler { cache, options: CompileOptions::default(), recorded: None }
     }
 
     /// The process's compiler, over the user's cache; what [`Device::kernel`] uses.
@@ -161,6 +175,19 @@ impl Compiler {
     /// The same compiler with other options.
     pub fn with_options(self, options: CompileOptions) -> Compiler {
         Compiler { options, ..self }
+    }
+
+    /// The same compiler, which remembers every kernel that it gives, for a bundle: run what the program will run, on
+    /// [emulated](Device::emulated) GPUs of every target.
+    pub fn recording(self) -> Compiler {
+        Compiler { recorded: Some(Mutex::default()), ..self }
+    }
+
+    /// What a [recording](Compiler::recording) compiler gave so far; nothing of another one.
+    pub fn recorded(&self) -> BundleWriter {
+        let lock =
+            |recorded: &Mutex<BundleWriter>| recorded.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        self.recorded.as_ref().map(lock).unwrap_or_default()
     }
 
     /// Its cache: to deny compiling, add bundles, read statistics.
@@ -182,7 +209,7 @@ impl Compiler {
             // With locations: they reach the code as debug lines and in the messages of assertions.
             ir: Print { locs: true, ..Print::default() }.func(func),
             target: format!("{target} {processor}"),
-            llvm: llvm_version(),
+            llvm: lower::llvm_version(),
             compiler: leankv_dsl::COMPILER_FINGERPRINT.to_owned(),
             options: self.options.printed(),
         })
@@ -212,7 +239,12 @@ impl Compiler {
             })?;
         let kernel = CompiledKernel::from_bytes(&fetched.bytes)
             .expect("the cache gives bytes that were asked about, or that `to_bytes` just made");
-        Ok(Compiled { kernel, origin: fetched.origin, key })
+        let compiled = Compiled { kernel, origin: fetched.origin, key };
+        if let Some(recorded) = &self.recorded {
+            let (key, bytes) = compiled.for_launch();
+            recorded.lock().unwrap_or_else(|e| e.into_inner()).add(&key, bytes);
+        }
+        Ok(compiled)
     }
 
     /// The kernel, compiled for `device` and loaded on it.
@@ -223,14 +255,10 @@ impl Compiler {
         if device.kind() == Kind::Reference {
             return Ok(device.interpret(func).map_err(LoadError::Device)?);
         }
-        let target = match device.compute_capability() {
-            None => Target::Host,
-            Some(capability) => {
-                let sm = newest_for(capability)
-                    .ok_or_else(|| CompileError::OldGpu { device: device.name(), capability })?;
-                Target::Gpu(sm)
-            }
-        };
+        let target = device.target().ok_or_else(|| CompileError::OldGpu {
+            device: device.name(),
+            capability: device.compute_capability().unwrap_or_default(),
+        })?;
         Ok(device.load(&self.compile(func, target)?.kernel)?)
     }
 

@@ -29,6 +29,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Without the feature `llvm` (it is a default) nothing compiles, and LLVM is not needed to build: kernels come from a [bundle](cache::Bundle) that a build with the feature
+//! made ([`Compiler::recording`], [`kv::bundle`], `leankv bundle-cache`), and one that is in none is [`CompileError::NoCompiler`]. CUDA devices, emulated ones and the
+//! reference interpreter work; the host's own code does not.
+//!
 //! **Invariants**: the crate starts without a CUDA driver, and only `device::cuda` touches one; the cache never fails a launch; no
 //! device stands in for another: what one cannot do is an error.
 
@@ -43,6 +47,10 @@ mod kernel;
 pub mod kv;
 mod launch;
 mod load;
+#[cfg(feature = "llvm")]
+mod lower;
+#[cfg(not(feature = "llvm"))]
+#[path = "no_llvm.rs"]
 mod lower;
 mod ptx_stats;
 pub mod roofline;
@@ -56,7 +64,7 @@ pub mod verify;
 
 pub use compiled::{Code, CompiledKernel, KernelInfo, Resources};
 pub use compiler::{CompileError, CompileOptions, Compiled, Compiler, LoadError};
-pub use device::{BufferView, BufferViewMut, Device, DeviceBuffer, DeviceError, Event, Stream};
+pub use device::{BufferView, BufferViewMut, Device, DeviceBuffer, DeviceError, Event, Graph, Stream};
 pub use element::Element;
 pub use kernel::{Kernel, KernelOf};
 pub use launch::{Grid, Launch, LaunchError};

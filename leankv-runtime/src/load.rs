@@ -1,12 +1,12 @@
 //! Compiled code onto a device.
 
-use leankv_dsl::codegen::host::{self, HostKernel};
+use leankv_dsl::codegen::LoadError as HostLoadError;
 
 use crate::compiled::{Code, CompiledKernel};
 use crate::compiler::LoadError;
 use crate::device::{Device, DeviceError, DeviceKind};
-use crate::kernel::{HostArg, HostCode, Kernel, Loaded};
-use crate::lower;
+use crate::kernel::{Kernel, Loaded};
+use crate::lower::{self, Native};
 use crate::target::Target;
 
 impl Device {
@@ -19,13 +19,13 @@ impl Device {
         let info = &kernel.info;
         let loaded = match (&*self.inner, &kernel.code) {
             (DeviceKind::Host, Code::Host(artifact)) => {
-                let here = lower::processor(Target::Host).map_err(host::LoadError::Target);
+                let here = lower::processor(Target::Host).map_err(HostLoadError::Target);
                 let here = here.map_err(|source| self.host_error(kernel, source))?;
                 if here != info.processor {
                     return Err(self.wrong_target(kernel, here));
                 }
-                let code = HostKernel::load(artifact).map_err(|source| self.host_error(kernel, source))?;
-                Loaded::Host(Box::new(Native(code)))
+                let code = Native::load(artifact).map_err(|source| self.host_error(kernel, source))?;
+                Loaded::Host(Box::new(code))
             }
             (DeviceKind::Cuda(cuda), Code::Ptx(ptx)) => {
                 let (major, minor) = cuda.compute_capability();
@@ -76,25 +76,7 @@ impl Device {
         }
     }
 
-    fn host_error(&self, kernel: &CompiledKernel, source: host::LoadError) -> LoadError {
+    fn host_error(&self, kernel: &CompiledKernel, source: HostLoadError) -> LoadError {
         LoadError::Host { kernel: kernel.info.signature.kernel.clone(), source: Box::new(source) }
-    }
-}
-
-/// Machine code of this processor.
-struct Native(HostKernel);
-
-impl HostCode for Native {
-    unsafe fn run(&self, grid: [u32; 3], args: &[HostArg]) -> Result<(), String> {
-        let args: Vec<host::HostArg> = args
-            .iter()
-            .map(|arg| match *arg {
-                HostArg::Pointer { start, .. } => host::HostArg::Ptr(start),
-                HostArg::Scalar(bits) => host::HostArg::Bits(bits),
-            })
-            .collect();
-        // SAFETY: the launch checked the arguments and holds the buffers; the kernel's own addresses are promised by the
-        // caller of `Launch::run`.
-        unsafe { self.0.launch(grid, &args, 0) }.map_err(|e| e.to_string())
     }
 }

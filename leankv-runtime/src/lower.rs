@@ -1,17 +1,19 @@
-//! Tile IR to code: verifier, passes, and the code generator of the target.
+//! Tile IR to code, and code of the host to a function: all that needs LLVM. A build without it has `no_llvm.rs` in this file's place.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use leankv_dsl::codegen::host::{self, HostOptions, HostTarget};
-use leankv_dsl::codegen::llvm::CodegenError;
+use leankv_dsl::codegen::host::{self, HostKernel, HostOptions, HostTarget};
+pub(crate) use leankv_dsl::codegen::llvm::llvm_version;
 use leankv_dsl::codegen::nvptx::{self, NvptxOptions};
+use leankv_dsl::codegen::{CodegenError, HostArtifact, LoadError};
 use leankv_dsl::ir::{Func, verify};
 use leankv_dsl::pass::{self, Facts, PassError};
 
 use crate::compiled::{Code, CompiledKernel, KernelInfo};
 use crate::compiler::{CompileError, CompileOptions};
+use crate::kernel::{HostArg, HostCode};
 use crate::signature::Signature;
 use crate::target::{Sm, Target};
 
@@ -104,4 +106,30 @@ fn for_gpu(
         llvm_ir: artifact.llvm_ir,
         code: Code::Ptx(artifact.ptx),
     })
+}
+
+/// Machine code of this processor.
+pub(crate) struct Native(HostKernel);
+
+impl Native {
+    /// # Errors
+    /// When the object is not one that this machine can load.
+    pub(crate) fn load(artifact: &HostArtifact) -> Result<Native, LoadError> {
+        HostKernel::load(artifact).map(Native)
+    }
+}
+
+impl HostCode for Native {
+    unsafe fn run(&self, grid: [u32; 3], args: &[HostArg]) -> Result<(), String> {
+        let args: Vec<host::HostArg> = args
+            .iter()
+            .map(|arg| match *arg {
+                HostArg::Pointer { start, .. } => host::HostArg::Ptr(start),
+                HostArg::Scalar(bits) => host::HostArg::Bits(bits),
+            })
+            .collect();
+        // SAFETY: the launch checked the arguments and holds the buffers; the kernel's own addresses are promised by the
+        // caller of `Launch::run`.
+        unsafe { self.0.launch(grid, &args, 0) }.map_err(|e| e.to_string())
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-pub use leankv_dsl::codegen::nvptx::NvptxTarget as Sm;
+pub use leankv_dsl::target::NvptxTarget as Sm;
 use serde::{Deserialize, Serialize};
 
 use crate::text::{join, suggestion};

@@ -43,6 +43,12 @@ Examples:
   leankv compile decode_attention --every-spec --target sm_90 \\
       --bundle kernels.lkvb";
 
+pub(super) const BUNDLE_CACHE: &str = "\
+Examples:
+  # caches of Llama-3-8B, for the A100 and the H100
+  leankv bundle-cache --bundle kernels.lkvb --target sm_80,sm_90 \\
+      --group 4 --head-dim 128 --kv fp16 k8v4/k4v2";
+
 pub(super) const VERIFY: &str = "\
 Examples:
   # one specialisation, and its PTX for sm_80

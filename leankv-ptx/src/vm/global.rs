@@ -178,6 +178,13 @@ impl GlobalMemory {
         GlobalMemory { allocs: Vec::new(), next: FIRST, used: 0, limit, track_init }
     }
 
+    /// Marks of accesses hold the low bits of their launch's number: where those begin anew, nothing of an earlier launch may be left.
+    pub(crate) fn forget_accesses_of(&mut self, launch: u32) {
+        if launch & super::race::LAUNCH_BITS == 0 {
+            self.allocs.iter_mut().for_each(|a| a.race = OnceLock::new());
+        }
+    }
+
     /// `written` says that its zeros count as written.
     pub(crate) fn alloc(&mut self, bytes: u64, align: u64, written: bool) -> Result<u64, String> {
         if !align.is_power_of_two() || align > 1 << 20 {

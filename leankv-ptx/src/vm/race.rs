@@ -37,9 +37,12 @@ impl BlockClock {
 
 const MANY: u64 = 0xffff_ffff;
 
+/// Those of a launch's number that marks hold.
+pub(super) const LAUNCH_BITS: u32 = 0xfff;
+
 /// launch (12 bits), release count (12), bytes (4), atomic (1), block + 1 (32).
 fn stamp(launch: u32, epoch: u32, bytes: u64, atomic: bool, block: u64) -> u64 {
-    u64::from(launch & 0xfff) << 52
+    u64::from(launch & LAUNCH_BITS) << 52
         | u64::from(epoch.min(0xfff)) << 40
         | bytes << 36
         | u64::from(atomic) << 35
@@ -102,7 +105,7 @@ impl Ctx<'_> {
     /// Whether an earlier stamp is unordered with this block's present.
     #[inline(always)]
     fn unordered(&self, s: u64) -> bool {
-        if s >> 52 != u64::from(self.launch.number & 0xfff) || s == 0 {
+        if s >> 52 != u64::from(self.launch.number & LAUNCH_BITS) || s == 0 {
             return false;
         }
         let block = s & 0xffff_ffff;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic "LKVBUNDL" | format u32 | entries u32 | index SHA-256 32 | index | payloads
-//! index entry: key digest 32 | offset u64 | length u64 | payload SHA-256 32      (sorted by digest)
+//! index entry: bundle digest of the key 32 | offset u64 | length u64 | payload SHA-256 32      (sorted by digest)
 //! ```
 //! Offsets count from the end of the index. All integers are little-endian.
 
@@ -72,7 +72,7 @@ impl Bundle {
         self.index.keys()
     }
 
-    /// The bytes of an entry.
+    /// The bytes of the entry with this [digest](CacheKey::bundle_digest).
     pub fn get(&self, digest: &Digest) -> Option<&[u8]> {
         Some(&self.bytes[self.index.get(digest)?.clone()])
     }
@@ -117,7 +117,7 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 }
 
 /// Collects entries and writes them as one bundle. The same entries give the same file.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct BundleWriter {
     entries: BTreeMap<Digest, Vec<u8>>,
 }
@@ -130,7 +130,7 @@ impl BundleWriter {
 
     /// Adds a kernel's bytes, replacing those of the same key.
     pub fn add(&mut self, key: &CacheKey, bytes: Vec<u8>) {
-        self.entries.insert(key.digest(), bytes);
+        self.entries.insert(key.bundle_digest(), bytes);
     }
 
     /// How many kernels were added.

@@ -24,6 +24,13 @@ pub struct CacheKey {
 pub struct Digest(pub [u8; 32]);
 
 impl CacheKey {
+    /// The digest under which a bundle holds it: without what the looker need not have, LLVM and the folder of the sources.
+    pub fn bundle_digest(&self) -> Digest {
+        let ir =
+            self.ir.lines().flat_map(|line| [line.rsplit_once(" loc(\"").map_or(line, |(op, _)| op), "\n"]);
+        CacheKey { ir: ir.collect(), llvm: String::new(), ..self.clone() }.digest()
+    }
+
     /// The digest under which an entry is stored. Fields are length-prefixed: no two keys share their bytes.
     pub fn digest(&self) -> Digest {
         let mut hash = Sha256::new();

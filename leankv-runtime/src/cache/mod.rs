@@ -200,7 +200,7 @@ impl KernelCache {
         build: impl FnOnce() -> Result<Vec<u8>, E>,
     ) -> Result<Fetched, CacheError<E>> {
         let digest = key.digest();
-        if let Some(hit) = self.stored(&digest, &usable) {
+        if let Some(hit) = self.get(key, &usable) {
             return Ok(hit);
         }
         if self.jit_denied() {
@@ -227,7 +227,16 @@ impl KernelCache {
 
     /// The stored bytes of `key`, without building.
     pub fn get(&self, key: &CacheKey, usable: impl Fn(&[u8]) -> bool) -> Option<Fetched> {
-        self.stored(&key.digest(), &usable)
+        let bundles = self.bundles.read().unwrap_or_else(|e| e.into_inner()).clone();
+        if !bundles.is_empty() {
+            let digest = key.bundle_digest();
+            let found = bundles.iter().find_map(|bundle| bundle.get(&digest).filter(|bytes| usable(bytes)));
+            if let Some(bytes) = found {
+                count(&self.counters.bundle_hits);
+                return Some(Fetched { bytes: bytes.into(), origin: Origin::Bundle });
+            }
+        }
+        self.on_disk(&key.digest(), &usable)
     }
 
     /// Writes `bytes` under `key`, replacing what is there. An I/O error is counted and logged only.
@@ -250,17 +259,6 @@ impl KernelCache {
                 Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text))
             }
         }
-    }
-
-    fn stored(&self, digest: &Digest, usable: &impl Fn(&[u8]) -> bool) -> Option<Fetched> {
-        let bundles = self.bundles.read().unwrap_or_else(|e| e.into_inner()).clone();
-        for bundle in &bundles {
-            if let Some(bytes) = bundle.get(digest).filter(|b| usable(b)) {
-                count(&self.counters.bundle_hits);
-                return Some(Fetched { bytes: bytes.into(), origin: Origin::Bundle });
-            }
-        }
-        self.on_disk(digest, usable)
     }
 
     fn on_disk(&self, digest: &Digest, usable: &impl Fn(&[u8]) -> bool) -> Option<Fetched> {

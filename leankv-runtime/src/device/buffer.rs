@@ -8,6 +8,7 @@ use leankv_dsl::lang::launch::{Region, Slice, SliceMut, Tensor, TensorMut};
 
 use super::{Device, DeviceError, Memory};
 use crate::element::Element;
+use crate::launch::Slot;
 
 /// Memory of a device. What launches are given is found by it.
 pub(crate) struct Allocation {
@@ -191,6 +192,12 @@ impl<'a, T: Element> BufferView<'a, T> {
 }
 
 impl<'a, T: Element> BufferViewMut<'a, T> {
+    /// As an argument in its place.
+    pub(crate) fn slot(self) -> Slot<'a> {
+        let (memory, bytes) = (&self.allocation.memory, self.len * size_of::<T>());
+        Slot::Buffer { memory, offset: self.offset, bytes, written: true }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.len

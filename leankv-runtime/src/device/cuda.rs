@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use cudarc::driver::result::stream::StreamKind;
 use cudarc::driver::sys::{self, CUdevice_attribute, CUevent_flags, CUfunction_attribute_enum, CUresult};
 use cudarc::driver::{
     CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError,
@@ -33,6 +34,10 @@ const FUNCTIONS: &[&str] = &[
     "cuFuncSetAttribute",
     "cuGetErrorName",
     "cuGetErrorString",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
     "cuLaunchKernel",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
@@ -43,8 +48,11 @@ const FUNCTIONS: &[&str] = &[
     "cuModuleGetFunction",
     "cuModuleLoadData",
     "cuModuleUnload",
+    "cuStreamBeginCapture_v2",
     "cuStreamCreate",
     "cuStreamDestroy_v2",
+    "cuStreamEndCapture",
+    "cuStreamIsCapturing",
     "cuStreamSynchronize",
     "cuStreamWaitEvent",
 ];
@@ -61,6 +69,19 @@ pub(crate) struct CudaDevice {
 /// A stream.
 #[derive(Clone)]
 pub(crate) struct CudaQueue(Arc<CudaStream>);
+
+/// What a stream was given to do.
+pub(crate) struct CudaGraph(cudarc::driver::CudaGraph);
+
+/// Which stream a device uses.
+pub(crate) enum Streams {
+    /// The context's default one, and others that are made.
+    Any,
+    /// This one of the caller's alone.
+    Callers(usize),
+    /// One of its own alone.
+    Own,
+}
 
 /// An event.
 pub(crate) struct CudaMark(CudaEvent);
@@ -174,7 +195,7 @@ fn driver<T>(doing: &'static str, call: impl FnOnce() -> Result<T, DriverError>)
 }
 
 impl CudaDevice {
-    pub(super) fn open(ordinal: usize, stream: Option<usize>) -> Result<CudaDevice, DeviceError> {
+    pub(super) fn open(ordinal: usize, streams: Streams) -> Result<CudaDevice, DeviceError> {
         let count = count()?;
         if ordinal >= count {
             return Err(DeviceError::NoSuchDevice { ordinal, count });
@@ -188,12 +209,22 @@ impl CudaDevice {
                 context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
             Ok((major.unsigned_abs(), minor.unsigned_abs()))
         })?;
+        let foreign_stream = !matches!(streams, Streams::Any);
+        let stream = match streams {
+            Streams::Any => None,
+            Streams::Callers(stream) => Some(stream as sys::CUstream),
+            // It is never destroyed: buffers may be the last to use it. cudarc counts borrowed streams as no second one, whose order it would keep
+            // with events, which a capture does not allow.
+            Streams::Own => Some(driver("making a stream", || {
+                context.bind_to_thread()?;
+                cudarc::driver::result::stream::create(StreamKind::NonBlocking)
+            })?),
+        };
         let queue = match stream {
             None => context.default_stream(),
-            // SAFETY: the caller of `Device::cuda_on_stream` promises a stream of this context that outlives it.
-            Some(stream) => unsafe { context.wrap_borrowed_stream(stream as sys::CUstream) },
+            // SAFETY: it is of this context and outlives it: the caller of `Device::cuda_on_stream` promises that, or it was just made.
+            Some(stream) => unsafe { context.wrap_borrowed_stream(stream) },
         };
-        let foreign_stream = stream.is_some();
         Ok(CudaDevice { context, queue: CudaQueue(queue), foreign_stream, name, capability })
     }
 
@@ -406,6 +437,19 @@ impl CudaQueue {
         Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
     }
 
+    pub(super) fn begin_capture(&self) -> Result<(), DeviceError> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        driver("capturing the stream", || self.0.begin_capture(mode))
+    }
+
+    pub(super) fn end_capture(&self) -> Result<CudaGraph, DeviceError> {
+        let doing = "making a graph of the stream";
+        let graph = driver(doing, || self.0.end_capture(sys::CUgraphInstantiate_flags(0)))?;
+        let empty =
+            || DeviceError::Driver { doing, code: "nothing was captured".to_owned(), poisoned: false };
+        graph.map(CudaGraph).ok_or_else(empty)
+    }
+
     pub(super) fn record(&self) -> Result<CudaMark, DeviceError> {
         let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
         Ok(CudaMark(driver("recording an event", || self.0.record_event(timed))?))
@@ -413,6 +457,12 @@ impl CudaQueue {
 
     pub(super) fn wait(&self, mark: &CudaMark) -> Result<(), DeviceError> {
         driver("waiting for an event", || self.0.wait(&mark.0))
+    }
+}
+
+impl CudaGraph {
+    pub(super) fn launch(&self) -> Result<(), DeviceError> {
+        driver("launching a graph", || self.0.launch())
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(crate) use buffer::Allocation;
 pub use buffer::{BufferView, BufferViewMut, DeviceBuffer};
 pub use error::DeviceError;
-pub use stream::{Event, Stream};
+pub use stream::{Event, Graph, Stream};
 
 use leankv_dsl::ir::Func;
 use leankv_ptx::{Config, LaunchReport};
@@ -27,7 +27,8 @@ use leankv_ptx::{Config, LaunchReport};
 use crate::element::Element;
 use crate::kernel::{Kernel, Loaded};
 use crate::signature::Signature;
-use crate::target::Sm;
+use crate::target::{Sm, Target, newest_for};
+use cuda::Streams;
 pub(crate) use cuda::{CudaArg, CudaKernel};
 use emulated::EmulatedDevice;
 pub(crate) use host::HostMemory;
@@ -97,7 +98,17 @@ impl Device {
     /// [`DeviceError::NoDriver`], [`DeviceError::OldDriver`], [`DeviceError::NoSuchDevice`] or
     /// [`DeviceError::Driver`]. Never a panic.
     pub fn cuda(ordinal: usize) -> Result<Device, DeviceError> {
-        let cuda = cuda::CudaDevice::open(ordinal, None)?;
+        let cuda = cuda::CudaDevice::open(ordinal, Streams::Any)?;
+        Ok(Device { inner: Arc::new(DeviceKind::Cuda(cuda)) })
+    }
+
+    /// CUDA GPU number `ordinal` with a stream of its own as its only stream, which can be [captured](Stream::begin_capture). The stream stays until the
+    /// process ends.
+    ///
+    /// # Errors
+    /// As [`Device::cuda`].
+    pub fn cuda_on_own_stream(ordinal: usize) -> Result<Device, DeviceError> {
+        let cuda = cuda::CudaDevice::open(ordinal, Streams::Own)?;
         Ok(Device { inner: Arc::new(DeviceKind::Cuda(cuda)) })
     }
 
@@ -110,7 +121,7 @@ impl Device {
     /// `stream` is a valid stream of the GPU's primary context and outlives this device, its buffers and kernels. The
     /// caller orders work submitted here against work submitted by the stream's owner.
     pub unsafe fn cuda_on_stream(ordinal: usize, stream: usize) -> Result<Device, DeviceError> {
-        let cuda = cuda::CudaDevice::open(ordinal, Some(stream))?;
+        let cuda = cuda::CudaDevice::open(ordinal, Streams::Callers(stream))?;
         Ok(Device { inner: Arc::new(DeviceKind::Cuda(cuda)) })
     }
 
@@ -148,6 +159,14 @@ impl Device {
             DeviceKind::Host | DeviceKind::Reference => None,
             DeviceKind::Emulated(device) => Some((device.sm().sm() / 10, device.sm().sm() % 10)),
             DeviceKind::Cuda(cuda) => Some(cuda.compute_capability()),
+        }
+    }
+
+    /// What kernels for it are compiled for, the host where there is none; `None` for a GPU that is older than every target.
+    pub fn target(&self) -> Option<Target> {
+        match self.compute_capability() {
+            None => Some(Target::Host),
+            Some(capability) => newest_for(capability).map(Target::Gpu),
         }
     }
 

@@ -25,6 +25,22 @@ enum EventInner {
     Cuda(cuda::CudaMark),
 }
 
+/// Work that a stream was given while it was captured, to be done again and again. See [`Stream::begin_capture`].
+pub struct Graph(cuda::CudaGraph);
+
+impl Graph {
+    /// Queues all of it on the stream that was captured.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Safety
+    /// The buffers and kernels that it uses are still there, and nobody holds a borrow of the buffers that conflicts.
+    pub unsafe fn launch(&self) -> Result<(), DeviceError> {
+        self.0.launch()
+    }
+}
+
 impl Stream {
     pub(super) fn new(device: &Device) -> Result<Stream, DeviceError> {
         let inner = match &*device.inner {
@@ -56,6 +72,23 @@ impl Stream {
             Inner::Host => Ok(()),
             Inner::Cuda(queue) => queue.synchronize(),
         }
+    }
+
+    /// From here to [`Stream::end_capture`] this thread's work on the stream does not run but becomes a [`Graph`]; what copies from or to the host, or
+    /// waits, is an error. It takes a device with one stream: [`Device::cuda_on_own_stream`], [`Device::cuda_on_stream`].
+    ///
+    /// # Errors
+    /// [`DeviceError::WrongDevice`] where streams are no GPU's, and what the driver says.
+    pub fn begin_capture(&self) -> Result<(), DeviceError> {
+        self.cuda()?.begin_capture()
+    }
+
+    /// The work since [`Stream::begin_capture`].
+    ///
+    /// # Errors
+    /// As [`Stream::begin_capture`], and when the work broke the capture.
+    pub fn end_capture(&self) -> Result<Graph, DeviceError> {
+        self.cuda()?.end_capture().map(Graph)
     }
 
     /// Marks this point of the stream.

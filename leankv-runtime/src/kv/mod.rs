@@ -20,6 +20,7 @@
 //! | P10 observability | [`PageManager::snapshot`], [`PageManager::audit`] |
 
 mod audit;
+mod bundle;
 mod engine;
 mod error;
 mod manager;
@@ -28,6 +29,7 @@ mod size;
 mod state;
 
 pub use audit::{Finding, audit};
+pub use bundle::bundle;
 pub use engine::{
     Budget, CacheConfig, DecodeStep, EngineKernels, HeadStats, InputElement, KvCache, Preempt, PromptChunk,
     RequestId, RequestStats, Thresholds,

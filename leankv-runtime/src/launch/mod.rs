@@ -62,6 +62,11 @@ impl<'a> Launch<'a> {
         Launch { kernel, grid, stream: None, slots, error: None }
     }
 
+    /// A launch with what parameters are given, in their order, unchecked but for what [`Launch::run`] checks.
+    pub(crate) fn with_slots(kernel: &'a Kernel, grid: Grid, slots: Vec<Slot<'a>>) -> Launch<'a> {
+        Launch { slots: slots.into_iter().map(Some).collect(), ..Launch::new(kernel, grid) }
+    }
+
     /// A launch with all of its arguments, in the order of parameters.
     pub(crate) fn with_arguments(kernel: &'a Kernel, grid: Grid, arguments: Arguments<'a>) -> Launch<'a> {
         Launch::new(kernel, grid).with(|launch| {

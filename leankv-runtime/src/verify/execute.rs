@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use leankv_dsl::codegen::host::{self, HostArg, HostKernel};
 use leankv_dsl::interp::{self, Arg, FaultKind, LaunchError, Memory, Order};
 use leankv_dsl::ir::Func;
 use leankv_dsl::workload::{Argument, Buffer, Guarded, Workload, scalar_bits};
@@ -10,6 +9,8 @@ use leankv_ptx::{Config, LaunchConfig, LaunchReport, Machine, Module};
 
 use super::VerifyError;
 use crate::compiled::{Code, CompiledKernel};
+use crate::kernel::{HostArg, HostCode};
+use crate::lower::Native;
 use crate::target::{Sm, Target};
 
 /// The buffers among arguments, in order.
@@ -87,25 +88,24 @@ pub(super) fn host(
     let Code::Host(artifact) = &compiled.code else {
         return Err(failed("it was compiled for a GPU".to_owned()));
     };
-    let kernel = HostKernel::load(artifact).map_err(|e| failed(e.to_string()))?;
+    let kernel = Native::load(artifact).map_err(|e| failed(e.to_string()))?;
     let mut memory: Vec<(&str, Guarded)> =
         buffers(args).map(|(name, buffer)| (name, Guarded::new(&buffer.bytes))).collect();
     let mut next = memory.iter_mut();
     let values: Vec<HostArg> = args
         .iter()
         .map(|(_, arg)| match arg {
-            Argument::Scalar(value) => HostArg::Bits(scalar_bits(*value)),
+            Argument::Scalar(value) => HostArg::Scalar(scalar_bits(*value)),
             Argument::Buffer(_) => {
                 let (_, buffer) = next.next().expect("one was made for each buffer");
-                HostArg::Ptr(buffer.as_mut_ptr())
+                HostArg::Pointer { start: buffer.as_mut_ptr(), bytes: buffer.bytes().len() }
             }
         })
         .collect();
     // SAFETY: the interpreter ran the same launch with all its checks: types, bounds, alignment and races.
-    let result = unsafe { kernel.launch(grid, &values, 0) };
+    let result = unsafe { kernel.run(grid, &values) };
     Ok(match result {
-        Err(host::LaunchError::Assertion { message, loc }) => Err(Stop::Fault(format!("{loc}: {message}"))),
-        Err(other) => Err(Stop::Fault(other.to_string())),
+        Err(text) => Err(Stop::Fault(text)),
         Ok(()) => match memory.iter().find(|(_, buffer)| !buffer.intact()) {
             Some((name, _)) => Err(Stop::Fault(format!("bytes before or after `{name}` were written"))),
             None => Ok(memory.iter().map(|(_, buffer)| buffer.bytes().to_vec()).collect()),

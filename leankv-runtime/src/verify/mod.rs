@@ -29,6 +29,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod device;
 mod execute;
 mod profile;
 mod report;
@@ -45,6 +46,7 @@ use leankv_ptx::{Config, Divergence, Finding, LaunchReport};
 use crate::compiler::{CompileError, Compiler};
 use crate::target::{Sm, Target};
 
+pub use device::verify_on;
 pub use execute::PtxLaunch;
 use execute::Stop;
 pub use profile::{BufferTraffic, Cost, Profile, profile, profile_with};

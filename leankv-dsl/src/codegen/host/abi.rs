@@ -8,8 +8,7 @@
 //! * `scratch`: [`super::HostArtifact::scratch_bytes`] bytes, aligned to 64, zeroed once before the first program that uses it.
 //! * `ids`: program ids x, y, z, then the grid's extents x, y, z.
 
-use serde::{Deserialize, Serialize};
-
+use super::SiteOperand;
 use crate::ir::{Dtype, Type};
 
 /// The entry point of a compiled kernel.
@@ -33,28 +32,6 @@ pub(super) struct Callbacks {
 pub(super) const PRINT_SLOT: u64 = 0;
 /// Byte offset of [`Callbacks::assert`] in words of 8 bytes.
 pub(super) const ASSERT_SLOT: u64 = 1;
-
-/// A place in the kernel that reports something.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Site {
-    /// Whether it is an assertion; else it prints.
-    pub assert: bool,
-    /// The assertion's message, or the prefix of what is printed.
-    pub text: String,
-    /// `file:line:column` of the op.
-    pub loc: String,
-    /// The printed operands.
-    pub operands: Vec<SiteOperand>,
-}
-
-/// What a print prints.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SiteOperand {
-    /// The element type's name.
-    pub dtype: String,
-    /// Extents; empty for a scalar.
-    pub shape: Vec<u32>,
-}
 
 impl SiteOperand {
     pub(super) fn of(ty: &Type) -> SiteOperand {

@@ -6,9 +6,8 @@ use inkwell::context::Context;
 use inkwell::targets::FileType;
 use serde::{Deserialize, Serialize};
 
-use super::abi::Site;
 use super::build::Build;
-use super::{HostTarget, check, emit, plan};
+use super::{HostArtifact, HostTarget, check, emit, plan};
 use crate::codegen::llvm::{CodegenError, optimise, verify};
 use crate::ir::Func;
 
@@ -21,29 +20,6 @@ pub struct HostOptions {
     pub class: Option<String>,
     /// Whether to keep LLVM's text, before and after its passes, in the artifact.
     pub keep_llvm_ir: bool,
-}
-
-/// A compiled kernel as plain data.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct HostArtifact {
-    /// The object file: position independent, for the CPU it was compiled on.
-    pub object: Vec<u8>,
-    /// The symbol to call.
-    pub entry: String,
-    /// The machines that the object is for.
-    pub target: HostTarget,
-    /// Bytes of scratch memory that each running program needs.
-    pub scratch_bytes: u64,
-    /// The number of arguments.
-    pub params: u32,
-    /// Where the kernel asserts and prints.
-    pub sites: Vec<Site>,
-    /// LLVM IR as emitted; empty unless asked for.
-    pub llvm_ir: String,
-    /// LLVM IR after the passes; empty unless asked for.
-    pub optimised_llvm_ir: String,
-    /// What a user may want to know: vector width, CPU.
-    pub notes: Vec<String>,
 }
 
 /// The passes. The emitter chooses vectors, blocking and unrolling itself; what is left is to clean up addresses and move what does not

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::HostKernel;
-use super::abi::{Callbacks, Site};
+use super::Site;
+use super::abi::Callbacks;
 
 /// An argument of a launch.
 #[derive(Clone, Copy, PartialEq, Debug)]

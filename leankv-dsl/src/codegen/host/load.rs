@@ -10,35 +10,7 @@ use llvm_sys::orc2::{LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess, LLVMO
 
 use super::abi::Entry;
 use super::launch::ScratchPool;
-use super::{HostArtifact, HostTarget};
-
-/// Why an object could not be made callable.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The machine has no back end.
-    #[error(transparent)]
-    Target(#[from] crate::codegen::llvm::CodegenError),
-    /// The object is for other machines.
-    #[error(
-        "the compiled kernel `{entry}` is for the CPU `{made_for}`, this one is `{here}`; compile it again here"
-    )]
-    Machine {
-        /// The entry symbol.
-        entry: String,
-        /// The CPU it was compiled for.
-        made_for: String,
-        /// This CPU.
-        here: String,
-    },
-    /// The object is damaged.
-    #[error("the compiled kernel `{entry}` cannot be loaded: {message}")]
-    Object {
-        /// The entry symbol.
-        entry: String,
-        /// LLVM's text.
-        message: String,
-    },
-}
+use super::{HostArtifact, HostTarget, LoadError};
 
 /// Owns the code of one kernel.
 struct Jit(LLVMOrcLLJITRef);

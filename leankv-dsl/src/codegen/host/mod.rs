@@ -18,8 +18,8 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub use abi::{Site, SiteOperand};
-pub use compile::{HostArtifact, HostOptions, compile};
+pub use super::artifact::{HostArtifact, HostTarget, Site, SiteOperand};
+pub use super::error::LoadError;
+pub use compile::{HostOptions, compile};
 pub use launch::{HostArg, LaunchError};
-pub use load::{HostKernel, LoadError};
-pub use target::HostTarget;
+pub use load::HostKernel;

@@ -4,20 +4,9 @@ use std::sync::OnceLock;
 
 use inkwell::OptimizationLevel;
 use inkwell::targets::{CodeModel, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
-use serde::{Deserialize, Serialize};
 
+use super::HostTarget;
 use crate::codegen::llvm::{CodegenError, llvm_version, set_options};
-
-/// The host CPU.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct HostTarget {
-    /// LLVM's triple.
-    pub triple: String,
-    /// LLVM's name of the CPU.
-    pub cpu: String,
-    /// LLVM's list of features, `+avx2,-avx512f,..`.
-    pub features: String,
-}
 
 impl HostTarget {
     /// This machine.

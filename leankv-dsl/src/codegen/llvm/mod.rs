@@ -1,11 +1,10 @@
 //! What every target needs of LLVM.
 
-mod error;
 mod intrinsic;
 mod module;
 mod options;
 
-pub use error::CodegenError;
+pub use super::CodegenError;
 pub(crate) use intrinsic::intrinsic;
 pub(crate) use module::{optimise, verify};
 pub(crate) use options::set_options;
@@ -14,4 +13,10 @@ pub(crate) use options::set_options;
 pub fn llvm_version() -> String {
     let (major, minor, patch) = inkwell::support::get_llvm_version();
     format!("{major}.{minor}.{patch}")
+}
+
+impl From<inkwell::builder::BuilderError> for CodegenError {
+    fn from(error: inkwell::builder::BuilderError) -> CodegenError {
+        CodegenError::llvm("building instructions", error)
+    }
 }

@@ -25,13 +25,16 @@ pub struct ManagerKernels {
 }
 
 impl ManagerKernels {
+    /// Extents of a shape that stand for all: a block is the next of them, at most.
+    pub(in crate::kv) const SIZES: [usize; 4] = [32, 64, 128, 256];
+
     /// Kernels that suit caches of this shape; they work for others too.
     ///
     /// # Errors
     /// [`KvError::Compile`].
     pub fn new(compiler: &Compiler, device: &Device, shape: &CacheShape) -> Result<ManagerKernels, KvError> {
-        let up_to = |n: usize, most: usize| n.next_power_of_two().clamp(32, most);
-        let block = up_to(shape.lists(), 256);
+        let up_to = |n: usize, most: usize| n.next_power_of_two().clamp(Self::SIZES[0], most);
+        let block = up_to(shape.lists(), Self::SIZES[3]);
         let requests = up_to(shape.slots, 128);
         let pages = up_to(shape.table_len, 128);
         Ok(ManagerKernels {

@@ -21,7 +21,7 @@ mod stmt;
 
 use std::collections::HashMap;
 
-use super::abi::Site;
+use super::Site;
 use super::build::{Build, Elem, IntCmp, V};
 use super::plan::Plan;
 use crate::codegen::llvm::CodegenError;

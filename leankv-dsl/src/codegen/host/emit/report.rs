@@ -1,7 +1,8 @@
 //! `assert` and `print`, through the callback table.
 
-use super::super::abi::{ASSERT_SLOT, PRINT_SLOT, Site, SiteOperand};
+use super::super::abi::{ASSERT_SLOT, PRINT_SLOT};
 use super::super::build::{Elem, V};
+use super::super::{Site, SiteOperand};
 use super::{Buf, CodegenError, Emit, Point, Val};
 use crate::ir::{Inst, Op};
 

@@ -1,4 +1,4 @@
-//! What can go wrong between tile IR and machine code.
+//! What can go wrong between tile IR and machine code, and machine code and a function to call.
 
 use crate::ir::Loc;
 
@@ -45,8 +45,30 @@ impl CodegenError {
     }
 }
 
-impl From<inkwell::builder::BuilderError> for CodegenError {
-    fn from(error: inkwell::builder::BuilderError) -> CodegenError {
-        CodegenError::llvm("building instructions", error)
-    }
+/// Why an object could not be made callable.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The machine has no back end.
+    #[error(transparent)]
+    Target(#[from] CodegenError),
+    /// The object is for other machines.
+    #[error(
+        "the compiled kernel `{entry}` is for the CPU `{made_for}`, this one is `{here}`; compile it again here"
+    )]
+    Machine {
+        /// The entry symbol.
+        entry: String,
+        /// The CPU it was compiled for.
+        made_for: String,
+        /// This CPU.
+        here: String,
+    },
+    /// The object is damaged.
+    #[error("the compiled kernel `{entry}` cannot be loaded: {message}")]
+    Object {
+        /// The entry symbol.
+        entry: String,
+        /// LLVM's text.
+        message: String,
+    },
 }

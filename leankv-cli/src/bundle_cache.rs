@@ -1,0 +1,48 @@
+//! `leankv bundle-cache`: all kernels that caches need, for several targets, in one bundle.
+
+use leankv_model::cache::page_bytes;
+use leankv_runtime::cache::KernelCache;
+use leankv_runtime::kv::{CacheConfig, bundle};
+
+use crate::args;
+use crate::failure::Failure;
+use crate::language;
+use crate::select;
+
+/// Runs the command.
+pub(crate) fn run(args: &args::BundleCache) -> Result<(), Failure> {
+    let targets = select::targets(&args.target)?;
+    let configs = args.kv.iter().map(|name| config(args, name)).collect::<Result<Vec<_>, _>>()?;
+    let bundle = bundle(KernelCache::user(), &configs, &targets).map_err(Failure::kernel)?;
+    bundle.write(&args.bundle).map_err(Failure::machine)?;
+    eprintln!("wrote {} kernels to {}", bundle.len(), args.bundle.display());
+    Ok(())
+}
+
+/// Of a cache of this name, all that its kernels depend on.
+fn config(args: &args::BundleCache, name: &str) -> Result<CacheConfig, Failure> {
+    let choice = language::choice(name)?;
+    let Some(policy) = choice.policy.stock() else {
+        return Err(Failure::usage(format_args!("`{name}` has a policy of a user's"))
+            .help("call `leankv_runtime::kv::bundle` where the policy is defined"));
+    };
+    if choice.variants.is_some() {
+        return Err(Failure::usage(format_args!("`{name}` has variants, which depend on the model"))
+            .help("call `leankv_runtime::kv::bundle` with the configuration of the cache"));
+    }
+    let page_bytes = match args.page_bytes {
+        Some(bytes) => bytes,
+        None => page_bytes(&choice.tiering, args.head_dim).map_err(Failure::usage)?,
+    };
+    Ok(CacheConfig {
+        input: args.input,
+        tiering: choice.tiering,
+        page_bytes,
+        chunk: args.chunk,
+        window_q: args.window_q.unwrap_or(64.min(args.chunk)),
+        window: choice.always.window,
+        sinks: choice.always.sinks,
+        policy: policy.into(),
+        ..CacheConfig::new([1, 1, args.group, args.head_dim], 1, 1, 1)
+    })
+}
