@@ -31,8 +31,9 @@ fn received(
 /// * Grid: `[splits, kv_heads]`: each split adds to its own pages.
 /// * Values: fixed order of summation; no atomics. Frozen tokens, which other requests share, are left as they are. A token's significance
 ///   and position stay where the token is.
+/// * Registers: for 3 programs a multiprocessor, without which ptxas makes room for a fourth one and spills.
 /// * Source: LeanKV, significance in the prompt phase, as a sum of maxima: what decode steps add too.
-#[kernel]
+#[kernel(resident = 3)]
 pub fn cached_significance<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[comptime] spec: ChunkSpec,
     #[arg(align = 16, element = spec.input)] q: FloatView<3>,
