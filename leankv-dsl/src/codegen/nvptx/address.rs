@@ -62,8 +62,26 @@ pub(super) struct Strides<'f> {
     known: BTreeMap<Value, Steps>,
 }
 
-/// What is not known of a register: `None` for what all registers of a tile share, else one register of some tile.
-type Origin = Option<(Value, usize)>;
+/// What is not known of a register beside what all registers of a tile share: a register of some tile, times a constant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Unknown {
+    pub(super) value: Value,
+    pub(super) register: usize,
+    pub(super) factor: i64,
+}
+
+type Origin = Option<Unknown>;
+
+/// The offset of one register of a tile.
+#[derive(Clone, Copy)]
+pub(super) struct Offset {
+    /// A register whose offset differs by a constant.
+    pub(super) base: usize,
+    /// That constant, in elements.
+    pub(super) beyond: i64,
+    /// What it has beside what all registers share: an unknown number, and a constant.
+    pub(super) own: (Origin, i64),
+}
 
 /// The registers of a tile as sums of an unknown number and a known one. Registers of one origin have the same unknown number.
 #[derive(Clone)]
@@ -78,15 +96,15 @@ impl<'f> Strides<'f> {
         Strides { func, plan, known: BTreeMap::new() }
     }
 
-    /// Of each register of the tile `offsets`: a register, and by how many elements this one's offset is beyond that one's.
-    pub(super) fn of(&mut self, offsets: Value) -> Vec<(usize, i64)> {
+    /// Of each register of the tile `offsets`.
+    pub(super) fn of(&mut self, offsets: Value) -> Vec<Offset> {
         let Steps { at, .. } = self.steps(offsets);
         let mut first = BTreeMap::new();
         at.iter()
             .enumerate()
-            .map(|(register, &(origin, step))| {
-                let &mut (base, least) = first.entry(origin).or_insert((register, step));
-                (base, step - least)
+            .map(|(register, &own)| {
+                let &mut (base, least) = first.entry(own.0).or_insert((register, own.1));
+                Offset { base, beyond: own.1 - least, own }
             })
             .collect()
     }
@@ -103,7 +121,8 @@ impl<'f> Strides<'f> {
     /// Nothing is known of the registers but that they are what they are.
     fn opaque(&self, value: Value) -> Steps {
         let count = self.plan.layouts[value].as_ref().map_or(1, LinearLayout::register_count);
-        Steps { at: (0..count).map(|register| (Some((value, register)), 0)).collect(), shared: None }
+        let itself = |register| (Some(Unknown { value, register, factor: 1 }), 0);
+        Steps { at: (0..count).map(itself).collect(), shared: None }
     }
 
     fn compute(&mut self, value: Value) -> Option<Steps> {
@@ -174,7 +193,12 @@ impl<'f> Strides<'f> {
                             (None, Some(factor)) => (&b, factor),
                             (None, None) => return None,
                         };
-                        let step = |&(origin, x): &(Origin, i64)| Some((origin, x.checked_mul(factor)?));
+                        let step = |&(origin, x): &(Origin, i64)| {
+                            let times =
+                                |u: Unknown| Some(Unknown { factor: u.factor.checked_mul(factor)?, ..u });
+                            let origin = origin.map_or(Some(None), |u| times(u).map(Some))?;
+                            Some((origin, x.checked_mul(factor)?))
+                        };
                         let shared =
                             times.shared.filter(|_| factor >= 0).and_then(|most| most.checked_mul(factor));
                         (times.at.iter().map(step).collect::<Option<_>>()?, shared)
@@ -184,7 +208,7 @@ impl<'f> Strides<'f> {
                         let below = b.constant().zip(a.shared);
                         let step = |(register, &(origin, x)): (usize, &(Origin, i64))| match below {
                             Some((bound, most)) if origin.is_none() && x + most <= bound => (None, x),
-                            _ => (Some((value, register)), 0),
+                            _ => (Some(Unknown { value, register, factor: 1 }), 0),
                         };
                         (a.at.iter().enumerate().map(step).collect(), a.shared.filter(|_| below.is_some()))
                     }
@@ -223,12 +247,13 @@ impl Steps {
 /// Sums or differences register by register; `None` where two unknown numbers meet that are not of one origin.
 fn joined(a: &Steps, b: &Steps, f: fn(i64, i64) -> Option<i64>) -> Option<Vec<(Origin, i64)>> {
     let one = |(&(p, x), &(q, y)): (&(Origin, i64), &(Origin, i64))| {
-        let origin = if p == q || q.is_none() {
-            p
-        } else if p.is_none() {
-            q
-        } else {
-            return None;
+        let origin = match (p, q) {
+            (p, None) => p,
+            (None, Some(q)) => Some(Unknown { factor: f(0, q.factor)?, ..q }),
+            (Some(p), Some(q)) if (p.value, p.register) == (q.value, q.register) => {
+                Some(Unknown { factor: f(p.factor, q.factor)?, ..p })
+            }
+            _ => return None,
         };
         Some((origin, f(x, y)?))
     };

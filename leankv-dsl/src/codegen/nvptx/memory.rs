@@ -1,6 +1,6 @@
 //! Loads and stores of global memory: vectors as wide as alignment, masks and the layout allow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use inkwell::basic_block::BasicBlock;
 use inkwell::types::BasicTypeEnum;
@@ -12,6 +12,7 @@ use crate::layout::{LinearLayout, Vectors};
 use crate::pass::axis::{AccessShape, AlignGuard};
 use crate::pass::layout_assign::mask_operand;
 
+use super::address::{Offset, Unknown};
 use super::emit::{Emitted, Emitter, Repr};
 use super::ir::Val;
 use super::place::Cond;
@@ -52,16 +53,52 @@ impl<'c> Emitter<'c, '_> {
     ) -> impl Fn(usize) -> PointerValue<'c> {
         let values = self.registers(offsets);
         // Only where no sum wraps is the offset of one register that of another and a constant.
-        let steps = match self.addresses.contains(&offsets) && self.is_tile(offsets) {
+        let places = match self.addresses.contains(&offsets) && self.is_tile(offsets) {
             true => self.strides.borrow_mut().of(offsets),
-            false => (0..values.len()).map(|register| (register, 0)).collect(),
+            false => (0..values.len()).map(|base| Offset { base, beyond: 0, own: (None, 0) }).collect(),
         };
-        let first: BTreeMap<usize, PointerValue<'c>> =
-            steps.iter().map(|&(base, _)| (base, self.address(pointer, dtype, values[base]))).collect();
-        move |register| match steps[register] {
-            (base, 0) => first[&base],
-            (base, step) => self.address(first[&base], dtype, self.ir.c64(step)),
+        let bases: BTreeSet<usize> = places.iter().map(|place| place.base).collect();
+        let own: BTreeMap<usize, (Val<'c>, i64)> =
+            bases.iter().filter_map(|&base| Some((base, self.scaled(places[base].own.0?, dtype)?))).collect();
+        // What registers share, if several differ by more than constants: each then takes one multiply-add.
+        let shared = own.first_key_value().filter(|_| own.len() > 1).map(|(&base, _)| {
+            let (unknown, constant) = places[base].own;
+            let unknown = unknown.expect("it was scaled");
+            let ty = values[base].get_type().into_int_type();
+            let own = self.ir.resize(self.registers(unknown.value)[unknown.register], ty, true);
+            let own =
+                self.ir.add(self.ir.mul(own, self.ir.int(ty, unknown.factor)), self.ir.int(ty, constant));
+            self.address(pointer, dtype, self.ir.sub(values[base], own))
+        });
+        let first: BTreeMap<usize, PointerValue<'c>> = bases
+            .into_iter()
+            .map(|base| match (shared, own.get(&base)) {
+                (Some(shared), Some(&(number, bytes))) => {
+                    let at = self.multiply_add(number, bytes, shared);
+                    (base, self.address(at, dtype, self.ir.c64(places[base].own.1)))
+                }
+                _ => (base, self.address(pointer, dtype, values[base])),
+            })
+            .collect();
+        move |register| match places[register] {
+            Offset { base, beyond: 0, .. } => first[&base],
+            Offset { base, beyond, .. } => self.address(first[&base], dtype, self.ir.c64(beyond)),
         }
+    }
+
+    /// The number that a register's own part of an offset is a multiple of, and of how many bytes; `None` where 32 bits do not hold either.
+    fn scaled(&self, unknown: Unknown, dtype: Dtype) -> Option<(Val<'c>, i64)> {
+        let bytes = unknown.factor.checked_mul(i64::from(self.memory_bits(dtype) / 8))?;
+        i32::try_from(bytes).ok()?;
+        let number = self.registers(unknown.value)[unknown.register];
+        (self.dtype(unknown.value) == Dtype::I32).then_some((number, bytes))
+    }
+
+    /// The address `number * bytes` behind `at`, in one instruction.
+    fn multiply_add(&self, number: Val<'c>, bytes: i64, at: PointerValue<'c>) -> PointerValue<'c> {
+        let text = format!("mad.wide.s32 $0, $1, {bytes}, $2;");
+        let sum = self.ir.asm(&text, "=l,r,l", &[self.ir.i64().into()], &[number, at.into()], false)[0];
+        self.ir.b.build_int_to_ptr(sum.into_int_value(), at.get_type(), "").expect("an address is a pointer")
     }
 
     /// Bits of one element in memory.

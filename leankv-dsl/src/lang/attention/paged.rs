@@ -8,7 +8,7 @@ use half::f16;
 use super::codec::{Codec, Codecs, Tokens};
 use super::list::TokenList;
 use super::online::WeightedSum;
-use super::rows::{Form, InPage, Place, Rows, RowsMut};
+use super::rows::{Form, Place, Rows, RowsMut};
 use super::splits::Work;
 use crate::diag::Diagnostic;
 use crate::format::{KvFormat, PageLayout, Segment, Tiering};
@@ -274,13 +274,6 @@ pub struct PagedKv {
     pub(super) lengths: View<i32, 3>,
 }
 
-/// Which slots of a page a block has: from `slot` on `count`, of which the page has the first `room`, if that is known.
-struct Cut {
-    slot: Scalar<i32>,
-    count: usize,
-    room: Option<usize>,
-}
-
 /// Some tokens of one page. Keys, values and positions are read as what nobody writes: a kernel that goes through blocks may change their significance
 /// and nothing else.
 #[derive(Clone, Debug)]
@@ -288,8 +281,6 @@ pub struct Block<'t> {
     tier: &'t Tier,
     page: PtrMut<u8>,
     slot: Scalar<i32>,
-    /// Slots that the page has from the first one on, as far as blocks reach, where that is known.
-    room: Option<usize>,
     /// Number of the first token in its tier's list.
     first: Scalar<i32>,
     /// How many of the block's slots have a token, or a number that is not positive for none.
@@ -366,10 +357,7 @@ impl PagedKv {
             let page = kv.page(at, tier, index);
             let tiles = tier.layout.tiles().into_iter();
             tiles
-                .map(|(first, count)| {
-                    let room = Some(tier.layout.tokens() - first);
-                    Block::new(tier, page, at, length, index, Cut { slot: lit(first as i32), count, room })
-                })
+                .map(|(first, count)| Block::new(tier, page, at, length, index, (lit(first as i32), count)))
                 .collect()
         })
     }
@@ -406,13 +394,12 @@ impl PagedKv {
         };
         let page = self.page(at, tier, index);
         let slot = part * layout.block as i32;
-        let room = layout.tokens().is_multiple_of(layout.block).then_some(layout.block);
-        Block::new(tier, page, at, length, index, Cut { slot, count: layout.block, room })
+        Block::new(tier, page, at, length, index, (slot, layout.block))
     }
 }
 
 impl<'t> Block<'t> {
-    /// Slots of page number `index` of a list of `length` tokens.
+    /// So many slots, from one on, of page number `index` of a list of `length` tokens.
     #[track_caller]
     fn new(
         tier: &'t Tier,
@@ -420,7 +407,7 @@ impl<'t> Block<'t> {
         at: Work,
         length: Scalar<i32>,
         index: Scalar<i32>,
-        Cut { slot, count, room }: Cut,
+        (slot, count): (Scalar<i32>, usize),
     ) -> Block<'t> {
         let layout = &tier.layout;
         let first = index * layout.tokens() as i32 + slot;
@@ -429,7 +416,7 @@ impl<'t> Block<'t> {
         let valid = slots.lt(end);
         let positions = read(layout.locate(page, slot, layout.page.positions())).cast::<i32>().constant();
         let positions = positions.load_masked(slots, valid);
-        Block { tier, page, slot, room, first, end, valid, tokens: Tokens { positions, head: at.head } }
+        Block { tier, page, slot, first, end, valid, tokens: Tokens { positions, head: at.head } }
     }
 
     /// The number of slots.
@@ -455,10 +442,7 @@ impl<'t> Block<'t> {
             false => (layout.page.values(), layout.page.value_meta()),
         };
         let mut form = layout.form(keys, self.valid, self.count());
-        if let Some(room) = self.room {
-            let slots = (room < self.count()).then(|| lit(room as i32));
-            form.place = Place::InPage(InPage { slots, tokens: self.end });
-        }
+        form.place = Place::InPage(self.end);
         Rows {
             codes: read(layout.locate(self.page, self.slot, codes)).constant(),
             meta: read(layout.locate(self.page, self.slot, meta)).constant(),

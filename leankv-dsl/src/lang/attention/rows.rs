@@ -33,19 +33,11 @@ pub(crate) struct Form {
 pub(crate) enum Place {
     /// One after another from the addresses of codes and metadata on.
     Consecutive,
-    /// The same, in a page that may be read to its end, so that loads need no masks.
-    InPage(InPage),
+    /// The same, in a page that has a token: for rows without one the last row with a token is read again, so that loads need no masks. It is the number of
+    /// rows with a token, which is not positive where the page's last token lies before the first row.
+    InPage(Scalar<i32>),
     /// Each in its own slot of its own page; both addresses are the arena's.
     Scattered(Scattered),
-}
-
-/// Rows of one page. What lies in slots without a token is memory, but not known to be anything.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct InPage {
-    /// Slots of the page from the first row on; `None` where there are as many as rows.
-    pub(crate) slots: Option<Scalar<i32>>,
-    /// Rows that have a token: the first ones. Not positive where the page's last token lies before the first row; a page has one at least.
-    pub(crate) tokens: Scalar<i32>,
 }
 
 /// The slots of rows that do not follow each other.
@@ -97,15 +89,6 @@ impl<const R: usize> Offsets<R> {
             Offsets::Far(offsets) => to.store_masked(offsets, value, mask),
         }
     }
-}
-
-/// What is read for rows of a page that have no token.
-#[derive(Clone, Copy)]
-enum Beyond {
-    /// What is there: for codes, of which all are numbers.
-    Anything,
-    /// The last row that has a token: for floats, of which not all are.
-    Repeated,
 }
 
 /// Rows to decode.
@@ -164,8 +147,7 @@ impl Run {
         let word = self.word_bytes();
         match form.place {
             Place::Consecutive | Place::InPage(_) => {
-                let rows = form.numbers(Beyond::Anything) * (self.row_bytes / word) as i32
-                    + (self.start / word) as i32;
+                let rows = form.numbers() * (self.row_bytes / word) as i32 + (self.start / word) as i32;
                 Offsets::Near(rows.expand_dims(1) + iota(self.bytes / word).expand_dims(0))
             }
             Place::Scattered(at) => {
@@ -207,13 +189,9 @@ impl Form {
 
     /// The rows that are read for the rows of the tile, `[count]`.
     #[track_caller]
-    fn numbers(&self, beyond: Beyond) -> Tile<i32, 1> {
+    fn numbers(&self) -> Tile<i32, 1> {
         let rows = iota(self.count);
-        match (self.place, beyond) {
-            (Place::InPage(at), Beyond::Repeated) => rows.min(at.tokens - 1),
-            (Place::InPage(InPage { slots: Some(slots), .. }), Beyond::Anything) => rows.min(slots - 1),
-            _ => rows,
-        }
+        if let Place::InPage(tokens) = self.place { rows.min(tokens - 1) } else { rows }
     }
 
     /// Offsets in 16-bit words of metadata word `word` of every group: `[count, groups]`.
@@ -222,7 +200,7 @@ impl Form {
         let (groups, words) = (self.shape.groups as i32, self.shape.meta_words as i32);
         match self.place {
             Place::Consecutive | Place::InPage(_) => {
-                let rows = self.numbers(Beyond::Repeated) * (groups * words) + word as i32;
+                let rows = self.numbers() * (groups * words) + word as i32;
                 Offsets::Near(rows.expand_dims(1) + (iota(groups as usize) * words).expand_dims(0))
             }
             Place::Scattered(at) => {
@@ -238,7 +216,7 @@ impl Form {
     fn raw_offsets(&self) -> Offsets<2> {
         match self.place {
             Place::Consecutive | Place::InPage(_) => {
-                let row = self.numbers(Beyond::Repeated) * (self.row_bytes() / 2) as i32;
+                let row = self.numbers() * (self.row_bytes() / 2) as i32;
                 Offsets::Near(row.expand_dims(1) + iota(self.head_dim).expand_dims(0))
             }
             Place::Scattered(at) => {
@@ -444,23 +422,19 @@ impl Rows {
         self.form.meta_offsets(word).load(meta, self.form.load_mask_2d())
     }
 
-    /// Unit `first` of the metadata of every row, which has `count` units of the size of `W`; zero in rows that do not exist.
+    /// Unit `first` of the metadata of every row, which has `count` units of the size of `W`.
     #[track_caller]
     fn meta_run<W: Plain>(&self, first: usize, count: usize) -> Tile<W, 1> {
-        let (meta, valid) = (self.meta.cast::<W>(), self.form.valid);
-        match self.form.place {
-            Place::Consecutive => {
-                meta.load_masked(iota(self.form.count) * count as i32 + first as i32, valid)
-            }
-            Place::InPage(_) => {
-                let rows = self.form.numbers(Beyond::Anything) * count as i32 + first as i32;
-                valid.select(meta.load(rows), Tile::zeros([self.form.count]))
+        let offsets = match self.form.place {
+            Place::Consecutive | Place::InPage(_) => {
+                Offsets::Near(self.form.numbers() * count as i32 + first as i32)
             }
             Place::Scattered(at) => {
                 let bytes = W::TYPE.bytes().unwrap_or(1) as usize;
-                meta.load_masked(at.rows(at.meta, self.form.shape.meta_bytes() as usize, bytes, first), valid)
+                Offsets::Far(at.rows(at.meta, self.form.shape.meta_bytes() as usize, bytes, first))
             }
-        }
+        };
+        offsets.load(self.meta.cast::<W>(), self.form.load_mask())
     }
 
     /// The rows as they are stored, to be written elsewhere in the same format.
