@@ -10,7 +10,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use common::paged::{D, PAGE, cache};
+use common::paged::{Cache, D, PAGE, growing_cache};
 use common::{Run, filled, halves, no_partials, partials, random};
 use half::f16;
 use leankv_dsl::codegen::nvptx::{NvptxArtifact, NvptxTarget};
@@ -32,7 +32,8 @@ use leankv_tests::conformance::{Case, CaseArg, number};
 /// A compiled kernel with its arguments.
 struct Subject {
     name: &'static str,
-    case: Case,
+    /// The arguments, and others with which more of the kernel runs.
+    cases: Vec<Case>,
     artifact: NvptxArtifact,
     ast: Ast,
 }
@@ -101,12 +102,12 @@ impl Change {
     }
 }
 
-fn subject(name: &'static str, run: &Run) -> Subject {
-    let case = run.case.clone();
-    let artifact =
-        compile(&case, case.func.num_warps, NvptxTarget::Sm80).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+fn subject(name: &'static str, runs: &[&Run]) -> Subject {
+    let cases: Vec<Case> = runs.iter().map(|run| run.case.clone()).collect();
+    let artifact = compile(&cases[0], cases[0].func.num_warps, NvptxTarget::Sm80)
+        .unwrap_or_else(|e| panic!("{name}: {e:?}"));
     let ast = Ast::parse(&artifact.ptx).unwrap_or_else(|e| panic!("{name}: {e}"));
-    Subject { name, case, artifact, ast }
+    Subject { name, cases, artifact, ast }
 }
 
 /// Random halves.
@@ -121,7 +122,8 @@ fn subjects() -> Vec<Subject> {
     // Every list has both, so that the last elements are in use.
     let (heads, group, splits) = (2, 2, 2);
     let lengths = [[37, 20], [21, 9]];
-    let cache = cache("K8V4/K4V2", heads, &lengths);
+    // Of the second one's tokens many outgrow those before them, in every tile of a page.
+    let caches = [[1.0, 1.0], [1.12, 1.12]].map(|growth| growing_cache("K8V4/K4V2", heads, &lengths, growth));
     let pages = format!("tiering=K8V4/K4V2,head_dim={D},page_bytes={PAGE},group=2,block=16");
     let settings = format!(
         "{pages},split_pages=2,pattern=causal,significance=true,candidates=true,window=6,chunk=24,window_q=10"
@@ -129,31 +131,34 @@ fn subjects() -> Vec<Subject> {
     let n = heads * group;
     let q = half(7, n * D);
     let (old, old_lse) = (half(8, n * D), vec![4.0; n]);
-    let args = DecodeAttentionArgs {
-        q: given(&q).tensor([1, n, D]).into(),
-        query_positions: given(&[57]).tensor([1]),
-        scale: 0.125,
-        kv: cache.kv(1),
-        out: no_partials([1, n, splits], heads, D),
-        pending: PendingArgs {
-            q: given(&old).tensor([1, n, D]),
-            lse: given(&old_lse).tensor([1, n]),
-            newest: given(&[36, 20]).tensor([1, heads, 1]),
-        },
-        shortlist: LookingArgs {
-            prompts: given(&[40]).tensor([1]),
-            finds: FindsArgs {
-                sig: filled(7.0, [1, heads, 3, splits]),
-                at: filled(7, [1, heads, 6, splits]),
-            },
-            state: filled(7, [1, heads, ShortlistState::COLUMNS]),
-        },
-        codecs: (),
-        hooks: (),
-    };
     let kernel = decode_attention::<Stock, Plain, PagedKv>::KERNEL;
-    let decode = Run::new(&kernel, &settings, [heads, 1, splits], args);
-    all.push(subject("decode attention, two tiers", &decode));
+    let decode = |cache: &Cache| {
+        let args = DecodeAttentionArgs {
+            q: given(&q).tensor([1, n, D]).into(),
+            query_positions: given(&[57]).tensor([1]),
+            scale: 0.125,
+            kv: cache.kv(1),
+            out: no_partials([1, n, splits], heads, D),
+            pending: PendingArgs {
+                q: given(&old).tensor([1, n, D]),
+                lse: given(&old_lse).tensor([1, n]),
+                newest: given(&[36, 20]).tensor([1, heads, 1]),
+            },
+            shortlist: LookingArgs {
+                prompts: given(&[40]).tensor([1]),
+                finds: FindsArgs {
+                    sig: filled(7.0, [1, heads, 3, splits]),
+                    at: filled(7, [1, heads, 6, splits]),
+                },
+                state: filled(7, [1, heads, ShortlistState::COLUMNS]),
+            },
+            codecs: (),
+            hooks: (),
+        };
+        Run::new(&kernel, &settings, [heads, 1, splits], args)
+    };
+    let [decode, growing] = [&caches[0], &caches[1]].map(decode);
+    all.push(subject("decode attention, two tiers", &[&decode, &growing]));
     let decode = decode.launch();
     let args = MergeSplitsArgs {
         parts: partials(&decode, [1, n, splits], heads, D),
@@ -173,24 +178,30 @@ fn subjects() -> Vec<Subject> {
         hooks: (),
     };
     let merge = Run::new(&merge_splits::<Plain>::KERNEL, &settings, [heads, 1, 1], args);
-    all.push(subject("merge of splits", &merge));
+    all.push(subject("merge of splits", &[&merge]));
 
     let tokens = 50;
-    let args = ChunkAttentionArgs {
-        q: given(&half(21, tokens * n * D)).tensor([tokens, n, D]).into(),
-        k: given(&half(22, tokens * heads * D)).tensor([tokens, heads, D]).into(),
-        v: given(&half(23, tokens * heads * D)).tensor([tokens, heads, D]).into(),
-        before: 60,
-        scale: 0.125,
-        kv: cache.kv(1),
-        out: filled(7.0, [tokens, n, D]),
-        lse: filled(7.0, [tokens, n]),
-        codecs: (),
-        hooks: (),
-    };
     let kernel = chunk_attention::<Stock, Plain, PagedKv>::KERNEL;
-    let chunk = Run::new(&kernel, &format!("{pages},block_q=16,stages=2"), [4, heads, 1], args);
-    all.push(subject("chunk attention, two stages", &chunk));
+    let settings = format!("{pages},block_q=16,stages=2");
+    let chunk = |cache: &Cache, times: f32| {
+        let k: Vec<f16> =
+            half(22, tokens * heads * D).iter().map(|k| f16::from_f32(k.to_f32() * times)).collect();
+        let args = ChunkAttentionArgs {
+            q: given(&half(21, tokens * n * D)).tensor([tokens, n, D]).into(),
+            k: given(&k).tensor([tokens, heads, D]).into(),
+            v: given(&half(23, tokens * heads * D)).tensor([tokens, heads, D]).into(),
+            before: 60,
+            scale: 0.125,
+            kv: cache.kv(1),
+            out: filled(7.0, [tokens, n, D]),
+            lse: filled(7.0, [tokens, n]),
+            codecs: (),
+            hooks: (),
+        };
+        Run::new(&kernel, &settings, [4, heads, 1], args)
+    };
+    let (plain, growing, large) = (chunk(&caches[0], 1.0), chunk(&caches[1], 1.0), chunk(&caches[0], 60.0));
+    all.push(subject("chunk attention, two stages", &[&plain, &growing, &large]));
 
     let (m, n, k) = (70, 40, 144);
     let args = MatmulArgs {
@@ -199,7 +210,7 @@ fn subjects() -> Vec<Subject> {
         out: filled(9.0, [m, n]),
     };
     let matmul = Run::new(&matmul::KERNEL, "bm=64,stages=3", [1, 2, 1], args);
-    all.push(subject("matmul, three stages", &matmul));
+    all.push(subject("matmul, three stages", &[&matmul]));
 
     let (rows, cols) = (6, 1000);
     let args = SoftmaxArgs {
@@ -207,7 +218,7 @@ fn subjects() -> Vec<Subject> {
         out: filled(9.0, [rows, cols]),
     };
     let softmax = Run::new(&softmax::KERNEL, "rows_per_program=4,block=1024", [2, 1, 1], args);
-    all.push(subject("softmax", &softmax));
+    all.push(subject("softmax", &[&softmax]));
 
     let (heads, tokens, format) = (2, 40, "K4V2g2.4");
     let paged = PagedFormat::new(format.parse().unwrap(), D as u32, PAGE as u32).unwrap();
@@ -230,7 +241,7 @@ fn subjects() -> Vec<Subject> {
     };
     let settings = format!("tiering={format},head_dim={D},page_bytes={PAGE},block=16");
     let write = Run::new(&write_chunk::<Stock>::KERNEL, &settings, [tokens.div_ceil(16), heads, 1], args);
-    all.push(subject("chunk writer", &write));
+    all.push(subject("chunk writer", &[&write]));
 
     // More requests than a tile, most of which find no page any more.
     let (requests, tiles) = (140, 2);
@@ -242,7 +253,8 @@ fn subjects() -> Vec<Subject> {
         granted: filled(-7, [requests]),
         needs: filled(-7, [requests]),
     };
-    all.push(subject("scan of pages", &Run::new(&scan_pages::KERNEL, "block=128", [1, 1, 1], args)));
+    let scan = Run::new(&scan_pages::KERNEL, "block=128", [1, 1, 1], args);
+    all.push(subject("scan of pages", &[&scan]));
     all
 }
 
@@ -369,7 +381,7 @@ fn changes(s: &Subject) -> Vec<Change> {
     for kind in ["barrier", "wait"] {
         out.extend((0..count(&s.ast, kind)).map(|n| Change::Remove(kind, n)));
     }
-    out.extend((0..s.case.buffers().count()).map(Change::ShortArgument));
+    out.extend((0..s.cases[0].buffers().count()).map(Change::ShortArgument));
     out.extend((0..shared_sizes(&mut s.ast.clone()).len()).map(Change::ShortShared));
     if s.artifact.dynamic_shared_bytes > 0 {
         out.push(Change::ShortDynamic);
@@ -410,11 +422,17 @@ fn configs() -> [Config; 3] {
 }
 
 /// What a run left, or what was found.
-fn execute(s: &Subject, ast: &Ast, short: &Change, config: &Config) -> Result<Vec<Vec<u8>>, String> {
+fn execute(
+    s: &Subject,
+    case: &Case,
+    ast: &Ast,
+    short: &Change,
+    config: &Config,
+) -> Result<Vec<Vec<u8>>, String> {
     let module = Module::from_ast(ast.clone()).map_err(|e| e.to_string())?;
     let mut machine = Machine::new(config.clone());
     let (mut buffers, mut args) = (Vec::new(), Vec::new());
-    for arg in &s.case.args {
+    for arg in &case.args {
         args.push(match arg {
             CaseArg::Scalar(value) => scalar(*value),
             CaseArg::Buffer(slot) => {
@@ -432,7 +450,7 @@ fn execute(s: &Subject, ast: &Ast, short: &Change, config: &Config) -> Result<Ve
     }
     let dynamic = s.artifact.dynamic_shared_bytes - if matches!(short, Change::ShortDynamic) { 4 } else { 0 };
     let shape = LaunchConfig {
-        grid: s.case.grid,
+        grid: case.grid,
         block: [s.artifact.block_threads, 1, 1],
         dynamic_shared_bytes: dynamic,
     };
@@ -465,12 +483,21 @@ fn harmless(s: &Subject, change: &Change) -> Option<&'static str> {
             if padding {
                 return Some("they are multiplied by zeros alone: padding");
             }
-            let sums = matches!(operand, 0 | 3) && unread(s, *mma, [*a, *b]);
-            sums.then_some("nobody reads these sums: rows of padding")
-        }
-        // What is rare, such as a new maximum far above the last one, does not come up in every place with these arguments.
-        Change::ClearBit { collective, .. } => {
-            never_runs(s, *collective).then_some("it does not run with these arguments")
+            let unread = |results: [usize; 2]| unread(s, *mma, results);
+            let (row, half) = ([a & 1, b & 1], [a >> 1, b >> 1]);
+            let no_row = match operand {
+                0 | 3 => unread([*a, *b]),
+                // Of the left matrix a register has rows of one half, which two sums are of.
+                1 => row[0] == row[1] && unread([2 * row[0], 2 * row[0] + 1]),
+                _ => false,
+            };
+            if no_row {
+                return Some("nobody reads these sums: rows of padding");
+            }
+            // And one half of what is summed over, as the right matrix's registers have.
+            let zero_half = |list: &[Operand]| vec![(list[half[0]].clone(), zero())];
+            let no_term = *operand == 1 && half[0] == half[1] && never_differ(s, *mma, 2, zero_half);
+            no_term.then_some("they are multiplied by zeros alone: padding")
         }
         // Copies land as late as the waits allow, and what touches one in flight is an error, as is one never waited for.
         Change::Remove("wait", _) => Some("nothing is in flight there: other waits cover every copy"),
@@ -493,19 +520,8 @@ fn unread(s: &Subject, mma: usize, elements: [usize; 2]) -> bool {
         stmt.kind = StmtKind::Block(parts);
         true
     });
-    let [config, ..] = &configs();
-    let run = |ast: &Ast| execute(s, ast, change_nothing(), config);
-    matches!((run(&ast), run(&s.ast)), (Ok(a), Ok(b)) if a == b)
-}
-
-/// Whether a collective is never reached: runs the kernel with a trap in its place.
-fn never_runs(s: &Subject, collective: usize) -> bool {
-    let mut ast = s.ast.clone();
-    edit(&mut ast, "mask", collective, &mut |stmt| {
-        stmt.kind = template("trap;", |_| ()).kind;
-        true
-    });
-    execute(s, &ast, change_nothing(), &configs()[0]).is_ok()
+    let run = |ast: &Ast, case: &Case| execute(s, case, ast, change_nothing(), &configs()[0]);
+    s.cases.iter().all(|case| matches!((run(&ast, case), run(&s.ast, case)), (Ok(a), Ok(b)) if a == b))
 }
 
 /// The statement of a text of one instruction, changed.
@@ -541,7 +557,7 @@ fn never_differ(
         stmt.kind = StmtKind::Block(parts);
         true
     });
-    execute(s, &ast, change_nothing(), &configs()[0]).is_ok()
+    s.cases.iter().all(|case| execute(s, case, &ast, change_nothing(), &configs()[0]).is_ok())
 }
 
 /// `{ if left != right { trap } }`.
@@ -587,6 +603,12 @@ impl Tally {
     }
 }
 
+/// With what a subject is run: its arguments in every configuration, and the others in the first.
+fn runs(s: &Subject) -> Vec<(&Case, Config)> {
+    let others = s.cases[1..].iter().map(|case| (case, configs()[0].clone()));
+    configs().into_iter().map(|config| (&s.cases[0], config)).chain(others).collect()
+}
+
 /// How a mutant is found: by a check, a fault or an error, or by its result.
 enum Found {
     Check,
@@ -595,10 +617,12 @@ enum Found {
 
 fn find_out(s: &Subject, change: &Change, right: &[Vec<Vec<u8>>]) -> Option<Found> {
     let ast = mutated(s, change);
-    configs().iter().zip(right).find_map(|(config, right)| match execute(s, &ast, change, config) {
-        Err(_) => Some(Found::Check),
-        // A shortened buffer is compared as far as it goes.
-        Ok(out) => out.iter().zip(right).any(|(o, r)| o[..] != r[..o.len()]).then_some(Found::Result),
+    runs(s).iter().zip(right).find_map(|((case, config), right)| {
+        match execute(s, case, &ast, change, config) {
+            Err(_) => Some(Found::Check),
+            // A shortened buffer is compared as far as it goes.
+            Ok(out) => out.iter().zip(right).any(|(o, r)| o[..] != r[..o.len()]).then_some(Found::Result),
+        }
     })
 }
 
@@ -610,10 +634,11 @@ fn faults_planted_in_compiled_kernels_are_found() {
     let subjects = subjects();
     for (k, s) in subjects.iter().enumerate() {
         let started = std::time::Instant::now();
-        let right = configs().map(|c| {
-            execute(s, &s.ast, change_nothing(), &c)
+        let run = |(case, config): &(&Case, Config)| {
+            execute(s, case, &s.ast, change_nothing(), config)
                 .unwrap_or_else(|e| panic!("{}: {e}\n{}", s.name, s.artifact.ptx))
-        });
+        };
+        let right: Vec<_> = runs(s).iter().map(run).collect();
         for change in changes(s) {
             let class = change.class();
             let t = tallies.entry((k, class)).or_default();

@@ -489,7 +489,7 @@ fn verify_shows_planted_defects_with_everything_that_leads_to_them() {
 
 #[test]
 fn profile_prints_modelled_counters_as_tables_text_and_json() {
-    let decode = ["profile", "decode_attention", "--set", "tiering=K8V4", "--shapes", "tokens=320"];
+    let decode = ["profile", "decode_attention", "--set", "tiering=K8V4", "--shapes", "tokens=100"];
     let text = stdout(&leankv(&decode));
     for part in [
         "modelled",

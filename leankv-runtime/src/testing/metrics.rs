@@ -30,7 +30,7 @@ pub struct UnknownMetric {
 
 impl PtxMetrics {
     /// The names that [`PtxMetrics::get`] knows.
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 20] = [
         "regs",
         "spills",
         "stack",
@@ -47,6 +47,7 @@ impl PtxMetrics {
         "conversions",
         "loop_instructions",
         "loop_loads",
+        "loop_conversions",
         "loop_barriers",
         "async_copies",
         "copies_in_flight",
@@ -107,6 +108,7 @@ impl PtxMetrics {
             "conversions" => sum(&self.opcodes, converts_floats),
             "loop_instructions" => self.looped.values().sum(),
             "loop_loads" => sum(&self.looped, |name| name.starts_with("ld.global")),
+            "loop_conversions" => sum(&self.looped, converts_floats),
             "loop_barriers" => barriers(&self.looped),
             // A copy names both spaces; what commits and waits names none.
             "async_copies" => {

@@ -143,7 +143,7 @@ macro_rules! assert_ptx_snapshot {
 ///
 /// * `instructions`, `mma`, `barriers`, `shuffles`, `local` (loads and stores), `calls`, `divisions`;
 /// * `wide_loads`, `wide_stores`: of global memory, 16 bytes or more a thread; `conversions`: from or to floats;
-/// * `loop_instructions`, `loop_loads` (of global memory), `loop_barriers`: those in loops; `async_copies`, and `copies_in_flight`: the most groups of
+/// * `loop_instructions`, `loop_loads` (of global memory), `loop_conversions`, `loop_barriers`: those in loops; `async_copies`, and `copies_in_flight`: the most groups of
 ///   them that a wait in a loop leaves on their way.
 ///
 /// All broken limits are reported at once.

@@ -1,7 +1,8 @@
 //! The paged cache of all layers, and that of one layer to write.
 
 use super::list::TokenList;
-use super::paged::{Lengths, PagedKv, Slot, Tier};
+use super::paged::{Lengths, PagedKv, Tier};
+use super::slot::Slot;
 use crate::format::PageLayout;
 use crate::lang::KernelArg;
 use crate::lang::ops::{PtrMut, View, ViewMut};

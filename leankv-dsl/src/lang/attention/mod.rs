@@ -26,6 +26,7 @@ mod operand;
 mod paged;
 mod rows;
 mod shaped;
+mod slot;
 mod splits;
 mod stacked;
 mod stock;
@@ -38,8 +39,9 @@ pub use layers::{LayeredKv, LayeredKvArgs, LayeredKvMut, LayeredKvMutArgs, Paged
 pub use list::{Spread, TokenList};
 pub use online::{OnlineSoftmax, Partial, WeightedSum};
 pub use operand::{KvBlock, KvOperand};
-pub use paged::{Block, Lengths, PagedKv, PagedKvArgs, PerTier, Slot, Tier, TierLayout, Tiers};
+pub use paged::{Block, Lengths, PagedKv, PagedKvArgs, PerTier, Tier, TierLayout, Tiers};
 pub use rows::{Rows, RowsMut, Stored};
+pub use slot::Slot;
 pub use splits::{ALL_PAGES, Work, pages_of_split, splits_of};
 pub use stacked::Stacked;
 pub use stock::{Affine, Raw, Symmetric, stock};

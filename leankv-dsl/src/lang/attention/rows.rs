@@ -6,7 +6,7 @@ use crate::ir::Loc;
 use crate::lang::element::{Code, Plain};
 use crate::lang::ops::{Ptr, PtrMut, Word};
 use crate::lang::record::{self, BAD_ARGUMENT};
-use crate::lang::tile::{Operand, Scalar, Tile, iota, iota_of};
+use crate::lang::tile::{Operand, Scalar, Tile, iota, iota_of, lit};
 
 use super::codec::{Codec, Encoded, EncodedCodes, Tokens};
 use super::half16::decode16;
@@ -33,11 +33,21 @@ pub(crate) struct Form {
 pub(crate) enum Place {
     /// One after another from the addresses of codes and metadata on.
     Consecutive,
-    /// The same, in a page that has a token: for rows without one the last row with a token is read again, so that loads need no masks. It is the number of
-    /// rows with a token, which is not positive where the page's last token lies before the first row.
-    InPage(Scalar<i32>),
+    /// The same, in a page that has a token: for rows without one another row is read again, so that loads need no masks.
+    InPage(InPage),
     /// Each in its own slot of its own page; both addresses are the arena's.
     Scattered(Scattered),
+}
+
+/// Rows of a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InPage {
+    /// The slot of the first row.
+    pub(crate) slot: Scalar<i32>,
+    /// Whether a warp loads even and odd rows apart, as it does where it sums over rows, two to a register: values.
+    pub(crate) in_pairs: bool,
+    /// The number of rows with a token, the first ones; not positive where the page's last token lies before the first row.
+    pub(crate) tokens: Scalar<i32>,
 }
 
 /// The slots of rows that do not follow each other.
@@ -187,11 +197,25 @@ impl Form {
         }
     }
 
-    /// The rows that are read for the rows of the tile, `[count]`.
+    /// The rows that are read for the rows of the tile, `[count]`: for those without a token the last one with a token.
     #[track_caller]
     fn numbers(&self) -> Tile<i32, 1> {
         let rows = iota(self.count);
-        if let Place::InPage(tokens) = self.place { rows.min(tokens - 1) } else { rows }
+        if let Place::InPage(InPage { tokens, .. }) = self.place { rows.min(tokens - 1) } else { rows }
+    }
+
+    /// As [`numbers`](Form::numbers), of rows that are loaded in pairs the last one that is even for even rows and odd for odd ones, if there is one, so that
+    /// no load asks again for what another one has asked for.
+    #[track_caller]
+    fn numbers_apart(&self) -> Tile<i32, 1> {
+        let Place::InPage(InPage { slot, tokens, in_pairs: true }) = self.place else {
+            return self.numbers();
+        };
+        let last = tokens - 1;
+        let (even, odd) = (last & !1, (last - 1) | 1);
+        let first = lit(0) - slot;
+        let rows = iota(self.count);
+        rows.min((rows & 1).eq(0).select(even.max(first), odd.max(first)))
     }
 
     /// Offsets in 16-bit words of metadata word `word` of every group: `[count, groups]`.
@@ -216,7 +240,7 @@ impl Form {
     fn raw_offsets(&self) -> Offsets<2> {
         match self.place {
             Place::Consecutive | Place::InPage(_) => {
-                let row = self.numbers() * (self.row_bytes() / 2) as i32;
+                let row = self.numbers_apart() * (self.row_bytes() / 2) as i32;
                 Offsets::Near(row.expand_dims(1) + iota(self.head_dim).expand_dims(0))
             }
             Place::Scattered(at) => {
