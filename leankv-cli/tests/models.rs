@@ -44,7 +44,7 @@ impl Place {
 }
 
 const PROMPT: &str =
-    "Many tokens, one byte each, since this model knows nothing but bytes, make up a prompt.";
+    "This model knows nothing but bytes, so a prompt of a hundred letters has a hundred tokens.";
 
 fn generate(place: &Place, kv: &str, more: &[&str]) -> serde_json::Value {
     let model = place.path("tiny.gguf");
