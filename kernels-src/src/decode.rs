@@ -82,8 +82,9 @@ pub struct DecodeSpec {
     /// Of candidates: how many of a chunk's last queries count towards significance.
     #[spec(default = 64)]
     pub window_q: usize,
-    /// Depth of the software pipeline.
-    #[spec(default = DecodeSpec::STAGES)]
+    /// Pages that are worked on or on their way at once, in shared memory; 1 for pages that are loaded straight into registers, 0 for what suits the kernel. It is
+    /// 1 as well where a GPU has no room for two.
+    #[spec(default = 0)]
     pub stages: usize,
     /// Warps of a program, which work on one tile together; 0 for as many as suit the formats. One warp exchanges nothing with others: it has no barriers and the
     /// fewest instructions a token, and many splits of few pages fill a GPU.
@@ -97,8 +98,6 @@ pub struct DecodeSpec {
 impl DecodeSpec {
     /// The usual [`split_pages`](DecodeSpec::split_pages) on a GPU.
     pub const SPLIT_PAGES: usize = 8;
-    /// The usual [`stages`](DecodeSpec::stages).
-    pub const STAGES: usize = 1;
 
     /// Warps of a program: one, or four where values have several groups, whose products one warp has no registers for.
     fn warps_used(&self) -> u32 {
@@ -119,6 +118,15 @@ impl DecodeSpec {
             (0, 1) if large => 8,
             (0, 1) => 12,
             (asked, _) => asked,
+        }
+    }
+
+    /// Pages that are worked on or on their way at once. With significance so much is held of a page that the next one finds no registers.
+    fn depth(&self) -> usize {
+        match self.stages {
+            0 if self.significance => 2,
+            0 => 1,
+            asked => asked,
         }
     }
 
@@ -427,7 +435,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
             let asked = queries.asked;
             let frozen = asked.map(|_| kv.frozen(at, tier.is_low()));
             let mut best = Bests::none(&kv.tiles(tier));
-            for turn in kv.turns(at, tier, spec.stages) {
+            for turn in kv.turns(at, tier, spec.depth()) {
                 for (tile, block) in turn.iter().enumerate() {
                     let (logits, before) = queries.logits(&spec, block, scale, &hooks);
                     if let (Some(asked), Some(before), Some(frozen)) = (asked, before, frozen) {
@@ -486,7 +494,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
             let queries = Queries { q, position, asked: None, members: numbers, request, head };
             let mut online = OnlineSoftmax::new(members.count, spec.head_dim);
             for tier in tiers.iter() {
-                for turn in kv.turns(at, tier, spec.stages) {
+                for turn in kv.turns(at, tier, spec.depth()) {
                     for block in &turn {
                         let (logits, _) = queries.logits(&spec, block, scale, &hooks);
                         let weights = online.step(logits, &hooks);

@@ -327,7 +327,7 @@ impl<'a> Machine<'a> {
                 Ok(Vec::new())
             }
             Op::LocalAlloc => Ok(vec![Val::Shared(inst)]),
-            Op::AsyncCopy { masked } => {
+            Op::AsyncCopy { masked, .. } => {
                 let (block, stages, stage) = self.stage(data)?;
                 let (ptr, dtype, offsets, mask) = self.address(data, 2, masked.then_some(4))?;
                 let mask = mask.as_deref().and_then(bool::of);

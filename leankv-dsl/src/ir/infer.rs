@@ -412,7 +412,7 @@ pub fn result_types(op: &Op, operands: &[&Type], wanted: Option<&Type>) -> Resul
             }
             smallvec![ty]
         }
-        Op::AsyncCopy { masked } => {
+        Op::AsyncCopy { masked, .. } => {
             let stage = shared(name, operands)?;
             let (elem, shape) = address(name, &operands[2..])?;
             let copied = Type::Tile { dtype: elem, shape: shape.clone() };
@@ -443,7 +443,7 @@ fn check_count(op: &Op, operands: &[&Type]) -> Result<(), TypeError> {
         Op::Fma | Op::Select | Op::Dot | Op::Quantize | Op::Dequantize | Op::LocalStore => 3,
         Op::Load { masked, other, .. } => 2 + flag(*masked) + flag(*other),
         Op::Store { masked, .. } | Op::AtomicRmw { masked, .. } => 3 + flag(*masked),
-        Op::AsyncCopy { masked } => 4 + flag(*masked),
+        Op::AsyncCopy { masked, .. } => 4 + flag(*masked),
         Op::AtomicCas { .. } => 4,
         Op::Reduce { .. } | Op::Scan { .. } | Op::InlinePtx { .. } if !operands.is_empty() => return Ok(()),
         Op::Reduce { .. } | Op::Scan { .. } | Op::InlinePtx { .. } => 1,

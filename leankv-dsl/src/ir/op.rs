@@ -346,6 +346,9 @@ named_enum! {
         /// Of a load: no program of the launch writes these bytes, so that it may be done at any time and through any cache. A kernel that writes them all the
         /// same gets old or new ones. Of a store: no wish.
         Constant = "constant",
+        /// Nothing in the launch meets these bytes but one load, and one store by the same program of what follows from it. So the load may be done early,
+        /// and neither waits for anything else that the program reads or writes.
+        Exclusive = "exclusive",
     }
 }
 
@@ -521,6 +524,8 @@ pub enum Op {
     AsyncCopy {
         /// Whether the last operand is a mask.
         masked: bool,
+        /// Cache hint of the load that it stands for.
+        cache: CacheHint,
     },
     /// Closes the group of copies started so far.
     AsyncCommit,

@@ -301,14 +301,15 @@ impl Printer<'_> {
                 write!(out, " {order} {scope}")?;
                 addressed(out, v, 4, false)
             }
-            Op::AsyncCopy { masked } => {
+            Op::AsyncCopy { masked, cache } => {
                 if v.len() == 4 + usize::from(*masked) {
                     write!(out, " {}[{}], {}[{}]", v[0], v[1], v[2], v[3])?;
-                    optional(out, "mask", *masked, v.last())
+                    optional(out, "mask", *masked, v.last())?;
                 } else {
                     flag(out, *masked, " masked");
-                    generic(out, v)
+                    generic(out, v)?;
                 }
+                hint(out, *cache)
             }
             Op::LocalLoad => addressed(out, v, 2, false),
             Op::LocalStore => addressed(out, v, 3, false),

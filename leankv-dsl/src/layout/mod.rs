@@ -27,4 +27,4 @@ pub use convert::{Conversion, Route, Source, Transposition};
 pub(crate) use linear::drop_bits;
 pub use linear::{LANE_BITS, LinearLayout, log2_padded};
 pub use mma::{MmaMapping, MmaShape};
-pub use shared::{SharedLayout, Vectors, conversion_scratch};
+pub use shared::{SharedLayout, Vectors, conversion_scratch, staging};

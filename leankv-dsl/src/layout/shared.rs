@@ -101,18 +101,30 @@ impl SharedLayout {
 /// the bits above the banks, so both sides' lanes stay apart in the bank bits. Where the lanes of the sides differ, sums of
 /// one vector of each do that (Zhou et al., "Linear Layouts", arXiv 2505.23819, section 5).
 pub fn conversion_scratch(from: &LinearLayout, to: &LinearLayout, element_bytes: u32) -> SharedLayout {
-    let bits = from.bits();
     let mut vector = f2::intersection(from.registers(), to.registers());
     vector.truncate((ACCESS_BYTES_LOG2 - element_bytes) as usize);
+    scratch(&vector, from, to, element_bytes)
+}
+
+/// The block into which vectors of the first `2^vector` registers of `from` are copied, and from which `to` is read, in narrower vectors if need be: as
+/// [`conversion_scratch`] has it.
+pub fn staging(from: &LinearLayout, to: &LinearLayout, vector: usize, element_bytes: u32) -> SharedLayout {
+    scratch(&from.registers()[..vector], from, to, element_bytes)
+}
+
+/// The block in which the combinations of `vector` lie together.
+fn scratch(vector: &[u32], from: &LinearLayout, to: &LinearLayout, element_bytes: u32) -> SharedLayout {
+    let bits = from.bits();
     let rest = f2::complement(vector.iter().copied(), bits);
     let columns: Vec<u32> = vector.iter().chain(&rest).copied().collect();
     let to_quotient = f2::inverse(&columns).expect("a basis completed by `complement` is invertible");
     let quotient = |v: u32| f2::apply(&to_quotient, v) >> vector.len();
 
-    let access = vector.len() as u32 + element_bytes;
-    let lanes_a_pass = BANK_ROW_BYTES_LOG2.saturating_sub(access).min(5) as usize;
-    let side =
-        |layout: &LinearLayout| f2::independent(layout.lanes()[..lanes_a_pass].iter().map(|&v| quotient(v)));
+    let side = |layout: &LinearLayout| {
+        let access = f2::intersection(vector, layout.registers()).len() as u32 + element_bytes;
+        let lanes_a_pass = BANK_ROW_BYTES_LOG2.saturating_sub(access).min(5) as usize;
+        f2::independent(layout.lanes()[..lanes_a_pass].iter().map(|&v| quotient(v)))
+    };
     let (a, b) = (side(from), side(to));
     let common = f2::intersection(&a, &b);
     let beyond = |own: &[u32]| -> Vec<u32> {

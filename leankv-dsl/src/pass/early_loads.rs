@@ -61,7 +61,8 @@ fn loads_constants(func: &Func, inst: Inst) -> bool {
     let data = func.inst(inst);
     let Op::Load { cache, .. } = data.op else { return false };
     let read = |param: usize| func.params[param].access == Access::Read;
-    cache == CacheHint::Constant || func.pointer_param(data.operands[0]).is_some_and(read)
+    matches!(cache, CacheHint::Constant | CacheHint::Exclusive)
+        || func.pointer_param(data.operands[0]).is_some_and(read)
 }
 
 /// Whether a value follows from ops without effects, from loads that are early already and from what is known before the loop's turn; the ops that

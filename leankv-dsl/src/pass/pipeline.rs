@@ -1,43 +1,58 @@
-//! Software pipelining of loops that ask for it: tiles that feed a dot are copied into shared memory some turns ahead.
+//! Software pipelining of loops that ask for it: what a turn loads is copied into shared memory some turns ahead.
 //!
 //! For a loop of depth `s`, each such load becomes a block of `s` stages. Before the loop the first `s - 1` turns' copies are started.
 //! A turn waits until its own stage has arrived, lets everybody finish with the stage of the turn before, starts the copy of turn
 //! `+ s - 1` into that stage, and reads its own.
 //!
-//! A load is taken when it feeds a dot unchanged, its rows run through memory in words of at least 4 bytes, and its address follows
-//! from the loop's index and what is known before the loop.
+//! A load is taken when it feeds a dot unchanged in a loop that writes nothing, or reads what nobody writes; when its rows run through memory in words of at
+//! least 4 bytes; and when its address follows from the loop's index, from what nobody writes and from what is known before the loop.
+//!
+//! Blocks take the shared memory that the kernel's programs leave each other ([`Func::resident`]). Loops that follow each other use the same memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::{
-    Access, BinaryOp, Block, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, Loc, Op, Type, Value,
+    Access, BinaryOp, Block, CacheHint, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, InstData, Loc, Op, Type, Value,
 };
 use crate::pass::axis::AxisAnalysis;
 use crate::pass::layout_assign::{find, mask_operand, padded_elements};
 use crate::target::Gpu;
 
-/// The least bytes of a tile that is worth a trip through shared memory.
+/// The least bytes of a turn that are worth a trip through shared memory.
 const LEAST_BYTES: u32 = 1024;
-/// Shared memory left for conversions and reductions.
-const RESERVED_BYTES: u32 = 16 << 10;
+/// Shared memory that each warp leaves for conversions and reductions, and the most that all leave.
+const RESERVED_BYTES: (u32, u32) = (4 << 10, 16 << 10);
+/// Shared memory that the system takes of each program.
+const SYSTEM_BYTES: u32 = 1 << 10;
 
 /// Pipelines every loop with a depth above 1, as far as the GPU's shared memory goes, and gives notes on what was done.
 pub fn pipeline(func: &mut Func, gpu: &Gpu) -> Vec<String> {
     let mut notes = Vec::new();
-    let mut left = gpu.shared_bytes.saturating_sub(RESERVED_BYTES);
-    for inst in func.walk() {
-        let Op::For { stages } = func.inst(inst).op else { continue };
-        if stages > 1 && !gpu.async_copies {
-            notes.push(format!(
-                "{}: not pipelined, since {} copies nothing on its own",
-                func.inst(inst).loc,
-                gpu.target
-            ));
-        } else if stages > 1 {
-            pipeline_loop(func, inst, u32::from(stages), &mut left, &mut notes);
+    let program = gpu.sm_shared_bytes / func.resident.max(1);
+    let reserved = (RESERVED_BYTES.0 * func.num_warps).min(RESERVED_BYTES.1);
+    let left = program.saturating_sub(SYSTEM_BYTES).min(gpu.shared_bytes).saturating_sub(reserved);
+    pipeline_block(func, func.entry(), gpu, left, &mut notes);
+    notes
+}
+
+/// Pipelines the loops of a block, each of which has `left` bytes of shared memory.
+fn pipeline_block(func: &mut Func, block: Block, gpu: &Gpu, left: u32, notes: &mut Vec<String>) {
+    for inst in func.block(block).insts.clone() {
+        let mut left = left;
+        match func.inst(inst).op {
+            Op::For { stages } if stages > 1 && !gpu.async_copies => {
+                let loc = func.inst(inst).loc;
+                notes.push(format!("{loc}: not pipelined, since {} copies nothing on its own", gpu.target));
+            }
+            Op::For { stages } if stages > 1 => {
+                left -= pipeline_loop(func, inst, u32::from(stages), left, notes);
+            }
+            _ => {}
+        }
+        for region in func.inst(inst).regions.clone() {
+            pipeline_block(func, region, gpu, left, notes);
         }
     }
-    notes
 }
 
 /// A load to be pipelined.
@@ -48,29 +63,30 @@ struct Staged {
     bytes: u32,
 }
 
-fn pipeline_loop(func: &mut Func, inst: Inst, stages: u32, left: &mut u32, notes: &mut Vec<String>) {
+/// Pipelines a loop and gives the bytes of shared memory that it takes.
+fn pipeline_loop(func: &mut Func, inst: Inst, stages: u32, left: u32, notes: &mut Vec<String>) -> u32 {
     let loc = func.inst(inst).loc;
     let body = func.inst(inst).regions[0];
-    if writes(func, body) {
-        notes.push(format!("{loc}: not pipelined, since the loop writes memory"));
-        return;
-    }
     let staged = candidates(func, body);
-    if staged.is_empty() {
-        notes
-            .push(format!("{loc}: nothing to pipeline: operands of dots are loaded straight into registers"));
-        return;
-    }
     let turn: u32 = staged.iter().map(|s| s.bytes).sum();
-    let depth = stages.min(*left / turn.max(1));
-    if depth < 2 {
-        notes
-            .push(format!("{loc}: not pipelined, since two stages of {turn} bytes do not fit shared memory"));
-        return;
+    if turn < LEAST_BYTES {
+        let why = match writes(func, body) {
+            true => "the loop writes memory, and loads little of what nobody writes",
+            false => "operands of dots are loaded straight into registers",
+        };
+        notes.push(format!("{loc}: not pipelined: {why}"));
+        return 0;
     }
-    *left -= turn * depth;
+    let depth = stages.min(left / turn);
+    if depth < 2 {
+        notes.push(format!(
+            "{loc}: not pipelined, since two stages of {turn} bytes do not fit {left} bytes of shared memory"
+        ));
+        return 0;
+    }
     notes.push(format!("{loc}: {} loads pipelined over {depth} stages of {turn} bytes", staged.len()));
     transform(func, inst, body, &staged, depth, loc);
+    turn * depth
 }
 
 fn writes(func: &Func, block: Block) -> bool {
@@ -83,6 +99,7 @@ fn writes(func: &Func, block: Block) -> bool {
 
 fn candidates(func: &Func, body: Block) -> Vec<Staged> {
     let axis = AxisAnalysis::run(func);
+    let writes = writes(func, body);
     let mut users: BTreeMap<Value, Vec<Inst>> = BTreeMap::new();
     for inst in func.walk() {
         for &operand in &func.inst(inst).operands {
@@ -92,17 +109,19 @@ fn candidates(func: &Func, body: Block) -> Vec<Staged> {
     let mut out = Vec::new();
     for &inst in &func.block(body).insts {
         let data = func.inst(inst);
-        let Op::Load { other: false, .. } = data.op else { continue };
+        let Op::Load { other: false, cache, .. } = data.op else { continue };
         let result = data.results[0];
         let Some((dtype, shape)) = func.ty(result).as_tile() else { continue };
         let bytes = padded_elements(shape) * dtype.bytes().unwrap_or(1);
-        if shape.rank() < 2 || dtype.bits() != 16 || bytes < LEAST_BYTES || !feeds_dots(func, &users, result)
-        {
+        let large = shape.rank() >= 2 && dtype.bits() == 16 && bytes >= LEAST_BYTES;
+        let operand = large && !writes && feeds_dots(func, &users, result);
+        if shape.rank() == 0 || !(operand || is_unwritten(func, data) || cache == CacheHint::Exclusive) {
             continue;
         }
         let mask = mask_operand(&data.op, &data.operands);
         let access = axis.access_of_prefixes(func, data.operands[0], data.operands[1], mask);
-        if access.order[0] != shape.rank() - 1 || access.vector[access.order[0]] < 1 {
+        let fastest = access.order[0];
+        if fastest != shape.rank() - 1 || dtype.bits() << access.vector[fastest] < 32 {
             continue;
         }
         if let Some(slice) = address_slice(func, body, inst) {
@@ -142,8 +161,7 @@ fn address_slice(func: &Func, body: Block, load: Inst) -> Option<Vec<Inst>> {
             Def::Result(inst, _) => {
                 let data = func.inst(inst);
                 let pure = data.op.effect() == Effect::None && data.regions.is_empty();
-                let reads = matches!(data.op, Op::Load { .. }) && is_read_only(func, data.operands[0]);
-                if !pure && !reads {
+                if !pure && !is_unwritten(func, data) {
                     return None;
                 }
                 if wanted.insert(inst) {
@@ -155,8 +173,11 @@ fn address_slice(func: &Func, body: Block, load: Inst) -> Option<Vec<Inst>> {
     Some(func.block(body).insts.iter().copied().filter(|inst| wanted.contains(inst)).collect())
 }
 
-fn is_read_only(func: &Func, pointer: Value) -> bool {
-    func.pointer_param(pointer).is_some_and(|index| func.params[index].access == Access::Read)
+/// Whether an op loads what no program of the launch writes.
+fn is_unwritten(func: &Func, data: &InstData) -> bool {
+    let Op::Load { cache, .. } = data.op else { return false };
+    let read = |index: usize| func.params[index].access == Access::Read;
+    cache == CacheHint::Constant || func.pointer_param(data.operands[0]).is_some_and(read)
 }
 
 /// Appends ops to a list.
@@ -234,10 +255,12 @@ impl At<'_> {
                 inner.push(copy);
             }
             let data = self.func.inst(item.load).clone();
-            let Op::Load { masked, .. } = data.op else { unreachable!("internal error: a staged load") };
+            let Op::Load { masked, cache, .. } = data.op else {
+                unreachable!("internal error: a staged load")
+            };
             let mut operands = vec![block, slot];
             operands.extend(data.operands.iter().map(|v| *map.get(v).unwrap_or(v)));
-            inner.push(self.func.make_inst(Op::AsyncCopy { masked }, &operands, &[], &[], data.loc));
+            inner.push(self.func.make_inst(Op::AsyncCopy { masked, cache }, &operands, &[], &[], data.loc));
         }
         for (region, insts) in [(yes, inner), (no, Vec::new())] {
             for inst in insts {

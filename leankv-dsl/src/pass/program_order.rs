@@ -3,7 +3,8 @@
 //! A program's ops act one after another on whole tiles, but on a GPU each thread runs ahead on its own elements. Where two
 //! accesses may meet at one address from different threads, a `barrier` is put between them: a load after a store, a store after a
 //! load, two stores through one parameter, an atomic beside anything else. Parameters that promise `read`, and loads of what nobody
-//! writes, take no part.
+//! writes, take no part. Of accesses that meet nothing else ([`CacheHint::Exclusive`]) a store waits for the load before it, which more threads than the one
+//! that stores may do.
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,8 @@ struct Since {
     loads: BTreeSet<Option<u32>>,
     stores: BTreeSet<Option<u32>>,
     atomics: BTreeSet<(Option<u32>, Option<AtomicOp>)>,
+    /// Whether there was an exclusive load.
+    exclusive: bool,
 }
 
 impl Since {
@@ -22,6 +25,7 @@ impl Since {
         self.loads.extend(&other.loads);
         self.stores.extend(&other.stores);
         self.atomics.extend(&other.atomics);
+        self.exclusive |= other.exclusive;
     }
 }
 
@@ -49,11 +53,19 @@ fn walk(func: &Func, block: Block, since: &mut Since, before: &mut BTreeSet<Inst
     for &inst in &func.block(block).insts {
         let data = func.inst(inst);
         match &data.op {
-            Op::Load { .. } | Op::AsyncCopy { .. } => {
+            Op::Load { cache: CacheHint::Exclusive, .. } => since.exclusive = true,
+            // It is over before anybody reads the copy.
+            Op::AsyncCopy { cache: CacheHint::Exclusive, .. } => {}
+            Op::Store { cache: CacheHint::Exclusive, .. } => {
+                if since.exclusive {
+                    before.insert(inst);
+                    *since = Since::default();
+                }
+            }
+            Op::Load { cache, .. } | Op::AsyncCopy { cache, .. } => {
                 let pointer = data.operands[if matches!(data.op, Op::Load { .. }) { 0 } else { 2 }];
                 let (place, read_only) = origin(func, pointer);
-                let constant = matches!(data.op, Op::Load { cache: CacheHint::Constant, .. });
-                if read_only || constant {
+                if read_only || *cache == CacheHint::Constant {
                     continue;
                 }
                 if !since.stores.is_empty() || !since.atomics.is_empty() {

@@ -16,6 +16,7 @@ use crate::pass::layout_assign::Assignment;
 use crate::target::Gpu;
 
 use super::address::Strides;
+use super::blocks::LocalBlocks;
 use super::debug::DebugInfo;
 use super::dot::DotCode;
 use super::ir::{Ir, Val};
@@ -29,7 +30,7 @@ pub(super) enum Repr<'c> {
     Tile(Vec<Val<'c>>),
     /// An address in global memory; whether nothing writes there while the kernel runs.
     Ptr(PointerValue<'c>, bool),
-    /// A byte offset in shared memory and the bytes of one stage.
+    /// A byte offset in shared memory and how far stages lie apart.
     Shared(u32, u32),
 }
 
@@ -56,8 +57,8 @@ pub(super) struct Emitter<'c, 'f> {
     pub(super) warp: Val<'c>,
     /// The block of shared memory.
     pub(super) smem: PointerValue<'c>,
-    /// Bytes of shared memory that `local_alloc` took; scratch lies behind them.
-    pub(super) local_bytes: u32,
+    /// The shared memory of `local_alloc`; scratch lies behind it.
+    pub(super) local: LocalBlocks,
     /// The most scratch that any op needed.
     pub(super) scratch_bytes: u32,
     pub(super) notes: Vec<String>,
@@ -69,7 +70,6 @@ pub(super) struct Emitter<'c, 'f> {
     /// Of tiles whose elements a dot takes two to a register: by how much the indices of the two differ.
     pub(super) packed: BTreeMap<Value, u32>,
     values: Vec<Option<Repr<'c>>>,
-    next_local: u32,
 }
 
 impl<'c, 'f> Emitter<'c, 'f> {
@@ -78,7 +78,6 @@ impl<'c, 'f> Emitter<'c, 'f> {
         Input { gpu, func, plan, dots }: Input<'f>,
         function: FunctionValue<'c>,
         smem: PointerValue<'c>,
-        local_bytes: u32,
         debug: Option<DebugInfo>,
     ) -> Emitted<Emitter<'c, 'f>> {
         let zero = ir.c32(0);
@@ -96,12 +95,11 @@ impl<'c, 'f> Emitter<'c, 'f> {
             lane: zero,
             warp: zero,
             smem,
-            local_bytes,
+            local: LocalBlocks::new(func, plan),
             scratch_bytes: 0,
             notes: Vec::new(),
             debug,
             values: vec![None; func.value_count()],
-            next_local: 0,
         };
         out.locate(func.loc);
         let tid = out.ir.call("llvm.nvvm.read.ptx.sreg.tid.x", &[], &[])?;
@@ -384,7 +382,7 @@ impl<'c, 'f> Emitter<'c, 'f> {
     pub(super) fn scratch(&mut self, bytes: u32) -> Emitted<u32> {
         self.scratch_bytes = self.scratch_bytes.max(bytes);
         self.barrier()?;
-        Ok(self.local_bytes)
+        Ok(self.local.bytes)
     }
 
     /// The address of a byte of shared memory.
@@ -460,13 +458,8 @@ impl<'c, 'f> Emitter<'c, 'f> {
             Op::Yield | Op::Return => {}
             Op::ConvertLayout => self.convert_layout(inst)?,
             Op::LocalAlloc => {
-                let Type::Shared { dtype, stages, .. } = self.func.ty(data.results[0]) else {
-                    unreachable!("internal error: `local_alloc` makes shared memory")
-                };
-                let elements = self.plan.shared[&data.results[0]].elements();
-                let stage = elements * crate::pass::layout_assign::stored_bytes(*dtype);
-                self.set(data.results[0], Repr::Shared(self.next_local, stage));
-                self.next_local += stage * *stages;
+                let (start, stride) = self.local.place_of(data.results[0]);
+                self.set(data.results[0], Repr::Shared(start, stride));
             }
             Op::AsyncCopy { .. } => self.async_copy(inst)?,
             Op::AsyncCommit => self.ir.call_void("llvm.nvvm.cp.async.commit.group", &[], &[])?,

@@ -1,5 +1,7 @@
 //! Moving elements between threads: shuffles, and scratch in shared memory.
 
+use inkwell::values::PointerValue;
+
 use crate::ir::{Dtype, Inst, Op, Shape};
 use crate::layout::{Conversion, LinearLayout, Route, Transposition, conversion_scratch};
 
@@ -194,13 +196,16 @@ impl<'c> Emitter<'c, '_> {
         at: Val<'c>,
         count: usize,
     ) -> Vec<Val<'c>> {
-        let bytes = element_bytes(dtype);
-        let total = bytes * count as u32;
+        let offset = self.ir.mul(at, self.ir.c32(element_bytes(dtype)));
+        self.read_vector(self.shared_at(base, offset), dtype, count)
+    }
+
+    /// Reads consecutive elements of shared memory.
+    pub(super) fn read_vector(&self, pointer: PointerValue<'c>, dtype: Dtype, count: usize) -> Vec<Val<'c>> {
+        let total = element_bytes(dtype) * count as u32;
         let word_bits = (total * 8).min(32);
         let words = total * 8 / word_bits;
         let word = self.ir.int_type(word_bits).into();
-        let offset = self.ir.mul(at, self.ir.c32(bytes));
-        let pointer = self.shared_at(base, offset);
         if words == 1 {
             let value = self.ir.load(word, pointer, total);
             return self.split_words(&[value], dtype, count);

@@ -1,5 +1,7 @@
 //! Tiles in shared memory that outlive one op: asynchronous copies into them, and fragments read from them.
 
+use inkwell::values::PointerValue;
+
 use crate::ir::{Inst, Op, Value};
 use crate::layout::{LinearLayout, SharedLayout, Vectors};
 use crate::pass::layout_assign::{mask_operand, stored_bytes};
@@ -12,10 +14,16 @@ use super::place::Cond;
 impl<'c> Emitter<'c, '_> {
     /// Byte offset of a stage of a block of shared memory, added to a constant start.
     fn stage(&self, shared: Value, stage: Value) -> (u32, Val<'c>) {
-        let Repr::Shared(start, bytes) = *self.get(shared) else {
+        let Repr::Shared(start, stride) = *self.get(shared) else {
             panic!("internal error: {shared} is no shared memory")
         };
-        (start, self.ir.mul(self.scalar(stage), self.ir.c32(bytes)))
+        (start, self.ir.mul(self.scalar(stage), self.ir.c32(stride)))
+    }
+
+    /// The address of an element: what changes from turn to turn first, then what threads differ by, so that one sum serves many elements.
+    fn element_at(&self, stage: Val<'c>, thread: Val<'c>, bytes: u32) -> PointerValue<'c> {
+        let start = self.ir.gep(self.ir.i8().into(), self.smem, stage);
+        self.ir.gep(self.ir.i8().into(), start, self.ir.mul(thread, self.ir.c32(bytes)))
     }
 
     pub(super) fn async_copy(&mut self, inst: Inst) -> Emitted {
@@ -25,7 +33,7 @@ impl<'c> Emitter<'c, '_> {
         let (pointer, _) = self.pointer(data.operands[2]);
         let dtype = self.dtype(data.operands[2]);
         let bytes = stored_bytes(dtype);
-        let offsets = self.registers(data.operands[3]);
+        let source = self.addresses(pointer, dtype, data.operands[3]);
         let mask_value = mask_operand(&data.op, &data.operands);
         let mask = mask_value.map(|v| self.registers(v));
         let layout = &self.plan.operand_layouts[&inst];
@@ -34,13 +42,13 @@ impl<'c> Emitter<'c, '_> {
         let owner = self.owner(layout.free_lanes(), layout.free_warps());
         let shape = self.func.ty(data.operands[3]).shape().cloned().unwrap_or_default();
         let inside = self.in_tile(layout, &shape);
-        let to = self.index_by(layout, |flat| shared.offset(flat));
+        let to = self.sums_by(layout, |flat| shared.offset(flat));
         for group in &groups.groups {
             let first = group[0] as usize;
             let size = bytes * group.len() as u32;
-            let from = self.address(pointer, dtype, offsets[first]);
-            let at = self.ir.add(self.ir.mul(to[first], self.ir.c32(bytes)), stage);
-            let at = self.shared_at(start, at);
+            let from = source(first);
+            let (thread, beyond) = to[first];
+            let (at, beyond) = (self.element_at(stage, thread, bytes), start + beyond * bytes);
             // Masked-off elements become zero: the copy reads fewer bytes and fills. Masks only fall within a vector.
             let mut read: Option<Val<'c>> = None;
             let uniform = mask.as_ref().is_none_or(|m| group.iter().all(|&r| m[r as usize] == m[first]));
@@ -62,11 +70,8 @@ impl<'c> Emitter<'c, '_> {
                     read = Some(self.choose(cond, full, self.ir.c32(0)));
                 }
             }
-            let mut text = if size == 16 {
-                "cp.async.cg.shared.global [$0], [$1], 16".to_owned()
-            } else {
-                format!("cp.async.ca.shared.global [$0], [$1], {size}")
-            };
+            let through = if size == 16 { "cg" } else { "ca" };
+            let mut text = format!("cp.async.{through}.shared.global [$0+{beyond}], [$1], {size}");
             let mut args: Vec<Val<'c>> = vec![at.into(), from.into()];
             let mut constraints = "l,l".to_owned();
             if let Some(read) = read {
@@ -127,12 +132,13 @@ impl<'c> Emitter<'c, '_> {
             return Ok(());
         }
         let groups: Vectors = shared.vectors(layout, bytes.trailing_zeros());
-        let at = self.index_by(layout, |flat| shared.offset(flat));
-        let stage = self.ir.lshr(stage, bytes.trailing_zeros());
+        let at = self.sums_by(layout, |flat| shared.offset(flat));
         let mut regs = vec![self.ir.c32(0); layout.register_count()];
         for group in &groups.groups {
-            let at = self.ir.add(at[group[0] as usize], stage);
-            for (&r, value) in group.iter().zip(self.read_shared_vector(start, dtype, at, group.len())) {
+            let (thread, beyond) = at[group[0] as usize];
+            let constant = self.ir.c32(start + beyond * bytes);
+            let at = self.ir.gep(self.ir.i8().into(), self.element_at(stage, thread, bytes), constant);
+            for (&r, value) in group.iter().zip(self.read_vector(at, dtype, group.len())) {
                 regs[r as usize] = value;
             }
         }
@@ -184,9 +190,10 @@ impl<'c> Emitter<'c, '_> {
         let outer = registers.len() - 1 - count;
         for i in 0..1usize << outer {
             let base_register = i << (1 + count);
-            let at = self.join_part(thread, offset(layout.at(base_register as u32, 0, 0)));
-            let bytes = self.ir.add(self.ir.shl(at, self.ir.c32(1)), stage);
-            let pointer = self.shared_at(start, bytes);
+            let constant = offset(layout.at(base_register as u32, 0, 0));
+            let at = self.element_at(stage, self.join_part(thread, constant & thread.1), 2);
+            let beyond = self.ir.c32(start + 2 * (constant & !thread.1));
+            let pointer = self.ir.gep(self.ir.i8().into(), at, beyond);
             let loaded = self.ir.call(&name, &[pointer.get_type().into()], &[pointer.into()])?;
             for j in 0..number {
                 let word = if number == 1 { loaded } else { self.ir.field(loaded, j as u32) };

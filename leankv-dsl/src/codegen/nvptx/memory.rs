@@ -45,7 +45,7 @@ impl<'c> Emitter<'c, '_> {
     }
 
     /// The addresses of the elements of a tile by register.
-    fn addresses(
+    pub(super) fn addresses(
         &self,
         pointer: PointerValue<'c>,
         dtype: Dtype,
@@ -116,6 +116,7 @@ impl<'c> Emitter<'c, '_> {
         let (pointer, read_only) = self.pointer(data.operands[0]);
         let (read_only, cache) = match cache {
             CacheHint::Constant => (true, CacheHint::Default),
+            CacheHint::Exclusive => (false, CacheHint::Default),
             cache => (read_only, cache),
         };
         let offsets = self.registers(data.operands[1]);
@@ -308,7 +309,7 @@ impl<'c> Emitter<'c, '_> {
         let class = if word_bits == 32 { 'r' } else { 'h' };
         let nc = if read_only { ".nc" } else { "" };
         let hint = match cache {
-            CacheHint::Default | CacheHint::Constant => "",
+            CacheHint::Default | CacheHint::Constant | CacheHint::Exclusive => "",
             CacheHint::Streaming => ".L1::no_allocate",
             CacheHint::Keep => ".L1::evict_last",
         };
@@ -420,7 +421,10 @@ impl<'c> Emitter<'c, '_> {
     pub(super) fn store(&mut self, inst: Inst) -> Emitted {
         let data = self.func.inst(inst);
         let Op::Store { masked, cache } = data.op else { unreachable!("internal error: this is a store") };
-        let cache = if cache == CacheHint::Constant { CacheHint::Default } else { cache };
+        let cache = match cache {
+            CacheHint::Constant | CacheHint::Exclusive => CacheHint::Default,
+            cache => cache,
+        };
         let (pointer, _) = self.pointer(data.operands[0]);
         let offsets = self.registers(data.operands[1]);
         let values = self.registers(data.operands[2]);

@@ -8,6 +8,7 @@
 
 mod address;
 mod atomic;
+mod blocks;
 mod cast;
 mod codes;
 mod debug;
@@ -41,7 +42,7 @@ use crate::codegen::CodegenError;
 use crate::codegen::llvm::{optimise, set_options, verify};
 use crate::ir::{Access, Dtype, Func, Op, Type};
 use crate::pass::early_loads::early_loads;
-use crate::pass::layout_assign::{self, Assignment, stored_bytes};
+use crate::pass::layout_assign;
 use crate::pass::pipeline::pipeline;
 use crate::pass::program_order::keep_program_order;
 
@@ -127,20 +128,19 @@ fn compile_for(func: &Func, target: &Target, options: &NvptxOptions) -> Result<N
     ir.module.set_triple(&machine.get_triple());
     ir.module.set_data_layout(&machine.get_target_data().get_data_layout());
     let function = declare(&ir, &func);
-    let local_bytes = local_bytes(&func, &plan);
     // Its size is known when everything is emitted; until then it stands for itself.
     let placeholder = ir.module.add_global(ir.i8().array_type(0), Some(Ir::shared_space()), "smem.unsized");
     ir.b.position_at_end(cx.append_basic_block(function, "entry"));
     let debug = options.line_info.then(|| DebugInfo::new(&ir, function, func.loc));
     let input = Input { gpu, func: &func, plan: &plan, dots: &dots };
-    let mut emitter = Emitter::new(ir, input, function, placeholder.as_pointer_value(), local_bytes, debug)?;
+    let mut emitter = Emitter::new(ir, input, function, placeholder.as_pointer_value(), debug)?;
     emitter.run()?;
     emitter.ir.b.build_return(None)?;
     if let Some(debug) = &emitter.debug {
         debug.finish();
     }
 
-    let shared_bytes = local_bytes + emitter.scratch_bytes;
+    let shared_bytes = emitter.local.bytes + emitter.scratch_bytes;
     if shared_bytes > gpu.shared_bytes {
         return Err(CodegenError::Unsupported {
             op: format!("{shared_bytes} bytes of shared memory"),
@@ -291,17 +291,4 @@ fn declare<'c>(ir: &Ir<'c>, func: &Func) -> FunctionValue<'c> {
         }
     }
     function
-}
-
-/// Bytes of shared memory that blocks of the pipelining pass take.
-fn local_bytes(func: &Func, plan: &Assignment) -> u32 {
-    func.walk()
-        .into_iter()
-        .filter(|&inst| matches!(func.inst(inst).op, Op::LocalAlloc))
-        .map(|inst| {
-            let result = func.result(inst);
-            let Type::Shared { dtype, stages, .. } = func.ty(result) else { return 0 };
-            plan.shared[&result].elements() * stored_bytes(*dtype) * stages
-        })
-        .sum()
 }

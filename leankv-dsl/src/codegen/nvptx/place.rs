@@ -83,6 +83,15 @@ impl<'c> Emitter<'c, '_> {
             .collect()
     }
 
+    /// As [`index_by`](Emitter::index_by), as sums of a number that few registers differ in and a constant.
+    pub(super) fn sums_by(&self, layout: &LinearLayout, image: impl Fn(u32) -> u32) -> Vec<(Val<'c>, u32)> {
+        let lanes: Vec<u32> = layout.lanes().iter().map(|&v| image(v)).collect();
+        let warps: Vec<u32> = layout.warps().iter().map(|&v| image(v)).collect();
+        let thread = self.thread_part(&lanes, &warps);
+        let sum = |constant: u32| (self.join_part(thread, constant & thread.1), constant & !thread.1);
+        (0..layout.register_count() as u32).map(|r| sum(image(layout.at(r, 0, 0)))).collect()
+    }
+
     /// The coordinate along `axis` of every register, as `i32`.
     pub(super) fn coordinates(&self, layout: &LinearLayout, axis: usize) -> Vec<Val<'c>> {
         self.index_by(layout, |flat| layout.coordinate(flat, axis))

@@ -125,7 +125,7 @@ fn attributed<'t>(c: &mut Cursor<'t>, word: &str) -> Result<Option<(Op, Names<'t
                 address(c, &mut operands)?;
                 masked = keyed(c, "mask", &mut operands)?;
             }
-            (Op::AsyncCopy { masked }, operands)
+            (Op::AsyncCopy { masked, cache: cache(c)? }, operands)
         }
         "local_load" => (Op::LocalLoad, addressed(c)?.1),
         "local_store" => (Op::LocalStore, addressed(c)?.1),

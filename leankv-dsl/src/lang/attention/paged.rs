@@ -496,7 +496,7 @@ impl<'t> Block<'t> {
     /// The first `frozen` tokens of the list are left as they are, since their pages are shared with other requests; sums mean nothing for them.
     #[track_caller]
     pub fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) -> Tile<f32, 1> {
-        let at = self.words(self.tier.layout.page.significance()).cast::<f32>();
+        let at = self.words(self.tier.layout.page.significance()).cast::<f32>().exclusive();
         let slots = iota(self.count());
         let own = self.valid & slots.ge(frozen - self.first);
         let sum = at.load_masked(slots, own) + step;

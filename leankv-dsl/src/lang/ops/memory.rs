@@ -125,6 +125,12 @@ macro_rules! pointer {
                 self.with_cache(CacheHint::Constant)
             }
 
+            /// The same pointer, of whose elements each is loaded and then stored at most once in the launch, by one program, and met by nothing else. Loads may
+            /// then be done early, and neither waits for the program's other accesses.
+            pub fn exclusive(self) -> Self {
+                self.with_cache(CacheHint::Exclusive)
+            }
+
             /// The same pointer, whose accesses are marked as used again soon.
             pub fn keep(self) -> Self {
                 self.with_cache(CacheHint::Keep)

@@ -117,6 +117,12 @@ fn origin(func: &Func, axes: &AxisAnalysis, value: Value, left: &Cell<u32>) -> O
             let pair = if bits >= 16 { 0 } else { (16 / bits).trailing_zeros() };
             (chunk > 0).then_some(Origin { axis, chunk, pair })
         }
+        // Words of more than 16 bits; others are read as matrices.
+        Op::LocalLoad => {
+            let (dtype, shape) = func.ty(value).as_tile()?;
+            let bytes = dtype.bytes().filter(|&bytes| bytes > 2)?;
+            Some(Origin { axis: shape.rank().checked_sub(1)?, chunk: (16 / bytes).trailing_zeros(), pair: 0 })
+        }
         Op::Unpack => {
             let inner = origin(func, axes, data.operands[0], left)?;
             let low = codes_a_word(func.ty(value), func.ty(data.operands[0]));

@@ -1,7 +1,7 @@
 //! Forwards: which layout each value gets.
 
 use crate::ir::{Block, Combine, Func, Inst, Op, Value};
-use crate::layout::{Conversion, LinearLayout, Route, SharedLayout};
+use crate::layout::{Conversion, LinearLayout, Route, SharedLayout, staging};
 
 use super::memory;
 use super::pull::{dims, is_elementwise, pull, push};
@@ -133,12 +133,19 @@ impl Pass {
                 let ty = func.ty(data.results[0]);
                 let shape = ty.shape().expect("shared memory holds tiles");
                 let bytes = super::stored_bytes(ty.dtype()).trailing_zeros();
-                let layout = SharedLayout::swizzled_rows(&dims(shape), bytes);
+                let layout = self
+                    .staging(func, data.results[0], bytes)
+                    .unwrap_or_else(|| SharedLayout::swizzled_rows(&dims(shape), bytes));
                 self.out.shared.insert(data.results[0], layout);
             }
             Op::LocalLoad => {
-                let layout = self.preferred(func, data.results[0]);
-                self.fix(data.results[0], layout);
+                let small = self.is_small(func.ty(data.results[0]));
+                if let Some(layout) = self.hint(func, data.results[0]).filter(|_| small) {
+                    self.fix(data.results[0], layout);
+                } else if !small || !self.chain(func, inst) {
+                    let layout = self.preferred(func, data.results[0]);
+                    self.fix(data.results[0], layout);
+                }
             }
             Op::Assert { .. } | Op::Print { .. } => {
                 if let Some(&tile) = data.operands.iter().find(|v| needs_layout(func, **v)) {
@@ -152,6 +159,19 @@ impl Pass {
             }
             _ => self.infer_in_place(func, inst),
         }
+    }
+
+    /// How a block of shared memory lies that is copied to and read in a layout that somebody asks for; `None` for 16-bit elements, which are read as matrices.
+    fn staging(&self, func: &Func, block: Value, element_bytes: u32) -> Option<SharedLayout> {
+        let user = |wanted: fn(&Op) -> bool| {
+            self.users[block].iter().copied().find(|&inst| wanted(&func.inst(inst).op))
+        };
+        let copy = user(|op| matches!(op, Op::AsyncCopy { .. }))?;
+        let load = user(|op| matches!(op, Op::LocalLoad))?;
+        let (_, to) = self.requests[func.result(load)].as_ref().filter(|_| element_bytes != 1)?;
+        let from = self.coalesced(func, copy);
+        let vector = memory::vector_bits(&from, &self.access(func, copy)).min(4 - element_bytes);
+        Some(staging(&from, to, vector as usize, element_bytes))
     }
 
     /// Counts a cheap op onto the longest chain of cheap ops that it uses. Whether the chain may grow so long.

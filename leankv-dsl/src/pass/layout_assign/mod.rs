@@ -148,7 +148,15 @@ impl Pass {
         let mask = mask_operand(&data.op, &data.operands);
         let (pointer, offsets) = (data.operands[at], data.operands[at + 1]);
         match data.op {
-            Op::AsyncCopy { .. } => self.axis.access_of_prefixes(func, pointer, offsets, mask),
+            Op::AsyncCopy { .. } => {
+                let mut out = self.axis.access_of_prefixes(func, pointer, offsets, mask);
+                let few = func.ty(offsets).shape().is_some_and(|s| s.elements() <= 32 << self.warp_bits);
+                if few && func.ty(pointer).dtype().bits() >= 32 {
+                    // A word each, by all lanes.
+                    out.vector.iter_mut().for_each(|bits| *bits = 0);
+                }
+                out
+            }
             Op::Load { .. } | Op::Store { .. } => {
                 let mut out = self.axis.access(func, pointer, offsets, mask);
                 let checked = self.axis.access_checked(func, pointer, offsets, mask);
@@ -205,7 +213,7 @@ pub(crate) fn mask_operand(op: &Op, operands: &[Value]) -> Option<Value> {
     match op {
         Op::Load { masked: true, .. } => Some(operands[2]),
         Op::Store { masked: true, .. } | Op::AtomicRmw { masked: true, .. } => Some(operands[3]),
-        Op::AsyncCopy { masked: true } => Some(operands[4]),
+        Op::AsyncCopy { masked: true, .. } => Some(operands[4]),
         _ => None,
     }
 }

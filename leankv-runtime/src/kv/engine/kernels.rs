@@ -168,7 +168,7 @@ impl Build<'_> {
             sinks: self.config.sinks as i32,
             chunk,
             window_q,
-            stages: DecodeSpec::STAGES,
+            stages: 0,
             warps: 0,
             resident: 0,
         }
