@@ -12,10 +12,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::{
-    Access, BinaryOp, Block, CacheHint, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, InstData, Loc, Op, Type, Value,
+    Access, BinaryOp, Block, CacheHint, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, InstData, Loc,
+    Op, Type, Value,
 };
 use crate::pass::axis::AxisAnalysis;
-use crate::pass::layout_assign::{find, mask_operand, padded_elements};
+use crate::pass::layout_assign::{find, mask_operand, needs_layout, padded_elements};
 use crate::target::Gpu;
 
 /// The least bytes of a turn that are worth a trip through shared memory.
@@ -238,40 +239,149 @@ impl At<'_> {
         runs: Value,
         slot: Value,
     ) {
-        let [yes, no] = [self.func.new_block(), self.func.new_block()];
         let loop_index = self.func.block(body).params[0];
         let mut map: BTreeMap<Value, Value> = BTreeMap::from([(loop_index, index)]);
-        let mut inner = Vec::new();
-        let mut done: BTreeSet<Inst> = BTreeSet::new();
-        for (item, &block) in staged.iter().zip(blocks) {
-            for &inst in item.slice.iter().filter(|&&inst| done.insert(inst)) {
-                let data = self.func.inst(inst).clone();
-                let operands: Vec<Value> = data.operands.iter().map(|v| *map.get(v).unwrap_or(v)).collect();
-                let types: Vec<Type> = data.results.iter().map(|&r| self.func.ty(r).clone()).collect();
-                let copy = self.func.make_inst(data.op.clone(), &operands, &types, &[], data.loc);
-                for (&old, &new) in data.results.iter().zip(&self.func.inst(copy).results.clone()) {
-                    map.insert(old, new);
-                }
-                inner.push(copy);
+        let ops: BTreeSet<Inst> = staged.iter().flat_map(|item| item.slice.iter().copied()).collect();
+        let slice: Vec<Inst> =
+            self.func.block(body).insts.iter().copied().filter(|inst| ops.contains(inst)).collect();
+        // What all threads share first, since it says whether anything is clamped.
+        let (mut tiles, mut numbers, mut spread) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for inst in slice {
+            let data = self.func.inst(inst);
+            let tile = data.operands.iter().any(|v| spread.contains(v))
+                || data.results.iter().any(|&v| needs_layout(self.func, v));
+            if tile {
+                spread.extend(data.results.iter().copied());
+                tiles.push(inst);
+            } else {
+                numbers.push(inst);
             }
+        }
+
+        let before = std::mem::take(&mut self.out);
+        for inst in numbers {
+            self.copy_op(inst, &mut map);
+        }
+        let clamps = Clamp::all(self.func, &tiles);
+        let mut reached: Option<Value> = None;
+        for clamp in &clamps {
+            let bound = *map.get(&clamp.bound).unwrap_or(&clamp.bound);
+            let ty = self.func.ty(bound).clone();
+            let largest = self.constant(clamp.largest, &ty);
+            let inside = self.compare(CmpOp::Le, largest, bound);
+            reached = Some(reached.map_or(inside, |all| self.binary(BinaryOp::And, all, inside)));
+        }
+        let copies = |at: &mut Self, mut map: BTreeMap<Value, Value>, clamps: &[Clamp]| {
+            for &inst in &tiles {
+                let result = at.func.result(inst);
+                match clamps.iter().find(|clamp| clamp.result == result) {
+                    Some(Clamp { clamped, .. }) => {
+                        map.insert(result, *map.get(clamped).unwrap_or(clamped));
+                    }
+                    None => at.copy_op(inst, &mut map),
+                }
+            }
+            at.copy_tiles(staged, blocks, slot, &map);
+        };
+        match reached {
+            None => copies(self, map, &[]),
+            // Most turns need no clamps, and then one address serves many rows.
+            Some(reached) => {
+                let all = map.clone();
+                self.branch(reached, |at| copies(at, all, &clamps), |at| copies(at, map, &[]));
+            }
+        }
+        let inner = std::mem::replace(&mut self.out, before);
+        self.branch(runs, |at| at.out = inner, |_| ());
+        self.effect(Op::AsyncCommit, &[]);
+    }
+
+    /// `if cond { yes } else { no }`.
+    fn branch(&mut self, cond: Value, yes: impl FnOnce(&mut Self), no: impl FnOnce(&mut Self)) {
+        let before = std::mem::take(&mut self.out);
+        yes(self);
+        let yes = self.region();
+        no(self);
+        let no = self.region();
+        self.out = before;
+        let branch = self.func.make_inst(Op::If, &[cond], &[], &[yes, no], self.loc);
+        self.out.push(branch);
+    }
+
+    /// What was appended, as a region.
+    fn region(&mut self) -> Block {
+        let block = self.func.new_block();
+        self.effect(Op::Yield, &[]);
+        for inst in std::mem::take(&mut self.out) {
+            self.func.append(block, inst);
+        }
+        block
+    }
+
+    /// Appends a copy of an op of the body on the values that `map` has.
+    fn copy_op(&mut self, inst: Inst, map: &mut BTreeMap<Value, Value>) {
+        let data = self.func.inst(inst).clone();
+        let operands: Vec<Value> = data.operands.iter().map(|v| *map.get(v).unwrap_or(v)).collect();
+        let types: Vec<Type> = data.results.iter().map(|&r| self.func.ty(r).clone()).collect();
+        let copy = self.func.make_inst(data.op.clone(), &operands, &types, &[], data.loc);
+        map.extend(data.results.iter().copied().zip(self.func.inst(copy).results.clone()));
+        self.out.push(copy);
+    }
+
+    fn copy_tiles(&mut self, staged: &[Staged], blocks: &[Value], slot: Value, map: &BTreeMap<Value, Value>) {
+        for (item, &block) in staged.iter().zip(blocks) {
             let data = self.func.inst(item.load).clone();
             let Op::Load { masked, cache, .. } = data.op else {
                 unreachable!("internal error: a staged load")
             };
             let mut operands = vec![block, slot];
             operands.extend(data.operands.iter().map(|v| *map.get(v).unwrap_or(v)));
-            inner.push(self.func.make_inst(Op::AsyncCopy { masked, cache }, &operands, &[], &[], data.loc));
+            let copy = self.func.make_inst(Op::AsyncCopy { masked, cache }, &operands, &[], &[], data.loc);
+            self.out.push(copy);
         }
-        for (region, insts) in [(yes, inner), (no, Vec::new())] {
-            for inst in insts {
-                self.func.append(region, inst);
-            }
-            let end = self.func.make_inst(Op::Yield, &[], &[], &[], self.loc);
-            self.func.append(region, end);
-        }
-        let branch = self.func.make_inst(Op::If, &[runs], &[], &[yes, no], self.loc);
-        self.out.push(branch);
-        self.effect(Op::AsyncCommit, &[]);
+    }
+}
+
+/// The least of the numbers 0, 1, .. of a tile and a bound, as what keeps rows inside of a page.
+struct Clamp {
+    result: Value,
+    clamped: Value,
+    bound: Value,
+    /// The largest of the numbers: with a bound that is not below it the clamp does nothing.
+    largest: i128,
+}
+
+impl Clamp {
+    fn all(func: &Func, insts: &[Inst]) -> Vec<Clamp> {
+        let clamp = |&inst: &Inst| {
+            let data = func.inst(inst);
+            let [a, b] = *data.operands.as_slice() else { return None };
+            let bound = func.def_inst(b).map(|inst| func.inst(inst)).filter(|d| matches!(d.op, Op::Splat))?;
+            let numbers = func.def_inst(a).is_some_and(|inst| matches!(func.inst(inst).op, Op::Iota));
+            let largest = i128::from(func.ty(a).shape()?.elements()) - 1;
+            // The last rows of a page may reach beyond it whatever its tokens are.
+            let may = most(func, bound.operands[0]).is_none_or(|most| most >= largest);
+            (may && numbers && matches!(data.op, Op::Binary(BinaryOp::Min))).then(|| Clamp {
+                result: data.results[0],
+                clamped: a,
+                bound: bound.operands[0],
+                largest,
+            })
+        };
+        insts.iter().filter_map(clamp).collect()
+    }
+}
+
+/// A number that a value is never above, if one is known.
+fn most(func: &Func, value: Value) -> Option<i128> {
+    let data = func.inst(func.def_inst(value)?);
+    let operand = |i: usize| most(func, data.operands[i]);
+    match data.op {
+        Op::Constant(Const::Int(number)) => Some(number),
+        Op::Binary(BinaryOp::Min) => operand(0).into_iter().chain(operand(1)).min(),
+        // A sum that wraps may be above it: its clamp is then kept, which does no harm.
+        Op::Binary(BinaryOp::Add) => func.constant(data.operands[1])?.as_int()?.checked_add(operand(0)?),
+        _ => None,
     }
 }
 

@@ -33,7 +33,7 @@ impl<'c> Emitter<'c, '_> {
         let (pointer, _) = self.pointer(data.operands[2]);
         let dtype = self.dtype(data.operands[2]);
         let bytes = stored_bytes(dtype);
-        let source = self.addresses(pointer, dtype, data.operands[3]);
+        let source = self.address_parts(pointer, dtype, data.operands[3]);
         let mask_value = mask_operand(&data.op, &data.operands);
         let mask = mask_value.map(|v| self.registers(v));
         let layout = &self.plan.operand_layouts[&inst];
@@ -46,7 +46,8 @@ impl<'c> Emitter<'c, '_> {
         for group in &groups.groups {
             let first = group[0] as usize;
             let size = bytes * group.len() as u32;
-            let from = source(first);
+            let (from, ahead) = source(first);
+            let ahead = ahead * i64::from(bytes);
             let (thread, beyond) = to[first];
             let (at, beyond) = (self.element_at(stage, thread, bytes), start + beyond * bytes);
             // Masked-off elements become zero: the copy reads fewer bytes and fills. Masks only fall within a vector.
@@ -71,7 +72,7 @@ impl<'c> Emitter<'c, '_> {
                 }
             }
             let through = if size == 16 { "cg" } else { "ca" };
-            let mut text = format!("cp.async.{through}.shared.global [$0+{beyond}], [$1], {size}");
+            let mut text = format!("cp.async.{through}.shared.global [$0+{beyond}], [$1+{ahead}], {size}");
             let mut args: Vec<Val<'c>> = vec![at.into(), from.into()];
             let mut constraints = "l,l".to_owned();
             if let Some(read) = read {

@@ -45,12 +45,26 @@ impl<'c> Emitter<'c, '_> {
     }
 
     /// The addresses of the elements of a tile by register.
-    pub(super) fn addresses(
+    fn addresses(
         &self,
         pointer: PointerValue<'c>,
         dtype: Dtype,
         offsets: Value,
     ) -> impl Fn(usize) -> PointerValue<'c> {
+        let parts = self.address_parts(pointer, dtype, offsets);
+        move |register| match parts(register) {
+            (base, 0) => base,
+            (base, beyond) => self.address(base, dtype, self.ir.c64(beyond)),
+        }
+    }
+
+    /// The addresses of the elements of a tile by register: as those of few registers, and the elements from there on.
+    pub(super) fn address_parts(
+        &self,
+        pointer: PointerValue<'c>,
+        dtype: Dtype,
+        offsets: Value,
+    ) -> impl Fn(usize) -> (PointerValue<'c>, i64) {
         let values = self.registers(offsets);
         // Only where no sum wraps is the offset of one register that of another and a constant.
         let places = match self.addresses.contains(&offsets) && self.is_tile(offsets) {
@@ -80,9 +94,9 @@ impl<'c> Emitter<'c, '_> {
                 _ => (base, self.address(pointer, dtype, values[base])),
             })
             .collect();
-        move |register| match places[register] {
-            Offset { base, beyond: 0, .. } => first[&base],
-            Offset { base, beyond, .. } => self.address(first[&base], dtype, self.ir.c64(beyond)),
+        move |register| {
+            let Offset { base, beyond, .. } = places[register];
+            (first[&base], beyond)
         }
     }
 

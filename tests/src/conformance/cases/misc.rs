@@ -126,7 +126,11 @@ fn async_copy() -> Vec<Case> {
         let limit = k.constant(Const::Int(100), &ty);
         let mask = k.op(Op::Cmp(CmpOp::Lt), &[offsets, limit]);
         let zero = k.i32(0);
-        k.ops(Op::AsyncCopy { masked: true, cache: CacheHint::Default }, &[block, zero, x, offsets, mask], None);
+        k.ops(
+            Op::AsyncCopy { masked: true, cache: CacheHint::Default },
+            &[block, zero, x, offsets, mask],
+            None,
+        );
         k.ops(Op::AsyncCommit, &[], None);
         k.ops(Op::AsyncWait { pending: 0 }, &[], None);
         k.ops(Op::Barrier, &[], None);
