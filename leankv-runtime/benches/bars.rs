@@ -169,7 +169,9 @@ fn not_installed(what: &str, bar: &str) -> Row {
 /// Triton's compile time over ours for one tier, both in processes that have compiled before.
 fn triton(ours: f64) -> Outcome<Row> {
     let (what, bar) = ("the same, one tier, against Triton 3.9's equivalent, both warm", ">= 20 x");
-    let Some(python) = peer("venv/bin/python") else { return Ok(not_installed(what, bar)) };
+    let Some(python) = peer("triton.installed").and(peer("venv/bin/python")) else {
+        return Ok(not_installed(what, bar));
+    };
     let answer = ask(&python, &["scripts/peers/triton_decode.py", "--runs", "4"])?;
     let times = answer["compile_ms"].as_array().ok_or("Triton gave no times")?;
     // The first compile also starts Triton up.

@@ -13,7 +13,7 @@ here=scripts/peers
 peers=.tools/peers
 found=$peers/found
 python=$peers/venv/bin/python
-rounds=3
+rounds=5
 lengths="256 1024 4096 16384"
 
 say() { printf 'peers: %s\n' "$*" >&2; }
@@ -63,7 +63,7 @@ peer triton compile-triton $python $here/triton_decode.py --runs 6
 say "counting instructions on the PTX machine"
 count() {
     name=$1
-    set -- decode_attention --set "$2,split_pages=0" --target sm_90 --shapes tokens=2048,requests=1,kv_heads=1
+    set -- decode_attention --set "$2,split_pages=0" --target sm_90 --shapes tokens=1472,requests=1,kv_heads=1 # whole pages
     # Held to the interpreter first.
     if $leankv verify "$@" >$found/error 2>&1; then
         measure "count-$name" $leankv profile "$@" --per tokens --json

@@ -81,7 +81,7 @@ def counting():
 
 def decoding():
     head("HOST decode, 32 query and 8 KV heads of 128, one layer, one request: milliseconds, measured, one thread",
-         "The best of interleaved runs. Every output was held to a reference.")  # fmt: skip
+         "The best of interleaved runs. Outputs of ours and of vLLM were held to a reference.")  # fmt: skip
     ours, vllm = lines("host-ours"), lines("host-vllm")
     of = lambda rows, **where: least(rows, "best_ms", **where)
     for tokens in sorted({found["tokens"] for found in ours + vllm}):
