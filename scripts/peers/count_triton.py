@@ -72,7 +72,7 @@ def rows(name, key_bits, value_bits):
 
     found = []
     for block, warps, stages in itertools.product(BLOCKS, WARPS, STAGES):
-        what = f"block {block}, {warps} warps, {stages} stages"
+        what = f"block {block}, warps {warps}, stages {stages}"
         try:
             cost = token(lambda tokens: run(tokens, block, warps, stages), want)
             found.append((cost["instructions"], dict(format=name, configuration=what, **cost), kernel.asm["ptx"]))

@@ -20,7 +20,10 @@ def kernels(folder):
     """As vLLM chooses them: those for bfloat16 dot products, for AVX-512, or for AVX2."""
     avx512, bf16 = torch.cpu._is_avx512_supported(), torch.cpu._is_avx512_bf16_supported()
     name = ("_C" if bf16 else "_C_AVX512") if avx512 else "_C_AVX2"
-    torch.ops.load_library(os.path.join(folder, f"{name}.abi3.so"))
+    try:
+        torch.ops.load_library(os.path.join(folder, f"{name}.abi3.so"))
+    except OSError as error:
+        sys.exit(f"{error}; libnuma.so.1 is in Debian's package libnuma1")
     return name
 
 
