@@ -33,7 +33,7 @@ def row(peer, what, ours, theirs, most=None, form=".1f"):
     if ours is None or theirs is None:
         why = "ours failed: see above" if ours is None else f"{peer} failed: see above"
         if theirs is None and not os.path.exists(os.path.join(FOUND, peer)):
-            why = f"{peer} is not installed: scripts/peers/install.sh {peer}"
+            why = f"{peer} is not installed, or was left out: scripts/peers/install.sh {peer}"
         print(f"  {what:{WIDTH}} {'-' if ours is None else format(ours, form):>9}  {why}")
         return
     ratio = ours / theirs
