@@ -72,5 +72,5 @@ bench: setup ## the numbers of the README, as ratios within one run
 bars: setup ## what the project holds itself to: each bar, measured in this run, met or not (a part of make bench)
 	$(CARGO) bench -p leankv-runtime -p leankv-model --bench bars --locked
 
-bench-peers: setup ## Triton's compile time and ggml's decode beside ours, in one run (installs both into .tools/peers)
+bench-peers: setup ## Triton, vLLM and ggml beside ours, in one run: compile time, GPU instructions, decode on the host (installs them into .tools/peers, 6 GB)
 	@./scripts/peers/run.sh

@@ -33,6 +33,16 @@ use common::{HostRun, Outcome, Row, median, row, settings};
 const COMPILE: &str = "measure-compile";
 const MEMORY: &str = "measure-memory";
 
+/// Decode attention for 8 query heads a KV head in its sizes, the smallest last; `scripts/peers` sets Triton's beside them.
+const COMPILED: [(&str, &str); 3] = [
+    (
+        "two tiers with significance and candidates",
+        "tiering=K8V4/K4V2,group=8,significance=true,candidates=true",
+    ),
+    ("two tiers", "tiering=K8V4/K4V2,group=8"),
+    ("one tier", "tiering=K8V4,group=8"),
+];
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let result = match args.get(1).map(String::as_str) {
@@ -52,8 +62,8 @@ fn main() -> ExitCode {
 fn table() -> Outcome<()> {
     let mut rows = Vec::new();
     let mut warm = Vec::new();
-    for (tiers, tiering) in [("two tiers", "K8V4/K4V2"), ("one tier", "K8V4")] {
-        let runs = (0..5).map(|_| in_own_process(&[COMPILE, tiering])).collect::<Outcome<Vec<_>>>()?;
+    for (tiers, settings) in COMPILED {
+        let runs = (0..5).map(|_| in_own_process(&[COMPILE, settings])).collect::<Outcome<Vec<_>>>()?;
         let ms = median(runs.iter().map(|times| times[0]).collect());
         warm = runs.iter().flat_map(|times| &times[1..]).copied().collect();
         rows.push(row(
@@ -102,12 +112,13 @@ fn decode_func(pairs: &[(&str, &str)]) -> Outcome<Func> {
     Ok(kernel.build(&settings(pairs)).map_err(|found| found.to_string())?)
 }
 
-/// Milliseconds from specialisation to PTX: the first time in this process, and some more times.
-fn compile_times(tiering: &str) -> Outcome<Vec<f64>> {
+/// Milliseconds from specialisation, given as `name=value,name=value`, to PTX: the first time in this process, and some more times.
+fn compile_times(settings: &str) -> Outcome<Vec<f64>> {
+    let pairs: Vec<(&str, &str)> = settings.split(',').filter_map(|pair| pair.split_once('=')).collect();
     let mut times = Vec::new();
     for _ in 0..4 {
         let start = Instant::now();
-        let func = decode_func(&[("tiering", tiering), ("group", "8")])?;
+        let func = decode_func(&pairs)?;
         Compiler::new(KernelCache::without_folder()).compile(&func, Target::Gpu(Sm::Sm80))?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
@@ -158,7 +169,9 @@ fn not_installed(what: &str, bar: &str) -> Row {
 /// Triton's compile time over ours for one tier, both in processes that have compiled before.
 fn triton(ours: f64) -> Outcome<Row> {
     let (what, bar) = ("the same, one tier, against Triton 3.9's equivalent, both warm", ">= 20 x");
-    let Some(python) = peer("venv/bin/python") else { return Ok(not_installed(what, bar)) };
+    let Some(python) = peer("triton.installed").and(peer("venv/bin/python")) else {
+        return Ok(not_installed(what, bar));
+    };
     let answer = ask(&python, &["scripts/peers/triton_decode.py", "--runs", "4"])?;
     let times = answer["compile_ms"].as_array().ok_or("Triton gave no times")?;
     // The first compile also starts Triton up.
