@@ -74,6 +74,16 @@ impl SharedLayout {
         SharedLayout { offsets }
     }
 
+    /// A tile of 16-bit elements (log2 extents) that `writer` writes and `ldmatrix` reads, eight rows of eight elements at a time: index bits of a row come in the order
+    /// `columns`, the first three together; neither side has bank conflicts, the writer where it holds these three in registers.
+    pub fn matrices(dims: &[u32], columns: &[u32], writer: &LinearLayout) -> SharedLayout {
+        let (rows, row_bits) = (dims[0], dims[1]);
+        let vector: Vec<u32> = columns.iter().take(ACCESS_BYTES_LOG2 as usize - 1).map(|c| 1 << c).collect();
+        let lanes = lanes_a_pass(vector.len() as u32 + 1);
+        let read: Vec<u32> = (0..rows.min(3)).map(|row| 1 << (row_bits + row)).collect();
+        apart(rows + row_bits, &vector, [&writer.lanes()[..lanes], &read])
+    }
+
     /// The element offset of a flat index.
     pub fn offset(&self, flat: u32) -> u32 {
         f2::apply(&self.offsets, flat)
@@ -101,19 +111,24 @@ impl SharedLayout {
 /// the bits above the banks, so both sides' lanes stay apart in the bank bits. Where the lanes of the sides differ, sums of
 /// one vector of each do that (Zhou et al., "Linear Layouts", arXiv 2505.23819, section 5).
 pub fn conversion_scratch(from: &LinearLayout, to: &LinearLayout, element_bytes: u32) -> SharedLayout {
-    let bits = from.bits();
     let mut vector = f2::intersection(from.registers(), to.registers());
     vector.truncate((ACCESS_BYTES_LOG2 - element_bytes) as usize);
+    let lanes = lanes_a_pass(vector.len() as u32 + element_bytes);
+    apart(from.bits(), &vector, [&from.lanes()[..lanes], &to.lanes()[..lanes]])
+}
+
+/// log2 of the lanes whose accesses of `2^access` bytes make one pass.
+fn lanes_a_pass(access: u32) -> usize {
+    BANK_ROW_BYTES_LOG2.saturating_sub(access).min(5) as usize
+}
+
+/// A block of `2^bits` elements in which those that differ by `vector` alone lie together, and those that differ by either of `sides` lie in different banks.
+fn apart(bits: u32, vector: &[u32], sides: [&[u32]; 2]) -> SharedLayout {
     let rest = f2::complement(vector.iter().copied(), bits);
     let columns: Vec<u32> = vector.iter().chain(&rest).copied().collect();
     let to_quotient = f2::inverse(&columns).expect("a basis completed by `complement` is invertible");
     let quotient = |v: u32| f2::apply(&to_quotient, v) >> vector.len();
-
-    let access = vector.len() as u32 + element_bytes;
-    let lanes_a_pass = BANK_ROW_BYTES_LOG2.saturating_sub(access).min(5) as usize;
-    let side =
-        |layout: &LinearLayout| f2::independent(layout.lanes()[..lanes_a_pass].iter().map(|&v| quotient(v)));
-    let (a, b) = (side(from), side(to));
+    let [a, b] = sides.map(|lanes| f2::independent(lanes.iter().map(|&v| quotient(v))));
     let common = f2::intersection(&a, &b);
     let beyond = |own: &[u32]| -> Vec<u32> {
         let mut span = Span::of(common.iter().copied());

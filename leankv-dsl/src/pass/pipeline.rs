@@ -4,16 +4,18 @@
 //! A turn waits until its own stage has arrived, lets everybody finish with the stage of the turn before, starts the copy of turn
 //! `+ s - 1` into that stage, and reads its own.
 //!
-//! A load is taken when it feeds a dot unchanged, its rows run through memory in words of at least 4 bytes, and its address follows
-//! from the loop's index and what is known before the loop.
+//! A load is taken when it feeds a dot unchanged, or all that is made of it goes to shared memory (operands that warps compute together); its rows run through
+//! memory in words of at least 4 bytes, and its address follows from the loop's index and what is known before the loop. Where that makes a loop wait
+//! for copies anyway, they bring what else every warp of a program would load for itself, such as scales.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::{
-    Access, BinaryOp, Block, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, Loc, Op, Type, Value,
+    Access, BinaryOp, Block, CacheHint, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, Loc, Op, Type,
+    Value,
 };
 use crate::pass::axis::AxisAnalysis;
-use crate::pass::layout_assign::{find, mask_operand, padded_elements};
+use crate::pass::layout_assign::{find, is_elementwise, mask_operand, padded_elements};
 use crate::target::Gpu;
 
 /// The least bytes of a tile that is worth a trip through shared memory.
@@ -24,7 +26,8 @@ const RESERVED_BYTES: u32 = 16 << 10;
 /// Pipelines every loop with a depth above 1, as far as the GPU's shared memory goes, and gives notes on what was done.
 pub fn pipeline(func: &mut Func, gpu: &Gpu) -> Vec<String> {
     let mut notes = Vec::new();
-    let mut left = gpu.shared_bytes.saturating_sub(RESERVED_BYTES);
+    let taken: u32 = func.walk().into_iter().map(|inst| local_bytes(func, inst)).sum();
+    let mut left = gpu.shared_bytes.saturating_sub(RESERVED_BYTES + taken);
     for inst in func.walk() {
         let Op::For { stages } = func.inst(inst).op else { continue };
         if stages > 1 && !gpu.async_copies {
@@ -38,6 +41,17 @@ pub fn pipeline(func: &mut Func, gpu: &Gpu) -> Vec<String> {
         }
     }
     notes
+}
+
+/// The bytes of a block of shared memory.
+fn local_bytes(func: &Func, inst: Inst) -> u32 {
+    let data = func.inst(inst);
+    match (&data.op, data.results.first().map(|&block| func.ty(block))) {
+        (Op::LocalAlloc, Some(Type::Shared { dtype, shape, stages })) => {
+            padded_elements(shape) * dtype.bytes().unwrap_or(1) * stages
+        }
+        _ => 0,
+    }
 }
 
 /// A load to be pipelined.
@@ -83,45 +97,78 @@ fn writes(func: &Func, block: Block) -> bool {
 
 fn candidates(func: &Func, body: Block) -> Vec<Staged> {
     let axis = AxisAnalysis::run(func);
+    let users = users(func);
+    let staged = |inst: Inst, wanted: &dyn Fn(Value, Dtype, u32) -> bool| {
+        let data = func.inst(inst);
+        let Op::Load { other: false, .. } = data.op else { return None };
+        let result = data.results[0];
+        let (dtype, shape) = func.ty(result).as_tile().filter(|(_, shape)| shape.rank() > 0)?;
+        let bytes = padded_elements(shape) * dtype.bytes().unwrap_or(1);
+        if !wanted(result, dtype, bytes) {
+            return None;
+        }
+        let mask = mask_operand(&data.op, &data.operands);
+        let access = axis.access_of_prefixes(func, data.operands[0], data.operands[1], mask);
+        let width = dtype.bytes().unwrap_or(1) << access.vector[access.order[0]];
+        if access.order[0] != shape.rank() - 1 || width < 4 {
+            return None;
+        }
+        let slice = address_slice(func, body, &data.operands)?;
+        Some(Staged { load: inst, slice, bytes })
+    };
+    let operand = |result: Value, dtype: Dtype, bytes: u32| {
+        let whole = dtype.bits() == 16 && bytes >= LEAST_BYTES;
+        let unchanged = whole && feeds(func, &users, result, |op| matches!(op, Op::Dot));
+        rank(func, result) > 1 && (unchanged || feeds(func, &users, result, |op| matches!(op, Op::LocalStore)))
+    };
+    let insts = &func.block(body).insts;
+    let mut out: Vec<Staged> = insts.iter().filter_map(|&inst| staged(inst, &operand)).collect();
+    if !out.is_empty() && func.num_warps > 1 {
+        // One row, which all warps would load.
+        let small = |result: Value, _, _| rank(func, result) == 1 && users.contains_key(&result);
+        out.extend(insts.iter().filter_map(|&inst| staged(inst, &small).filter(|_| is_constant(func, inst))));
+    }
+    out
+}
+
+fn rank(func: &Func, value: Value) -> usize {
+    func.ty(value).shape().map_or(0, |shape| shape.rank())
+}
+
+/// The ops that take each value.
+pub(super) fn users(func: &Func) -> BTreeMap<Value, Vec<Inst>> {
     let mut users: BTreeMap<Value, Vec<Inst>> = BTreeMap::new();
     for inst in func.walk() {
         for &operand in &func.inst(inst).operands {
             users.entry(operand).or_default().push(inst);
         }
     }
-    let mut out = Vec::new();
-    for &inst in &func.block(body).insts {
-        let data = func.inst(inst);
-        let Op::Load { other: false, .. } = data.op else { continue };
-        let result = data.results[0];
-        let Some((dtype, shape)) = func.ty(result).as_tile() else { continue };
-        let bytes = padded_elements(shape) * dtype.bytes().unwrap_or(1);
-        if shape.rank() < 2 || dtype.bits() != 16 || bytes < LEAST_BYTES || !feeds_dots(func, &users, result)
-        {
-            continue;
-        }
-        let mask = mask_operand(&data.op, &data.operands);
-        let access = axis.access_of_prefixes(func, data.operands[0], data.operands[1], mask);
-        if access.order[0] != shape.rank() - 1 || access.vector[access.order[0]] < 1 {
-            continue;
-        }
-        if let Some(slice) = address_slice(func, body, inst) {
-            out.push(Staged { load: inst, slice, bytes });
-        }
-    }
-    out
+    users
 }
 
-/// Whether every use of a value is a dot, possibly of the value transposed or without its unit dimensions.
-fn feeds_dots(func: &Func, users: &BTreeMap<Value, Vec<Inst>>, value: Value) -> bool {
+/// Whether an op only moves elements.
+pub(super) fn moves_elements(op: &Op) -> bool {
+    matches!(op, Op::Transpose { .. } | Op::Reshape | Op::ExpandDims { .. })
+}
+
+/// Whether every use of a value is an `end`, a dot's operand or a store to shared memory: for a dot of the value transposed or without its unit dimensions, for a
+/// store of anything that is made of its elements.
+pub(super) fn feeds(
+    func: &Func,
+    users: &BTreeMap<Value, Vec<Inst>>,
+    value: Value,
+    end: fn(&Op) -> bool,
+) -> bool {
     let mut work = vec![value];
     while let Some(value) = work.pop() {
         let Some(users_here) = users.get(&value) else { return false };
         for &user in users_here {
             let data = func.inst(user);
-            match data.op {
-                Op::Dot if data.operands[2] != value => {}
-                Op::Transpose { .. } | Op::Reshape | Op::ExpandDims { .. } => work.push(data.results[0]),
+            let made = end(&Op::LocalStore) && (is_elementwise(&data.op) || matches!(data.op, Op::Unpack | Op::Split));
+            match &data.op {
+                Op::Dot if data.operands[2] == value => return false,
+                op if end(op) => {}
+                op if made || moves_elements(op) => work.extend(&data.results),
                 _ => return false,
             }
         }
@@ -129,11 +176,11 @@ fn feeds_dots(func: &Func, users: &BTreeMap<Value, Vec<Inst>>, value: Value) -> 
     true
 }
 
-/// The ops of the body that the load's operands follow from; `None` when they need a carried value or an op with effects.
-fn address_slice(func: &Func, body: Block, load: Inst) -> Option<Vec<Inst>> {
+/// The ops of the body that values follow from; `None` when they need a carried value, a dot or an op with effects.
+pub(super) fn address_slice(func: &Func, body: Block, values: &[Value]) -> Option<Vec<Inst>> {
     let here: BTreeSet<Inst> = func.block(body).insts.iter().copied().collect();
     let mut wanted: BTreeSet<Inst> = BTreeSet::new();
-    let mut stack: Vec<Value> = func.inst(load).operands.to_vec();
+    let mut stack: Vec<Value> = values.to_vec();
     while let Some(value) = stack.pop() {
         match func.value(value).def {
             Def::Param(block, index) if block == body && index > 0 => return None,
@@ -142,8 +189,7 @@ fn address_slice(func: &Func, body: Block, load: Inst) -> Option<Vec<Inst>> {
             Def::Result(inst, _) => {
                 let data = func.inst(inst);
                 let pure = data.op.effect() == Effect::None && data.regions.is_empty();
-                let reads = matches!(data.op, Op::Load { .. }) && is_read_only(func, data.operands[0]);
-                if !pure && !reads {
+                if (!pure || matches!(data.op, Op::Dot)) && !is_constant(func, inst) {
                     return None;
                 }
                 if wanted.insert(inst) {
@@ -155,25 +201,29 @@ fn address_slice(func: &Func, body: Block, load: Inst) -> Option<Vec<Inst>> {
     Some(func.block(body).insts.iter().copied().filter(|inst| wanted.contains(inst)).collect())
 }
 
-fn is_read_only(func: &Func, pointer: Value) -> bool {
-    func.pointer_param(pointer).is_some_and(|index| func.params[index].access == Access::Read)
+/// Whether an op loads what no program of the launch writes.
+pub(super) fn is_constant(func: &Func, inst: Inst) -> bool {
+    let data = func.inst(inst);
+    let Op::Load { cache, .. } = data.op else { return false };
+    let read = |param: usize| func.params[param].access == Access::Read;
+    cache == CacheHint::Constant || func.pointer_param(data.operands[0]).is_some_and(read)
 }
 
 /// Appends ops to a list.
-struct At<'f> {
-    func: &'f mut Func,
-    out: Vec<Inst>,
-    loc: Loc,
+pub(super) struct At<'f> {
+    pub(super) func: &'f mut Func,
+    pub(super) out: Vec<Inst>,
+    pub(super) loc: Loc,
 }
 
 impl At<'_> {
-    fn value(&mut self, op: Op, operands: &[Value], ty: &Type) -> Value {
+    pub(super) fn value(&mut self, op: Op, operands: &[Value], ty: &Type) -> Value {
         let inst = self.func.make_inst(op, operands, std::slice::from_ref(ty), &[], self.loc);
         self.out.push(inst);
         self.func.result(inst)
     }
 
-    fn effect(&mut self, op: Op, operands: &[Value]) {
+    pub(super) fn effect(&mut self, op: Op, operands: &[Value]) {
         let inst = self.func.make_inst(op, operands, &[], &[], self.loc);
         self.out.push(inst);
     }
@@ -316,8 +366,12 @@ fn transform(func: &mut Func, inst: Inst, body: Block, staged: &[Staged], depth:
     let head = std::mem::take(&mut at.out);
 
     let gone: BTreeSet<Inst> = staged.iter().map(|item| item.load).collect();
+    // Those who compute operands together need not meet once more before they write them.
+    let meets = |&inst: &Inst| matches!(func.inst(inst).op, Op::Barrier | Op::LocalLoad | Op::LocalStore);
+    let first = func.block(body).insts.iter().copied().find(meets);
+    let first = first.filter(|&inst| matches!(func.inst(inst).op, Op::Barrier));
     let insts = func.block_insts_mut(body);
-    insts.retain(|inst| !gone.contains(inst));
+    insts.retain(|inst| !gone.contains(inst) && Some(*inst) != first);
     insts.splice(0..0, head);
     for (old, new) in loads {
         func.replace_uses(old, new);

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use crate::ir::{Dtype, Func, Inst, Op, Shape, Type, Value};
 use crate::layout::LinearLayout;
 use crate::pass::axis::AxisAnalysis;
+use smallvec::SmallVec;
 
 use super::pull::{codes_a_word, dims, is_elementwise};
 
@@ -39,7 +40,8 @@ pub struct DotSite<'f> {
 }
 
 impl<'f> DotSite<'f> {
-    pub(super) fn new(func: &'f Func, axis: &'f AxisAnalysis, inst: Inst, warp_bits: u32) -> DotSite<'f> {
+    /// The dot `inst` of `func`, whose analysis is `axis`.
+    pub(crate) fn new(func: &'f Func, axis: &'f AxisAnalysis, inst: Inst, warp_bits: u32) -> DotSite<'f> {
         DotSite { func, axis, inst, warp_bits }
     }
 
@@ -74,6 +76,31 @@ impl<'f> DotSite<'f> {
     /// Whether `a` (0) or `b` (1) is read from shared memory as it is.
     pub fn from_shared(&self, operand: usize) -> bool {
         from_shared(self.func, self.operand(operand))
+    }
+
+    /// For `a` (0) or `b` (1) that is read from shared memory where the program's warps have put it together: the dimension whose elements lie next to each other
+    /// there, and the order of its index bits.
+    pub fn shared_columns(&self, operand: usize) -> Option<(usize, SmallVec<[u32; 8]>)> {
+        let mut value = self.operand(operand);
+        let mut axis = self.func.ty(value).shape()?.rank() - 1;
+        let mut perms = Vec::new();
+        let block = loop {
+            let data = self.func.inst(self.func.def_inst(value)?);
+            match &data.op {
+                Op::LocalLoad => break data.operands[0],
+                Op::Transpose { perm } => perms.push(perm),
+                _ => return None,
+            }
+            value = data.operands[0];
+        };
+        for perm in perms.iter().rev() {
+            axis = perm.iter().position(|&p| usize::from(p) == axis)?;
+        }
+        let stored = self.func.walk().into_iter().find_map(|inst| {
+            let data = self.func.inst(inst);
+            (matches!(data.op, Op::LocalStore) && data.operands[0] == block).then(|| data.operands[2])
+        })?;
+        Some((axis, stored_columns(self.func, stored)))
     }
 
     /// Whether `a` is computed from another dot.
@@ -152,6 +179,44 @@ fn origin(func: &Func, axes: &AxisAnalysis, value: Value, left: &Cell<u32>) -> O
         }
         _ => None,
     }
+}
+
+/// The order in which elements of a row of a tile go to shared memory, as bits of its last index.
+///
+/// Eight elements that lie together come first, of sixteen that one thread has: decoded codes in the pairs of their word, which lie 16 bits apart. The bit that is left
+/// of the sixteen comes late: `ldmatrix` reads by the bits before it, which the swizzle of rows touches too. Where codes are no neighbours in pairs, it
+/// is the lowest, so that whoever meets them at a dot holds elements next to each other.
+pub(crate) fn stored_columns(func: &Func, value: Value) -> SmallVec<[u32; 8]> {
+    let bits = func.ty(value).shape().and_then(|shape| dims(shape).last().copied()).unwrap_or(0);
+    let pair = paired_codes(func, value).unwrap_or(0).min(3);
+    if bits < 4 {
+        return (0..bits).collect();
+    }
+    let left = if pair == 0 { 3 } else { 0 };
+    let near = (0..4).rev().filter(|&bit| bit != pair && bit != left);
+    let mut columns: SmallVec<[u32; 8]> = std::iter::once(pair).chain(near).chain(4..bits).collect();
+    columns.insert(columns.len().min(5), left);
+    columns
+}
+
+/// log2 of the distance between codes that lie 16 bits apart in a word, for a value that is made of codes in place. Bytes may be paired in any way.
+fn paired_codes(func: &Func, mut value: Value) -> Option<u32> {
+    for _ in 0..MOST_OPS {
+        let data = func.inst(func.def_inst(value)?);
+        value = match &data.op {
+            Op::Unpack => {
+                let bits = func.ty(value).dtype().bits();
+                return (bits < 8).then(|| (16 / bits).trailing_zeros());
+            }
+            Op::Transpose { .. } | Op::Reshape | Op::Split => data.operands[0],
+            op if is_elementwise(op) => {
+                let shape = func.ty(value).shape();
+                *data.operands.iter().find(|&&v| func.ty(v).shape() == shape)?
+            }
+            _ => return None,
+        };
+    }
+    None
 }
 
 /// Whether an operand is read from shared memory as it is.

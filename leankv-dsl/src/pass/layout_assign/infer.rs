@@ -1,11 +1,11 @@
 //! Forwards: which layout each value gets.
 
 use crate::ir::{Block, Combine, Func, Inst, Op, Value};
-use crate::layout::{Conversion, LinearLayout, Route, SharedLayout};
+use crate::layout::{Conversion, LANE_BITS, LinearLayout, Route, SharedLayout};
 
 use super::memory;
 use super::pull::{dims, is_elementwise, pull, push};
-use super::{Pass, State, needs_layout};
+use super::{Pass, State, needs_layout, stored_columns};
 
 /// The most cheap ops one below the other: copying them for a consumer takes stack for each.
 const LONGEST_CHAIN: u32 = 256;
@@ -127,6 +127,7 @@ impl Pass {
             }
             Op::AsyncCopy { .. } => {
                 let layout = self.coalesced(func, inst);
+                self.copies.insert(data.operands[0], inst);
                 self.out.operand_layouts.insert(inst, layout);
             }
             Op::LocalAlloc => {
@@ -137,8 +138,35 @@ impl Pass {
                 self.out.shared.insert(data.results[0], layout);
             }
             Op::LocalLoad => {
-                let layout = self.preferred(func, data.results[0]);
-                self.fix(data.results[0], layout);
+                let result = data.results[0];
+                let copy = self.copies.get(&data.operands[0]).filter(|_| self.requests[result].is_none());
+                let layout = match copy {
+                    // What nobody asks for in another layout is read as it was copied, by all threads.
+                    Some(&copy) => {
+                        let hint = self.hint(func, result);
+                        hint.unwrap_or_else(|| {
+                            let shape = func.ty(result).shape().expect("a load gives a tile");
+                            let threads = LANE_BITS as u32 + self.warp_bits;
+                            let spare = dims(shape).iter().sum::<u32>().saturating_sub(threads) as u8;
+                            let mut access = self.access(func, copy);
+                            access.vector.iter_mut().for_each(|bits| *bits = (*bits).min(spare));
+                            memory::coalesced(shape, &access, self.warp_bits)
+                        })
+                    }
+                    None => self.preferred(func, result),
+                };
+                self.fix(result, layout);
+            }
+            Op::LocalStore => {
+                let (block, value) = (data.operands[0], data.operands[2]);
+                let layout = self.settle(func, value);
+                let ty = func.ty(value);
+                if let (16, Some(shape)) = (ty.dtype().bits(), ty.shape().filter(|shape| shape.rank() == 2)) {
+                    let columns = stored_columns(func, value);
+                    let shared = SharedLayout::matrices(&dims(shape), &columns, &layout);
+                    self.out.shared.insert(block, shared);
+                }
+                self.out.operand_layouts.insert(inst, layout);
             }
             Op::Assert { .. } | Op::Print { .. } => {
                 if let Some(&tile) = data.operands.iter().find(|v| needs_layout(func, **v)) {

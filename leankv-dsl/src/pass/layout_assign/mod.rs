@@ -24,6 +24,7 @@ use crate::layout::{Conversion, LANE_BITS, LinearLayout, Route, SharedLayout};
 use crate::pass::axis::AxisAnalysis;
 
 pub use dots::{DotPlan, DotSite, Origin, Target};
+pub(crate) use dots::stored_columns;
 pub(crate) use pull::{codes_a_word, is_elementwise, padded_elements, reshape_keeps_bits};
 pub(crate) use rewrite::find;
 
@@ -88,6 +89,7 @@ pub fn assign<T: Target>(func: &mut Func, target: &T) -> (Assignment, BTreeMap<I
         states: SideTable::new(),
         chains: SideTable::new(),
         users: hint::users(func),
+        copies: BTreeMap::new(),
         loads: BTreeMap::new(),
         out: Assignment::default(),
     };
@@ -110,6 +112,8 @@ pub(crate) struct Pass {
     chains: SideTable<Value, u32>,
     /// The ops that take a value.
     users: SideTable<Value, Vec<Inst>>,
+    /// The asynchronous copy to each block of shared memory.
+    copies: BTreeMap<Value, Inst>,
     /// The layout chosen for each load that is not cheap.
     loads: BTreeMap<Inst, LinearLayout>,
     out: Assignment,
