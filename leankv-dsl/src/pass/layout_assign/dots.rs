@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use crate::ir::{Dtype, Func, Inst, Op, Shape, Type, Value};
-use crate::layout::LinearLayout;
+use crate::layout::{LANE_BITS, LinearLayout};
 use crate::pass::axis::AxisAnalysis;
 use smallvec::SmallVec;
 
@@ -100,7 +100,7 @@ impl<'f> DotSite<'f> {
             let data = self.func.inst(inst);
             (matches!(data.op, Op::LocalStore) && data.operands[0] == block).then(|| data.operands[2])
         })?;
-        Some((axis, stored_columns(self.func, stored)))
+        Some((axis, stored_columns(self.func, stored, self.warp_bits)))
     }
 
     /// Whether `a` is computed from another dot.
@@ -181,32 +181,39 @@ fn origin(func: &Func, axes: &AxisAnalysis, value: Value, left: &Cell<u32>) -> O
     }
 }
 
-/// The order in which elements of a row of a tile go to shared memory, as bits of its last index.
+/// The order in which elements of a row of a tile go to shared memory, as bits of its last index, where the program's warps compute the tile together.
 ///
-/// Eight elements that lie together come first, of sixteen that one thread has: decoded codes in the pairs of their word, which lie 16 bits apart. The bit that is left
-/// of the sixteen comes late: `ldmatrix` reads by the bits before it, which the swizzle of rows touches too. Where codes are no neighbours in pairs, it
-/// is the lowest, so that whoever meets them at a dot holds elements next to each other.
-pub(crate) fn stored_columns(func: &Func, value: Value) -> SmallVec<[u32; 8]> {
-    let bits = func.ty(value).shape().and_then(|shape| dims(shape).last().copied()).unwrap_or(0);
-    let pair = paired_codes(func, value).unwrap_or(0).min(3);
-    if bits < 4 {
+/// Eight elements that lie together come first, of those that one thread has: decoded codes in the pairs of their word, which lie 16 bits apart. Where a thread has
+/// sixteen, the bit that is left comes late, since `ldmatrix` reads by the bits before it, which the swizzle of rows touches too; and if it may, it is the
+/// lowest one, so that whoever meets them at a dot holds elements next to each other.
+pub(crate) fn stored_columns(func: &Func, value: Value, warp_bits: u32) -> SmallVec<[u32; 8]> {
+    let extents = func.ty(value).shape().map(dims).unwrap_or_default();
+    let bits = extents.last().copied().unwrap_or(0);
+    let (pair, a_word) = paired_codes(func, value).unwrap_or((0, 0));
+    let spare = extents.iter().sum::<u32>().saturating_sub(LANE_BITS as u32 + warp_bits);
+    let held = spare.max(a_word).clamp(3, 4);
+    if bits < held || pair >= held {
         return (0..bits).collect();
     }
-    let left = if pair == 0 { 3 } else { 0 };
-    let near = (0..4).rev().filter(|&bit| bit != pair && bit != left);
-    let mut columns: SmallVec<[u32; 8]> = std::iter::once(pair).chain(near).chain(4..bits).collect();
-    columns.insert(columns.len().min(5), left);
+    let left = (held == 4).then_some(if pair == 0 { 3 } else { 0 });
+    let near = (0..held).rev().filter(|&bit| bit != pair && Some(bit) != left);
+    let mut columns: SmallVec<[u32; 8]> = std::iter::once(pair).chain(near).chain(held..bits).collect();
+    if let Some(left) = left {
+        columns.insert(columns.len().min(5), left);
+    }
     columns
 }
 
-/// log2 of the distance between codes that lie 16 bits apart in a word, for a value that is made of codes in place. Bytes may be paired in any way.
-fn paired_codes(func: &Func, mut value: Value) -> Option<u32> {
+/// For a value that is made of codes in place: log2 of the distance between those that lie 16 bits apart in a word (bytes may be paired in any way), and of
+/// the codes of a word.
+fn paired_codes(func: &Func, mut value: Value) -> Option<(u32, u32)> {
     for _ in 0..MOST_OPS {
         let data = func.inst(func.def_inst(value)?);
         value = match &data.op {
             Op::Unpack => {
                 let bits = func.ty(value).dtype().bits();
-                return (bits < 8).then(|| (16 / bits).trailing_zeros());
+                let pair = if bits < 8 { (16 / bits).trailing_zeros() } else { 0 };
+                return Some((pair, codes_a_word(func.ty(value), func.ty(data.operands[0]))));
             }
             Op::Transpose { .. } | Op::Reshape | Op::Split => data.operands[0],
             op if is_elementwise(op) => {

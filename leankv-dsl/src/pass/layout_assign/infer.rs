@@ -162,7 +162,7 @@ impl Pass {
                 let layout = self.settle(func, value);
                 let ty = func.ty(value);
                 if let (16, Some(shape)) = (ty.dtype().bits(), ty.shape().filter(|shape| shape.rank() == 2)) {
-                    let columns = stored_columns(func, value);
+                    let columns = stored_columns(func, value, self.warp_bits);
                     let shared = SharedLayout::matrices(&dims(shape), &columns, &layout);
                     self.out.shared.insert(block, shared);
                 }
