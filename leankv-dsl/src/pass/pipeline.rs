@@ -119,7 +119,8 @@ fn candidates(func: &Func, body: Block) -> Vec<Staged> {
     let operand = |result: Value, dtype: Dtype, bytes: u32| {
         let whole = dtype.bits() == 16 && bytes >= LEAST_BYTES;
         let unchanged = whole && feeds(func, &users, result, |op| matches!(op, Op::Dot));
-        rank(func, result) > 1 && (unchanged || feeds(func, &users, result, |op| matches!(op, Op::LocalStore)))
+        rank(func, result) > 1
+            && (unchanged || feeds(func, &users, result, |op| matches!(op, Op::LocalStore)))
     };
     let insts = &func.block(body).insts;
     let mut out: Vec<Staged> = insts.iter().filter_map(|&inst| staged(inst, &operand)).collect();
@@ -164,7 +165,8 @@ pub(super) fn feeds(
         let Some(users_here) = users.get(&value) else { return false };
         for &user in users_here {
             let data = func.inst(user);
-            let made = end(&Op::LocalStore) && (is_elementwise(&data.op) || matches!(data.op, Op::Unpack | Op::Split));
+            let made = end(&Op::LocalStore)
+                && (is_elementwise(&data.op) || matches!(data.op, Op::Unpack | Op::Split));
             match &data.op {
                 Op::Dot if data.operands[2] == value => return false,
                 op if end(op) => {}

@@ -75,7 +75,8 @@ fn before_moves(func: &Func, mut value: Value) -> Value {
 
 fn is_tile_load(func: &Func, inst: Inst) -> bool {
     let data = func.inst(inst);
-    matches!(data.op, Op::Load { .. }) && func.ty(data.results[0]).shape().is_some_and(|shape| shape.rank() > 1)
+    matches!(data.op, Op::Load { .. })
+        && func.ty(data.results[0]).shape().is_some_and(|shape| shape.rank() > 1)
 }
 
 fn transform(func: &mut Func, inst: Inst, body: Block, found: &BTreeMap<Value, Vec<Inst>>) {
@@ -117,7 +118,11 @@ fn transform(func: &mut Func, inst: Inst, body: Block, found: &BTreeMap<Value, V
             insts.push(load);
             for &user in &func.block(body).insts.clone() {
                 if !early.contains(&user) {
-                    func.inst_mut(user).operands.iter_mut().filter(|v| **v == operand).for_each(|v| *v = loaded);
+                    func.inst_mut(user)
+                        .operands
+                        .iter_mut()
+                        .filter(|v| **v == operand)
+                        .for_each(|v| *v = loaded);
                 }
             }
         }

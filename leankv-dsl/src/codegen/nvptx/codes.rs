@@ -40,7 +40,8 @@ pub(super) fn packed_pairs(
     for data in func.walk().into_iter().map(|inst| func.inst(inst)) {
         if matches!(data.op, Op::LocalStore) && func.ty(data.operands[2]).dtype().bits() == 16 {
             let shared = &plan.shared[&data.operands[0]];
-            let together = (0..shared.elements().trailing_zeros()).map(|i| 1 << i).find(|&v| shared.offset(v) == 1);
+            let together =
+                (0..shared.elements().trailing_zeros()).map(|i| 1 << i).find(|&v| shared.offset(v) == 1);
             if let Some(distance) = together {
                 follow(func, plan, data.operands[2], distance, &mut out);
             }

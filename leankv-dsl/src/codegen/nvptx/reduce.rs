@@ -160,9 +160,8 @@ impl<'c> Emitter<'c, '_> {
             let (lanes, block) = if kind == CombineKind::Or { ("any", "or") } else { ("all", "and") };
             let identity = self.ir.bool(kind == CombineKind::And);
             let own = self.choose(one.valid, one.values[0], identity);
-            let vote = |name: String, with: u32, own: Val<'c>| {
-                self.ir.call(&name, &[], &[self.ir.c32(with), own])
-            };
+            let vote =
+                |name: String, with: u32, own: Val<'c>| self.ir.call(&name, &[], &[self.ir.c32(with), own]);
             let mut all = own;
             if warps.drain(..).next().is_some() {
                 all = vote(format!("llvm.nvvm.barrier.cta.red.{block}.aligned.all"), 0, all)?;
