@@ -217,6 +217,24 @@ mod tests {
         }
     }
 
+    /// A thread has 16 elements of a row (of which every other one lies together), or 8; eight lanes share a row, or four.
+    #[test]
+    fn tiles_that_warps_put_together_have_no_bank_conflicts() {
+        for (row, held, columns) in
+            [(7, 4, &[2, 3, 1, 4, 5, 0, 6][..]), (6, 4, &[0, 2, 1, 4, 5, 3]), (6, 3, &[2, 1, 0, 3, 4, 5])]
+        {
+            let lanes = row - held;
+            let writer = blocked(&[4, row], &[0, held], &[5 - lanes, lanes], &[4 + lanes - 5, 0], &[1, 0], 2);
+            let shared = SharedLayout::matrices(&[4, row], columns, &writer);
+            assert_eq!((shared.vectors(&writer, 1).bits, conflicts(&shared, &writer, 1)), (3, 1), "{writer}");
+            for first in (0..16 << row).filter(|flat| flat >> row & 7 == 0) {
+                let banks: BTreeSet<u32> =
+                    (0..8).map(|i| shared.offset(first | i << row) * 2 / 16 % 8).collect();
+                assert_eq!(banks.len(), 8, "{writer}");
+            }
+        }
+    }
+
     #[test]
     fn vectors_follow_the_offsets() {
         let layout = blocked(&[4, 6], &[0, 3], &[2, 3], &[0, 0], &[1, 0], 0);

@@ -26,7 +26,8 @@ const RESERVED_BYTES: u32 = 16 << 10;
 /// Pipelines every loop with a depth above 1, as far as the GPU's shared memory goes, and gives notes on what was done.
 pub fn pipeline(func: &mut Func, gpu: &Gpu) -> Vec<String> {
     let mut notes = Vec::new();
-    let taken: u32 = func.walk().into_iter().map(|inst| local_bytes(func, inst)).sum();
+    let blocks = func.walk().into_iter().filter(|&inst| matches!(func.inst(inst).op, Op::LocalAlloc));
+    let taken: u32 = blocks.map(|inst| tile_bytes(func.ty(func.result(inst)))).sum();
     let mut left = gpu.shared_bytes.saturating_sub(RESERVED_BYTES + taken);
     for inst in func.walk() {
         let Op::For { stages } = func.inst(inst).op else { continue };
@@ -43,15 +44,10 @@ pub fn pipeline(func: &mut Func, gpu: &Gpu) -> Vec<String> {
     notes
 }
 
-/// The bytes of a block of shared memory.
-fn local_bytes(func: &Func, inst: Inst) -> u32 {
-    let data = func.inst(inst);
-    match (&data.op, data.results.first().map(|&block| func.ty(block))) {
-        (Op::LocalAlloc, Some(Type::Shared { dtype, shape, stages })) => {
-            padded_elements(shape) * dtype.bytes().unwrap_or(1) * stages
-        }
-        _ => 0,
-    }
+/// The bytes that a tile, or a block for all its stages, takes of shared memory.
+pub(super) fn tile_bytes(ty: &Type) -> u32 {
+    let stages = if let Type::Shared { stages, .. } = ty { *stages } else { 1 };
+    ty.shape().map_or(0, padded_elements) * ty.dtype().bytes().unwrap_or(1) * stages
 }
 
 /// A load to be pipelined.
@@ -103,7 +99,7 @@ fn candidates(func: &Func, body: Block) -> Vec<Staged> {
         let Op::Load { other: false, .. } = data.op else { return None };
         let result = data.results[0];
         let (dtype, shape) = func.ty(result).as_tile().filter(|(_, shape)| shape.rank() > 0)?;
-        let bytes = padded_elements(shape) * dtype.bytes().unwrap_or(1);
+        let bytes = tile_bytes(func.ty(result));
         if !wanted(result, dtype, bytes) {
             return None;
         }

@@ -5,14 +5,15 @@
 //! and every warp reads fragments from there (`ldmatrix`).
 //!
 //! An operand is taken when several warps would hold copies of it, its elements have 16 bits, and it is computed, in the same turn of a loop, from loads of what nobody
-//! writes and from nothing else that the turn computes. So all operands of a turn can be computed before its first dot, and meet at one barrier.
+//! writes and from nothing else that the turn computes. So all operands of a turn can be computed before its first dot, and meet at one barrier. A loop whose operands
+//! take too much shared memory stays as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::{Block, Const, Dtype, Func, Inst, Op, Type, Value};
 use crate::pass::axis::AxisAnalysis;
 use crate::pass::layout_assign::{DotSite, Target, find};
-use crate::pass::pipeline::{At, address_slice, feeds, moves_elements, users};
+use crate::pass::pipeline::{At, address_slice, feeds, moves_elements, tile_bytes, users};
 use crate::target::Gpu;
 
 /// Shares the operands of every loop's dots, and gives notes on what was done.
@@ -21,11 +22,15 @@ pub fn share_operands<T: Target>(func: &mut Func, gpu: &Gpu, target: &T) -> Vec<
     if func.num_warps == 1 || !gpu.matrix_loads {
         return notes;
     }
+    // The rest is for what is copied ahead, and for exchanges.
+    let mut left = gpu.shared_bytes / 2;
     for inst in func.walk() {
         if let Op::For { .. } = func.inst(inst).op {
             let body = func.inst(inst).regions[0];
             let found = operands(func, body, target);
-            if !found.is_empty() {
+            let bytes: u32 = found.keys().map(|&value| tile_bytes(func.ty(value))).sum();
+            if !found.is_empty() && bytes <= left {
+                left -= bytes;
                 let loc = func.inst(inst).loc;
                 notes.push(format!("{loc}: {} operands of dots computed once for all warps", found.len()));
                 transform(func, inst, body, &found);
