@@ -87,6 +87,7 @@ fn table() -> Outcome<()> {
     ));
     rows.push(host_decode()?);
     rows.extend(decode_tokens()?);
+    rows.extend(chunk_tiles()?);
     let mb = in_own_process(&[MEMORY])?[0];
     rows.push(row("peak memory of compiling every kernel", "<= 400 MB", format!("{mb:.0} MB"), mb <= 400.0));
 
@@ -301,6 +302,27 @@ fn decode_tokens() -> Outcome<Vec<Row>> {
         let what = format!("decode {what}");
         rows.extend(decode::rows(&what, most, &tokens));
         rows.extend(pipe.map(|most| decode::pipe_row(&what, most, &tokens[0])));
+    }
+    Ok(rows)
+}
+
+/// What attention of a chunk of a prompt costs for cached tokens: four warps of 16 rows each, 16 tokens of 4 query heads.
+fn chunk_tiles() -> Outcome<Vec<Row>> {
+    let mut rows = Vec::new();
+    for pairs in
+        [&[("tiering", "K8V4")][..], &[("tiering", "K4V2")], &[("tiering", "fp16"), ("page_bytes", "16640")]]
+    {
+        let kernel = find("chunk_attention").ok_or("chunk_attention is not shipped")?;
+        let func = kernel.build(&settings(pairs)).map_err(|found| found.to_string())?;
+        let workload = |tokens: usize| {
+            let recipe = recipe("chunk_attention")?;
+            let asked = [("queries", 16), ("kv_heads", 1), ("tokens", tokens)];
+            let sizes = recipe.sizes(Size::Typical, &asked.map(|(name, n)| (name.to_owned(), n)))?;
+            Ok(recipe.make(&settings(pairs), &sizes, 1)?)
+        };
+        let gpus = decode::GPUS.map(|gpu| decode::token(&func, gpu, workload));
+        let tokens = gpus.into_iter().collect::<Outcome<Vec<_>>>()?;
+        rows.extend(decode::tile_rows(&format!("chunk {}", pairs[0].1), 420.0, 64, &tokens));
     }
     Ok(rows)
 }

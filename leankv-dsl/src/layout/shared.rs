@@ -74,6 +74,16 @@ impl SharedLayout {
         SharedLayout { offsets }
     }
 
+    /// A tile of 16-bit elements (log2 extents) that `writer` writes and `ldmatrix` reads, eight rows of eight elements at a time: index bits of a row come in the order
+    /// `columns`, the first three together; neither side has bank conflicts, the writer where it holds these three in registers.
+    pub fn matrices(dims: &[u32], columns: &[u32], writer: &LinearLayout) -> SharedLayout {
+        let (rows, row_bits) = (dims[0], dims[1]);
+        let vector: Vec<u32> = columns.iter().take(ACCESS_BYTES_LOG2 as usize - 1).map(|c| 1 << c).collect();
+        let lanes = lanes_a_pass(vector.len() as u32 + 1);
+        let read: Vec<u32> = (0..rows.min(3)).map(|row| 1 << (row_bits + row)).collect();
+        apart(rows + row_bits, &vector, [&writer.lanes()[..lanes], &read])
+    }
+
     /// The element offset of a flat index.
     pub fn offset(&self, flat: u32) -> u32 {
         f2::apply(&self.offsets, flat)
@@ -103,29 +113,32 @@ impl SharedLayout {
 pub fn conversion_scratch(from: &LinearLayout, to: &LinearLayout, element_bytes: u32) -> SharedLayout {
     let mut vector = f2::intersection(from.registers(), to.registers());
     vector.truncate((ACCESS_BYTES_LOG2 - element_bytes) as usize);
-    scratch(&vector, from, to, element_bytes)
+    let lanes = lanes_a_pass(vector.len() as u32 + element_bytes);
+    apart(from.bits(), &vector, [&from.lanes()[..lanes], &to.lanes()[..lanes]])
 }
 
 /// The block into which vectors of the first `2^vector` registers of `from` are copied, and from which `to` is read, in narrower vectors if need be: as
 /// [`conversion_scratch`] has it.
 pub fn staging(from: &LinearLayout, to: &LinearLayout, vector: usize, element_bytes: u32) -> SharedLayout {
-    scratch(&from.registers()[..vector], from, to, element_bytes)
+    let vector = &from.registers()[..vector];
+    let lanes = |layout: &LinearLayout| {
+        lanes_a_pass(f2::intersection(vector, layout.registers()).len() as u32 + element_bytes)
+    };
+    apart(from.bits(), vector, [&from.lanes()[..lanes(from)], &to.lanes()[..lanes(to)]])
 }
 
-/// The block in which the combinations of `vector` lie together.
-fn scratch(vector: &[u32], from: &LinearLayout, to: &LinearLayout, element_bytes: u32) -> SharedLayout {
-    let bits = from.bits();
+/// log2 of the lanes whose accesses of `2^access` bytes make one pass.
+fn lanes_a_pass(access: u32) -> usize {
+    BANK_ROW_BYTES_LOG2.saturating_sub(access).min(5) as usize
+}
+
+/// A block of `2^bits` elements in which those that differ by `vector` alone lie together, and those that differ by either of `sides` lie in different banks.
+fn apart(bits: u32, vector: &[u32], sides: [&[u32]; 2]) -> SharedLayout {
     let rest = f2::complement(vector.iter().copied(), bits);
     let columns: Vec<u32> = vector.iter().chain(&rest).copied().collect();
     let to_quotient = f2::inverse(&columns).expect("a basis completed by `complement` is invertible");
     let quotient = |v: u32| f2::apply(&to_quotient, v) >> vector.len();
-
-    let side = |layout: &LinearLayout| {
-        let access = f2::intersection(vector, layout.registers()).len() as u32 + element_bytes;
-        let lanes_a_pass = BANK_ROW_BYTES_LOG2.saturating_sub(access).min(5) as usize;
-        f2::independent(layout.lanes()[..lanes_a_pass].iter().map(|&v| quotient(v)))
-    };
-    let (a, b) = (side(from), side(to));
+    let [a, b] = sides.map(|lanes| f2::independent(lanes.iter().map(|&v| quotient(v))));
     let common = f2::intersection(&a, &b);
     let beyond = |own: &[u32]| -> Vec<u32> {
         let mut span = Span::of(common.iter().copied());
@@ -210,6 +223,24 @@ mod tests {
                 let banks: BTreeSet<u32> =
                     (start..start + 8).map(|row| shared.offset(row << columns) * 2 / 16 % 8).collect();
                 assert_eq!(banks.len(), 8, "{columns}");
+            }
+        }
+    }
+
+    /// A thread has 16 elements of a row (of which every other one lies together), or 8; eight lanes share a row, or four.
+    #[test]
+    fn tiles_that_warps_put_together_have_no_bank_conflicts() {
+        for (row, held, columns) in
+            [(7, 4, &[2, 3, 1, 4, 5, 0, 6][..]), (6, 4, &[0, 2, 1, 4, 5, 3]), (6, 3, &[2, 1, 0, 3, 4, 5])]
+        {
+            let lanes = row - held;
+            let writer = blocked(&[4, row], &[0, held], &[5 - lanes, lanes], &[4 + lanes - 5, 0], &[1, 0], 2);
+            let shared = SharedLayout::matrices(&[4, row], columns, &writer);
+            assert_eq!((shared.vectors(&writer, 1).bits, conflicts(&shared, &writer, 1)), (3, 1), "{writer}");
+            for first in (0..16 << row).filter(|flat| flat >> row & 7 == 0) {
+                let banks: BTreeSet<u32> =
+                    (0..8).map(|i| shared.offset(first | i << row) * 2 / 16 % 8).collect();
+                assert_eq!(banks.len(), 8, "{writer}");
             }
         }
     }

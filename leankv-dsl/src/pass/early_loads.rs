@@ -6,9 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::ir::{Access, Block, CacheHint, Effect, Func, Inst, Op, Value};
+use crate::ir::{Block, CacheHint, Effect, Func, Inst, Op, Value};
 
 use super::layout_assign::padded_elements;
+use super::pipeline::is_constant;
 use crate::target::Gpu;
 
 /// The most ops one below the other that an address takes.
@@ -38,7 +39,8 @@ fn reorder(func: &mut Func, body: Block, most: u64) {
     let mut early = BTreeSet::new();
     let mut bytes = 0;
     for &inst in &insts {
-        if !loads_constants(func, inst) {
+        let exclusive = matches!(func.inst(inst).op, Op::Load { cache: CacheHint::Exclusive, .. });
+        if !exclusive && !is_constant(func, inst) {
             continue;
         }
         let mut needed = BTreeSet::new();
@@ -54,15 +56,6 @@ fn reorder(func: &mut Func, body: Block, most: u64) {
     }
     let (first, rest): (Vec<Inst>, Vec<Inst>) = insts.into_iter().partition(|inst| early.contains(inst));
     *func.block_insts_mut(body) = first.into_iter().chain(rest).collect();
-}
-
-/// Whether an op loads what no program of the launch writes.
-fn loads_constants(func: &Func, inst: Inst) -> bool {
-    let data = func.inst(inst);
-    let Op::Load { cache, .. } = data.op else { return false };
-    let read = |param: usize| func.params[param].access == Access::Read;
-    matches!(cache, CacheHint::Constant | CacheHint::Exclusive)
-        || func.pointer_param(data.operands[0]).is_some_and(read)
 }
 
 /// Whether a value follows from ops without effects, from loads that are early already and from what is known before the loop's turn; the ops that

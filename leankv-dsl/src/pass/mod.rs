@@ -20,6 +20,7 @@ mod manager;
 mod memory;
 pub mod pipeline;
 pub mod program_order;
+pub mod shared_operands;
 #[cfg(test)]
 mod tests;
 

@@ -12,8 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::{
-    Access, BinaryOp, Block, CacheHint, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, InstData, Loc,
-    Op, Type, Value,
+    Access, BinaryOp, Block, CacheHint, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, Loc, Op, Type,
+    Value,
 };
 use crate::pass::axis::AxisAnalysis;
 use crate::pass::layout_assign::{find, mask_operand, needs_layout, padded_elements};
@@ -29,8 +29,10 @@ const SYSTEM_BYTES: u32 = 1 << 10;
 /// Pipelines every loop with a depth above 1, as far as the GPU's shared memory goes, and gives notes on what was done.
 pub fn pipeline(func: &mut Func, gpu: &Gpu) -> Vec<String> {
     let mut notes = Vec::new();
+    let blocks = func.walk().into_iter().filter(|&inst| matches!(func.inst(inst).op, Op::LocalAlloc));
+    let taken: u32 = blocks.map(|inst| tile_bytes(func.ty(func.result(inst)))).sum();
     let program = gpu.sm_shared_bytes / func.resident.max(1);
-    let reserved = (RESERVED_BYTES.0 * func.num_warps).min(RESERVED_BYTES.1);
+    let reserved = (RESERVED_BYTES.0 * func.num_warps).min(RESERVED_BYTES.1) + taken;
     let left = program.saturating_sub(SYSTEM_BYTES).min(gpu.shared_bytes).saturating_sub(reserved);
     pipeline_block(func, func.entry(), gpu, left, &mut notes);
     notes
@@ -54,6 +56,12 @@ fn pipeline_block(func: &mut Func, block: Block, gpu: &Gpu, left: u32, notes: &m
             pipeline_block(func, region, gpu, left, notes);
         }
     }
+}
+
+/// The bytes that a tile, or a block for all its stages, takes of shared memory.
+pub(super) fn tile_bytes(ty: &Type) -> u32 {
+    let stages = if let Type::Shared { stages, .. } = ty { *stages } else { 1 };
+    ty.shape().map_or(0, padded_elements) * ty.dtype().bytes().unwrap_or(1) * stages
 }
 
 /// A load to be pipelined.
@@ -100,48 +108,58 @@ fn writes(func: &Func, block: Block) -> bool {
 
 fn candidates(func: &Func, body: Block) -> Vec<Staged> {
     let axis = AxisAnalysis::run(func);
-    let writes = writes(func, body);
+    let (users, writes) = (users(func), writes(func, body));
+    let staged = |&inst: &Inst| {
+        let data = func.inst(inst);
+        let Op::Load { other: false, cache, .. } = data.op else { return None };
+        let result = data.results[0];
+        let (dtype, shape) = func.ty(result).as_tile().filter(|(_, shape)| shape.rank() > 0)?;
+        let bytes = tile_bytes(func.ty(result));
+        let large = shape.rank() >= 2 && dtype.bits() == 16 && bytes >= LEAST_BYTES;
+        let operand = large && !writes && feeds_dots(func, &users, result);
+        if !(operand || is_constant(func, inst) || cache == CacheHint::Exclusive)
+            || !users.contains_key(&result)
+        {
+            return None;
+        }
+        let mask = mask_operand(&data.op, &data.operands);
+        let access = axis.access_of_prefixes(func, data.operands[0], data.operands[1], mask);
+        let fastest = access.order[0];
+        if fastest != shape.rank() - 1 || dtype.bits() << access.vector[fastest] < 32 {
+            return None;
+        }
+        let slice = address_slice(func, body, &data.operands)?;
+        Some(Staged { load: inst, slice, bytes })
+    };
+    func.block(body).insts.iter().filter_map(staged).collect()
+}
+
+/// The ops that take each value.
+pub(super) fn users(func: &Func) -> BTreeMap<Value, Vec<Inst>> {
     let mut users: BTreeMap<Value, Vec<Inst>> = BTreeMap::new();
     for inst in func.walk() {
         for &operand in &func.inst(inst).operands {
             users.entry(operand).or_default().push(inst);
         }
     }
-    let mut out = Vec::new();
-    for &inst in &func.block(body).insts {
-        let data = func.inst(inst);
-        let Op::Load { other: false, cache, .. } = data.op else { continue };
-        let result = data.results[0];
-        let Some((dtype, shape)) = func.ty(result).as_tile() else { continue };
-        let bytes = padded_elements(shape) * dtype.bytes().unwrap_or(1);
-        let large = shape.rank() >= 2 && dtype.bits() == 16 && bytes >= LEAST_BYTES;
-        let operand = large && !writes && feeds_dots(func, &users, result);
-        if shape.rank() == 0 || !(operand || is_unwritten(func, data) || cache == CacheHint::Exclusive) {
-            continue;
-        }
-        let mask = mask_operand(&data.op, &data.operands);
-        let access = axis.access_of_prefixes(func, data.operands[0], data.operands[1], mask);
-        let fastest = access.order[0];
-        if fastest != shape.rank() - 1 || dtype.bits() << access.vector[fastest] < 32 {
-            continue;
-        }
-        if let Some(slice) = address_slice(func, body, inst) {
-            out.push(Staged { load: inst, slice, bytes });
-        }
-    }
-    out
+    users
+}
+
+/// Whether an op only moves elements.
+pub(super) fn moves_elements(op: &Op) -> bool {
+    matches!(op, Op::Transpose { .. } | Op::Reshape | Op::ExpandDims { .. })
 }
 
 /// Whether every use of a value is a dot, possibly of the value transposed or without its unit dimensions.
-fn feeds_dots(func: &Func, users: &BTreeMap<Value, Vec<Inst>>, value: Value) -> bool {
+pub(super) fn feeds_dots(func: &Func, users: &BTreeMap<Value, Vec<Inst>>, value: Value) -> bool {
     let mut work = vec![value];
     while let Some(value) = work.pop() {
         let Some(users_here) = users.get(&value) else { return false };
         for &user in users_here {
             let data = func.inst(user);
-            match data.op {
+            match &data.op {
                 Op::Dot if data.operands[2] != value => {}
-                Op::Transpose { .. } | Op::Reshape | Op::ExpandDims { .. } => work.push(data.results[0]),
+                op if moves_elements(op) => work.push(data.results[0]),
                 _ => return false,
             }
         }
@@ -149,11 +167,11 @@ fn feeds_dots(func: &Func, users: &BTreeMap<Value, Vec<Inst>>, value: Value) -> 
     true
 }
 
-/// The ops of the body that the load's operands follow from; `None` when they need a carried value or an op with effects.
-fn address_slice(func: &Func, body: Block, load: Inst) -> Option<Vec<Inst>> {
+/// The ops of the body that values follow from; `None` when they need a carried value, a dot or an op with effects.
+pub(super) fn address_slice(func: &Func, body: Block, values: &[Value]) -> Option<Vec<Inst>> {
     let here: BTreeSet<Inst> = func.block(body).insts.iter().copied().collect();
     let mut wanted: BTreeSet<Inst> = BTreeSet::new();
-    let mut stack: Vec<Value> = func.inst(load).operands.to_vec();
+    let mut stack: Vec<Value> = values.to_vec();
     while let Some(value) = stack.pop() {
         match func.value(value).def {
             Def::Param(block, index) if block == body && index > 0 => return None,
@@ -162,7 +180,7 @@ fn address_slice(func: &Func, body: Block, load: Inst) -> Option<Vec<Inst>> {
             Def::Result(inst, _) => {
                 let data = func.inst(inst);
                 let pure = data.op.effect() == Effect::None && data.regions.is_empty();
-                if !pure && !is_unwritten(func, data) {
+                if (!pure || matches!(data.op, Op::Dot)) && !is_constant(func, inst) {
                     return None;
                 }
                 if wanted.insert(inst) {
@@ -175,27 +193,28 @@ fn address_slice(func: &Func, body: Block, load: Inst) -> Option<Vec<Inst>> {
 }
 
 /// Whether an op loads what no program of the launch writes.
-fn is_unwritten(func: &Func, data: &InstData) -> bool {
+pub(super) fn is_constant(func: &Func, inst: Inst) -> bool {
+    let data = func.inst(inst);
     let Op::Load { cache, .. } = data.op else { return false };
-    let read = |index: usize| func.params[index].access == Access::Read;
+    let read = |param: usize| func.params[param].access == Access::Read;
     cache == CacheHint::Constant || func.pointer_param(data.operands[0]).is_some_and(read)
 }
 
 /// Appends ops to a list.
-struct At<'f> {
-    func: &'f mut Func,
-    out: Vec<Inst>,
-    loc: Loc,
+pub(super) struct At<'f> {
+    pub(super) func: &'f mut Func,
+    pub(super) out: Vec<Inst>,
+    pub(super) loc: Loc,
 }
 
 impl At<'_> {
-    fn value(&mut self, op: Op, operands: &[Value], ty: &Type) -> Value {
+    pub(super) fn value(&mut self, op: Op, operands: &[Value], ty: &Type) -> Value {
         let inst = self.func.make_inst(op, operands, std::slice::from_ref(ty), &[], self.loc);
         self.out.push(inst);
         self.func.result(inst)
     }
 
-    fn effect(&mut self, op: Op, operands: &[Value]) {
+    pub(super) fn effect(&mut self, op: Op, operands: &[Value]) {
         let inst = self.func.make_inst(op, operands, &[], &[], self.loc);
         self.out.push(inst);
     }
@@ -449,8 +468,12 @@ fn transform(func: &mut Func, inst: Inst, body: Block, staged: &[Staged], depth:
     let head = std::mem::take(&mut at.out);
 
     let gone: BTreeSet<Inst> = staged.iter().map(|item| item.load).collect();
+    // Those who compute operands together need not meet once more before they write them.
+    let meets = |&inst: &Inst| matches!(func.inst(inst).op, Op::Barrier | Op::LocalLoad | Op::LocalStore);
+    let first = func.block(body).insts.iter().copied().find(meets);
+    let first = first.filter(|&inst| matches!(func.inst(inst).op, Op::Barrier));
     let insts = func.block_insts_mut(body);
-    insts.retain(|inst| !gone.contains(inst));
+    insts.retain(|inst| !gone.contains(inst) && Some(*inst) != first);
     insts.splice(0..0, head);
     for (old, new) in loads {
         func.replace_uses(old, new);

@@ -1,4 +1,4 @@
-//! What decode attention costs a token and KV head: the difference of launches over 2048 and 4096 tokens, on the PTX machine and in machine code.
+//! What attention costs a cached token and KV head: the difference of launches over 2048 and 4096 tokens, on the PTX machine and in machine code.
 
 use leankv_dsl::ir::Func;
 use leankv_dsl::target::Product;
@@ -22,6 +22,8 @@ pub(crate) struct Token {
     pub(crate) roofline: Option<Roofline>,
     gpu: Product,
     spill_bytes: Option<u32>,
+    /// How often a sector of the cache was asked for.
+    cache_repeats: f64,
 }
 
 /// A token's cost; `workload` makes the launch over so many tokens of one KV head.
@@ -47,7 +49,9 @@ pub(crate) fn token(func: &Func, gpu: &str, workload: impl Fn(usize) -> Outcome<
         }
         Err(other) => return Err(other.into()),
     };
-    Ok(Token { cost: runs.cost(), roofline, gpu, spill_bytes })
+    let cache = run.buffers.iter().find(|buffer| buffer.name == "kv.arena");
+    let cache_repeats = cache.and_then(|cache| cache.repeat_ratio()).ok_or("the cache was not read")?;
+    Ok(Token { cost: runs.cost(), roofline, gpu, spill_bytes, cache_repeats })
 }
 
 /// A row for each GPU with the token's instructions, of which PTX has at most `most`; and one for both with what should not be there.
@@ -66,6 +70,29 @@ pub(crate) fn rows(what: &str, most: f64, tokens: &[Token]) -> Vec<Row> {
         met: spills.map(|bytes| barriers == 0.0 && conflicts == 0.0 && bytes == 0 && repeats <= 1.05),
     });
     rows
+}
+
+/// Rows for a kernel that works on `rows` query rows and has 16 of them in a warp: machine instructions that a warp takes for 16 tokens, and what should not be there.
+pub(crate) fn tile_rows(what: &str, most: f64, rows: usize, tokens: &[Token]) -> Vec<Row> {
+    let warps = rows as f64 / 16.0;
+    let each = |token: &Token| {
+        let machine = token.roofline.as_ref().map(|found| found.instructions * 16.0 / warps);
+        let (conflicts, repeats) = (token.cost.bank_conflicts, token.cache_repeats);
+        let spills = token.spill_bytes.map_or_else(|| "?".to_owned(), |bytes| bytes.to_string());
+        let shown = machine.map_or_else(|| "?".to_owned(), |machine| format!("{machine:.0}"));
+        Row {
+            what: format!(
+                "{what}, {}: SASS a warp, 16 rows x 16 tokens; conflicts; spills; asked / moved",
+                token.gpu.target
+            ),
+            bar: format!("<= {most}, 0, 0, <= 1.05"),
+            measured: format!("{shown}, {conflicts:.2}, {spills}, {repeats:.3}"),
+            met: machine.map(|machine| {
+                machine <= most && conflicts == 0.0 && token.spill_bytes == Some(0) && repeats <= 1.05
+            }),
+        }
+    };
+    tokens.iter().map(each).collect()
 }
 
 /// The busiest pipe's time over that of the token's bytes.

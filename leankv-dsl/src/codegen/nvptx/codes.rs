@@ -22,7 +22,7 @@ struct Place<'c> {
     bit: u32,
 }
 
-/// For tiles whose elements a dot takes two to a register: by how much the indices of the two differ.
+/// For tiles whose elements a dot, or shared memory for it, takes two to a register: by how much the indices of the two differ.
 pub(super) fn packed_pairs(
     func: &Func,
     plan: &Assignment,
@@ -35,6 +35,16 @@ pub(super) fn packed_pairs(
         let Some(distances) = code.packed([dims(&layouts[0]), dims(&layouts[1])]) else { continue };
         for (&operand, distance) in func.inst(inst).operands.iter().zip(distances) {
             follow(func, plan, operand, distance, &mut out);
+        }
+    }
+    for data in func.walk().into_iter().map(|inst| func.inst(inst)) {
+        if matches!(data.op, Op::LocalStore) && func.ty(data.operands[2]).dtype().bits() == 16 {
+            let shared = &plan.shared[&data.operands[0]];
+            let together =
+                (0..shared.elements().trailing_zeros()).map(|i| 1 << i).find(|&v| shared.offset(v) == 1);
+            if let Some(distance) = together {
+                follow(func, plan, data.operands[2], distance, &mut out);
+            }
         }
     }
     out

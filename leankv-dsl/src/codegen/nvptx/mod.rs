@@ -45,6 +45,7 @@ use crate::pass::early_loads::early_loads;
 use crate::pass::layout_assign;
 use crate::pass::pipeline::pipeline;
 use crate::pass::program_order::keep_program_order;
+use crate::pass::shared_operands::share_operands;
 
 use debug::DebugInfo;
 use emit::{Emitter, Input};
@@ -115,7 +116,8 @@ fn compile_for(func: &Func, target: &Target, options: &NvptxOptions) -> Result<N
     legal::check(func, gpu)?;
     let start = std::time::Instant::now();
     let mut func = func.compact();
-    let pipelined = pipeline(&mut func, gpu);
+    let mut passes = share_operands(&mut func, gpu, target);
+    passes.extend(pipeline(&mut func, gpu));
     early_loads(&mut func, gpu);
     let (plan, dots) = layout_assign::assign(&mut func, target);
     keep_program_order(&mut func);
@@ -171,7 +173,7 @@ fn compile_for(func: &Func, target: &Target, options: &NvptxOptions) -> Result<N
     }
     // SAFETY: every use of the placeholder was replaced, or there is none because no shared memory is used.
     unsafe { placeholder.delete() };
-    notes.splice(0..0, pipelined);
+    notes.splice(0..0, passes);
     let (shuffled, shared) = plan.conversions(&func);
     notes.push(format!("layout conversions: {shuffled} by shuffles, {shared} through shared memory"));
 

@@ -145,22 +145,34 @@ impl<'c> Emitter<'c, '_> {
             partial.push(level.swap_remove(0));
         }
 
-        // A truth value of the whole warp is one vote.
+        let along = |v: u32| layout.coordinate(v, axis);
+        let mut warps: Vec<(u32, u32)> = (0..layout.warps().len() as u32)
+            .map(|i| (along(layout.warps()[i as usize]), i))
+            .filter(|(c, _)| *c != 0)
+            .collect();
+        warps.sort_unstable();
+
+        // A truth value of the whole warp is one vote, of the whole block one barrier.
         let mut voted = false;
         if let (Combine::Kind(kind @ (CombineKind::Or | CombineKind::And)), Dtype::I1, 0, [one]) =
             (combine, with.dtypes[0], result_layout.bits(), &partial[..])
         {
-            let name = if kind == CombineKind::Or { "any" } else { "all" };
+            let (lanes, block) = if kind == CombineKind::Or { ("any", "or") } else { ("all", "and") };
             let identity = self.ir.bool(kind == CombineKind::And);
             let own = self.choose(one.valid, one.values[0], identity);
-            let all = self.ir.c32(u32::MAX);
-            let vote = self.ir.call(&format!("llvm.nvvm.vote.{name}.sync"), &[], &[all, own])?;
+            let vote =
+                |name: String, with: u32, own: Val<'c>| self.ir.call(&name, &[], &[self.ir.c32(with), own]);
+            let mut all = own;
+            if warps.drain(..).next().is_some() {
+                all = vote(format!("llvm.nvvm.barrier.cta.red.{block}.aligned.all"), 0, all)?;
+            }
+            // Also of what the block found, so that the assembler knows that a warp's lanes agree.
+            let vote = vote(format!("llvm.nvvm.vote.{lanes}.sync"), u32::MAX, all)?;
             partial = vec![Item { values: vec![vote], valid: Cond::Always }];
             voted = true;
         }
 
         // Lanes, the lowest bit of the coordinate first.
-        let along = |v: u32| layout.coordinate(v, axis);
         let mut lanes: Vec<(u32, u32)> =
             (0..5u32).map(|i| (along(layout.lanes()[i as usize]), i)).filter(|(c, _)| *c != 0).collect();
         lanes.sort_unstable();
@@ -183,11 +195,6 @@ impl<'c> Emitter<'c, '_> {
         }
 
         // Warps.
-        let mut warps: Vec<(u32, u32)> = (0..layout.warps().len() as u32)
-            .map(|i| (along(layout.warps()[i as usize]), i))
-            .filter(|(c, _)| *c != 0)
-            .collect();
-        warps.sort_unstable();
         if !warps.is_empty() {
             partial = self.reduce_warps(&with, &layout, &result_layout, axis, &warps, partial)?;
         }

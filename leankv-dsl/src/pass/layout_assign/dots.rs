@@ -6,8 +6,9 @@
 use std::cell::Cell;
 
 use crate::ir::{Dtype, Func, Inst, Op, Shape, Type, Value};
-use crate::layout::LinearLayout;
+use crate::layout::{LANE_BITS, LinearLayout};
 use crate::pass::axis::AxisAnalysis;
+use smallvec::SmallVec;
 
 use super::pull::{codes_a_word, dims, is_elementwise};
 
@@ -39,7 +40,8 @@ pub struct DotSite<'f> {
 }
 
 impl<'f> DotSite<'f> {
-    pub(super) fn new(func: &'f Func, axis: &'f AxisAnalysis, inst: Inst, warp_bits: u32) -> DotSite<'f> {
+    /// The dot `inst` of `func`, whose analysis is `axis`.
+    pub(crate) fn new(func: &'f Func, axis: &'f AxisAnalysis, inst: Inst, warp_bits: u32) -> DotSite<'f> {
         DotSite { func, axis, inst, warp_bits }
     }
 
@@ -74,6 +76,31 @@ impl<'f> DotSite<'f> {
     /// Whether `a` (0) or `b` (1) is read from shared memory as it is.
     pub fn from_shared(&self, operand: usize) -> bool {
         from_shared(self.func, self.operand(operand))
+    }
+
+    /// For `a` (0) or `b` (1) that is read from shared memory where the program's warps have put it together: the dimension whose elements lie next to each other
+    /// there, and the order of its index bits.
+    pub fn shared_columns(&self, operand: usize) -> Option<(usize, SmallVec<[u32; 8]>)> {
+        let mut value = self.operand(operand);
+        let mut axis = self.func.ty(value).shape()?.rank() - 1;
+        let mut perms = Vec::new();
+        let block = loop {
+            let data = self.func.inst(self.func.def_inst(value)?);
+            match &data.op {
+                Op::LocalLoad => break data.operands[0],
+                Op::Transpose { perm } => perms.push(perm),
+                _ => return None,
+            }
+            value = data.operands[0];
+        };
+        for perm in perms.iter().rev() {
+            axis = perm.iter().position(|&p| usize::from(p) == axis)?;
+        }
+        let stored = self.func.walk().into_iter().find_map(|inst| {
+            let data = self.func.inst(inst);
+            (matches!(data.op, Op::LocalStore) && data.operands[0] == block).then(|| data.operands[2])
+        })?;
+        Some((axis, stored_columns(self.func, stored, self.warp_bits)))
     }
 
     /// Whether `a` is computed from another dot.
@@ -158,6 +185,51 @@ fn origin(func: &Func, axes: &AxisAnalysis, value: Value, left: &Cell<u32>) -> O
         }
         _ => None,
     }
+}
+
+/// The order in which elements of a row of a tile go to shared memory, as bits of its last index, where the program's warps compute the tile together.
+///
+/// Eight elements that lie together come first, of those that one thread has: decoded codes in the pairs of their word, which lie 16 bits apart. Where a thread has
+/// sixteen, the bit that is left comes late, since `ldmatrix` reads by the bits before it, which the swizzle of rows touches too; and if it may, it is the
+/// lowest one, so that whoever meets them at a dot holds elements next to each other.
+pub(crate) fn stored_columns(func: &Func, value: Value, warp_bits: u32) -> SmallVec<[u32; 8]> {
+    let extents = func.ty(value).shape().map(dims).unwrap_or_default();
+    let bits = extents.last().copied().unwrap_or(0);
+    let (pair, a_word) = paired_codes(func, value).unwrap_or((0, 0));
+    let spare = extents.iter().sum::<u32>().saturating_sub(LANE_BITS as u32 + warp_bits);
+    let held = spare.max(a_word).clamp(3, 4);
+    if bits < held || pair >= held {
+        return (0..bits).collect();
+    }
+    let left = (held == 4).then_some(if pair == 0 { 3 } else { 0 });
+    let near = (0..held).rev().filter(|&bit| bit != pair && Some(bit) != left);
+    let mut columns: SmallVec<[u32; 8]> = std::iter::once(pair).chain(near).chain(held..bits).collect();
+    if let Some(left) = left {
+        columns.insert(columns.len().min(5), left);
+    }
+    columns
+}
+
+/// For a value that is made of codes in place: log2 of the distance between those that lie 16 bits apart in a word (bytes may be paired in any way), and of
+/// the codes of a word.
+fn paired_codes(func: &Func, mut value: Value) -> Option<(u32, u32)> {
+    for _ in 0..MOST_OPS {
+        let data = func.inst(func.def_inst(value)?);
+        value = match &data.op {
+            Op::Unpack => {
+                let bits = func.ty(value).dtype().bits();
+                let pair = if bits < 8 { (16 / bits).trailing_zeros() } else { 0 };
+                return Some((pair, codes_a_word(func.ty(value), func.ty(data.operands[0]))));
+            }
+            Op::Transpose { .. } | Op::Reshape | Op::Split => data.operands[0],
+            op if is_elementwise(op) => {
+                let shape = func.ty(value).shape();
+                *data.operands.iter().find(|&&v| func.ty(v).shape() == shape)?
+            }
+            _ => return None,
+        };
+    }
+    None
 }
 
 /// Whether an operand is read from shared memory as it is.

@@ -1,11 +1,11 @@
 //! Forwards: which layout each value gets.
 
 use crate::ir::{Block, Combine, Func, Inst, Op, Value};
-use crate::layout::{Conversion, LinearLayout, Route, SharedLayout, staging};
+use crate::layout::{Conversion, LANE_BITS, LinearLayout, Route, SharedLayout, staging};
 
 use super::memory;
 use super::pull::{dims, is_elementwise, pull, push};
-use super::{Pass, State, needs_layout};
+use super::{Pass, State, needs_layout, stored_columns};
 
 /// The most cheap ops one below the other: copying them for a consumer takes stack for each.
 const LONGEST_CHAIN: u32 = 256;
@@ -139,13 +139,38 @@ impl Pass {
                 self.out.shared.insert(data.results[0], layout);
             }
             Op::LocalLoad => {
-                let small = self.is_small(func.ty(data.results[0]));
-                if let Some(layout) = self.hint(func, data.results[0]).filter(|_| small) {
-                    self.fix(data.results[0], layout);
-                } else if !small || !self.chain(func, inst) {
-                    let layout = self.preferred(func, data.results[0]);
-                    self.fix(data.results[0], layout);
+                let result = data.results[0];
+                let shape = func.ty(result).shape().expect("a load gives a tile");
+                // A row is read again in each layout that somebody asks for.
+                let cheap = shape.rank() == 1 && self.is_small(func.ty(result));
+                let copy = self.copy_into(func, data.operands[0]).filter(|_| self.requests[result].is_none());
+                if let Some(layout) = self.hint(func, result).filter(|_| copy.is_some()) {
+                    self.fix(result, layout);
+                } else if !(cheap && self.chain(func, inst)) {
+                    let layout = match copy {
+                        // What nobody asks for in another layout is read as it was copied, by all threads.
+                        Some(copy) => {
+                            let threads = LANE_BITS as u32 + self.warp_bits;
+                            let spare = dims(shape).iter().sum::<u32>().saturating_sub(threads) as u8;
+                            let mut access = self.access(func, copy);
+                            access.vector.iter_mut().for_each(|bits| *bits = (*bits).min(spare));
+                            memory::coalesced(shape, &access, self.warp_bits)
+                        }
+                        None => self.preferred(func, result),
+                    };
+                    self.fix(result, layout);
                 }
+            }
+            Op::LocalStore => {
+                let (block, value) = (data.operands[0], data.operands[2]);
+                let layout = self.settle(func, value);
+                let ty = func.ty(value);
+                if let (16, Some(shape)) = (ty.dtype().bits(), ty.shape().filter(|shape| shape.rank() == 2)) {
+                    let columns = stored_columns(func, value, self.warp_bits);
+                    let shared = SharedLayout::matrices(&dims(shape), &columns, &layout);
+                    self.out.shared.insert(block, shared);
+                }
+                self.out.operand_layouts.insert(inst, layout);
             }
             Op::Assert { .. } | Op::Print { .. } => {
                 if let Some(&tile) = data.operands.iter().find(|v| needs_layout(func, **v)) {
@@ -163,15 +188,19 @@ impl Pass {
 
     /// How a block of shared memory lies that is copied to and read in a layout that somebody asks for; `None` for 16-bit elements, which are read as matrices.
     fn staging(&self, func: &Func, block: Value, element_bytes: u32) -> Option<SharedLayout> {
-        let user = |wanted: fn(&Op) -> bool| {
-            self.users[block].iter().copied().find(|&inst| wanted(&func.inst(inst).op))
-        };
-        let copy = user(|op| matches!(op, Op::AsyncCopy { .. }))?;
-        let load = user(|op| matches!(op, Op::LocalLoad))?;
+        let copy = self.copy_into(func, block)?;
+        let mut users = self.users[block].iter();
+        let load = *users.find(|&&inst| matches!(func.inst(inst).op, Op::LocalLoad))?;
         let (_, to) = self.requests[func.result(load)].as_ref().filter(|_| element_bytes != 1)?;
         let from = self.coalesced(func, copy);
         let vector = memory::vector_bits(&from, &self.access(func, copy)).min(4 - element_bytes);
         Some(staging(&from, to, vector as usize, element_bytes))
+    }
+
+    /// The first of the copies into a block of shared memory.
+    fn copy_into(&self, func: &Func, block: Value) -> Option<Inst> {
+        let is_copy = |inst: &Inst| matches!(func.inst(*inst).op, Op::AsyncCopy { .. });
+        self.users[block].iter().copied().find(is_copy)
     }
 
     /// Counts a cheap op onto the longest chain of cheap ops that it uses. Whether the chain may grow so long.

@@ -23,6 +23,7 @@ use crate::ir::{Dtype, Entity, Func, Inst, Op, SideTable, Type, Value};
 use crate::layout::{Conversion, LANE_BITS, LinearLayout, Route, SharedLayout};
 use crate::pass::axis::AxisAnalysis;
 
+pub(crate) use dots::stored_columns;
 pub use dots::{DotPlan, DotSite, Origin, Target};
 pub(crate) use pull::{codes_a_word, is_elementwise, padded_elements, reshape_keeps_bits};
 pub(crate) use rewrite::find;

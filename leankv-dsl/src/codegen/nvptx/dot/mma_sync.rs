@@ -107,7 +107,16 @@ fn mapping(site: &DotSite<'_>, shape: MmaShape) -> MmaMapping {
     let warps = [warps_m, warps_n, site.warp_bits - warps_m - warps_n];
     let mut out = MmaMapping { exchanged, ..MmaMapping::identity(shape, [m_bits, n_bits, k_bits], warps) };
     if from_shared {
-        // `ldmatrix` gives fragments in the order of the hardware.
+        // `ldmatrix` gives fragments in the order of the hardware: what it counts is how columns lie in shared memory.
+        for operand in [0, 1] {
+            let Some((axis, columns)) = site.shared_columns(operand) else { continue };
+            let along = match (operand, axis) {
+                (0, 0) => &mut out.m,
+                (1, 1) => &mut out.n,
+                _ => &mut out.k,
+            };
+            along.iter_mut().zip(columns).for_each(|(position, bit)| *position = 1 << bit);
+        }
         return out;
     }
     let (from_a, from_b) = (site.origin(0), site.origin(1));
