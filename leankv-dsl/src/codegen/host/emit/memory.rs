@@ -181,6 +181,9 @@ impl Emit<'_, '_> {
         let elem = memory_elem(dtype);
         let invariant = is_read_only(self.f, data.operands[0]);
         let pointer = self.scalar(data.operands[0])?;
+        if !masked && let Some(raw) = self.clamped_load(elem, pointer, data.operands[1], point, lanes)? {
+            return Ok(Val { v: self.memory_to_register(dtype, raw, lanes), lanes });
+        }
         // Masked accesses to bytes and halves are single instructions only where vectors have 16 lanes.
         let place = self.place_at(data.operands[1], point, lanes, self.width >= 16)?;
         let place = match place {
@@ -225,7 +228,8 @@ impl Emit<'_, '_> {
                 let raw = match place {
                     Place::Next(at) => {
                         let from = self.b.offset(pointer, elem, at);
-                        self.masked_load(elem, from, mask_vector, lanes)?
+                        let zero = self.b.zero(self.b.elem(elem, lanes));
+                        self.masked_load(elem, from, mask_vector, zero)?
                     }
                     Place::One(at) => {
                         let at = self.b.splat(at, lanes);
@@ -246,12 +250,16 @@ impl Emit<'_, '_> {
         }
     }
 
-    /// Masked-off lanes give zero.
-    fn masked_load(&mut self, elem: Elem, from: V, mask: V, lanes: u32) -> Result<V, CodegenError> {
-        let ty = self.b.elem(elem, lanes);
-        let zero = self.b.zero(ty);
-        let types = [ty, self.b.elem(Elem::Ptr, 1)];
-        self.masked_call("llvm.masked.load", &types, elem, &[from, mask, zero], 1)
+    /// Neighbours under a mask; other lanes are taken from `otherwise`.
+    pub(super) fn masked_load(
+        &mut self,
+        elem: Elem,
+        from: V,
+        mask: V,
+        otherwise: V,
+    ) -> Result<V, CodegenError> {
+        let types = [self.b.ty(otherwise), self.b.elem(Elem::Ptr, 1)];
+        self.masked_call("llvm.masked.load", &types, elem, &[from, mask, otherwise], 1)
     }
 
     /// Elements at a vector of offsets, lane by lane and without branches: masked-off lanes read memory that is always zero.

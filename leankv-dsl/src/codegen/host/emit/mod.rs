@@ -5,7 +5,9 @@
 //! carried values) are loop nests over coordinates with vectors along one dimension. Which value is which is decided in
 //! [`super::plan`].
 
+mod ahead;
 mod atomics;
+mod clamped;
 mod control;
 mod dot;
 mod elementwise;
@@ -97,6 +99,7 @@ pub(super) struct Emit<'f, 'c> {
     ids: V,
     callbacks: V,
     sites: Vec<Site>,
+    ahead: ahead::Ahead,
 }
 
 /// Bytes at the start of scratch memory that are always zero: what masked-off vector loads read.
@@ -134,6 +137,7 @@ pub(super) fn emit<'c>(
         ids,
         callbacks,
         sites: Vec::new(),
+        ahead: ahead::Ahead::default(),
     };
     for (index, &value) in func.param_values().iter().enumerate() {
         let ty = func.ty(value);
