@@ -1,6 +1,6 @@
 //! Loads and stores: of the user's memory and of scratch memory.
 
-use super::super::build::{Elem, IntCmp, V};
+use super::super::build::{Elem, IntCmp, Ty, V};
 use super::{Buf, CodegenError, Coord, Emit, Point, Val, memory_elem, scratch_elem};
 use crate::ir::{Access, Dtype, Func, Inst, Op, Value};
 
@@ -150,6 +150,44 @@ impl Emit<'_, '_> {
         Ok(if at.lanes == 1 { Place::One(at.v) } else { Place::Any(at.v) })
     }
 
+    /// The offsets of all lanes.
+    fn offsets(&self, place: Place, lanes: u32) -> V {
+        let (first, stride) = match place {
+            Place::Any(at) => return at,
+            Place::One(at) => (at, 0),
+            Place::Next(at) => (at, 1),
+            Place::Every(at, stride) => (at, stride),
+        };
+        let steps: Vec<i64> = (0..lanes).map(|lane| i64::from(lane * stride)).collect();
+        self.b.add(self.b.splat(first, lanes), self.b.ints(Elem::I64, &steps))
+    }
+
+    /// A mask of every `stride`-th of `lanes * stride` elements, and their type, in which `wide` ones have the size of `stride`.
+    fn strided_mask(&self, elem: Elem, stride: u32, mask: V, lanes: u32) -> (V, Ty, Ty) {
+        let bits = elem.bytes() as u32 * 8;
+        let (wide, narrow) = (self.b.int_type(bits * stride, lanes), self.b.int_type(bits, lanes * stride));
+        let held = self.b.bitcast(self.b.zext(mask, wide), narrow);
+        (self.b.icmp(IntCmp::LLVMIntNE, held, self.b.zero(narrow)), wide, narrow)
+    }
+
+    /// Every `stride`-th element as one masked store, which leaves those between them alone.
+    fn strided_store(
+        &mut self,
+        elem: Elem,
+        to: V,
+        stride: u32,
+        raw: V,
+        mask: V,
+        lanes: u32,
+    ) -> Result<(), CodegenError> {
+        let (wanted, wide, narrow) = self.strided_mask(elem, stride, mask, lanes);
+        let bits = self.b.bitcast(raw, self.b.int_type(elem.bytes() as u32 * 8, lanes));
+        let spread = self.b.bitcast(self.b.zext(bits, wide), narrow);
+        let types = [narrow, self.b.elem(Elem::Ptr, 1)];
+        self.masked_call("llvm.masked.store", &types, elem, &[spread, to, wanted], 2)?;
+        Ok(())
+    }
+
     /// Every `stride`-th element as one masked load of all of them, whose mask holds the wanted ones alone; so nothing
     /// else is accessed. For machines that mask bytes and halves.
     fn strided_load(
@@ -160,14 +198,12 @@ impl Emit<'_, '_> {
         mask: V,
         lanes: u32,
     ) -> Result<V, CodegenError> {
-        let bits = elem.bytes() as u32 * 8;
-        let (wide, narrow) = (self.b.int_type(bits * stride, lanes), self.b.int_type(bits, lanes * stride));
-        let spread = self.b.bitcast(self.b.zext(mask, wide), narrow);
-        let wanted = self.b.icmp(IntCmp::LLVMIntNE, spread, self.b.zero(narrow));
+        let (wanted, wide, narrow) = self.strided_mask(elem, stride, mask, lanes);
         let types = [narrow, self.b.elem(Elem::Ptr, 1)];
         let zero = self.b.zero(narrow);
         let all = self.masked_call("llvm.masked.load", &types, elem, &[from, wanted, zero], 1)?;
-        let picked = self.b.trunc(self.b.bitcast(all, wide), self.b.int_type(bits, lanes));
+        let picked = self.b.bitcast(all, wide);
+        let picked = self.b.trunc(picked, self.b.int_type(elem.bytes() as u32 * 8, lanes));
         Ok(self.b.bitcast(picked, self.b.elem(elem, lanes)))
     }
 
@@ -187,9 +223,8 @@ impl Emit<'_, '_> {
         // Masked accesses to bytes and halves are single instructions only where vectors have 16 lanes.
         let place = self.place_at(data.operands[1], point, lanes, self.width >= 16)?;
         let place = match place {
-            Place::Every(at, stride) if u64::from(stride) * elem.bytes() > 8 => {
-                let steps: Vec<i64> = (0..lanes).map(|lane| i64::from(lane * stride)).collect();
-                Place::Any(self.b.add(self.b.splat(at, lanes), self.b.ints(Elem::I64, &steps)))
+            Place::Every(_, stride) if u64::from(stride) * elem.bytes() > 8 => {
+                Place::Any(self.offsets(place, lanes))
             }
             place => place,
         };
@@ -262,30 +297,11 @@ impl Emit<'_, '_> {
         self.masked_call("llvm.masked.load", &types, elem, &[from, mask, otherwise], 1)
     }
 
-    /// Elements at a vector of offsets, lane by lane and without branches: masked-off lanes read memory that is always zero.
-    fn gather(
-        &mut self,
-        elem: Elem,
-        pointer: V,
-        at: V,
-        mask: Option<V>,
-        lanes: u32,
-        invariant: bool,
-    ) -> Result<V, CodegenError> {
-        let mut from = self.b.offset(pointer, elem, at);
-        if let Some(mask) = mask {
-            from = self.b.select(mask, from, self.b.splat(self.scratch, lanes));
-        }
-        let loaded: Vec<V> =
-            (0..lanes).map(|lane| self.b.load(elem, 1, self.b.lane(from, lane), invariant)).collect();
-        Ok(self.b.gather_lanes(&loaded))
-    }
-
     /// Calls a masked intrinsic; where it takes the alignment as an operand, that is operand `slot`.
     fn masked_call(
         &mut self,
         name: &str,
-        types: &[super::super::build::Ty],
+        types: &[Ty],
         elem: Elem,
         args: &[V],
         slot: usize,
@@ -357,7 +373,7 @@ impl Emit<'_, '_> {
         let val = self.eval(value, point, lanes)?;
         let wide = self.widen(val, lanes);
         let raw = self.register_to_memory(dtype, wide, lanes);
-        match (self.place_at(offsets, point, lanes, false)?, mask) {
+        match (self.place_at(offsets, point, lanes, self.width >= 16)?, mask) {
             (Place::Next(at), None) => self.b.store(elem, raw, self.b.offset(base, elem, at)),
             (Place::One(at), None) => {
                 // Several lanes store to one element: by contract equal bits.
@@ -369,15 +385,13 @@ impl Emit<'_, '_> {
                 let types = [self.b.ty(raw), self.b.elem(Elem::Ptr, 1)];
                 self.masked_call("llvm.masked.store", &types, elem, &[raw, to, mask], 2)?;
             }
-            (place, mask) => {
-                let at = match place {
-                    Place::One(at) | Place::Next(at) | Place::Every(at, _) => self.b.splat(at, lanes),
-                    Place::Any(at) => at,
-                };
-                let to = self.b.offset(base, elem, at);
+            (Place::Every(at, stride), mask) if u64::from(stride) * elem.bytes() <= 8 => {
                 let mask = mask.unwrap_or_else(|| self.b.int(Elem::I1, lanes, 1));
-                let types = [self.b.ty(raw), self.b.elem(Elem::Ptr, lanes)];
-                self.masked_call("llvm.masked.scatter", &types, elem, &[raw, to, mask], 2)?;
+                self.strided_store(elem, self.b.offset(base, elem, at), stride, raw, mask, lanes)?;
+            }
+            (place, mask) => {
+                let at = self.offsets(place, lanes);
+                self.scatter(elem, base, at, raw, mask, lanes)?;
             }
         }
         Ok(())

@@ -239,6 +239,15 @@ impl Emit<'_, '_> {
         let along = |me: &mut Self, index: V| {
             if reverse { me.b.sub(me.b.index(u64::from(extent) - 1), index) } else { index }
         };
+        if let (Combine::Kind(kind), false, true) =
+            (combine, reverse, dtype.is_int() && axis + 1 == shape.rank())
+        {
+            self.nest(rows.extents(), &mut Point::new(), &mut |me, point| {
+                me.scan_row(data.operands[0], kind, extent, &bufs[0], point)
+            })?;
+            self.bufs[data.results[0]] = bufs.into_iter().next();
+            return Ok(());
+        }
         self.nest(rows.extents(), &mut Point::new(), &mut |me, point| {
             let at = along(me, me.b.index(0));
             let first = me.elements_at(inst, axis, point, at)?;
@@ -271,6 +280,46 @@ impl Emit<'_, '_> {
         })?;
         for (&result, buf) in data.results.iter().zip(bufs) {
             self.bufs[result] = Some(buf);
+        }
+        Ok(())
+    }
+
+    /// Integers along the last dimension, whose order of combination does not matter: within vectors in steps of 1, 2, 4 .. lanes, and from vector to
+    /// vector what came before.
+    fn scan_row(
+        &mut self,
+        source: Value,
+        kind: CombineKind,
+        extent: u32,
+        buf: &Buf,
+        point: &Point,
+    ) -> Result<(), CodegenError> {
+        let dtype = buf.dtype;
+        let identity = self.constant(kind.identity(dtype), dtype);
+        let (mut from, mut lanes, mut before) = (0, self.width, identity);
+        while from < extent {
+            let end = from + (extent - from) / lanes * lanes;
+            if from < end {
+                let sums =
+                    self.repeat(from.into(), end.into(), lanes.into(), &[before], |me, base, sums| {
+                        let at: Point =
+                            point.iter().copied().chain([Coord::lanes(base, lanes, &me.b)]).collect();
+                        let val = me.eval(source, &at, lanes)?;
+                        let mut val = Val { v: me.widen(val, lanes), lanes };
+                        let none = me.b.splat(identity, lanes);
+                        for step in (0..lanes.ilog2()).map(|i| 1 << i) {
+                            let picks: Vec<u32> =
+                                (0..lanes).map(|i| if i < step { lanes } else { i - step }).collect();
+                            let earlier = Val { v: me.b.shuffle(val.v, none, &picks), lanes };
+                            val = me.combined(kind, dtype, earlier, val)?;
+                        }
+                        let val = me.combined(kind, dtype, Val::scalar(sums[0]), val)?;
+                        me.write(buf, &at, lanes, val);
+                        Ok(vec![if lanes == 1 { val.v } else { me.b.lane(val.v, lanes - 1) }])
+                    })?;
+                (from, before) = (end, sums[0]);
+            }
+            lanes /= 2;
         }
         Ok(())
     }
