@@ -33,7 +33,14 @@ pub fn page_tiles(tokens: usize, most: usize) -> Vec<(usize, usize)> {
 /// A head dim that is not supported, or [`FormatError::NoPageSize`] for formats that no page fits.
 pub fn cache_page_bytes(tiering: &Tiering, head_dim: u32) -> Result<u32, FormatError> {
     let formats: Vec<KvFormat> = tiering.formats().collect();
-    let options = PlanOptions { tolerance: 0.03, idle: 0.25, list_tokens: 512, ..PlanOptions::default() };
+    // Smaller pages would make long tables, and turns of loops that have little to do.
+    let options = PlanOptions {
+        min_bytes: 2048,
+        tolerance: 0.03,
+        idle: 0.25,
+        list_tokens: 512,
+        ..PlanOptions::default()
+    };
     Ok(plan_page_bytes(&formats, head_dim, &options)?.page_bytes)
 }
 

@@ -1,6 +1,6 @@
 //! Loads and stores: of the user's memory and of scratch memory.
 
-use super::super::build::{Elem, IntCmp, Ty, V};
+use super::super::build::{Elem, Ty, V};
 use super::{Buf, CodegenError, Coord, Emit, Point, Val, memory_elem, scratch_elem};
 use crate::ir::{Access, Dtype, Func, Inst, Op, Value};
 
@@ -162,51 +162,6 @@ impl Emit<'_, '_> {
         self.b.add(self.b.splat(first, lanes), self.b.ints(Elem::I64, &steps))
     }
 
-    /// A mask of every `stride`-th of `lanes * stride` elements, and their type, in which `wide` ones have the size of `stride`.
-    fn strided_mask(&self, elem: Elem, stride: u32, mask: V, lanes: u32) -> (V, Ty, Ty) {
-        let bits = elem.bytes() as u32 * 8;
-        let (wide, narrow) = (self.b.int_type(bits * stride, lanes), self.b.int_type(bits, lanes * stride));
-        let held = self.b.bitcast(self.b.zext(mask, wide), narrow);
-        (self.b.icmp(IntCmp::LLVMIntNE, held, self.b.zero(narrow)), wide, narrow)
-    }
-
-    /// Every `stride`-th element as one masked store, which leaves those between them alone.
-    fn strided_store(
-        &mut self,
-        elem: Elem,
-        to: V,
-        stride: u32,
-        raw: V,
-        mask: V,
-        lanes: u32,
-    ) -> Result<(), CodegenError> {
-        let (wanted, wide, narrow) = self.strided_mask(elem, stride, mask, lanes);
-        let bits = self.b.bitcast(raw, self.b.int_type(elem.bytes() as u32 * 8, lanes));
-        let spread = self.b.bitcast(self.b.zext(bits, wide), narrow);
-        let types = [narrow, self.b.elem(Elem::Ptr, 1)];
-        self.masked_call("llvm.masked.store", &types, elem, &[spread, to, wanted], 2)?;
-        Ok(())
-    }
-
-    /// Every `stride`-th element as one masked load of all of them, whose mask holds the wanted ones alone; so nothing
-    /// else is accessed. For machines that mask bytes and halves.
-    fn strided_load(
-        &mut self,
-        elem: Elem,
-        from: V,
-        stride: u32,
-        mask: V,
-        lanes: u32,
-    ) -> Result<V, CodegenError> {
-        let (wanted, wide, narrow) = self.strided_mask(elem, stride, mask, lanes);
-        let types = [narrow, self.b.elem(Elem::Ptr, 1)];
-        let zero = self.b.zero(narrow);
-        let all = self.masked_call("llvm.masked.load", &types, elem, &[from, wanted, zero], 1)?;
-        let picked = self.b.bitcast(all, wide);
-        let picked = self.b.trunc(picked, self.b.int_type(elem.bytes() as u32 * 8, lanes));
-        Ok(self.b.bitcast(picked, self.b.elem(elem, lanes)))
-    }
-
     /// A load's elements.
     pub(super) fn loaded(&mut self, inst: Inst, point: &Point, lanes: u32) -> Result<Val, CodegenError> {
         let data = self.f.inst(inst);
@@ -219,6 +174,24 @@ impl Emit<'_, '_> {
         let pointer = self.scalar(data.operands[0])?;
         if !masked && let Some(raw) = self.clamped_load(elem, pointer, data.operands[1], point, lanes)? {
             return Ok(Val { v: self.memory_to_register(dtype, raw, lanes), lanes });
+        }
+        if let Some((first, stride)) = self.stride_of_a_view(data.operands[1], point, lanes, elem)? {
+            let mask = if masked { Some(self.eval(data.operands[2], point, lanes)?) } else { None };
+            let other = if other { Some(self.eval(data.operands[3], point, lanes)?) } else { None };
+            let on = mask.map_or_else(|| self.b.int(Elem::I1, lanes, 1), |mask| self.widen(mask, lanes));
+            let raw = self.either(
+                stride,
+                |me| me.strided_load(elem, me.b.offset(pointer, elem, first), 2, on, lanes),
+                |me| {
+                    let at = me.place_at(data.operands[1], point, lanes, false)?;
+                    me.gather(elem, pointer, me.offsets(at, lanes), Some(on), lanes, invariant)
+                },
+            )?;
+            let loaded = Val { v: self.memory_to_register(dtype, raw, lanes), lanes };
+            return Ok(match mask.zip(other) {
+                None => loaded,
+                Some((mask, other)) => self.choose(mask, loaded, other),
+            });
         }
         // Masked accesses to bytes and halves are single instructions only where vectors have 16 lanes.
         let place = self.place_at(data.operands[1], point, lanes, self.width >= 16)?;
@@ -298,7 +271,7 @@ impl Emit<'_, '_> {
     }
 
     /// Calls a masked intrinsic; where it takes the alignment as an operand, that is operand `slot`.
-    fn masked_call(
+    pub(super) fn masked_call(
         &mut self,
         name: &str,
         types: &[Ty],
@@ -373,6 +346,23 @@ impl Emit<'_, '_> {
         let val = self.eval(value, point, lanes)?;
         let wide = self.widen(val, lanes);
         let raw = self.register_to_memory(dtype, wide, lanes);
+        if let Some((first, stride)) = self.stride_of_a_view(offsets, point, lanes, elem)? {
+            let on = mask.unwrap_or_else(|| self.b.int(Elem::I1, lanes, 1));
+            let none = self.b.index(0);
+            self.either(
+                stride,
+                |me| {
+                    me.strided_store(elem, me.b.offset(base, elem, first), 2, raw, on, lanes)?;
+                    Ok(none)
+                },
+                |me| {
+                    let at = me.place_at(offsets, point, lanes, false)?;
+                    me.scatter(elem, base, me.offsets(at, lanes), raw, Some(on), lanes)?;
+                    Ok(none)
+                },
+            )?;
+            return Ok(());
+        }
         match (self.place_at(offsets, point, lanes, self.width >= 16)?, mask) {
             (Place::Next(at), None) => self.b.store(elem, raw, self.b.offset(base, elem, at)),
             (Place::One(at), None) => {

@@ -21,6 +21,7 @@ mod reduce;
 mod report;
 mod scattered;
 mod stmt;
+mod strided;
 
 use std::collections::HashMap;
 

@@ -21,27 +21,19 @@ impl Emit<'_, '_> {
         lanes: u32,
         invariant: bool,
     ) -> Result<V, CodegenError> {
-        let zero = self.b.zero(self.b.elem(elem, lanes));
-        let before = self.b.here();
-        let (yes, after) = (self.b.block(), self.b.block());
-        let mut from = self.b.offset(pointer, elem, at);
-        if let Some(mask) = mask {
-            self.b.branch(self.any(mask, lanes), yes, after);
-            self.b.enter(yes);
-            from = self.b.select(mask, from, self.b.splat(self.scratch, lanes));
-        }
-        let loaded: Vec<V> =
-            (0..lanes).map(|lane| self.b.load(elem, 1, self.b.lane(from, lane), invariant)).collect();
-        let loaded = self.b.gather_lanes(&loaded);
-        if mask.is_none() {
-            return Ok(loaded);
-        }
-        self.b.jump(after);
-        self.b.enter(after);
-        let phi = self.b.phi(self.b.ty(zero));
-        self.b.incoming(phi, zero, before);
-        self.b.incoming(phi, loaded, yes);
-        Ok(phi)
+        let from = self.b.offset(pointer, elem, at);
+        let read = |me: &Self, from: V| {
+            let loaded: Vec<V> =
+                (0..lanes).map(|lane| me.b.load(elem, 1, me.b.lane(from, lane), invariant)).collect();
+            me.b.gather_lanes(&loaded)
+        };
+        let Some(mask) = mask else { return Ok(read(self, from)) };
+        let some = self.any(mask, lanes);
+        self.either(
+            some,
+            |me| Ok(read(me, me.b.select(mask, from, me.b.splat(me.scratch, lanes)))),
+            |me| Ok(me.b.zero(me.b.elem(elem, lanes))),
+        )
     }
 
     /// Stores lanes at a vector of offsets: all of them one after another, or those of a mask, by its bits.
