@@ -45,5 +45,5 @@ pub use half_type::HalfType;
 pub use kv::{KvFormat, Tiering};
 pub use pack::{Plane, pack_row, planes, row_bytes, unpack_row};
 pub use page::{PageLayout, Segment, SegmentKind};
-pub use plan::{PagePlan, PlanOptions, plan_page_bytes};
+pub use plan::{PagePlan, PlanOptions, TILE_TOKENS, cache_page_bytes, page_tiles, plan_page_bytes};
 pub use quant::{CodecMath, decode_row, encode_row};

@@ -1,6 +1,6 @@
 //! Opening a cache for a model.
 
-use leankv_dsl::format::{KvFormat, PlanOptions, Tiering, plan_page_bytes};
+use leankv_dsl::format::{KvFormat, Tiering, cache_page_bytes};
 use leankv_dsl::lang::attention::HookChoice;
 use leankv_kernels::policy::PolicySpec;
 use leankv_runtime::kv::{Budget, CacheConfig, KvCache, Thresholds};
@@ -31,20 +31,14 @@ pub struct Room {
 /// How many of a chunk's last queries count towards significance (LeanKV).
 const WINDOW_Q: usize = 64;
 
-/// How much more of a page may be padding than of the best one, for a smaller page: every list leaves half a page empty on average, and there
-/// are hundreds of lists.
-const TOLERANCE: f64 = 0.03;
-
 /// Bytes of a page that wastes little with these formats.
 ///
 /// # Errors
 /// [`ModelError::Refused`] for a head dim or formats that no page fits.
 pub fn page_bytes(tiering: &Tiering, head_dim: usize) -> Result<usize, ModelError> {
-    let formats: Vec<_> = [Some(tiering.high), tiering.low].into_iter().flatten().collect();
     let head_dim = u32::try_from(head_dim).unwrap_or(u32::MAX);
-    let plan =
-        plan_page_bytes(&formats, head_dim, &PlanOptions { tolerance: TOLERANCE, ..PlanOptions::default() });
-    Ok(plan.map_err(|e| ModelError::Refused(e.to_string()))?.page_bytes as usize)
+    let bytes = cache_page_bytes(tiering, head_dim).map_err(|e| ModelError::Refused(e.to_string()))?;
+    Ok(bytes as usize)
 }
 
 /// The thresholds that a choice means. One whose limit is still [`Limit::Calibrated`] has the paper's.

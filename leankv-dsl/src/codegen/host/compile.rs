@@ -68,7 +68,7 @@ pub fn compile(func: &Func, options: &HostOptions) -> Result<HostArtifact, Codeg
     let plan = plan::plan(func);
     let mut build = Build::new(&cx, module);
     build.begin(function);
-    let emitted = emit::emit(func, &plan, build, width, target.registers())?;
+    let emitted = emit::emit(func, &plan, build, width, &target)?;
     let module = &emitted.build.module;
     let text = |keep: bool| if keep { module.print_to_string().to_string() } else { String::new() };
     let llvm_ir = text(options.keep_llvm_ir);

@@ -21,12 +21,20 @@ const FUSED_DEPTH: u32 = 256;
 /// The plan.
 pub(super) struct Plan {
     materialised: Vec<bool>,
+    /// For results of an `if` the value whose memory they may take over.
+    taken_over: SideTable<Value, Option<Value>>,
 }
 
 impl Plan {
     /// Whether the op that makes this tile writes it to memory.
     pub(super) fn is_materialised(&self, value: Value) -> bool {
         self.materialised[value.index()]
+    }
+
+    /// The tile from outside that an `if` gives as this result where nothing changes, if nothing reads it afterwards: the result may be
+    /// made in its memory.
+    pub(super) fn taken_over(&self, result: Value) -> Option<Value> {
+        self.taken_over[result]
     }
 }
 
@@ -86,7 +94,11 @@ pub(super) fn plan(func: &Func) -> Plan {
         planner.decide(inst, &mut materialised);
     }
     planner.cut_chains(&order, &mut materialised);
-    Plan { materialised }
+    let mut taken_over = SideTable::new();
+    for &inst in &order {
+        planner.take_over(inst, &mut taken_over);
+    }
+    Plan { materialised, taken_over }
 }
 
 /// Ops whose results are put in memory by their own emitters, and ops that evaluate operands where they stand.
@@ -177,6 +189,31 @@ impl Planner<'_> {
                 } else {
                     materialised[result.index()] = true;
                 }
+            }
+        }
+    }
+
+    /// Finds the tiles that results of an `if` replace: rare changes of a large state then cost nothing where they do not happen.
+    fn take_over(&self, inst: Inst, taken_over: &mut SideTable<Value, Option<Value>>) {
+        let data = self.func.inst(inst);
+        if !matches!(data.op, Op::If) {
+            return;
+        }
+        let mut taken = Vec::new();
+        for (i, &result) in data.results.iter().enumerate() {
+            let yields = data.regions.iter().filter_map(|&region| self.func.terminator(region));
+            let kept = yields.map(|end| self.func.inst(end).operands[i]).find(|&value| {
+                let outside = match self.func.value(value).def {
+                    Def::Param(..) => true,
+                    Def::Result(by, _) => {
+                        self.at[by].position < self.at[inst].position || self.at[by].position > self.end[inst]
+                    }
+                };
+                outside && self.usage[value].last <= self.end[inst] && !taken.contains(&value)
+            });
+            if let Some(value) = kept {
+                taken.push(value);
+                taken_over[result] = Some(value);
             }
         }
     }

@@ -89,6 +89,11 @@ impl HostTarget {
         }
     }
 
+    /// Whether a byte of a vector may take any 8 bits of its 64.
+    pub(super) fn has_multishift(&self) -> bool {
+        self.is_x86() && self.width() == 16 && self.has("avx512vbmi")
+    }
+
     /// Vector registers.
     pub(super) fn registers(&self) -> u32 {
         if self.is_x86() && self.width() < 16 { 16 } else { 32 }

@@ -11,7 +11,7 @@ use super::online::WeightedSum;
 use super::rows::{Form, InPage, Place, Rows};
 use super::splits::Work;
 use crate::diag::Diagnostic;
-use crate::format::{KvFormat, PageLayout, Segment, Tiering};
+use crate::format::{KvFormat, PageLayout, Segment, Tiering, page_tiles};
 use crate::ir::Loc;
 use crate::lang::KernelArg;
 use crate::lang::control::{Iterable, Recorded, comptime, range};
@@ -79,9 +79,6 @@ impl Tiers {
     }
 }
 
-/// Slots of the least tile: rows of one matrix of a tensor core.
-const LEAST_TILE: usize = 8;
-
 /// A tier's page layout and how it is cut into blocks.
 #[derive(Clone, Debug)]
 pub struct TierLayout {
@@ -108,17 +105,7 @@ impl TierLayout {
     /// The tiles in which a page is worked on as a whole, as their first slots and numbers of slots. They have at most [`block`](TierLayout::block) slots each, and as
     /// few slots without a place in the page as powers of two allow.
     pub fn tiles(&self) -> Vec<(usize, usize)> {
-        let (tokens, mut tiles, mut first) = (self.tokens(), Vec::new(), 0);
-        while first < tokens {
-            let (left, least) = (tokens - first, LEAST_TILE.min(self.block));
-            let below = (left + 1).next_power_of_two() / 2;
-            // Half of the next power of two, where the rest takes at most half of that.
-            let fits = if left - below > below / 2 { 2 * below } else { below };
-            let slots = if self.block.is_power_of_two() { fits.clamp(least, self.block) } else { self.block };
-            tiles.push((first, slots));
-            first += slots;
-        }
-        tiles
+        page_tiles(self.tokens(), self.block)
     }
 
     /// Tokens of a page.

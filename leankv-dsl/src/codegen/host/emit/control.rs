@@ -119,11 +119,13 @@ impl Emit<'_, '_> {
             let params = me.f.block(body).params.clone();
             let iv = me.b.trunc(index, me.b.elem(register(iv_type), 1));
             me.env[params[0]] = Some(Val::scalar(iv));
+            let around = me.look_ahead(body, index, step, upper, iv_type);
             for ((&param, carried), &state) in params[1..].iter().zip(&carried).zip(&states) {
                 me.bind(param, carried, state);
             }
             me.hint(body, &spares);
             let yields = me.block(body)?;
+            me.ahead = around;
             carried
                 .iter()
                 .zip(yields)
@@ -250,32 +252,30 @@ impl Emit<'_, '_> {
             places.push(if ty.is_ptr() || ty.is_scalar() {
                 (Carried::Scalar, None)
             } else {
-                let buf = self.alloc_for(result);
+                let kept =
+                    self.plan.taken_over(result).and_then(|value| Some((value, self.bufs[value].clone()?)));
+                let buf = match &kept {
+                    Some((_, buf)) => buf.clone(),
+                    None => self.alloc_for(result),
+                };
                 let ptr = buf.ptr;
-                (Carried::Tile(buf, ptr), Some(ptr))
+                (Carried::Tile(buf, ptr), kept.map(|(value, _)| value))
             });
         }
         self.b.branch(cond, yes, no);
         let mut arms: Vec<(Vec<V>, Bb)> = Vec::new();
         for (entry, &region) in [yes, no].into_iter().zip(&data.regions) {
             self.b.enter(entry);
-            let outs = self.scoped(|me| {
-                let yields = me.block(region)?;
-                places
-                    .iter()
-                    .zip(yields)
-                    .map(|((carried, place), value)| me.yielded(carried, value, *place))
-                    .collect::<Result<Vec<V>, CodegenError>>()
-            })?;
+            let outs = self.scoped(|me| me.arm(region, &places))?;
             arms.push((outs, self.b.here()));
             self.b.jump(exit);
         }
         self.b.enter(exit);
         for (i, &result) in data.results.iter().enumerate() {
-            let (carried, place) = &places[i];
-            let state = match place {
-                Some(place) => *place,
-                None => {
+            let (carried, _) = &places[i];
+            let state = match carried {
+                Carried::Tile(buf, _) => buf.ptr,
+                Carried::Scalar => {
                     let phi = self.b.phi(self.b.ty(arms[0].0[i]));
                     for (outs, from) in &arms {
                         self.b.incoming(phi, outs[i], *from);
@@ -286,5 +286,38 @@ impl Emit<'_, '_> {
             self.bind(result, carried, state);
         }
         Ok(())
+    }
+
+    /// One region of an `if` whose results lie in `places`, some of them in the memory of a value from outside: what replaces one of these is
+    /// written there last, when nothing is computed from it any more.
+    fn arm(&mut self, region: Block, places: &[(Carried, Option<Value>)]) -> Result<Vec<V>, CodegenError> {
+        let yields = self.block(region)?;
+        let mut outs = Vec::new();
+        let mut late = Vec::new();
+        for ((carried, kept), value) in places.iter().zip(yields) {
+            outs.push(match carried {
+                Carried::Scalar => self.scalar(value)?,
+                Carried::Tile(buf, place) => {
+                    if *kept == Some(value) {
+                    } else if kept.is_some() {
+                        let made = Buf { ptr: self.alloc(buf.dtype, buf.shape.elements()), ..buf.clone() };
+                        self.fill(&made, value)?;
+                        late.push((buf, made));
+                    } else {
+                        self.yielded(carried, value, Some(*place))?;
+                    }
+                    *place
+                }
+            });
+        }
+        for (buf, made) in late {
+            let shape = buf.shape.clone();
+            self.elements(&shape, &mut |me, point, lanes| {
+                let val = me.read(&made, point, lanes)?;
+                me.write(buf, point, lanes, val);
+                Ok(())
+            })?;
+        }
+        Ok(outs)
     }
 }

@@ -397,9 +397,14 @@ impl Emit<'_, '_> {
                 };
                 let at: Point =
                     [self.shifted(m, row, 1), self.shifted_lanes(n, 0, columns)].into_iter().collect();
-                let acc = self.eval(p.acc, &at, columns)?;
-                let acc = self.widen(acc, columns);
-                let v = self.plus(p, acc, v);
+                // Sums began with +0, so that adding +0 would not change them.
+                let v = match self.f.constant(p.acc) {
+                    Some(zero) if zero.as_f64().to_bits() == 0 => v,
+                    _ => {
+                        let acc = self.eval(p.acc, &at, columns)?;
+                        self.plus(p, self.widen(acc, columns), v)
+                    }
+                };
                 self.write(&p.out, &at, columns, Val { v, lanes: columns });
             }
             first += count;
@@ -456,24 +461,22 @@ impl Emit<'_, '_> {
 
     /// The sums over lanes of several vectors (a power of two, at most as many as lanes), as one vector.
     ///
-    /// Two vectors become one by adding the halves of each group of lanes that belongs to one sum.
+    /// Two vectors become one by adding the halves of each group of lanes that belongs to one sum: one half stays where it is, which no shuffle has to move.
     fn lane_sums(&self, p: &Product, vectors: &[V], lanes: u32) -> V {
         let mut vectors = vectors.to_vec();
         let mut group = lanes;
         while vectors.len() > 1 {
             let half = group / 2;
-            let picks = |second: bool| -> Vec<u32> {
-                let starts = (0..2 * lanes).step_by(group as usize);
-                let from = if second { half } else { 0 };
-                starts.flat_map(|start| (0..half).map(move |i| start + from + i)).collect()
-            };
-            vectors = vectors
-                .chunks(2)
-                .map(|pair| {
-                    let low = self.b.shuffle(pair[0], pair[1], &picks(false));
-                    let high = self.b.shuffle(pair[0], pair[1], &picks(true));
-                    self.plus(p, low, high)
-                })
+            // Each keeps the half of every group in which its sum will be, and takes what it adds there from the other half.
+            let first = |i: u32| i % group < half;
+            let kept: Vec<u32> = (0..lanes).map(|i| if first(i) { i } else { lanes + i }).collect();
+            let moved: Vec<u32> =
+                (0..lanes).map(|i| if first(i) { i + half } else { lanes + i - half }).collect();
+            let (low, high) = vectors.split_at(vectors.len() / 2);
+            vectors = low
+                .iter()
+                .zip(high)
+                .map(|(&a, &b)| self.plus(p, self.b.shuffle(a, b, &kept), self.b.shuffle(a, b, &moved)))
                 .collect();
             group = half;
         }

@@ -1,6 +1,6 @@
 //! Loads and stores: of the user's memory and of scratch memory.
 
-use super::super::build::{Elem, IntCmp, V};
+use super::super::build::{Elem, Ty, V};
 use super::{Buf, CodegenError, Coord, Emit, Point, Val, memory_elem, scratch_elem};
 use crate::ir::{Access, Dtype, Func, Inst, Op, Value};
 
@@ -150,25 +150,16 @@ impl Emit<'_, '_> {
         Ok(if at.lanes == 1 { Place::One(at.v) } else { Place::Any(at.v) })
     }
 
-    /// Every `stride`-th element as one masked load of all of them, whose mask holds the wanted ones alone; so nothing
-    /// else is accessed. For machines that mask bytes and halves.
-    fn strided_load(
-        &mut self,
-        elem: Elem,
-        from: V,
-        stride: u32,
-        mask: V,
-        lanes: u32,
-    ) -> Result<V, CodegenError> {
-        let bits = elem.bytes() as u32 * 8;
-        let (wide, narrow) = (self.b.int_type(bits * stride, lanes), self.b.int_type(bits, lanes * stride));
-        let spread = self.b.bitcast(self.b.zext(mask, wide), narrow);
-        let wanted = self.b.icmp(IntCmp::LLVMIntNE, spread, self.b.zero(narrow));
-        let types = [narrow, self.b.elem(Elem::Ptr, 1)];
-        let zero = self.b.zero(narrow);
-        let all = self.masked_call("llvm.masked.load", &types, elem, &[from, wanted, zero], 1)?;
-        let picked = self.b.trunc(self.b.bitcast(all, wide), self.b.int_type(bits, lanes));
-        Ok(self.b.bitcast(picked, self.b.elem(elem, lanes)))
+    /// The offsets of all lanes.
+    fn offsets(&self, place: Place, lanes: u32) -> V {
+        let (first, stride) = match place {
+            Place::Any(at) => return at,
+            Place::One(at) => (at, 0),
+            Place::Next(at) => (at, 1),
+            Place::Every(at, stride) => (at, stride),
+        };
+        let steps: Vec<i64> = (0..lanes).map(|lane| i64::from(lane * stride)).collect();
+        self.b.add(self.b.splat(first, lanes), self.b.ints(Elem::I64, &steps))
     }
 
     /// A load's elements.
@@ -181,12 +172,32 @@ impl Emit<'_, '_> {
         let elem = memory_elem(dtype);
         let invariant = is_read_only(self.f, data.operands[0]);
         let pointer = self.scalar(data.operands[0])?;
+        if !masked && let Some(raw) = self.clamped_load(elem, pointer, data.operands[1], point, lanes)? {
+            return Ok(Val { v: self.memory_to_register(dtype, raw, lanes), lanes });
+        }
+        if let Some((first, stride)) = self.stride_of_a_view(data.operands[1], point, lanes, elem)? {
+            let mask = if masked { Some(self.eval(data.operands[2], point, lanes)?) } else { None };
+            let other = if other { Some(self.eval(data.operands[3], point, lanes)?) } else { None };
+            let on = mask.map_or_else(|| self.b.int(Elem::I1, lanes, 1), |mask| self.widen(mask, lanes));
+            let raw = self.either(
+                stride,
+                |me| me.strided_load(elem, me.b.offset(pointer, elem, first), 2, on, lanes),
+                |me| {
+                    let at = me.place_at(data.operands[1], point, lanes, false)?;
+                    me.gather(elem, pointer, me.offsets(at, lanes), Some(on), lanes, invariant)
+                },
+            )?;
+            let loaded = Val { v: self.memory_to_register(dtype, raw, lanes), lanes };
+            return Ok(match mask.zip(other) {
+                None => loaded,
+                Some((mask, other)) => self.choose(mask, loaded, other),
+            });
+        }
         // Masked accesses to bytes and halves are single instructions only where vectors have 16 lanes.
         let place = self.place_at(data.operands[1], point, lanes, self.width >= 16)?;
         let place = match place {
-            Place::Every(at, stride) if u64::from(stride) * elem.bytes() > 8 => {
-                let steps: Vec<i64> = (0..lanes).map(|lane| i64::from(lane * stride)).collect();
-                Place::Any(self.b.add(self.b.splat(at, lanes), self.b.ints(Elem::I64, &steps)))
+            Place::Every(_, stride) if u64::from(stride) * elem.bytes() > 8 => {
+                Place::Any(self.offsets(place, lanes))
             }
             place => place,
         };
@@ -225,7 +236,8 @@ impl Emit<'_, '_> {
                 let raw = match place {
                     Place::Next(at) => {
                         let from = self.b.offset(pointer, elem, at);
-                        self.masked_load(elem, from, mask_vector, lanes)?
+                        let zero = self.b.zero(self.b.elem(elem, lanes));
+                        self.masked_load(elem, from, mask_vector, zero)?
                     }
                     Place::One(at) => {
                         let at = self.b.splat(at, lanes);
@@ -246,38 +258,23 @@ impl Emit<'_, '_> {
         }
     }
 
-    /// Masked-off lanes give zero.
-    fn masked_load(&mut self, elem: Elem, from: V, mask: V, lanes: u32) -> Result<V, CodegenError> {
-        let ty = self.b.elem(elem, lanes);
-        let zero = self.b.zero(ty);
-        let types = [ty, self.b.elem(Elem::Ptr, 1)];
-        self.masked_call("llvm.masked.load", &types, elem, &[from, mask, zero], 1)
-    }
-
-    /// Elements at a vector of offsets, lane by lane and without branches: masked-off lanes read memory that is always zero.
-    fn gather(
+    /// Neighbours under a mask; other lanes are taken from `otherwise`.
+    pub(super) fn masked_load(
         &mut self,
         elem: Elem,
-        pointer: V,
-        at: V,
-        mask: Option<V>,
-        lanes: u32,
-        invariant: bool,
+        from: V,
+        mask: V,
+        otherwise: V,
     ) -> Result<V, CodegenError> {
-        let mut from = self.b.offset(pointer, elem, at);
-        if let Some(mask) = mask {
-            from = self.b.select(mask, from, self.b.splat(self.scratch, lanes));
-        }
-        let loaded: Vec<V> =
-            (0..lanes).map(|lane| self.b.load(elem, 1, self.b.lane(from, lane), invariant)).collect();
-        Ok(self.b.gather_lanes(&loaded))
+        let types = [self.b.ty(otherwise), self.b.elem(Elem::Ptr, 1)];
+        self.masked_call("llvm.masked.load", &types, elem, &[from, mask, otherwise], 1)
     }
 
     /// Calls a masked intrinsic; where it takes the alignment as an operand, that is operand `slot`.
-    fn masked_call(
+    pub(super) fn masked_call(
         &mut self,
         name: &str,
-        types: &[super::super::build::Ty],
+        types: &[Ty],
         elem: Elem,
         args: &[V],
         slot: usize,
@@ -349,7 +346,24 @@ impl Emit<'_, '_> {
         let val = self.eval(value, point, lanes)?;
         let wide = self.widen(val, lanes);
         let raw = self.register_to_memory(dtype, wide, lanes);
-        match (self.place_at(offsets, point, lanes, false)?, mask) {
+        if let Some((first, stride)) = self.stride_of_a_view(offsets, point, lanes, elem)? {
+            let on = mask.unwrap_or_else(|| self.b.int(Elem::I1, lanes, 1));
+            let none = self.b.index(0);
+            self.either(
+                stride,
+                |me| {
+                    me.strided_store(elem, me.b.offset(base, elem, first), 2, raw, on, lanes)?;
+                    Ok(none)
+                },
+                |me| {
+                    let at = me.place_at(offsets, point, lanes, false)?;
+                    me.scatter(elem, base, me.offsets(at, lanes), raw, Some(on), lanes)?;
+                    Ok(none)
+                },
+            )?;
+            return Ok(());
+        }
+        match (self.place_at(offsets, point, lanes, self.width >= 16)?, mask) {
             (Place::Next(at), None) => self.b.store(elem, raw, self.b.offset(base, elem, at)),
             (Place::One(at), None) => {
                 // Several lanes store to one element: by contract equal bits.
@@ -361,15 +375,13 @@ impl Emit<'_, '_> {
                 let types = [self.b.ty(raw), self.b.elem(Elem::Ptr, 1)];
                 self.masked_call("llvm.masked.store", &types, elem, &[raw, to, mask], 2)?;
             }
-            (place, mask) => {
-                let at = match place {
-                    Place::One(at) | Place::Next(at) | Place::Every(at, _) => self.b.splat(at, lanes),
-                    Place::Any(at) => at,
-                };
-                let to = self.b.offset(base, elem, at);
+            (Place::Every(at, stride), mask) if u64::from(stride) * elem.bytes() <= 8 => {
                 let mask = mask.unwrap_or_else(|| self.b.int(Elem::I1, lanes, 1));
-                let types = [self.b.ty(raw), self.b.elem(Elem::Ptr, lanes)];
-                self.masked_call("llvm.masked.scatter", &types, elem, &[raw, to, mask], 2)?;
+                self.strided_store(elem, self.b.offset(base, elem, at), stride, raw, mask, lanes)?;
+            }
+            (place, mask) => {
+                let at = self.offsets(place, lanes);
+                self.scatter(elem, base, at, raw, mask, lanes)?;
             }
         }
         Ok(())

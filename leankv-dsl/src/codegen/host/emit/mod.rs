@@ -5,7 +5,9 @@
 //! carried values) are loop nests over coordinates with vectors along one dimension. Which value is which is decided in
 //! [`super::plan`].
 
+mod ahead;
 mod atomics;
+mod clamped;
 mod control;
 mod dot;
 mod elementwise;
@@ -17,13 +19,15 @@ mod pack;
 mod point;
 mod reduce;
 mod report;
+mod scattered;
 mod stmt;
+mod strided;
 
 use std::collections::HashMap;
 
-use super::Site;
 use super::build::{Build, Elem, IntCmp, V};
 use super::plan::Plan;
+use super::{HostTarget, Site};
 use crate::codegen::llvm::CodegenError;
 use crate::ir::{Dtype, Func, Shape, SideTable, Value};
 pub(super) use elementwise::register;
@@ -84,6 +88,8 @@ pub(super) struct Emit<'f, 'c> {
     width: u32,
     /// Vector registers of the machine.
     registers: u32,
+    /// Whether a byte may take any 8 bits of its lane of 64.
+    multishift: bool,
     /// Scalars and pointers.
     env: SideTable<Value, Option<Val>>,
     /// Materialised tiles.
@@ -97,6 +103,7 @@ pub(super) struct Emit<'f, 'c> {
     ids: V,
     callbacks: V,
     sites: Vec<Site>,
+    ahead: ahead::Ahead,
 }
 
 /// Bytes at the start of scratch memory that are always zero: what masked-off vector loads read.
@@ -116,7 +123,7 @@ pub(super) fn emit<'c>(
     plan: &Plan,
     build: Build<'c>,
     width: u32,
-    registers: u32,
+    target: &HostTarget,
 ) -> Result<Emitted<'c>, CodegenError> {
     let (args, scratch, ids, callbacks) = (build.param(0), build.param(1), build.param(2), build.param(3));
     let mut emit = Emit {
@@ -124,7 +131,8 @@ pub(super) fn emit<'c>(
         plan,
         b: build,
         width,
-        registers,
+        registers: target.registers(),
+        multishift: width == 16 && target.has_multishift(),
         env: SideTable::new(),
         bufs: SideTable::new(),
         hints: SideTable::new(),
@@ -134,6 +142,7 @@ pub(super) fn emit<'c>(
         ids,
         callbacks,
         sites: Vec::new(),
+        ahead: ahead::Ahead::default(),
     };
     for (index, &value) in func.param_values().iter().enumerate() {
         let ty = func.ty(value);
@@ -154,9 +163,14 @@ pub(super) fn emit<'c>(
 impl<'f, 'c> Emit<'f, 'c> {
     /// Scratch memory for `elements` elements.
     fn alloc(&mut self, dtype: Dtype, elements: u64) -> V {
+        self.alloc_bytes(elements * scratch_elem(dtype).bytes())
+    }
+
+    /// Scratch memory for so many bytes.
+    fn alloc_bytes(&mut self, bytes: u64) -> V {
         let at = self.scratch_bytes;
         // A vector may be read past the last element where its lanes are not used.
-        let bytes = elements * scratch_elem(dtype).bytes() + 64;
+        let bytes = bytes + 64;
         self.scratch_bytes = (at + bytes).next_multiple_of(64);
         self.b.offset(self.scratch, Elem::I8, self.b.index(at))
     }
@@ -269,20 +283,23 @@ impl<'f, 'c> Emit<'f, 'c> {
         Ok(())
     }
 
-    /// Runs `body` over all elements of a shape, with vectors along the last dimension.
+    /// Runs `body` over all elements of a shape, with vectors along the last dimension that has more than one.
     fn elements(
         &mut self,
         shape: &Shape,
         body: &mut dyn FnMut(&mut Self, &Point, u32) -> Result<(), CodegenError>,
     ) -> Result<(), CodegenError> {
-        let Some((&last, outer)) = shape.extents().split_last() else {
+        let extents = shape.extents();
+        if extents.is_empty() {
             return body(self, &Point::new(), 1);
-        };
+        }
+        let along = extents.iter().rposition(|&extent| extent > 1).unwrap_or(0);
         let width = self.width;
-        self.nest(outer, &mut Point::new(), &mut |me, point| {
-            me.chunks(last, width, &mut |me, coord, lanes| {
+        self.nest(&extents[..along], &mut Point::new(), &mut |me, point| {
+            me.chunks(extents[along], width, &mut |me, coord, lanes| {
                 let mut at = point.clone();
                 at.push(coord);
+                at.resize(extents.len(), Coord::at(me.b.index(0), &me.b));
                 body(me, &at, lanes)
             })
         })

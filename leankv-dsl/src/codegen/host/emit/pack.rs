@@ -62,18 +62,27 @@ impl Emit<'_, '_> {
             let source = Coord::lanes(first, count, &self.b);
             let val = self.eval(words, &at(source), count)?;
             let val = Val { v: self.widen(val, count), lanes: count };
-            self.spread(val, word, bits, lanes)
+            self.spread(val, word, bits, lanes)?
         };
         Ok(Val { v: self.b.and(v, self.b.int(Elem::I32, lanes, mask)), lanes })
     }
 
     /// Whole words to one `i32` lane a code, with the code in the lowest bits.
-    fn spread(&self, words: Val, word: Dtype, bits: u32, lanes: u32) -> V {
-        let b = &self.b;
+    fn spread(&mut self, words: Val, word: Dtype, bits: u32, lanes: u32) -> Result<V, CodegenError> {
         let total = words.lanes * word.bits();
+        if self.multishift && total == 64 && lanes == 16 {
+            // Each byte takes any 8 bits of 64 that all lanes hold, which come from memory in every lane.
+            let all = self.b.splat(self.b.bitcast(words.v, self.b.elem(Elem::I64, 1)), 8);
+            let bytes = self.b.bitcast(all, self.b.elem(Elem::I8, 64));
+            let from: Vec<i64> = (0..64).map(|byte| byte / 4 * i64::from(bits)).collect();
+            let from = self.b.ints(Elem::I8, &from);
+            let moved = self.b.intrinsic("llvm.x86.avx512.pmultishift.qb.512", &[], &[from, bytes])?;
+            return Ok(self.b.bitcast(moved, self.b.elem(Elem::I32, lanes)));
+        }
+        let b = &self.b;
         if bits == 8 {
             let bytes = b.bitcast(words.v, b.elem(Elem::I8, lanes));
-            return b.zext(bytes, b.elem(Elem::I32, lanes));
+            return Ok(b.zext(bytes, b.elem(Elem::I32, lanes)));
         }
         let (source, per_source) = if total < 32 {
             let small = b.bitcast(words.v, b.int_type(total, 1));
@@ -90,7 +99,7 @@ impl Emit<'_, '_> {
             }
         };
         let steps: Vec<i64> = (0..lanes).map(|lane| i64::from(lane % per_source * bits)).collect();
-        b.lshr(source, b.ints(Elem::I32, &steps))
+        Ok(b.lshr(source, b.ints(Elem::I32, &steps)))
     }
 
     /// The word that holds code `base`, and the bit where it starts.
@@ -312,6 +321,7 @@ impl Emit<'_, '_> {
         let by = b.index(extent.into());
         let power = 1u32 << extent.trailing_zeros().min(16);
         match lin {
+            _ if extent == 1 => (Coord::at(b.index(0), b), lin),
             Coord::At { base, align } => {
                 let outer_align = if extent.is_power_of_two() { (align / extent).max(1) } else { 1 };
                 (

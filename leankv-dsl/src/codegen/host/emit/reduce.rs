@@ -2,7 +2,7 @@
 
 use super::super::build::V;
 use super::{Buf, CodegenError, Coord, Emit, Point, Val};
-use crate::ir::{BinaryOp, Block, Combine, CombineKind, Dtype, Inst, Op, Shape};
+use crate::ir::{BinaryOp, Block, Combine, CombineKind, Dtype, Inst, Op, Shape, Value};
 
 impl Emit<'_, '_> {
     /// Combines two elements by a built-in, without rounding to a 16-bit type: sums are kept in `f32`.
@@ -43,10 +43,13 @@ impl Emit<'_, '_> {
         let out_shape = shape.without_axis(axis);
         match combine {
             Combine::Kind(kind) => {
-                let kind = *kind;
-                if axis + 1 == shape.rank() {
+                let (kind, source) = (*kind, data.operands[0]);
+                if out_shape.rank() == 0 {
+                    let val = self.reduce_all(source, kind)?;
+                    self.put(inst, 0, &bufs[0], &Point::new(), 1, val);
+                } else if axis + 1 == shape.rank() {
                     self.nest(out_shape.extents(), &mut Point::new(), &mut |me, point| {
-                        let val = me.reduce_row(inst, kind, &shape, point)?;
+                        let val = me.reduce_rows(source, kind, &shape.extents()[axis..], point)?;
                         me.put(inst, 0, &bufs[0], point, 1, val);
                         Ok(())
                     })?;
@@ -86,32 +89,66 @@ impl Emit<'_, '_> {
         }
     }
 
-    /// Along the last dimension: a vector of partial results, then its lanes.
-    fn reduce_row(
+    /// All elements of a tile, in the order in which they lie in the tile of which it is another shape: so no lanes are rearranged.
+    fn reduce_all(&mut self, tile: Value, kind: CombineKind) -> Result<Val, CodegenError> {
+        let mut source = tile;
+        while let Some(inst) = self.f.def_inst(source)
+            && matches!(self.f.inst(inst).op, Op::Reshape)
+            && self.buffer_of(source).is_none()
+            && self.f.ty(self.f.inst(inst).operands[0]).shape().is_some_and(|from| from.rank() > 0)
+        {
+            source = self.f.inst(inst).operands[0];
+        }
+        let shape = self.f.ty(source).shape().expect("reduce takes tiles").clone();
+        self.reduce_rows(source, kind, shape.extents(), &Point::new())
+    }
+
+    /// The elements of a tile from a point on, whose further coordinates have these extents: a vector of partial results and what is left of
+    /// rows, then the vector's lanes.
+    fn reduce_rows(
         &mut self,
-        inst: Inst,
+        source: Value,
         kind: CombineKind,
-        shape: &Shape,
+        extents: &[u32],
         point: &Point,
     ) -> Result<Val, CodegenError> {
-        let source = self.f.inst(inst).operands[0];
         let dtype = self.f.ty(source).dtype();
-        let extent = *shape.extents().last().expect("reduce takes a dimension");
-        let width = self.width;
-        let whole = extent / width * width;
+        let extent = *extents.last().expect("reduce takes a dimension");
+        let lanes = self.width.min(1 << extent.ilog2());
         let identity = self.constant(kind.identity(dtype), dtype);
-        let at = |coord: Coord| -> Point { point.iter().copied().chain([coord]).collect() };
-        let mut total: Option<Val> = None;
-        if whole > 0 {
-            let start = self.b.splat(identity, width);
-            let sums = self.repeat(0, whole.into(), width.into(), &[start], |me, base, sums| {
-                let coord = Coord::lanes(base, width, &me.b);
-                let val = me.eval(source, &at(coord), width)?;
-                let wide = Val { v: me.widen(val, width), lanes: width };
-                Ok(vec![me.combined(kind, dtype, Val { v: sums[0], lanes: width }, wide)?.v])
-            })?;
-            total = Some(self.fold(kind, dtype, Val { v: sums[0], lanes: width })?);
+        let start = [self.b.splat(identity, lanes), identity];
+        let sums = self.add_rows(source, kind, extents, point, lanes, &start)?;
+        let total = self.fold(kind, dtype, Val { v: sums[0], lanes })?;
+        if extent.is_multiple_of(lanes) {
+            return Ok(total);
         }
+        self.combined(kind, dtype, total, Val::scalar(sums[1]))
+    }
+
+    fn add_rows(
+        &mut self,
+        source: Value,
+        kind: CombineKind,
+        extents: &[u32],
+        point: &Point,
+        width: u32,
+        sums: &[V],
+    ) -> Result<Vec<V>, CodegenError> {
+        let dtype = self.f.ty(source).dtype();
+        let at = |coord: Coord| -> Point { point.iter().copied().chain([coord]).collect() };
+        let (&extent, inner) = extents.split_first().expect("reduce takes a dimension");
+        if !inner.is_empty() {
+            return self.repeat(0, extent.into(), 1, sums, |me, index, sums| {
+                me.add_rows(source, kind, inner, &at(Coord::at(index, &me.b)), width, sums)
+            });
+        }
+        let whole = extent / width * width;
+        let mut out = self.repeat(0, whole.into(), width.into(), &sums[..1], |me, base, sums| {
+            let val = me.eval(source, &at(Coord::lanes(base, width, &me.b)), width)?;
+            let wide = Val { v: me.widen(val, width), lanes: width };
+            Ok(vec![me.combined(kind, dtype, Val { v: sums[0], lanes: width }, wide)?.v])
+        })?;
+        out.push(sums[1]);
         let (mut from, mut lanes) = (whole, width);
         while from < extent {
             lanes /= 2;
@@ -119,18 +156,15 @@ impl Emit<'_, '_> {
                 continue;
             }
             let coord = Coord::lanes(self.b.index(from.into()), lanes, &self.b);
-            let part = self.scoped(|me| {
+            out[1] = self.scoped(|me| {
                 let val = me.eval(source, &at(coord), lanes)?;
                 let wide = Val { v: me.widen(val, lanes), lanes };
-                me.fold(kind, dtype, wide)
+                let part = me.fold(kind, dtype, wide)?;
+                Ok::<_, CodegenError>(me.combined(kind, dtype, Val::scalar(out[1]), part)?.v)
             })?;
-            total = Some(match total {
-                None => part,
-                Some(total) => self.combined(kind, dtype, total, part)?,
-            });
             from += lanes;
         }
-        Ok(total.unwrap_or(Val::scalar(identity)))
+        Ok(out)
     }
 
     /// Along another dimension: one vector of results.
@@ -205,6 +239,15 @@ impl Emit<'_, '_> {
         let along = |me: &mut Self, index: V| {
             if reverse { me.b.sub(me.b.index(u64::from(extent) - 1), index) } else { index }
         };
+        if let (Combine::Kind(kind), false, true) =
+            (combine, reverse, dtype.is_int() && axis + 1 == shape.rank())
+        {
+            self.nest(rows.extents(), &mut Point::new(), &mut |me, point| {
+                me.scan_row(data.operands[0], kind, extent, &bufs[0], point)
+            })?;
+            self.bufs[data.results[0]] = bufs.into_iter().next();
+            return Ok(());
+        }
         self.nest(rows.extents(), &mut Point::new(), &mut |me, point| {
             let at = along(me, me.b.index(0));
             let first = me.elements_at(inst, axis, point, at)?;
@@ -237,6 +280,46 @@ impl Emit<'_, '_> {
         })?;
         for (&result, buf) in data.results.iter().zip(bufs) {
             self.bufs[result] = Some(buf);
+        }
+        Ok(())
+    }
+
+    /// Integers along the last dimension, whose order of combination does not matter: within vectors in steps of 1, 2, 4 .. lanes, and from vector to
+    /// vector what came before.
+    fn scan_row(
+        &mut self,
+        source: Value,
+        kind: CombineKind,
+        extent: u32,
+        buf: &Buf,
+        point: &Point,
+    ) -> Result<(), CodegenError> {
+        let dtype = buf.dtype;
+        let identity = self.constant(kind.identity(dtype), dtype);
+        let (mut from, mut lanes, mut before) = (0, self.width, identity);
+        while from < extent {
+            let end = from + (extent - from) / lanes * lanes;
+            if from < end {
+                let sums =
+                    self.repeat(from.into(), end.into(), lanes.into(), &[before], |me, base, sums| {
+                        let at: Point =
+                            point.iter().copied().chain([Coord::lanes(base, lanes, &me.b)]).collect();
+                        let val = me.eval(source, &at, lanes)?;
+                        let mut val = Val { v: me.widen(val, lanes), lanes };
+                        let none = me.b.splat(identity, lanes);
+                        for step in (0..lanes.ilog2()).map(|i| 1 << i) {
+                            let picks: Vec<u32> =
+                                (0..lanes).map(|i| if i < step { lanes } else { i - step }).collect();
+                            let earlier = Val { v: me.b.shuffle(val.v, none, &picks), lanes };
+                            val = me.combined(kind, dtype, earlier, val)?;
+                        }
+                        let val = me.combined(kind, dtype, Val::scalar(sums[0]), val)?;
+                        me.write(buf, &at, lanes, val);
+                        Ok(vec![if lanes == 1 { val.v } else { me.b.lane(val.v, lanes - 1) }])
+                    })?;
+                (from, before) = (end, sums[0]);
+            }
+            lanes /= 2;
         }
         Ok(())
     }

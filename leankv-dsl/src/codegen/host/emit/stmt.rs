@@ -20,19 +20,21 @@ impl Emit<'_, '_> {
                 Op::Dot => self.emit_dot(inst)?,
                 Op::Assert { .. } => self.emit_assert(inst)?,
                 Op::Print { .. } => self.emit_print(inst)?,
-                _ => self.pure_op(inst)?,
+                _ => self.pure_op(block, inst)?,
             }
         }
         Ok(Vec::new())
     }
 
     /// An op without effects: scalars now, tiles where the plan says so.
-    fn pure_op(&mut self, inst: Inst) -> Result<(), CodegenError> {
+    fn pure_op(&mut self, block: Block, inst: Inst) -> Result<(), CodegenError> {
+        self.prefetch(block, inst)?;
         for (index, &result) in self.f.inst(inst).results.iter().enumerate() {
             let ty = self.f.ty(result);
             if ty.is_ptr() || ty.is_scalar() {
                 let val = self.compute(inst, index as u32, &Point::new(), 1)?;
                 self.env[result] = Some(val);
+                self.scalar_ahead(block, inst)?;
             } else if self.plan.is_materialised(result) {
                 let buf = self.alloc_for(result);
                 let shape = buf.shape.clone();

@@ -5,6 +5,7 @@ mod control;
 mod elementwise;
 mod memory;
 mod shapes;
+mod sparse;
 
 use super::{HostArg, HostKernel, HostOptions, LaunchError, compile};
 use crate::codegen::nvptx::{self, tests::compare};
