@@ -1,4 +1,4 @@
-//! Planted faults in the PTX of shipped kernels: every barrier removed, every buffer shortened, fragment registers of
+//! Planted faults in the PTX of shipped kernels: every barrier removed (what one that reduces gave is then the thread's own), every buffer shortened, fragment registers of
 //! every `mma` exchanged, every wait for asynchronous copies dropped, one lane taken out of every membermask.
 //!
 //! * A mutant is found if a check reports an error, the machine faults, or a buffer differs from the unharmed run's.
@@ -285,7 +285,9 @@ fn is(stmt: &Stmt, kind: &str) -> bool {
     let StmtKind::Instr(i) = &stmt.kind else { return false };
     let has = |m: &str| i.mods.iter().any(|x| x == m);
     match kind {
-        "barrier" => matches!(i.base.as_str(), "bar" | "barrier") && has("sync") && !has("warp"),
+        "barrier" => {
+            matches!(i.base.as_str(), "bar" | "barrier") && (has("sync") || has("red")) && !has("warp")
+        }
         "wait" => i.base == "cp" && (has("wait_group") || has("wait_all")),
         "mma" => i.base == "mma",
         _ => mask_operand(stmt).is_some(),
@@ -355,10 +357,23 @@ fn fragment(stmt: &mut Stmt, operand: usize) -> &mut Vec<Operand> {
     }
 }
 
+/// What is left of an instruction that is removed: of a barrier that reduces, each thread's own truth value; of others nothing, which is false.
+fn left_alone(stmt: &mut Stmt) -> bool {
+    let StmtKind::Instr(i) = &mut stmt.kind else { return false };
+    if !i.mods.iter().any(|m| m == "red") {
+        return false;
+    }
+    i.base = "mov".into();
+    i.mods = vec!["pred".into()];
+    // The barrier's number stands between result and source.
+    i.operands.remove(1);
+    true
+}
+
 fn mutated(s: &Subject, change: &Change) -> Ast {
     let mut ast = s.ast.clone();
     match change {
-        Change::Remove(kind, n) => edit(&mut ast, kind, *n, &mut |_| false),
+        Change::Remove(kind, n) => edit(&mut ast, kind, *n, &mut left_alone),
         Change::ShortShared(n) => *shared_sizes(&mut ast)[*n] -= 4,
         Change::Swap { mma, operand, elements: [a, b] } => edit(&mut ast, "mma", *mma, &mut |stmt| {
             fragment(stmt, *operand).swap(*a, *b);
