@@ -1,5 +1,5 @@
 //! Accesses whose lanes lie apart. Masks of such accesses often hold for few lanes or none (the lists that grow in a step, the pages that are dropped), so
-//! what is masked off costs nothing: not even its addresses are made.
+//! a vector without any lane on is passed over, and a store does for each lane that is on what it takes.
 
 use super::super::build::{Elem, IntCmp, V};
 use super::{CodegenError, Emit};
