@@ -121,10 +121,11 @@ impl DecodeSpec {
         }
     }
 
-    /// Pages that are worked on or on their way at once. With significance so much is held of a page that the next one finds no registers.
-    fn depth(&self) -> usize {
+    /// Pages that are worked on or on their way at once, for pages of so many tiles. Where significance or several tiles take its registers, a page is not held as a
+    /// whole.
+    fn depth(&self, tiles: usize) -> usize {
         match self.stages {
-            0 if self.significance => 2,
+            0 if self.significance || tiles > 2 => 2,
             0 => 1,
             asked => asked,
         }
@@ -435,7 +436,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
             let asked = queries.asked;
             let frozen = asked.map(|_| kv.frozen(at, tier.is_low()));
             let mut best = Bests::none(&kv.tiles(tier));
-            for turn in kv.turns(at, tier, spec.depth()) {
+            for turn in kv.turns(at, tier, spec.depth(kv.tiles(tier).len())) {
                 for (tile, block) in turn.iter().enumerate() {
                     let (logits, before) = queries.logits(&spec, block, scale, &hooks);
                     if let (Some(asked), Some(before), Some(frozen)) = (asked, before, frozen) {
@@ -494,7 +495,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
             let queries = Queries { q, position, asked: None, members: numbers, request, head };
             let mut online = OnlineSoftmax::new(members.count, spec.head_dim);
             for tier in tiers.iter() {
-                for turn in kv.turns(at, tier, spec.depth()) {
+                for turn in kv.turns(at, tier, spec.depth(kv.tiles(tier).len())) {
                     for block in &turn {
                         let (logits, _) = queries.logits(&spec, block, scale, &hooks);
                         let weights = online.step(logits, &hooks);

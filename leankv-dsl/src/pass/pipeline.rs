@@ -19,10 +19,11 @@ use crate::pass::axis::AxisAnalysis;
 use crate::pass::layout_assign::{find, mask_operand, needs_layout, padded_elements};
 use crate::target::Gpu;
 
-/// The least bytes of a turn that are worth a trip through shared memory.
-const LEAST_BYTES: u32 = 1024;
-/// Shared memory that each warp leaves for conversions and reductions, and the most that all leave.
-const RESERVED_BYTES: (u32, u32) = (4 << 10, 16 << 10);
+/// The least bytes of a dot's operand, and of a turn, that are worth a trip through shared memory.
+const LEAST_BYTES: (u32, u32) = (1024, 512);
+/// Shared memory left for conversions and reductions: by a program, and by each warp of a program beside which others should be resident, of whom there would
+/// be fewer if it takes more.
+const RESERVED_BYTES: (u32, u32) = (16 << 10, 2 << 10);
 /// Shared memory that the system takes of each program.
 const SYSTEM_BYTES: u32 = 1 << 10;
 
@@ -32,8 +33,11 @@ pub fn pipeline(func: &mut Func, gpu: &Gpu) -> Vec<String> {
     let blocks = func.walk().into_iter().filter(|&inst| matches!(func.inst(inst).op, Op::LocalAlloc));
     let taken: u32 = blocks.map(|inst| tile_bytes(func.ty(func.result(inst)))).sum();
     let program = gpu.sm_shared_bytes / func.resident.max(1);
-    let reserved = (RESERVED_BYTES.0 * func.num_warps).min(RESERVED_BYTES.1) + taken;
-    let left = program.saturating_sub(SYSTEM_BYTES).min(gpu.shared_bytes).saturating_sub(reserved);
+    let reserved = match func.resident {
+        0 => RESERVED_BYTES.0,
+        _ => (RESERVED_BYTES.1 * func.num_warps).min(RESERVED_BYTES.0),
+    };
+    let left = program.saturating_sub(SYSTEM_BYTES).min(gpu.shared_bytes).saturating_sub(reserved + taken);
     pipeline_block(func, func.entry(), gpu, left, &mut notes);
     notes
 }
@@ -78,7 +82,7 @@ fn pipeline_loop(func: &mut Func, inst: Inst, stages: u32, left: u32, notes: &mu
     let body = func.inst(inst).regions[0];
     let staged = candidates(func, body);
     let turn: u32 = staged.iter().map(|s| s.bytes).sum();
-    if turn < LEAST_BYTES {
+    if turn < LEAST_BYTES.1 {
         let why = match writes(func, body) {
             true => "the loop writes memory, and loads little of what nobody writes",
             false => "operands of dots are loaded straight into registers",
@@ -115,7 +119,7 @@ fn candidates(func: &Func, body: Block) -> Vec<Staged> {
         let result = data.results[0];
         let (dtype, shape) = func.ty(result).as_tile().filter(|(_, shape)| shape.rank() > 0)?;
         let bytes = tile_bytes(func.ty(result));
-        let large = shape.rank() >= 2 && dtype.bits() == 16 && bytes >= LEAST_BYTES;
+        let large = shape.rank() >= 2 && dtype.bits() == 16 && bytes >= LEAST_BYTES.0;
         let operand = large && !writes && feeds_dots(func, &users, result);
         if !(operand || is_constant(func, inst) || cache == CacheHint::Exclusive)
             || !users.contains_key(&result)

@@ -144,7 +144,7 @@ impl Pass {
                 // A row is read again in each layout that somebody asks for.
                 let cheap = shape.rank() == 1 && self.is_small(func.ty(result));
                 let copy = self.copy_into(func, data.operands[0]).filter(|_| self.requests[result].is_none());
-                if let Some(layout) = self.hint(func, result).filter(|_| copy.is_some()) {
+                if let Some(layout) = self.hint(func, result).filter(|_| cheap || copy.is_some()) {
                     self.fix(result, layout);
                 } else if !(cheap && self.chain(func, inst)) {
                     let layout = match copy {
