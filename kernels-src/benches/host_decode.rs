@@ -193,7 +193,7 @@ fn main() {
             artifact.notes
         );
         if has("object") {
-            let file = format!("decode_{}.o", name.trim().split([' ', ',', '/']).last().unwrap_or("x"));
+            let file = format!("decode_{}.o", name.trim().split([' ', ',', '/']).next_back().unwrap_or("x"));
             std::fs::write(&file, &artifact.object).unwrap_or_else(|e| panic!("writing {file}: {e}"));
         }
         (name, tiering, page_bytes as usize, code)

@@ -121,11 +121,11 @@ impl DecodeSpec {
         }
     }
 
-    /// Pages that are worked on or on their way at once, for pages of so many tiles. Where significance or several tiles take its registers, a page is not held as a
-    /// whole.
+    /// Pages that are worked on or on their way at once, for pages of so many tiles. Where significance or several tiles take the registers of one warp, a page is
+    /// not held as a whole.
     fn depth(&self, tiles: usize) -> usize {
         match self.stages {
-            0 if self.significance || tiles > 2 => 2,
+            0 if self.significance || (tiles > 2 && self.warps_used() == 1) => 2,
             0 => 1,
             asked => asked,
         }

@@ -488,11 +488,15 @@ fn transform(func: &mut Func, inst: Inst, body: Block, staged: &[Staged], depth:
     func.add_result(inst, slot_type);
 
     // After the loop nothing is in flight and nobody reads a stage.
+    let (block, place) = find(func, inst);
+    let next = func.block(block).insts.get(place + 1);
+    let meets = next.is_some_and(|&next| matches!(func.inst(next).op, Op::Barrier));
     let mut at = At { func, out: Vec::new(), loc };
     at.effect(Op::AsyncWait { pending: 0 }, &[]);
-    at.effect(Op::Barrier, &[]);
+    if !meets {
+        at.effect(Op::Barrier, &[]);
+    }
     let after = std::mem::take(&mut at.out);
-    let (block, place) = find(func, inst);
     let insts = func.block_insts_mut(block);
     insts.splice(place + 1..place + 1, after);
     insts.splice(place..place, before);

@@ -56,12 +56,11 @@ fn walk(func: &Func, block: Block, since: &mut Since, before: &mut BTreeSet<Inst
             Op::Load { cache: CacheHint::Exclusive, .. } => since.exclusive = true,
             // It is over before anybody reads the copy.
             Op::AsyncCopy { cache: CacheHint::Exclusive, .. } => {}
-            Op::Store { cache: CacheHint::Exclusive, .. } => {
-                if since.exclusive {
-                    before.insert(inst);
-                    *since = Since::default();
-                }
+            Op::Store { cache: CacheHint::Exclusive, .. } if since.exclusive => {
+                before.insert(inst);
+                *since = Since::default();
             }
+            Op::Store { cache: CacheHint::Exclusive, .. } => {}
             Op::Load { cache, .. } | Op::AsyncCopy { cache, .. } => {
                 let pointer = data.operands[if matches!(data.op, Op::Load { .. }) { 0 } else { 2 }];
                 let (place, read_only) = origin(func, pointer);
