@@ -5,8 +5,8 @@
 //! next turn, and where the body has loads through such a pointer the memory behind the next one is prefetched.
 
 use super::super::build::{Elem, IntCmp, V};
-use super::{CodegenError, Emit, Point, Val, memory_elem, register};
-use crate::ir::{Block, Dtype, Inst, Op, SideTable, Value};
+use super::{CodegenError, Emit, Point, Val, is_read_only, memory_elem, register};
+use crate::ir::{Block, CacheHint, Def, Dtype, Func, Inst, Op, SideTable, Value};
 
 /// Bytes of a cache line.
 const LINE: u64 = 64;
@@ -39,11 +39,14 @@ impl Emit<'_, '_> {
     pub(super) fn scalar_ahead(&mut self, block: Block, inst: Inst) -> Result<(), CodegenError> {
         let data = self.f.inst(inst);
         let moves = data.operands.iter().any(|&v| self.ahead.values[v].is_some());
+        let known = data.operands.iter().all(|&v| self.ahead.values[v].is_some() || self.stays(block, v));
+        let mut looked_up = matches!(data.op, Op::Load { .. });
+        // What is written this turn is another thing in the next one, and no address before.
+        let readable = !looked_up || is_unwritten(self.f, inst);
         let plain = data.regions.is_empty() && data.results.len() == 1;
-        if self.ahead.body != Some(block) || !moves || !plain {
+        if self.ahead.body != Some(block) || !moves || !known || !readable || !plain {
             return Ok(());
         }
-        let mut looked_up = matches!(data.op, Op::Load { .. });
         let now: Vec<Option<Val>> = data.operands.iter().map(|&v| self.env[v]).collect();
         for &operand in &data.operands {
             if let Some((v, found)) = self.ahead.values[operand] {
@@ -57,6 +60,16 @@ impl Emit<'_, '_> {
         }
         self.ahead.values[data.results[0]] = Some((then?.v, looked_up));
         Ok(())
+    }
+
+    /// Whether a value is the same in all turns of the loop whose body this is.
+    fn stays(&self, body: Block, value: Value) -> bool {
+        match self.f.value(value).def {
+            Def::Param(block, _) => block != body,
+            Def::Result(inst, _) => {
+                matches!(self.f.inst(inst).op, Op::Constant(_)) || !self.f.block(body).insts.contains(&inst)
+            }
+        }
     }
 
     /// Asks for what a load of the next turn reads.
@@ -95,4 +108,10 @@ impl Emit<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Whether an op loads what nobody writes while the kernel runs.
+fn is_unwritten(func: &Func, inst: Inst) -> bool {
+    let data = func.inst(inst);
+    matches!(data.op, Op::Load { cache: CacheHint::Constant, .. }) || is_read_only(func, data.operands[0])
 }
