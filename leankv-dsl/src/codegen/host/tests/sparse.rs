@@ -152,16 +152,20 @@ fn integers_are_summed_up_by_vectors() {
 /// What a turn looks up for the next one is nothing that this turn writes: before, it may be any number.
 #[test]
 fn lookups_that_a_turn_writes_are_not_read_ahead() {
-    let text =
-        "kernel @k(%pn next: ptr<i32> read_write, %px x: ptr<f32> read, %po o: ptr<f32> write) num_warps 4 {
+    let text = "kernel @k(%pn next: ptr<i32> read_write, %pt table: ptr<i64> read, %px x: ptr<f32> read, %po o: ptr<f32> write) num_warps 4 {
   %0 = constant 0 : i32
   %1 = constant 1 : i32
   %3 = constant 3 : i32
   %4 = constant 4 : i32
+  %i = iota : tile<32xi32>
+  %rows = constant 32 : i64
   for %0 to %4 step %1 { |%k: i32|
     %j = load %pn[%k] : i32
-    %v = load %px[%j] : f32
-    store %po[%k], %v
+    %row = load %pt[%j] : i64
+    %at = mul %row, %rows : i64
+    %p = ptr_add %px, %at : ptr<f32>
+    %v = load %p[%i] : tile<32xf32>
+    store %po[%i], %v
     %then = add %k, %1 : i32
     %more = add %j, %1 : i32
     %within = and %more, %3 : i32
@@ -172,26 +176,37 @@ fn lookups_that_a_turn_writes_are_not_read_ahead() {
 }";
     let far = [2, i32::MAX / 2, i32::MAX / 2, i32::MAX / 2, i32::MAX / 2];
     let next = far.iter().flat_map(|n| n.to_le_bytes()).collect();
-    check(text, [1, 1, 1], &[next, random(Dtype::F32, 4, 1), vec![0; 16]], 0.0);
+    check(text, [1, 1, 1], &[next, table(), random(Dtype::F32, 128, 1), vec![0; 128]], 0.0);
 }
 
 /// An address that follows from the counter and from what a turn carries on is not known a turn ahead.
 #[test]
 fn addresses_that_follow_from_carried_numbers_are_not_read_ahead() {
-    let text = "kernel @k(%px x: ptr<f32> read, %po o: ptr<f32> write) num_warps 4 {
+    let text =
+        "kernel @k(%pt table: ptr<i64> read, %px x: ptr<f32> read, %po o: ptr<f32> write) num_warps 4 {
   %0 = constant 0 : i32
   %1 = constant 1 : i32
   %4 = constant 4 : i32
   %far = constant 500000000 : i32
+  %i = iota : tile<32xi32>
+  %rows = constant 32 : i64
   %end = for %0 to %4 step %1 carry %0 : i32 { |%k: i32, %c: i32|
     %at = mul %k, %far : i32
     %near = sub %at, %c : i32
-    %v = load %px[%near] : f32
-    store %po[%k], %v
+    %row = load %pt[%near] : i64
+    %begin = mul %row, %rows : i64
+    %p = ptr_add %px, %begin : ptr<f32>
+    %v = load %p[%i] : tile<32xf32>
+    store %po[%i], %v
     %next = add %c, %far : i32
     yield %next
   }
   return
 }";
-    check(text, [1, 1, 1], &[random(Dtype::F32, 1, 1), vec![0; 16]], 0.0);
+    check(text, [1, 1, 1], &[table(), random(Dtype::F32, 128, 1), vec![0; 128]], 0.0);
+}
+
+/// Four rows, the last one first.
+fn table() -> Vec<u8> {
+    [3i64, 2, 1, 0].iter().flat_map(|n| n.to_le_bytes()).collect()
 }
