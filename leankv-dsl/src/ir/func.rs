@@ -286,6 +286,15 @@ impl Func {
         }
     }
 
+    /// Whether an op loads what no program of the launch writes: through a pointer that is only read, or as the load says
+    /// ([`CacheHint::Constant`](super::CacheHint::Constant)).
+    pub fn loads_unwritten(&self, inst: Inst) -> bool {
+        let data = self.inst(inst);
+        let Op::Load { cache, .. } = data.op else { return false };
+        let read = |param: usize| self.params[param].access == super::Access::Read;
+        cache == super::CacheHint::Constant || self.pointer_param(data.operands[0]).is_some_and(read)
+    }
+
     /// The last op of a block, when it is a terminator.
     pub fn terminator(&self, block: Block) -> Option<Inst> {
         self.blocks[block].insts.last().copied().filter(|&inst| self.insts[inst].op.is_terminator())

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use crate::ir::{Block, CacheHint, Effect, Func, Inst, Op, Value};
 
 use super::layout_assign::padded_elements;
-use super::pipeline::is_constant;
 use crate::target::Gpu;
 
 /// The most ops one below the other that an address takes.
@@ -40,7 +39,7 @@ fn reorder(func: &mut Func, body: Block, most: u64) {
     let mut bytes = 0;
     for &inst in &insts {
         let exclusive = matches!(func.inst(inst).op, Op::Load { cache: CacheHint::Exclusive, .. });
-        if !exclusive && !is_constant(func, inst) {
+        if !exclusive && !func.loads_unwritten(inst) {
             continue;
         }
         let mut needed = BTreeSet::new();

@@ -12,8 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::{
-    Access, BinaryOp, Block, CacheHint, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, Loc, Op, Type,
-    Value,
+    BinaryOp, Block, CacheHint, CmpOp, Const, Def, Dtype, Effect, Entity, Func, Inst, Loc, Op, Type, Value,
 };
 use crate::pass::axis::AxisAnalysis;
 use crate::pass::layout_assign::{find, mask_operand, needs_layout, padded_elements};
@@ -121,7 +120,7 @@ fn candidates(func: &Func, body: Block) -> Vec<Staged> {
         let bytes = tile_bytes(func.ty(result));
         let large = shape.rank() >= 2 && dtype.bits() == 16 && bytes >= LEAST_BYTES.0;
         let operand = large && !writes && feeds_dots(func, &users, result);
-        if !(operand || is_constant(func, inst) || cache == CacheHint::Exclusive)
+        if !(operand || func.loads_unwritten(inst) || cache == CacheHint::Exclusive)
             || !users.contains_key(&result)
         {
             return None;
@@ -184,7 +183,7 @@ pub(super) fn address_slice(func: &Func, body: Block, values: &[Value]) -> Optio
             Def::Result(inst, _) => {
                 let data = func.inst(inst);
                 let pure = data.op.effect() == Effect::None && data.regions.is_empty();
-                if (!pure || matches!(data.op, Op::Dot)) && !is_constant(func, inst) {
+                if (!pure || matches!(data.op, Op::Dot)) && !func.loads_unwritten(inst) {
                     return None;
                 }
                 if wanted.insert(inst) {
@@ -194,14 +193,6 @@ pub(super) fn address_slice(func: &Func, body: Block, values: &[Value]) -> Optio
         }
     }
     Some(func.block(body).insts.iter().copied().filter(|inst| wanted.contains(inst)).collect())
-}
-
-/// Whether an op loads what no program of the launch writes.
-pub(super) fn is_constant(func: &Func, inst: Inst) -> bool {
-    let data = func.inst(inst);
-    let Op::Load { cache, .. } = data.op else { return false };
-    let read = |param: usize| func.params[param].access == Access::Read;
-    cache == CacheHint::Constant || func.pointer_param(data.operands[0]).is_some_and(read)
 }
 
 /// Appends ops to a list.

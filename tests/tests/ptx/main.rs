@@ -112,6 +112,7 @@ fn budgets() {
         mma >= 16,
         wide_loads >= 4,
         wide_stores >= 1,
+        conversions <= 52,
         loop_conversions <= 20,
         loop_barriers == 0,
         divisions <= 2

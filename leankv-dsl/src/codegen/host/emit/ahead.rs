@@ -5,8 +5,8 @@
 //! next turn, and where the body has loads through such a pointer the memory behind the next one is prefetched.
 
 use super::super::build::{Elem, IntCmp, V};
-use super::{CodegenError, Emit, Point, Val, is_read_only, memory_elem, register};
-use crate::ir::{Block, CacheHint, Def, Dtype, Func, Inst, Op, SideTable, Value};
+use super::{CodegenError, Emit, Point, Val, memory_elem, register};
+use crate::ir::{Block, Def, Dtype, Inst, Op, SideTable, Value};
 
 /// Bytes of a cache line.
 const LINE: u64 = 64;
@@ -42,7 +42,7 @@ impl Emit<'_, '_> {
         let known = data.operands.iter().all(|&v| self.ahead.values[v].is_some() || self.stays(block, v));
         let mut looked_up = matches!(data.op, Op::Load { .. });
         // What is written this turn is another thing in the next one, and no address before.
-        let readable = !looked_up || is_unwritten(self.f, inst);
+        let readable = !looked_up || self.f.loads_unwritten(inst);
         let plain = data.regions.is_empty() && data.results.len() == 1;
         if self.ahead.body != Some(block) || !moves || !known || !readable || !plain {
             return Ok(());
@@ -108,10 +108,4 @@ impl Emit<'_, '_> {
         }
         Ok(())
     }
-}
-
-/// Whether an op loads what nobody writes while the kernel runs.
-fn is_unwritten(func: &Func, inst: Inst) -> bool {
-    let data = func.inst(inst);
-    matches!(data.op, Op::Load { cache: CacheHint::Constant, .. }) || is_read_only(func, data.operands[0])
 }
