@@ -163,7 +163,7 @@ impl<'c> Emitter<'c, '_> {
             let vote =
                 |name: String, with: u32, own: Val<'c>| self.ir.call(&name, &[], &[self.ir.c32(with), own]);
             let mut all = own;
-            if warps.drain(..).next().is_some() {
+            if !std::mem::take(&mut warps).is_empty() {
                 all = vote(format!("llvm.nvvm.barrier.cta.red.{block}.aligned.all"), 0, all)?;
             }
             // Also of what the block found, so that the assembler knows that a warp's lanes agree.
