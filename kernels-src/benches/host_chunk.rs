@@ -135,7 +135,7 @@ fn bench(tiering: &str, d: usize, block: usize, block_q: usize) {
     let args = WriteChunkArgs {
         keys: input(&k, HEADS),
         values: input(&v, HEADS),
-        mass: given(&[0.0; HEADS * CHUNK]).tensor([HEADS, CHUNK]),
+        words: given(&[0.0; HEADS * CHUNK]).tensor([HEADS, CHUNK]),
         dest: given(&dest).tensor([HEADS, CHUNK]),
         before: CACHED as i32,
         kv: kv(),

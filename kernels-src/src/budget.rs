@@ -95,6 +95,9 @@ pub struct BudgetSpec {
     /// How many of a chunk's last queries count towards significance.
     #[spec(default = 64)]
     pub window_q: usize,
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
+    #[spec(default = 0)]
+    pub peaks: u32,
 }
 
 impl BudgetSpec {
@@ -156,7 +159,7 @@ pub fn tally_tokens<C: Codecs>(
     let kv = kv.layer(layer);
     let at = Work::all(kv.slot(request), head);
     let (tokens, prompt) = (tokens.get([request]), prompts.get([request]));
-    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
+    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q, spec.peaks);
     let now = Progress::new(prompt, tokens);
     let rungs = iota(Ladder::RUNGS).expand_dims(1);
     let mut counts = vec![Tile::<i32, 1>::zeros([Ladder::RUNGS]); 2];

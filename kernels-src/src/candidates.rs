@@ -190,16 +190,16 @@ impl Search {
         self.now.tokens
     }
 
-    /// Looks at tokens of this accumulated significance, at these positions and numbers; a step may change none but those of `own`.
+    /// Looks at tokens of these words of significance, at these positions and numbers; a step may change none but those of `own`.
     #[track_caller]
     pub(crate) fn look(
         &self,
-        mass: Tile<f32, 1>,
+        words: Tile<f32, 1>,
         positions: Tile<i32, 1>,
         index: Tile<i32, 1>,
         own: Tile<bool, 1>,
     ) -> Seen {
-        let Judged { sig, open, .. } = self.rule.judge(self.now, mass, positions);
+        let Judged { sig, open, .. } = self.rule.judge(self.now, words, positions);
         Seen { sig, positions, index, may: own & open }
     }
 

@@ -22,7 +22,7 @@ use crate::candidates::{BestOfTile, Bests, Finds, Looking, Search, ShortlistMut,
 use crate::members::{Members, Read, parts_of, possible};
 use crate::pattern::HeadPattern;
 use crate::pending::{Asked, Pending, PendingMut};
-use crate::policy::{Rule, SINKS};
+use crate::policy::{Peaks, Received, Rule, SINKS};
 
 /// Tierings whose kernels are tested at every declared specialisation.
 fn tierings() -> Vec<Tiering> {
@@ -82,6 +82,9 @@ pub struct DecodeSpec {
     /// Of candidates: how many of a chunk's last queries count towards significance.
     #[spec(default = 64)]
     pub window_q: usize,
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
+    #[spec(default = 0)]
+    pub peaks: u32,
     /// Pages that are worked on or on their way at once, in shared memory; 1 for pages that are loaded straight into registers, 0 for what suits the kernel. It is
     /// 1 as well where a GPU has no room for two.
     #[spec(default = 0)]
@@ -162,7 +165,7 @@ impl DecodeSpec {
     /// What is looked for on the way, for the step after that of the token at `position`.
     #[track_caller]
     fn search(&self, shortlist: &Looking, request: Scalar<i32>, position: Scalar<i32>) -> Option<Search> {
-        let rule = Rule::new(self.window, self.sinks, self.chunk, self.window_q);
+        let rule = Rule::new(self.window, self.sinks, self.chunk, self.window_q, self.peaks);
         self.candidates.then(|| Search::new(rule, shortlist.prompt(request), position + 1))
     }
 }
@@ -260,12 +263,12 @@ impl Partials {
     }
 }
 
-/// Adds to a block's tokens what they received from pending queries, except to frozen tokens and to the newest one of the high tier; and looks for
+/// Adds to a block's tokens what they received from the pending queries of one token, except to frozen tokens and to the newest one of the high tier; and looks for
 /// candidates among them, if any are looked for.
 #[track_caller]
 fn add(
     block: &impl KvBlock,
-    low: bool,
+    (low, peaks): (bool, Peaks),
     step: Tile<f32, 1>,
     (frozen, newest): (Scalar<i32>, Scalar<i32>),
     search: Option<Search>,
@@ -273,10 +276,10 @@ fn add(
 ) {
     let numbers = block.first_token() + iota(step.extents()[0]);
     let step = if low { step } else { numbers.eq(newest).select(0.0, step) };
-    let mass = block.add_significance(step, frozen);
+    let words = block.update_significance(frozen, &|word| peaks.add_tile(word, Received::once(step)));
     if let Some(search) = search {
         let own = block.valid() & numbers.ge(frozen);
-        let seen = search.look(mass, block.positions(), numbers, own);
+        let seen = search.look(words, block.positions(), numbers, own);
         best.least = search.least(best.least, &seen);
         if !low {
             best.leaving = search.leaving(best.leaving, &seen);
@@ -418,7 +421,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
 ) {
     let (head, request) = (at.head, program_id(1));
     let position = query_positions.get([request]);
-    let (parts, _) = parts_of(spec.group);
+    let ((parts, _), peaks) = (parts_of(spec.group), Peaks::new(spec.peaks));
     if parts == 1 {
         let members = Members::all(head, spec.group);
         let load = |read: Read| {
@@ -441,7 +444,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
                     let (logits, before) = queries.logits(&spec, block, scale, &hooks);
                     if let (Some(asked), Some(before), Some(frozen)) = (asked, before, frozen) {
                         let (step, tokens) = (asked.received(before), (frozen, asked.newest));
-                        add(block, tier.is_low(), step, tokens, search, best.of(tile));
+                        add(block, (tier.is_low(), peaks), step, tokens, search, best.of(tile));
                     }
                     let weights = online.step(logits, &hooks);
                     block.accumulate(weights, &mut online.values);
@@ -477,7 +480,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
                             let (logits, _) = queries.logits(&spec, block, scale, &hooks);
                             step = step.max(asked.received(logits));
                         }
-                        add(block, tier.is_low(), step, (frozen, newest), search, best.of(tile));
+                        add(block, (tier.is_low(), peaks), step, (frozen, newest), search, best.of(tile));
                     }
                 }
                 if spec.candidates {

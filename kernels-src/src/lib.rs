@@ -4,6 +4,7 @@
 //! all, for the command line, the tuner and the tests that visit every declared specialisation. [`mod@reference`] holds what each
 //! kernel must compute, in plain Rust.
 
+pub mod basis;
 pub mod budget;
 pub mod candidates;
 pub mod chunk;
@@ -40,9 +41,11 @@ pub static KERNELS: &[&dyn KernelDef] = &[
     &manager::copy_tails::KERNEL,
     &decode::decode_attention::<Stock, Plain, PagedKv>::KERNEL,
     &quantize::dequantize::<Stock>::KERNEL,
+    &basis::enter_basis::KERNEL,
     &manager::fit_pages::KERNEL,
     &manager::fork_pages::KERNEL,
     &step::insert_token::<Stock>::KERNEL,
+    &basis::leave_basis::KERNEL,
     &budget::make_room::<Stock>::KERNEL,
     &matmul::matmul::KERNEL,
     &decode::merge_splits::<Plain>::KERNEL,

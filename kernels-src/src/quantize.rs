@@ -8,8 +8,8 @@ use leankv_dsl::lang::*;
 
 /// Codecs whose kernels are tested at every declared specialisation.
 fn codecs() -> Vec<CodecSpec> {
-    const NAMES: [&str; 8] =
-        ["affine8", "affine4", "affine2", "affine1", "affine3", "affine4g2", "symmetric8", "f16"];
+    const NAMES: [&str; 9] =
+        ["affine8", "affine4", "affine2", "affine1", "affine3", "affine4g2", "symmetric8", "midrise4", "f16"];
     NAMES.iter().map(|name| name.parse().expect("these are names of codecs")).collect()
 }
 

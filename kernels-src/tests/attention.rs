@@ -11,6 +11,7 @@ use leankv_dsl::workload::given;
 use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs, decode_attention, merge_splits};
 use leankv_kernels::pattern::HeadPattern;
 use leankv_kernels::pending::{PendingArgs, PendingMutArgs};
+use leankv_kernels::policy::Peaks;
 use leankv_kernels::reference::{self, DecodeArgs, DecodeOutput, PendingQueries, add_pending};
 
 fn check(tiering: &str, group: usize, split_pages: usize, pattern: HeadPattern, block: usize) {
@@ -127,7 +128,7 @@ fn check_growing(
     // The pending significance was added to every token that is neither frozen nor new, and nothing else changed.
     let mut arena = cache.arena.clone();
     let pending = PendingQueries { q: &old32, lse: &old_lse, newest: &newest };
-    add_pending(&args, &pending, &kv, &mut arena).unwrap();
+    add_pending(&args, &pending, Peaks::NONE, &kv, &mut arena).unwrap();
     let words = |bytes: &[u8]| -> Vec<u32> {
         bytes.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect()
     };

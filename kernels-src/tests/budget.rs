@@ -13,6 +13,7 @@ use leankv_kernels::budget::{
     BudgetGroup, Ladder, PriceTallyArgs, SolveBudgetArgs, TallyTokensArgs, price_tally, solve_budget,
     tally_tokens,
 };
+use leankv_kernels::policy::Peaks;
 use leankv_kernels::reference::{self, BudgetList, BudgetRules};
 use lists::{Lists, PAGE, Rules};
 
@@ -54,6 +55,7 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
             window: RULES.window,
             sinks: RULES.sinks,
             counting: RULES.counting(),
+            peaks: Peaks::NONE,
         };
         BudgetList { tokens: lists.tokens(list, low), frozen }.tally(&rules)
     };

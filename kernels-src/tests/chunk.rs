@@ -124,7 +124,7 @@ fn check(
     let cached = Run::new(&kernel, &settings, [3, KV_HEADS, 1], args).launch();
     let mut after = cache.clone();
     for (head, step) in expected.cached.iter().enumerate() {
-        after.add(head, step);
+        after.add(head, &step.iter().map(|share| share.sum).collect::<Vec<_>>());
     }
     let words = |bytes: &[u8]| -> Vec<u32> {
         bytes.chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect()
@@ -144,12 +144,14 @@ fn check(
         before,
         scale,
         window: window as i32,
-        mass: filled(f32::NAN, [KV_HEADS, n]),
+        priors: given(&[]).tensor([0, KV_HEADS]),
+        words: filled(f32::NAN, [KV_HEADS, n]),
         hooks: (),
     };
     let grid = [n.div_ceil(shape.block), KV_HEADS, 1];
     let own = Run::new(&chunk_significance::<Plain>::KERNEL, &settings, grid, args).launch();
-    close(&format!("mass of {what}"), &own.read::<f32>("mass"), &expected.mass, 3e-4);
+    let mass: Vec<f32> = expected.own.iter().map(|share| share.sum).collect();
+    close(&format!("mass of {what}"), &own.read::<f32>("words"), &mass, 3e-4);
 }
 
 #[test]
@@ -299,7 +301,7 @@ fn check_write(tiering: &str, kind: &str, d: usize, n: usize, tier: impl Fn(usiz
     let args = WriteChunkArgs {
         keys: keys_in,
         values: values_in,
-        mass: given(&mass).tensor([KV_HEADS, n]),
+        words: given(&mass).tensor([KV_HEADS, n]),
         dest: given(&dest).tensor([KV_HEADS, n]),
         before,
         kv: cache.kv(),
@@ -492,10 +494,11 @@ fn hooks_see_the_position_and_head_of_every_query() {
         before,
         scale: 0.125,
         window: 64,
-        mass: filled(f32::NAN, [KV_HEADS, n]),
+        priors: given(&[]).tensor([0, KV_HEADS]),
+        words: filled(f32::NAN, [KV_HEADS, n]),
         hooks,
     };
     let (kernel, grid) = (chunk_significance::<ChosenHooks>::KERNEL, [n.div_ceil(shape.block), KV_HEADS, 1]);
     let own = Run::with(&kernel, &spec(&kernel, &settings), &choices, grid, args).launch();
-    close("mass of sliding attention", &own.read::<f32>("mass"), &mass, 3e-4);
+    close("mass of sliding attention", &own.read::<f32>("words"), &mass, 3e-4);
 }

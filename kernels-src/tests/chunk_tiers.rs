@@ -13,7 +13,7 @@ use leankv_kernels::chunk::{
     WriteChunkArgs, cached_significance, chunk_attention, chunk_significance, classify_chunk, recompact,
     write_chunk,
 };
-use leankv_kernels::policy::{Counting, PolicyMath, PolicySpec, StockPolicies};
+use leankv_kernels::policy::{Counting, Peaks, PolicyMath, PolicySpec, StockPolicies};
 use leankv_kernels::reference::{self, HeadLists, TierRule};
 use proptest::prelude::*;
 
@@ -38,7 +38,8 @@ impl Knobs {
 
     fn rule<'a>(&self, policy: &'a dyn PolicyMath, prompt: i32, tokens: i32, has_low: bool) -> TierRule<'a> {
         let counting = Counting::new(self.chunk, self.window_q);
-        TierRule { policy, window: self.window, sinks: self.sinks, counting, prompt, tokens, has_low }
+        let (window, sinks, peaks) = (self.window, self.sinks, Peaks::NONE);
+        TierRule { policy, window, sinks, counting, peaks, prompt, tokens, has_low }
     }
 }
 
@@ -63,7 +64,7 @@ fn check_classes(knobs: &Knobs, two_tiers: bool, n: usize, before: i32, prompt: 
     let settings = format!("{},two_tiers={two_tiers},block=16", knobs.settings());
     for slot in [SLOT as i32, -1] {
         let args = ClassifyChunkArgs {
-            mass: given(&mass).tensor([heads, n]),
+            words: given(&mass).tensor([heads, n]),
             before,
             prompt,
             layer: 0,
@@ -331,12 +332,13 @@ fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair:
             before: at,
             scale,
             window: knobs.window_q as i32,
-            mass: filled(f32::NAN, [kv_heads, n]),
+            priors: given(&[]).tensor([0, kv_heads]),
+            words: filled(f32::NAN, [kv_heads, n]),
             hooks: (),
         };
         let (kernel, grid) = (chunk_significance::<Plain>::KERNEL, [n.div_ceil(16), kv_heads, 1]);
         let own = launch(Run::new(&kernel, &attention, grid, args));
-        let mass = || given(&own.read("mass")).tensor([kv_heads, n]);
+        let mass = || given(&own.read("words")).tensor([kv_heads, n]);
 
         let args = CachedSignificanceArgs {
             q: q(),
@@ -352,7 +354,7 @@ fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair:
         cache.arena = launch(Run::new(&kernel, &attention, [2, kv_heads, 1], args)).read("kv.arena");
 
         let args = ClassifyChunkArgs {
-            mass: mass(),
+            words: mass(),
             before: at,
             prompt: prompt as i32,
             layer: 0,
@@ -372,7 +374,7 @@ fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair:
         let args = WriteChunkArgs {
             keys: k(),
             values: v(),
-            mass: mass(),
+            words: mass(),
             dest: given(&classify.read("dest")).tensor([kv_heads, n]),
             before: at,
             kv: cache.kv(),

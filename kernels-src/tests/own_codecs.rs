@@ -104,7 +104,7 @@ where
     let args = WriteChunkArgs {
         keys: given(&halves(keys).0).tensor([TOKENS, 1, D]).into(),
         values: given(&halves(values).0).tensor([TOKENS, 1, D]).into(),
-        mass: given(&[0.0; TOKENS]).tensor([1, TOKENS]),
+        words: given(&[0.0; TOKENS]).tensor([1, TOKENS]),
         dest: given(&(0..TOKENS as i32).map(|t| 2 * t).collect::<Vec<_>>()).tensor([1, TOKENS]),
         before: 0,
         kv: kv(&vec![0xFF; 4 * PAGE]),

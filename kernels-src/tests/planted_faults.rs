@@ -228,7 +228,7 @@ fn subjects() -> Vec<Subject> {
     let args = WriteChunkArgs {
         keys: given(&half(1, tokens * heads * D)).tensor([tokens, heads, D]).into(),
         values: given(&half(2, tokens * heads * D)).tensor([tokens, heads, D]).into(),
-        mass: given(&random(3, heads * tokens)).tensor([heads, tokens]),
+        words: given(&random(3, heads * tokens)).tensor([heads, tokens]),
         dest: given(&dest).tensor([heads, tokens]),
         before: 0,
         kv: PagedKvArgs {

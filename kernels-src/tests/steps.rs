@@ -144,6 +144,7 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
                 keys: tokens(key),
                 values: tokens(value),
                 positions: given(&positions).tensor([3]),
+                priors: given(&[]).tensor([0, HEADS]),
                 plan: given(&layer_of(&plans, StepPlan::COLUMNS)).tensor([3, HEADS, StepPlan::COLUMNS]),
                 kv: PagedKvMutArgs {
                     arena: given(&lists.arena).slice_mut(),

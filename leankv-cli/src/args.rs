@@ -361,6 +361,12 @@ pub(crate) struct Calibrate {
     /// The cache (see below), of two tiers and without a limit.
     #[arg(long, value_name = "CACHE", alias = "tiering", default_value = "K8V4/K4V2")]
     pub(crate) kv: String,
+    /// More texts that statistics are taken of, besides `--text`: of other kinds, such as source code.
+    #[arg(long, value_name = "FILE", num_args = 0.., default_value = "data/code.txt")]
+    pub(crate) also: Vec<PathBuf>,
+    /// Only these, instead of both.
+    #[arg(long, value_enum)]
+    pub(crate) only: Option<Calibrated>,
     /// High thresholds to try, separated by commas. Default: 0 and the paper's 1 to 5.
     #[arg(long, value_delimiter = ',')]
     pub(crate) high: Vec<f32>,
@@ -373,6 +379,15 @@ pub(crate) struct Calibrate {
     /// Where thresholds are written.
     #[arg(long, value_name = "FILE", default_value = leankv_model::settings::FILE)]
     pub(crate) settings: PathBuf,
+}
+
+/// What a calibration finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Calibrated {
+    /// High and low threshold, for caches without a limit.
+    Thresholds,
+    /// Means of keys and values, and how far back each head looks.
+    Statistics,
 }
 
 /// `leankv results`.

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::args;
 use crate::failure::{Failure, at_path};
+use crate::learn;
 use crate::language::{self, Loaded, load, warn_beyond_f16};
 use crate::{plot, table, terminal};
 
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &args::Eval, compiler: &Compiler) -> Result<(), Failure>
 
 /// Measures, and writes what is to be written.
 pub(crate) fn measure(args: &args::Eval, compiler: &Compiler) -> Result<Report, Failure> {
-    let loaded = load(&args.on.model, args.on.weights.form())?;
+    let loaded = load(&args.on.model, args.on.weights.form(), &args.settings)?;
     let settings = language::settings(&args.settings)?;
     let device = Device::host();
     let choices = choices(&args.kv, &settings, &loaded.name)?;
@@ -364,7 +365,7 @@ pub(crate) fn row(config: &ConfigReport) -> Vec<String> {
 
 /// Finds thresholds and keeps them.
 pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Result<Found, Failure> {
-    let loaded = load(&args.on.model, args.on.weights.form())?;
+    let loaded = load(&args.on.model, args.on.weights.form(), &args.settings)?;
     let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
     let cache = language::choice(&args.kv)?;
     if cache.tiering.low.is_none() {
@@ -410,6 +411,12 @@ pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Re
 
 /// `leankv calibrate`.
 pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(), Failure> {
+    if args.only != Some(args::Calibrated::Thresholds) {
+        learn::statistics(args, compiler)?;
+    }
+    if args.only == Some(args::Calibrated::Statistics) {
+        return Ok(());
+    }
     let found = find_thresholds(args, compiler)?;
     for round in &found.rounds {
         print(round);

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use leankv_model::cache::{KvChoice, Registry};
 use leankv_model::settings::Settings;
+use leankv_model::statistics::{self, Statistics};
 use leankv_model::tokenizer::Tokenizer;
 use leankv_model::{BeyondF16, Model, ModelError, WeightForm, fetch, gguf};
 use leankv_runtime::kv::KvError;
@@ -39,8 +40,8 @@ pub(crate) struct Loaded {
     pub(crate) tokenizer: Tokenizer,
 }
 
-/// Loads a model: one that was fetched, by its name, or a GGUF file.
-pub(crate) fn load(name: &str, form: WeightForm) -> Result<Loaded, Failure> {
+/// Loads a model: one that was fetched, by its name, or a GGUF file; with the statistics that stand beside `settings`, if there are any.
+pub(crate) fn load(name: &str, form: WeightForm, settings: &Path) -> Result<Loaded, Failure> {
     let path = find(name)?;
     // candle's errors bring a backtrace along where RUST_BACKTRACE asks for those of panics.
     let wrong = |error: &dyn std::fmt::Display| {
@@ -54,6 +55,11 @@ pub(crate) fn load(name: &str, form: WeightForm) -> Result<Loaded, Failure> {
     let model = Model::read(&content, &mut reader, form).map_err(|e| wrong(&e))?;
     let tokenizer = Tokenizer::from_gguf(&content).map_err(|e| wrong(&e))?;
     let name = path.file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let beside = statistics::path_of(settings, &name);
+    let model = match Statistics::read(&beside, model.config()).map_err(Failure::usage)? {
+        Some(statistics) => model.with_statistics(statistics),
+        None => model,
+    };
     Ok(Loaded { name, path, model, tokenizer })
 }
 

@@ -26,6 +26,7 @@ mod heat_map;
 mod inspect;
 mod interrupt;
 mod language;
+mod learn;
 mod list;
 mod man;
 mod plot;

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &args::Run, compiler: &Compiler) -> Result<(), Failure> 
     let choice = language::choice(choice)?;
     let settings = language::settings(&args.settings)?;
     let text = prompt(args)?;
-    let loaded = load(&args.model, WeightForm::Quantised)?;
+    let loaded = load(&args.model, WeightForm::Quantised, &args.settings)?;
     let tokens = encode(&loaded, &text, args.raw)?;
     let context = loaded.model.config().context;
     if tokens.len() >= context {

@@ -31,6 +31,7 @@ pub mod run;
 pub mod sample;
 pub mod serve;
 pub mod settings;
+pub mod statistics;
 pub mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -19,6 +19,7 @@ use crate::gguf::{bytes_of, read_header};
 use crate::linear::{Linear, WeightForm};
 use crate::math::{add, gelu_times, rms_norm, rms_norm_in_place, silu_times};
 use crate::rope::{Rope, RopePairs};
+use crate::statistics::Statistics;
 
 /// One layer's queries, keys and values after rotary positions, one row a token.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,7 @@ pub struct Model {
     norm: Vec<f32>,
     head: Linear,
     ropes: [Rope; 2],
+    statistics: Option<Arc<Statistics>>,
 }
 
 #[derive(Debug)]
@@ -123,12 +125,24 @@ impl Model {
             embedding,
             layers,
             config,
+            statistics: None,
         })
     }
 
     /// Its extents and numbers.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The same with what was learned of its attention, which caches that are opened for it then use.
+    #[must_use]
+    pub fn with_statistics(self, statistics: Statistics) -> Model {
+        Model { statistics: Some(Arc::new(statistics)), ..self }
+    }
+
+    /// What was learned of its attention.
+    pub fn statistics(&self) -> Option<&Statistics> {
+        self.statistics.as_deref()
     }
 
     /// Rotary positions of a layer.

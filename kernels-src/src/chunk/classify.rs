@@ -50,6 +50,9 @@ pub struct ClassifySpec {
     /// How many of a chunk's last queries count towards significance.
     #[spec(default = 64)]
     pub window_q: usize,
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
+    #[spec(default = 0)]
+    pub peaks: u32,
     /// Tokens that are looked at together.
     #[spec(default = 128)]
     pub block: usize,
@@ -57,7 +60,7 @@ pub struct ClassifySpec {
 
 /// Decides the tier of every token of a chunk, and where in its tier's list it goes.
 ///
-/// * Shapes: `mass` is `[kv_heads, n]`, the significance summed over the chunk's counted queries; `before` is the position of the chunk's first
+/// * Shapes: `words` is `[kv_heads, n]`, words of significance over the chunk's counted queries; `before` is the position of the chunk's first
 ///   token, `prompt` the length of the whole prompt; `layer` is what policies are told; `keys`, `values` are `[n, kv_heads, head_dim]`, for policies
 ///   that ask for norms; `slots` is `[1]`, `thresholds` is `[slots, kv_heads, 2]`, high and low; `lengths` is
 ///   `[slots, kv_heads, Lengths::COLUMNS]`, of which the tokens grow by what is kept; `dest` is `[kv_heads, n]`, as
@@ -69,7 +72,7 @@ pub struct ClassifySpec {
 #[kernel]
 pub fn classify_chunk<P: Policies>(
     #[comptime] spec: ClassifySpec,
-    mass: View<f32, 2>,
+    words: View<f32, 2>,
     before: Scalar<i32>,
     prompt: Scalar<i32>,
     layer: Scalar<i32>,
@@ -82,11 +85,11 @@ pub fn classify_chunk<P: Policies>(
     policies: P,
 ) {
     let policy = policies.policy(&spec.policy);
-    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
+    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q, spec.peaks);
     let head = program_id(0);
     let slot = slots.get([lit(0)]);
     let row = slot.max(0);
-    let n = mass.extent(1).cast::<i32>();
+    let n = words.extent(1).cast::<i32>();
     let now = Progress::new(prompt, before + n);
     let threshold = |column: i32| thresholds.get([row, head, lit(column)]);
     let (tokens, has_low) = (now.tokens, spec.two_tiers);
@@ -96,12 +99,12 @@ pub fn classify_chunk<P: Policies>(
     let (mut high, mut low) = (length(Lengths::AT.high), length(Lengths::AT.low));
     for tile in range(0, n.cdiv(spec.block as i32)) {
         let numbers = tile * spec.block as i32 + iota(spec.block);
-        let mass = mass.tile((head, tile), [1, spec.block]).load().squeeze(0);
+        let words = words.tile((head, tile), [1, spec.block]).load().squeeze(0);
         let vectors = || {
             let extents = [spec.block, 1, spec.head_dim];
             [keys, values].map(|view| view.tile((tile, head, 0), extents).load().squeeze(1))
         };
-        let judged = rule.judge(now, mass, before + numbers);
+        let judged = rule.judge(now, words, before + numbers);
         let tiers = tiers_of(&*policy, &facts, judged, HIGH, &vectors);
         let exist = numbers.lt(n) & slot.ge(0);
         let to_high = (exist & tiers.eq(HIGH)).cast::<i32>();

@@ -39,6 +39,9 @@ pub struct RecompactSpec {
     /// How many of a chunk's last queries count towards significance.
     #[spec(default = 64)]
     pub window_q: usize,
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
+    #[spec(default = 0)]
+    pub peaks: u32,
 }
 
 /// Some tokens of a list, with what decides about them.
@@ -46,7 +49,7 @@ pub struct RecompactSpec {
 struct Looked<'t> {
     numbers: Tile<i32, 1>,
     from: Spread<'t>,
-    mass: Tile<f32, 1>,
+    words: Tile<f32, 1>,
     tokens: Tokens,
 }
 
@@ -63,7 +66,7 @@ impl<'t> Looked<'t> {
         let numbers = first + iota(block);
         let from = list.at(numbers, numbers.lt(len));
         let tokens = Tokens { positions: from.positions(), head };
-        Looked { numbers, from, mass: from.significance(), tokens }
+        Looked { numbers, from, words: from.significance(), tokens }
     }
 
     /// Their keys and values, as `tier` stores them.
@@ -78,7 +81,7 @@ impl<'t> Looked<'t> {
     fn shift(&self, list: &TokenList<'t>, to: Tile<i32, 1>, mine: Tile<bool, 1>) {
         let from = self.from.only(mine);
         let (keys, values) = (from.keys(self.tokens).stored(), from.values(self.tokens).stored());
-        list.at(to, mine).store_as_is(&keys, &values, self.mass, self.tokens.positions);
+        list.at(to, mine).store_as_is(&keys, &values, self.words, self.tokens.positions);
     }
 }
 
@@ -111,7 +114,7 @@ pub fn recompact<C: Codecs, P: Policies>(
     let tiers = Tiers::new(&codecs, &spec.tiering, spec.head_dim, spec.page_bytes, spec.block);
     let Some(tiers) = tiers else { return };
     let policy = policies.policy(&spec.policy);
-    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
+    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q, spec.peaks);
     let (head, layer, block) = (program_id(0), program_id(1), spec.block as i32);
     let kv = kv.layer(layer);
     let slot = kv.slot(lit(0));
@@ -133,7 +136,7 @@ pub fn recompact<C: Codecs, P: Policies>(
                 let tier = tiers_of(
                     &*policy,
                     &facts,
-                    rule.judge(now, looked.mass, looked.tokens.positions),
+                    rule.judge(now, looked.words, looked.tokens.positions),
                     LOW,
                     &|| looked.vectors(tier),
                 );
@@ -157,7 +160,7 @@ pub fn recompact<C: Codecs, P: Policies>(
             let tier = tiers_of(
                 &*policy,
                 &facts,
-                rule.judge(now, looked.mass, looked.tokens.positions),
+                rule.judge(now, looked.words, looked.tokens.positions),
                 HIGH,
                 &|| looked.vectors(tiers.high()),
             );
@@ -173,7 +176,7 @@ pub fn recompact<C: Codecs, P: Policies>(
                     let keys = tiers.high().keys.decode(&from.keys(looked.tokens));
                     let values = tiers.high().values.decode(&from.values(looked.tokens));
                     let to = kv.list(slot, head, tier_low).at(low + rank - 1, fits);
-                    to.store(keys, values, looked.mass, looked.tokens);
+                    to.store(keys, values, looked.words, looked.tokens);
                 }
                 low += count;
                 room -= count;

@@ -66,6 +66,9 @@ pub struct ChunkSpec {
     /// Parts into which [`cached_significance`](fn@cached_significance) cuts the pages of a KV head.
     #[spec(default = 4)]
     pub splits: usize,
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
+    #[spec(default = 0)]
+    pub peaks: u32,
     /// Depth of the software pipeline.
     #[spec(default = 2)]
     pub stages: usize,

@@ -5,9 +5,10 @@ use leankv_dsl::lang::attention::{AttentionHooks, Codecs, KvBlock, KvOperand, Wo
 use leankv_dsl::lang::*;
 
 use super::{ChunkSpec, Queries, Read};
+use crate::policy::{Peaks, Received};
 
-/// What keys receive from the queries from chunk token `first` on, `[keys]`: the probability maximised over the query group, summed over
-/// queries. `logits` are `[rows, keys]`.
+/// What keys receive from the queries from chunk token `first` on, `[keys]`, of each the probability maximised over the query group. `logits` are
+/// `[rows, keys]`.
 #[track_caller]
 fn received(
     spec: &ChunkSpec,
@@ -15,16 +16,17 @@ fn received(
     lse: View<f32, 2>,
     first: Scalar<i32>,
     head: Scalar<i32>,
-) -> Tile<f32, 1> {
+) -> Received {
     let lse = lse.tile((element(first), head), [spec.block_q, spec.group]).load();
     // Where a query attended to nothing, every logit is minus infinity and gives 0.
     let base = lse.gt(f32::NEG_INFINITY).select(lse, 0.0).reshape([spec.rows()]);
     let p = (logits - base.expand_dims(1)).exp();
-    p.reshape([spec.block_q, spec.group, spec.block]).reduce_max(1).reduce_sum(0)
+    let p = p.reshape([spec.block_q, spec.group, spec.block]).reduce_max(1);
+    Received { sum: p.reduce_sum(0), most: p.reduce_max(0) }
 }
 
 /// Adds to the pages what each cached token received from the chunk's last `window` queries: the sum over queries of the probability,
-/// maximised over the query group.
+/// maximised over the query group, and the largest one to its peak.
 ///
 /// * Shapes: `q`, `before`, `scale`, `kv` and `lse` as in [`chunk_attention`](fn@crate::chunk::chunk_attention) after it ran, before the
 ///   chunk's own tokens are written.
@@ -51,11 +53,11 @@ pub fn cached_significance<C: Codecs, H: AttentionHooks, K: KvOperand>(
     let split_pages = kv.pages(all, &tiers).cdiv(spec.splits as i32);
     let at = Work { split, split_pages, ..all };
     let count = q.extent(0).cast::<i32>();
-    let counted = (count - window).max(0);
+    let (counted, peaks) = ((count - window).max(0), Peaks::new(spec.peaks));
     for tier in tiers.iter() {
         let frozen = kv.frozen(at, tier.is_low());
         for block in kv.blocks(at, tier, 1) {
-            let mut sums = Tile::<f32, 1>::zeros([spec.block]);
+            let mut all = Received::none(spec.block);
             for turn in range(0, (count - counted).cdiv(spec.block_q as i32)) {
                 let first = counted + turn * spec.block_q as i32;
                 let queries = Queries::load(&spec, q, Read::Again, before, first, head, &hooks);
@@ -63,17 +65,17 @@ pub fn cached_significance<C: Codecs, H: AttentionHooks, K: KvOperand>(
                 let seen = block.valid().expand_dims(0) & exist;
                 let logits = block.logits(queries.q);
                 let logits = queries.logits(logits, block.positions(), seen, scale, &hooks);
-                sums += received(&spec, logits, lse, first, head);
+                all = all.and(received(&spec, logits, lse, first, head));
             }
-            block.add_significance(sums, frozen);
+            block.update_significance(frozen, &|word| peaks.add_tile(word, all));
         }
     }
 }
 
 /// What the chunk's own tokens received from its last `window` queries: the significance they start with.
 ///
-/// * Shapes: `q`, `k`, `before`, `scale` and `lse` as in [`chunk_attention`](fn@crate::chunk::chunk_attention) after it ran; `mass` is
-///   `[kv_heads, n]`.
+/// * Shapes: `q`, `k`, `before`, `scale` and `lse` as in [`chunk_attention`](fn@crate::chunk::chunk_attention) after it ran; `priors` is `[n, kv_heads]`,
+///   what tokens' peaks start from, and is not looked at where none are kept; `words` is `[kv_heads, n]`.
 /// * Grid: `[ceil(n / block), kv_heads]`.
 /// * Values: as [`cached_significance`](fn@cached_significance) gives them to cached tokens; a token's own query counts.
 /// * Source: LeanKV, significance in the prompt phase, as a sum of maxima.
@@ -86,7 +88,8 @@ pub fn chunk_significance<H: AttentionHooks>(
     before: Scalar<i32>,
     scale: Scalar<f32>,
     window: Scalar<i32>,
-    mass: ViewMut<f32, 2>,
+    priors: View<f32, 2>,
+    words: ViewMut<f32, 2>,
     hooks: H,
 ) {
     if comptime(!spec.possible()) {
@@ -99,14 +102,19 @@ pub fn chunk_significance<H: AttentionHooks>(
     let count = q.extent(0).cast::<i32>();
     let counted = (count - window).max(0);
     let zeros = Tile::zeros([spec.rows(), spec.block]);
-    let mut sums = Tile::<f32, 1>::zeros([spec.block]);
+    let mut all = Received::none(spec.block);
     for turn in range(0, (count - counted).cdiv(spec.block_q as i32)) {
         let first = counted + turn * spec.block_q as i32;
         let queries = Queries::load(&spec, q, Read::Again, before, first, head, &hooks);
         let rows = queries.numbers.expand_dims(1);
         let seen = numbers.expand_dims(0).le(rows) & rows.lt(count);
         let logits = queries.logits(queries.q.dot(keys.t(), zeros), before + numbers, seen, scale, &hooks);
-        sums += received(&spec, logits, lse, first, head);
+        all = all.and(received(&spec, logits, lse, first, head));
     }
-    mass.tile((head, tile), [1, spec.block]).store(sums.expand_dims(0));
+    let peaks = Peaks::new(spec.peaks);
+    if peaks.kept() {
+        let prior = priors.tile((tile, head), [spec.block, 1]).load().squeeze(1);
+        all = Received { most: all.most.max(prior), ..all };
+    }
+    words.tile((head, tile), [1, spec.block]).store(peaks.word_tile(all).expand_dims(0));
 }

@@ -28,7 +28,7 @@ pub struct ChunkWriterSpec {
 
 /// Encodes a chunk into the pages of both tiers, each token where it belongs.
 ///
-/// * Shapes: `keys`, `values` are `[n, kv_heads, head_dim]`, keys after RoPE; `mass` is `[kv_heads, n]`, the significance summed so far;
+/// * Shapes: `keys`, `values` are `[n, kv_heads, head_dim]`, keys after RoPE; `words` is `[kv_heads, n]`, their words of significance;
 ///   `dest` is `[kv_heads, n]`: -1 for a token that is pruned, else twice its number in its tier's list, plus 1 for the low tier; `before` is
 ///   the position of the chunk's first token; `kv.slots` is `[1]`.
 /// * Grid: `[ceil(n / block), kv_heads]`.
@@ -41,7 +41,7 @@ pub fn write_chunk<C: Codecs>(
     #[comptime] spec: ChunkWriterSpec,
     #[arg(align = 16, element = spec.input)] keys: FloatView<3>,
     #[arg(align = 16, element = spec.input)] values: FloatView<3>,
-    mass: View<f32, 2>,
+    words: View<f32, 2>,
     dest: View<i32, 2>,
     before: Scalar<i32>,
     kv: PagedKv,
@@ -57,12 +57,12 @@ pub fn write_chunk<C: Codecs>(
         let view = view.with_extent(2, spec.head_dim);
         view.tile((turn, head, 0), extents).load::<f32>().squeeze(1)
     });
-    let mass = mass.tile((head, turn), [1, spec.block]).load().squeeze(0);
+    let words = words.tile((head, turn), [1, spec.block]).load().squeeze(0);
     let dest = dest.tile((head, turn), [1, spec.block]).load_or(-1).squeeze(0);
     let positions = before + turn * spec.block as i32 + iota(spec.block);
     for tier in tiers.iter() {
         let low = i32::from(tier.is_low());
         let mine = dest.ge(0) & (dest & 1).eq(low);
-        kv.list(at, tier).at(dest >> 1, mine).store(keys, values, mass, Tokens { positions, head });
+        kv.list(at, tier).at(dest >> 1, mine).store(keys, values, words, Tokens { positions, head });
     }
 }

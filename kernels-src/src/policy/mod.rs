@@ -16,11 +16,13 @@ mod spec;
 mod choice;
 mod counted;
 mod leankv;
+mod peak;
 mod rule;
 
 pub use choice::{ChosenPolicies, PolicyChoice, PolicyVariant};
 pub use counted::Counting;
 pub use leankv::LeanKv;
+pub use peak::{Peaks, Received};
 pub(crate) use rule::{Judged, Progress, Rule};
 pub use spec::UnknownPolicy;
 

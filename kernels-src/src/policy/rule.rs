@@ -2,7 +2,7 @@
 
 use leankv_dsl::lang::*;
 
-use super::Counting;
+use super::{Counting, Peaks};
 
 /// What stands above every policy: the recent window and attention sinks are always high, and a token is judged by the queries that
 /// count.
@@ -11,6 +11,7 @@ pub(crate) struct Rule {
     window: i32,
     sinks: i32,
     counting: Counting,
+    peaks: Peaks,
 }
 
 /// How far a sequence is.
@@ -41,7 +42,7 @@ impl Progress {
 /// Tokens, judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Judged {
-    /// Their significance: mean share of attention over the queries that counted.
+    /// Their significance: mean share of attention over the queries that counted, and what their peaks add.
     pub(crate) sig: Tile<f32, 1>,
     /// Their positions.
     pub(crate) positions: Tile<i32, 1>,
@@ -50,9 +51,9 @@ pub(crate) struct Judged {
 }
 
 impl Rule {
-    /// A window of `window` tokens, `sinks` sinks, and queries counted as [`Counting::new`] says.
-    pub(crate) fn new(window: i32, sinks: i32, chunk: usize, window_q: usize) -> Self {
-        Self { window, sinks, counting: Counting::new(chunk, window_q) }
+    /// A window of `window` tokens, `sinks` sinks, queries counted as [`Counting::new`] says, and peaks that weigh so many thousandths.
+    pub(crate) fn new(window: i32, sinks: i32, chunk: usize, window_q: usize, peaks: u32) -> Self {
+        Self { window, sinks, counting: Counting::new(chunk, window_q), peaks: Peaks::new(peaks) }
     }
 
     /// Tokens of the recent window.
@@ -60,13 +61,15 @@ impl Rule {
         self.window
     }
 
-    /// Judges tokens of this accumulated significance at these positions.
+    /// Judges tokens of these words of significance at these positions.
     #[track_caller]
-    pub(crate) fn judge(&self, now: Progress, mass: Tile<f32, 1>, positions: Tile<i32, 1>) -> Judged {
+    pub(crate) fn judge(&self, now: Progress, words: Tile<f32, 1>, positions: Tile<i32, 1>) -> Judged {
         let prompt = now.prompt.splat(positions.extents());
         let queries = self.counting.before_tile(now.asked, now.prompt);
         let counted = queries - self.counting.before_tile(positions, prompt);
         let old = positions.lt(now.tokens - self.window) & positions.ge(self.sinks);
-        Judged { sig: Counting::significance_tile(mass, counted), positions, open: old & counted.gt(0) }
+        let (mass, peak) = self.peaks.parts_tile(words);
+        let sig = self.peaks.score_tile(Counting::significance_tile(mass, counted), peak);
+        Judged { sig, positions, open: old & counted.gt(0) }
     }
 }

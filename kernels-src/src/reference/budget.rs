@@ -2,7 +2,7 @@
 
 use super::pages::Token;
 use crate::budget::Ladder;
-use crate::policy::Counting;
+use crate::policy::{Counting, Peaks};
 
 /// What is the same for all lists of a request.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,8 @@ pub struct BudgetRules {
     pub sinks: i32,
     /// Which queries count.
     pub counting: Counting,
+    /// How words of significance are read.
+    pub peaks: Peaks,
 }
 
 /// One list: its tokens, and how many of the first ones are frozen.
@@ -40,7 +42,9 @@ impl BudgetList {
                 && counted > 0
                 && token.position < rules.tokens - rules.window
                 && token.position >= rules.sinks;
-            !asked || Counting::significance(token.significance, counted) * rules.tokens as f32 >= edge
+            let (mass, peak) = rules.peaks.parts(token.significance);
+            let sig = rules.peaks.score(Counting::significance(mass, counted), peak);
+            !asked || sig * rules.tokens as f32 >= edge
         };
         let count = |rung: usize| {
             let edge = Ladder::edge(rung as i32);

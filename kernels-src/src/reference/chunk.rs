@@ -33,11 +33,19 @@ pub struct ChunkOutput {
     pub out: Vec<f32>,
     /// `[n, query_heads]` natural log of the sum of exponentials of the logits.
     pub lse: Vec<f32>,
-    /// `[kv_heads, n]`: what the chunk's own tokens received from the counted queries: the probability maximised over the query group,
-    /// summed.
-    pub mass: Vec<f32>,
+    /// `[kv_heads, n]`: what the chunk's own tokens received from the counted queries.
+    pub own: Vec<Share>,
     /// The same for the cached tokens, for each KV head: high tier's tokens, then the low tier's.
-    pub cached: Vec<Vec<f32>>,
+    pub cached: Vec<Vec<Share>>,
+}
+
+/// What a token received from counted queries, of each the probability maximised over the query group.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Share {
+    /// The sum over queries.
+    pub sum: f32,
+    /// The most that one of them gave.
+    pub most: f32,
 }
 
 /// Attention of a chunk to every cached token and causally to itself, with the significance that its last `window` queries give.
@@ -66,7 +74,7 @@ pub fn attend_chunk(args: &ChunkArgs<'_>, kv: &PagedKv<'_>) -> Result<ChunkOutpu
     let mut result = ChunkOutput {
         out: vec![0.0; q.len()],
         lse: vec![0.0; n * query_heads],
-        mass: vec![0.0; kv_heads * n],
+        own: vec![Share::default(); kv_heads * n],
         cached: Vec::new(),
     };
     for head in 0..kv_heads {
@@ -76,7 +84,7 @@ pub fn attend_chunk(args: &ChunkArgs<'_>, kv: &PagedKv<'_>) -> Result<ChunkOutpu
             cached.iter().map(|t| t.key.clone()).chain((0..n).map(|t| row(k, t))).collect();
         let values: Vec<Vec<f32>> =
             cached.iter().map(|t| t.value.clone()).chain((0..n).map(|t| row(v, t))).collect();
-        let mut sums = vec![0.0f32; keys.len()];
+        let mut shares = vec![Share::default(); keys.len()];
         for i in 0..n {
             let seen = cached.len() + i + 1;
             let mut best = vec![0.0f32; seen];
@@ -97,19 +105,21 @@ pub fn attend_chunk(args: &ChunkArgs<'_>, kv: &PagedKv<'_>) -> Result<ChunkOutpu
                 best.iter_mut().zip(&p).for_each(|(best, p)| *best = best.max(*p));
             }
             if i + window >= n {
-                sums.iter_mut().zip(&best).for_each(|(sum, p)| *sum += p);
+                for (share, p) in shares.iter_mut().zip(&best) {
+                    *share = Share { sum: share.sum + p, most: share.most.max(*p) };
+                }
             }
         }
-        result.mass[head * n..][..n].copy_from_slice(&sums[cached.len()..]);
-        sums.truncate(cached.len());
-        result.cached.push(sums);
+        result.own[head * n..][..n].copy_from_slice(&shares[cached.len()..]);
+        shares.truncate(cached.len());
+        result.cached.push(shares);
     }
     Ok(result)
 }
 
 /// Writes a chunk's tokens where `dest` says into the pages of both tiers.
 ///
-/// * `keys`, `values`: `[n, kv_heads, head_dim]`, keys after RoPE; `mass`: `[kv_heads, n]`; `before`: position of the first token;
+/// * `keys`, `values`: `[n, kv_heads, head_dim]`, keys after RoPE; `words`: `[kv_heads, n]`, of significance; `before`: position of the first token;
 /// * `dest`: `[kv_heads, n]`: negative for a token that is pruned, else twice its number in its tier's list, plus 1 for the low tier;
 /// * `page_table`: `[kv_heads, table_len]` of this request.
 ///
@@ -122,7 +132,7 @@ pub fn write_chunk(
     page_table: &[i32],
     keys: &[f32],
     values: &[f32],
-    mass: &[f32],
+    words: &[f32],
     dest: &[i32],
     before: i32,
     kv_heads: usize,
@@ -130,7 +140,7 @@ pub fn write_chunk(
     let d = high.head_dim();
     let n = dest.len() / kv_heads.max(1);
     check_len("dest [kv_heads, n]", kv_heads * n, dest.len())?;
-    check_len("mass [kv_heads, n]", dest.len(), mass.len())?;
+    check_len("words [kv_heads, n]", dest.len(), words.len())?;
     check_len("keys [n, kv_heads, head_dim]", n * kv_heads * d, keys.len())?;
     check_len("values [n, kv_heads, head_dim]", keys.len(), values.len())?;
     let table_len = page_table.len() / kv_heads.max(1);
@@ -153,7 +163,7 @@ pub fn write_chunk(
                 slot,
                 &keys[at..][..d],
                 &values[at..][..d],
-                mass[head * n + t],
+                words[head * n + t],
                 position,
             )?;
         }

@@ -16,6 +16,7 @@ use leankv_dsl::lang::attention::{ALL_PAGES, Lengths, pages_of_split, splits_of}
 use super::error::{ReferenceError, check_len, group_size};
 use super::pages::{PagedFormat, four, page_mut, place, read_tokens, row_mut};
 use crate::pattern::HeadPattern;
+use crate::policy::Peaks;
 
 /// Paged keys and values of several requests.
 #[derive(Debug, Clone, Copy)]
@@ -267,6 +268,7 @@ pub struct PendingQueries<'a> {
 pub fn add_pending(
     args: &DecodeArgs<'_>,
     pending: &PendingQueries<'_>,
+    peaks: Peaks,
     kv: &PagedKv<'_>,
     arena: &mut [u8],
 ) -> Result<(), ReferenceError> {
@@ -296,7 +298,7 @@ pub fn add_pending(
             if let (false, Ok(newest)) = (low, usize::try_from(pending.newest[row])) {
                 step[newest] = 0.0;
             }
-            add_significance(paged, arena, &tier_ids(kv, list, low), &step)?;
+            add_significance(paged, arena, &tier_ids(kv, list, low), peaks, &step)?;
         }
     }
     Ok(())
@@ -312,13 +314,14 @@ pub fn add_significance(
     paged: &PagedFormat,
     arena: &mut [u8],
     page_ids: &[i32],
+    peaks: Peaks,
     step: &[f32],
 ) -> Result<(), ReferenceError> {
     for (t, add) in step.iter().enumerate() {
         let (page, slot) = place(paged, page_ids, t)?;
         let row = row_mut(page_mut(paged, arena, page)?, paged.layout().significance(), slot);
-        let sum = f32::from_le_bytes(four(row)) + add;
-        row.copy_from_slice(&sum.to_le_bytes());
+        let word = peaks.add(f32::from_le_bytes(four(row)), *add, *add);
+        row.copy_from_slice(&word.to_le_bytes());
     }
     Ok(())
 }

@@ -21,6 +21,7 @@
 //! | planning of a decode step, insertion of its token | [`plan_step`], [`insert_token`] |
 
 mod basic;
+mod basis;
 mod budget;
 mod chunk;
 mod decode;
@@ -34,8 +35,9 @@ mod step;
 mod testing;
 
 pub use basic::{add, matmul, softmax};
+pub use basis::{enter_basis, leave_basis, rotate};
 pub use budget::{BudgetList, BudgetRules, fill_pages, price_tally, solve_budget};
-pub use chunk::{ChunkArgs, ChunkOutput, attend_chunk, write_chunk};
+pub use chunk::{ChunkArgs, ChunkOutput, Share, attend_chunk, write_chunk};
 pub use decode::{
     DecodeArgs, DecodeOutput, PagedKv, Partial, PendingQueries, add_pending, add_significance,
     decode_attention, decode_partials, merge_partials, received,

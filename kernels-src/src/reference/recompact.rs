@@ -5,7 +5,7 @@ use leankv_dsl::lang::attention::{Lengths, PerTier};
 use super::error::{ReferenceError, check_len};
 use super::pages::{PagedFormat, page, page_mut, place, read_token, row_mut, write_token};
 use super::step::HeadLists;
-use crate::policy::{Counting, HIGH, HeadNumbers, LOW, PRUNED, PolicyMath};
+use crate::policy::{Counting, HIGH, HeadNumbers, LOW, PRUNED, Peaks, PolicyMath};
 
 /// What decides the tier of a prompt's tokens besides their significance.
 #[derive(Clone, Copy)]
@@ -18,6 +18,8 @@ pub struct TierRule<'a> {
     pub sinks: i32,
     /// Which queries count.
     pub counting: Counting,
+    /// How words of significance are read.
+    pub peaks: Peaks,
     /// Tokens of the prompt.
     pub prompt: i32,
     /// Tokens of the sequence so far.
@@ -40,9 +42,9 @@ impl std::fmt::Debug for TierRule<'_> {
 }
 
 impl TierRule<'_> {
-    /// The tier of one token: [`PRUNED`], [`LOW`] or [`HIGH`]. `mass` is its significance summed so far.
+    /// The tier of one token: [`PRUNED`], [`LOW`] or [`HIGH`]. `word` is its word of significance.
     #[must_use]
-    pub fn tier(&self, thresholds: PerTier<f32>, mass: f32, position: i32) -> i32 {
+    pub fn tier(&self, thresholds: PerTier<f32>, word: f32, position: i32) -> i32 {
         let queries = self.counting.before(Counting::asked(self.tokens, self.prompt), self.prompt);
         let counted = queries - self.counting.before(position, self.prompt);
         if position >= self.tokens - self.window || position < self.sinks || counted <= 0 {
@@ -50,7 +52,9 @@ impl TierRule<'_> {
         }
         let PerTier { high: a_high, low: a_low } = thresholds;
         let head = HeadNumbers { a_high, a_low, tokens: self.tokens, has_low: self.has_low };
-        match self.policy.prompt_tier(Counting::significance(mass, counted), &head) {
+        let (mass, peak) = self.peaks.parts(word);
+        let sig = self.peaks.score(Counting::significance(mass, counted), peak);
+        match self.policy.prompt_tier(sig, &head) {
             LOW if !self.has_low => HIGH,
             tier => tier,
         }
@@ -60,27 +64,27 @@ impl TierRule<'_> {
 /// Where every token of a chunk goes: `[kv_heads, n]`, -1 for a token that is pruned, else twice its number in its tier's list, plus 1 for
 /// the low tier. The tokens of each head's `lengths`, `[kv_heads, 4]`, grow.
 ///
-/// * `thresholds`: `[kv_heads, 2]`, high and low; `mass`: `[kv_heads, n]`.
+/// * `thresholds`: `[kv_heads, 2]`, high and low; `words`: `[kv_heads, n]`, of significance.
 ///
 /// # Errors
 /// Slices that do not fit the shapes.
 pub fn classify_chunk(
     rule: &TierRule<'_>,
     thresholds: &[f32],
-    mass: &[f32],
+    words: &[f32],
     before: i32,
     lengths: &mut [i32],
 ) -> Result<Vec<i32>, ReferenceError> {
     let kv_heads = lengths.len() / Lengths::COLUMNS;
     check_len("lengths [kv_heads, 4]", kv_heads * Lengths::COLUMNS, lengths.len())?;
     check_len("thresholds [kv_heads, 2]", kv_heads * PerTier::COLUMNS, thresholds.len())?;
-    let n = mass.len() / kv_heads.max(1);
-    check_len("mass [kv_heads, n]", kv_heads * n, mass.len())?;
-    let mut dest = Vec::with_capacity(mass.len());
+    let n = words.len() / kv_heads.max(1);
+    check_len("words [kv_heads, n]", kv_heads * n, words.len())?;
+    let mut dest = Vec::with_capacity(words.len());
     for head in 0..kv_heads {
         let (thresholds, mut now) = (PerTier::get(thresholds, head), Lengths::get(lengths, head));
         for t in 0..n {
-            let tier = rule.tier(thresholds, mass[head * n + t], before + t as i32);
+            let tier = rule.tier(thresholds, words[head * n + t], before + t as i32);
             if tier == PRUNED {
                 dest.push(-1);
                 continue;

@@ -6,7 +6,7 @@ use super::decode::{PagedKv, split_tokens, tier_ids};
 use super::error::{ReferenceError, check_len};
 use super::pages::{PagedFormat, page_mut, place, read_token, row_mut, write_token};
 use crate::candidates::ShortlistState;
-use crate::policy::{Counting, HeadNumbers, PolicyMath, StepNumbers};
+use crate::policy::{Counting, HeadNumbers, Peaks, PolicyMath, StepNumbers};
 use crate::step::StepPlan;
 
 /// Arguments of planning besides the cache.
@@ -26,6 +26,8 @@ pub struct StepArgs<'a> {
     pub sinks: i32,
     /// Which queries count.
     pub counting: Counting,
+    /// How words of significance are read.
+    pub peaks: Peaks,
     /// The policy.
     pub policy: &'a dyn PolicyMath,
 }
@@ -189,7 +191,8 @@ fn candidates(
         let counted = queries - args.counting.before(token.position, prompt);
         let old = position - token.position >= args.window && token.position >= args.sinks;
         if old && counted > 0 {
-            let sig = Counting::significance(token.significance, counted);
+            let (mass, peak) = args.peaks.parts(token.significance);
+            let sig = args.peaks.score(Counting::significance(mass, counted), peak);
             found.push(Found { sig, position: token.position, index });
         }
     }
@@ -262,7 +265,7 @@ pub struct HeadLists<'a> {
     pub low_ids: &'a [i32],
 }
 
-/// Carries out the plan of one (request, KV head): fills the hole, demotes the victim, writes the new token. Lengths are the
+/// Carries out the plan of one (request, KV head): fills the hole, demotes the victim, writes the new token with its word of significance. Lengths are the
 /// caller's to set.
 ///
 /// # Errors
@@ -273,6 +276,7 @@ pub fn insert_token(
     plan: &StepPlan,
     key: &[f32],
     value: &[f32],
+    word: f32,
     position: i32,
 ) -> Result<(), ReferenceError> {
     let beyond = |len: i32| ReferenceError::LengthBeyondPages { len: len.into(), room: 0 };
@@ -295,5 +299,5 @@ pub fn insert_token(
         }
     }
     let (page, slot) = at(lists.high, lists.high_ids, plan.new)?;
-    write_token(lists.high, page_mut(lists.high, arena, page)?, slot, key, value, 0.0, position)
+    write_token(lists.high, page_mut(lists.high, arena, page)?, slot, key, value, word, position)
 }

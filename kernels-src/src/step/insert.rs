@@ -6,6 +6,7 @@ use leankv_dsl::lang::*;
 
 use super::StepPlan;
 use super::plan::two_tiers;
+use crate::policy::{Peaks, Received};
 
 /// Specialisation of [`insert_token`](fn@insert_token).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
@@ -26,15 +27,19 @@ pub struct InsertSpec {
     /// Bytes of a page.
     #[spec(default = 6784)]
     pub page_bytes: usize,
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
+    #[spec(default = 0)]
+    pub peaks: u32,
 }
 
 /// Carries out one layer's part of a plan: the new token of every (request, KV head) goes into the high tier, its victim into the low
 /// tier or away, and holes are filled.
 ///
-/// * Shapes: `keys`, `values` are `[requests, kv_heads, head_dim]`, keys after RoPE; `positions` is `[requests]`; `plan` is `[requests, kv_heads, StepPlan::COLUMNS]`,
+/// * Shapes: `keys`, `values` are `[requests, kv_heads, head_dim]`, keys after RoPE; `positions` is `[requests]`; `priors` is `[requests, kv_heads]`,
+///   what the new tokens' peaks start from, and is not looked at where none are kept; `plan` is `[requests, kv_heads, StepPlan::COLUMNS]`,
 ///   this layer's rows of what [`plan_step`](fn@super::plan_step) wrote; `kv` as its type says, with the pages that the plan needs.
 /// * Grid: `[kv_heads, requests]`.
-/// * Values: the new token starts with significance 0; a demoted one is decoded and encoded again and keeps significance and
+/// * Values: the new token starts with significance 0 and its prior as its peak; a demoted one is decoded and encoded again and keeps significance and
 ///   position; one that moves keeps every byte. Lengths become the plan's. A request with a negative slot is left out.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 /// * Source: LeanKV, decode phase.
@@ -44,6 +49,7 @@ pub fn insert_token<C: Codecs>(
     #[arg(align = 16, element = spec.input)] keys: FloatView<3>,
     #[arg(align = 16, element = spec.input)] values: FloatView<3>,
     positions: View<i32, 1>,
+    priors: View<f32, 2>,
     plan: View<i32, 3>,
     kv: PagedKvMut,
     codecs: C,
@@ -73,7 +79,12 @@ pub fn insert_token<C: Codecs>(
         let (keys, values) = (keys.tile(here, extents).load(), values.tile(here, extents).load());
         let tokens = Tokens { positions: positions.tile(request, [1]).load(), head };
         let place = kv.place(slot, head, tiers.high(), new);
-        place.store(keys.squeeze(1), values.squeeze(1), Tile::zeros([1]), tokens);
+        let mut start = Received::none(1);
+        if spec.peaks > 0 {
+            start.most = priors.tile((request, head), [1, 1]).load().squeeze(1);
+        }
+        let word = Peaks::new(spec.peaks).word_tile(start);
+        place.store(keys.squeeze(1), values.squeeze(1), word, tokens);
         kv.set_lengths(slot, head, number(at.len_high), number(at.len_low));
     }
 }

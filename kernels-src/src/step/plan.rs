@@ -39,6 +39,9 @@ pub struct PlanSpec {
     /// How many of a chunk's last queries count towards significance.
     #[spec(default = 64)]
     pub window_q: usize,
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
+    #[spec(default = 0)]
+    pub peaks: u32,
     /// Whether candidates are taken from the shortlist that the last step's attention left, where it holds.
     #[spec(default = false)]
     pub shortlist: bool,
@@ -132,7 +135,7 @@ pub fn plan_step<C: Codecs, P: Policies>(
     let slot = kv.slot(request);
     let at = Work::all(slot, head);
     let position = positions.get([request]);
-    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q);
+    let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q, spec.peaks);
     let search = Search::new(rule, prompts.get([request]), position);
 
     let low = tiers.low().filter(|_| needs.least_low);

@@ -13,7 +13,7 @@ use crate::decode::{
 };
 use crate::pattern::HeadPattern;
 use crate::pending::{PendingArgs, PendingMutArgs};
-use crate::policy::{Counting, Uniform};
+use crate::policy::{Counting, Peaks, Uniform};
 use crate::reference::{
     DecodeArgs, Found, PagedKv, Partial, PendingQueries, StepArgs, add_pending, decode_attention,
     decode_partials, merge_partials, shortlist,
@@ -158,7 +158,7 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
             .collect();
         let mut arena = cache.arena.clone();
         let pending = PendingQueries { q: &old32, lse: &lse, newest: &newest };
-        add_pending(&args, &pending, &cache.paged(), &mut arena)?;
+        add_pending(&args, &pending, Peaks::new(spec.peaks), &cache.paged(), &mut arena)?;
         launch.kv = cache.kv(given(&cache.arena).output(SIGNIFICANCE).expect(&arena, SIGNIFICANCE));
         launch.pending = PendingArgs {
             q: given(&old).tensor([requests, heads, d]),
@@ -200,6 +200,7 @@ fn found_candidates(
         window: spec.window,
         sinks: spec.sinks,
         counting: Counting::new(spec.chunk, spec.window_q),
+        peaks: Peaks::new(spec.peaks),
         policy: &Uniform,
     };
     let mut rows = shortlist(&args, &PagedKv { arena, ..cache.paged() }, spec.split_pages)?;

@@ -9,7 +9,7 @@ use crate::budget::{
     BudgetGroup, BudgetSpec, Ladder, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs, SolveBudgetSpec,
     TallyTokensArgs, make_room, price_tally, solve_budget, tally_tokens,
 };
-use crate::policy::Counting;
+use crate::policy::{Counting, Peaks};
 use crate::reference::{self, BudgetList, BudgetRules};
 
 /// A cache, how far its requests are, and what plain Rust tallies.
@@ -51,6 +51,7 @@ impl Tallies {
                 window: spec.window,
                 sinks: spec.sinks,
                 counting: Counting::new(spec.chunk, spec.window_q),
+                peaks: Peaks::new(spec.peaks),
             };
             for list in slot * lists..(slot + 1) * lists {
                 let mut both = [vec![0; Ladder::RUNGS], vec![0; Ladder::RUNGS]];

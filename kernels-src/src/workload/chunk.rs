@@ -11,7 +11,8 @@ use crate::chunk::{
     CachedSignificanceArgs, ChunkAttentionArgs, ChunkSignificanceArgs, ChunkSpec, cached_significance,
     chunk_attention, chunk_significance,
 };
-use crate::reference::{ChunkArgs, ChunkOutput, attend_chunk};
+use crate::policy::Peaks;
+use crate::reference::{ChunkArgs, ChunkOutput, Share, attend_chunk};
 
 /// Probabilities, summed over counted queries.
 const MASS: Check = Check::close(2e-4, 2e-4);
@@ -76,6 +77,13 @@ pub(super) fn attention(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<
 
 pub(super) fn own(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let Chunk { cache, n, q, k, scale, window, expected, .. } = Chunk::new(spec, shapes, seed)?;
+    let (peaks, kv_heads) = (Peaks::new(spec.peaks), cache.kv_heads);
+    let priors = Generator::new(seed ^ 1).f32s(if peaks.kept() { n * kv_heads } else { 0 }, 0.0, 0.1);
+    let word = |(at, share): (usize, &Share)| {
+        let prior = priors.get(at % n * kv_heads + at / n).copied().unwrap_or(0.0);
+        peaks.word(share.sum, share.most.max(prior))
+    };
+    let words: Vec<f32> = expected.own.iter().enumerate().map(word).collect();
     let args = ChunkSignificanceArgs {
         q,
         k,
@@ -83,7 +91,8 @@ pub(super) fn own(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
         before: cache.longest as i32,
         scale,
         window: window as i32,
-        mass: filled(f32::NAN, &expected.mass, MASS).tensor_mut([cache.kv_heads, n]),
+        priors: given(&priors).tensor([if peaks.kept() { n } else { 0 }, kv_heads]),
+        words: filled(f32::NAN, &words, MASS).tensor_mut([kv_heads, n]),
         hooks: (),
     };
     Ok(Workload::of::<chunk_significance<Plain>>([n.div_ceil(spec.block), cache.kv_heads, 1], args))

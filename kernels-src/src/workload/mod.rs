@@ -15,6 +15,7 @@
 
 mod attention;
 mod basic;
+mod basis;
 mod budget;
 mod cache;
 mod chunk;
@@ -31,6 +32,7 @@ use leankv_dsl::format::FormatError;
 use leankv_dsl::lang::{Plain, Settings, Spec, SpecError};
 use leankv_dsl::workload::{Check, Given, Item, Workload, given};
 
+use crate::basis::BasisSpec;
 use crate::budget::{BudgetSpec, SolveBudgetSpec};
 use crate::chunk::{ChunkSpec, ChunkWriterSpec, ClassifySpec, RecompactSpec};
 use crate::decode::DecodeSpec;
@@ -228,6 +230,7 @@ pub static RECIPES: &[Recipe] = &[
         [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]
     ),
     recipe!("dequantize", rows::dequantize as CodecRows, [ROWS]),
+    recipe!("enter_basis", basis::enter as BasisSpec, [ROWS, KV_HEADS]),
     recipe!("fit_pages", manager::fit as FitPagesSpec, [REQUESTS, LISTS]),
     recipe!(
         "fork_pages",
@@ -235,6 +238,7 @@ pub static RECIPES: &[Recipe] = &[
         [FORKS, FORK_LISTS, shape("pages", "pages of the longest list", 150, 40)]
     ),
     recipe!("insert_token", step::insert as InsertSpec, [REQUESTS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
+    recipe!("leave_basis", basis::leave as BasisSpec, [ROWS, KV_HEADS]),
     recipe!("make_room", budget::room as BudgetSpec, [BUDGETS, LAYERS, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED]),
     recipe!(
         "matmul",

@@ -8,7 +8,7 @@ use super::cache::Cache;
 use super::floats::Floats;
 use super::{RecipeError, Shapes, changed, filled};
 use crate::candidates::{ShortlistArgs, ShortlistState};
-use crate::policy::{Counting, PolicySpec, StockPolicies};
+use crate::policy::{Counting, Peaks, PolicySpec, StockPolicies};
 use crate::reference::{self, Planned, StepArgs};
 use crate::step::{
     AdvancePositionsArgs, AdvancePositionsSpec, InsertSpec, InsertTokenArgs, PlanSpec, PlanStepArgs,
@@ -30,6 +30,7 @@ struct Rules {
     window: i32,
     sinks: i32,
     counting: Counting,
+    peaks: Peaks,
     policy: PolicySpec,
 }
 
@@ -59,6 +60,7 @@ impl Step {
             window: rules.window,
             sinks: rules.sinks,
             counting: rules.counting,
+            peaks: rules.peaks,
             policy: &*policy,
         };
         let plans = reference::plan_step(&args, &cache.paged())?;
@@ -72,6 +74,7 @@ pub(super) fn plan(spec: &PlanSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
         window: spec.window,
         sinks: spec.sinks,
         counting: Counting::new(spec.chunk, spec.window_q),
+        peaks: Peaks::new(spec.peaks),
         policy: spec.policy,
     };
     let mut random = Generator::new(seed);
@@ -116,21 +119,25 @@ pub(super) fn advance(
 
 pub(super) fn insert(spec: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let kv_heads = shapes.get("kv_heads");
-    let rules =
-        Rules { window: 6, sinks: 1, counting: Counting::new(512, 64), policy: PolicySpec::default() };
+    let peaks = Peaks::new(spec.peaks);
+    let (counting, policy) = (Counting::new(512, 64), PolicySpec::default());
+    let rules = Rules { window: 6, sinks: 1, counting, peaks, policy };
     let mut random = Generator::new(seed);
     let (d, page) = (spec.head_dim, spec.page_bytes);
     let Step { cache, positions, plans, .. } =
         Step::new(&spec.tiering, d, page, shapes, kv_heads, &rules, &mut random)?;
     let requests = cache.requests;
     let [keys, values] = [0, 1].map(|_| Floats::random(spec.input, &mut random, [requests, kv_heads, d]));
+    let priors = random.f32s(if peaks.kept() { requests * kv_heads } else { 0 }, 0.0, 1.0);
     let plan: Vec<i32> = plans.iter().flat_map(|p| p.plan.to_row()).collect();
     let (mut arena, mut lengths) = (cache.arena.clone(), cache.lengths.clone());
     for (row, Planned { plan, .. }) in plans.iter().enumerate() {
         let list = cache.slots[row / kv_heads] as usize * kv_heads + row % kv_heads;
         let ids = cache.ids(list);
         let (key, value) = (&keys.exact[row * d..][..d], &values.exact[row * d..][..d]);
-        reference::insert_token(&cache.lists(&ids), &mut arena, plan, key, value, positions[row / kv_heads])?;
+        let word = peaks.word(0.0, priors.get(row).copied().unwrap_or(0.0));
+        let position = positions[row / kv_heads];
+        reference::insert_token(&cache.lists(&ids), &mut arena, plan, key, value, word, position)?;
         let before = Lengths::get(&lengths, list);
         Lengths { high: plan.len_high, low: plan.len_low, ..before }.put(&mut lengths, list);
     }
@@ -138,6 +145,7 @@ pub(super) fn insert(spec: &InsertSpec, shapes: &Shapes, seed: u64) -> Result<Wo
         keys: keys.tensor,
         values: values.tensor,
         positions: given(&positions).tensor([requests]),
+        priors: given(&priors).tensor([if peaks.kept() { requests } else { 0 }, kv_heads]),
         plan: given(&plan).tensor([requests, kv_heads, StepPlan::COLUMNS]),
         kv: cache.kv_mut(changed(&cache.arena, &arena), changed(&cache.lengths, &lengths)),
         codecs: (),

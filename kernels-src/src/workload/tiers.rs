@@ -10,7 +10,7 @@ use crate::chunk::{
     ChunkWriterSpec, ClassifyChunkArgs, ClassifySpec, RecompactArgs, RecompactSpec, WriteChunkArgs,
     classify_chunk, recompact as recompact_kernel, write_chunk,
 };
-use crate::policy::{Counting, StockPolicies};
+use crate::policy::{Peaks, Counting, StockPolicies};
 use crate::reference::{self, TierRule};
 
 /// Slots of a classification, whose request is in one of them.
@@ -30,7 +30,7 @@ pub(super) fn classify(spec: &ClassifySpec, shapes: &Shapes, seed: u64) -> Resul
     let mut random = Generator::new(seed);
     // Around one part in `tokens` for each counted query, so that every tier occurs.
     let mean = spec.window_q.min(n) as f32 / tokens.max(1) as f32;
-    let mass = random.f32s(kv_heads * n, 0.0, 2.0 * mean);
+    let words = random.f32s(kv_heads * n, 0.0, 2.0 * mean);
     let thresholds = thresholds(SLOTS * kv_heads, [0.8, 1.6], [0.2, 0.8], &mut random);
     let lengths: Vec<i32> = (0..SLOTS * kv_heads * 4).map(|_| random.below(50) as i32).collect();
     let slot = random.below(SLOTS);
@@ -41,6 +41,7 @@ pub(super) fn classify(spec: &ClassifySpec, shapes: &Shapes, seed: u64) -> Resul
         window: spec.window,
         sinks: spec.sinks,
         counting: Counting::new(spec.chunk, spec.window_q),
+        peaks: Peaks::new(spec.peaks),
         prompt,
         tokens,
         has_low: spec.two_tiers,
@@ -51,13 +52,13 @@ pub(super) fn classify(spec: &ClassifySpec, shapes: &Shapes, seed: u64) -> Resul
     } else {
         let thresholds = &thresholds[slot * kv_heads * 2..][..kv_heads * 2];
         let lengths = &mut after[slot * kv_heads * Lengths::COLUMNS..][..kv_heads * Lengths::COLUMNS];
-        reference::classify_chunk(&rule, thresholds, &mass, before, lengths)?
+        reference::classify_chunk(&rule, thresholds, &words, before, lengths)?
     };
     // No policy of this crate asks for norms.
     let [keys, values] =
         [0, 1].map(|_| Floats::random(spec.input, &mut random, [0, kv_heads, spec.head_dim]));
     let args = ClassifyChunkArgs {
-        mass: given(&mass).tensor([kv_heads, n]),
+        words: given(&words).tensor([kv_heads, n]),
         before,
         prompt,
         layer: 0,
@@ -78,7 +79,7 @@ pub(super) fn write(spec: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Resul
     let cache = Cache::with(&spec.tiering, d, spec.page_bytes, shapes, kv_heads, n, &mut random)?;
     let (cache, slot) = cache.of_first()?;
     let [keys, values] = [0, 1].map(|_| Floats::random(spec.input, &mut random, [n, kv_heads, d]));
-    let mass = random.f32s(kv_heads * n, 0.0, 1.0);
+    let words = random.f32s(kv_heads * n, 0.0, 1.0);
     // Behind what is cached: a third of the tokens in either tier, and a third pruned.
     let mut dest = Vec::new();
     for list in slot * kv_heads..(slot + 1) * kv_heads {
@@ -105,7 +106,7 @@ pub(super) fn write(spec: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Resul
         &cache.table[slot * kv_heads * cache.table_len..][..kv_heads * cache.table_len],
         &keys.exact,
         &values.exact,
-        &mass,
+        &words,
         &dest,
         before,
         kv_heads,
@@ -113,7 +114,7 @@ pub(super) fn write(spec: &ChunkWriterSpec, shapes: &Shapes, seed: u64) -> Resul
     let args = WriteChunkArgs {
         keys: keys.tensor,
         values: values.tensor,
-        mass: given(&mass).tensor([kv_heads, n]),
+        words: given(&words).tensor([kv_heads, n]),
         dest: given(&dest).tensor([kv_heads, n]),
         before,
         kv: cache.kv(changed(&cache.arena, &arena)),
@@ -137,6 +138,7 @@ pub(super) fn recompact(spec: &RecompactSpec, shapes: &Shapes, seed: u64) -> Res
         window: spec.window,
         sinks: spec.sinks,
         counting: Counting::new(spec.chunk, spec.window_q),
+        peaks: Peaks::new(spec.peaks),
         prompt: tokens,
         tokens,
         has_low: cache.low.is_some(),

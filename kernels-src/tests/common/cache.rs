@@ -2,6 +2,7 @@
 
 use leankv_dsl::lang::attention::{LayeredKvMutArgs, Lengths, PagedKvArgs};
 use leankv_dsl::workload::given;
+use leankv_kernels::policy::Peaks;
 use leankv_kernels::reference::{PagedFormat, PagedKv, Token, read_tokens, write_token};
 
 use super::random;
@@ -160,7 +161,14 @@ impl Cache {
                 .collect();
             if !thawed.is_empty() {
                 let paged = self.paged(low).clone();
-                leankv_kernels::reference::add_significance(&paged, &mut self.arena, &ids, &thawed).unwrap();
+                leankv_kernels::reference::add_significance(
+                    &paged,
+                    &mut self.arena,
+                    &ids,
+                    Peaks::NONE,
+                    &thawed,
+                )
+                .unwrap();
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use leankv_dsl::lang::attention::{LayeredKvArgs, Lengths};
 use leankv_dsl::workload::given;
-use leankv_kernels::policy::{Counting, HIGH, LOW, PRUNED};
+use leankv_kernels::policy::{Counting, HIGH, LOW, PRUNED, Peaks};
 use leankv_kernels::reference::{HeadLists, PagedFormat, PagedKv, StepArgs, Token, read_tokens, write_token};
 
 use crate::common::random;
@@ -196,7 +196,7 @@ impl Lists {
         let lists =
             HeadLists { high: &self.high, low: self.low.as_ref(), high_ids: &high_ids, low_ids: &low_ids };
         let (key, value) = (key(position), value(position));
-        leankv_kernels::reference::insert_token(&lists, &mut self.arena, plan, &key, &value, position)
+        leankv_kernels::reference::insert_token(&lists, &mut self.arena, plan, &key, &value, 0.0, position)
             .unwrap();
         let before = Lengths::get(&self.lengths, list);
         Lengths { high: plan.len_high, low: plan.len_low, ..before }.put(&mut self.lengths, list);
@@ -220,6 +220,7 @@ pub fn step_args<'a>(
         window: rules.window,
         sinks: rules.sinks,
         counting: rules.counting(),
+        peaks: Peaks::NONE,
         policy,
     }
 }

@@ -116,7 +116,7 @@ impl Kernels {
         let args = WriteChunkArgs {
             keys: keys.tensor([tokens, kv_heads, head_dim]).into(),
             values: values.tensor([tokens, kv_heads, head_dim]).into(),
-            mass: mass.tensor([kv_heads, tokens]),
+            words: mass.tensor([kv_heads, tokens]),
             dest: dest.tensor([kv_heads, tokens]),
             before: 0,
             kv: PagedKvArgs {

@@ -1,5 +1,7 @@
 //! A language model that summarises a page of a novel, once with an FP16 cache and once with LeanKV's at a fifth of its bytes.
 
+use std::path::Path;
+
 use leankv_model::WeightForm;
 use leankv_model::cache::KvChoice;
 use leankv_model::generate::GenerateOptions;
@@ -43,7 +45,7 @@ pub(super) fn run(args: &args::Demo, compiler: &Compiler) -> Result<Vec<Answer>,
     let text = std::fs::read_to_string(&args.text)
         .map_err(at_path(&args.text))
         .map_err(|f| f.help("run the demo in the project's folder, or name a text with `--text`"))?;
-    let loaded = load(MODEL, WeightForm::Quantised)?;
+    let loaded = load(MODEL, WeightForm::Quantised, Path::new(leankv_model::settings::FILE))?;
     let page = page(&text);
     if page.is_empty() {
         return Err(Failure::usage(format_args!("{} is empty", args.text.display())));

@@ -98,9 +98,20 @@ impl From<Groups> for u32 {
     }
 }
 
+/// Where the levels of a symmetric codec lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Levels {
+    /// One at zero and as many on either side; the largest magnitude is a level.
+    #[default]
+    MidTread,
+    /// Half a step from zero on either side, all `2^bits` of them. The outermost ones lie below the largest magnitude, where they lose least of rows
+    /// whose elements are normally distributed, such as rotated ones.
+    MidRise,
+}
+
 /// How one vector is coded. The meaning in arithmetic is [`CodecMath`](super::CodecMath), which this implements.
 ///
-/// Written and read as text: `f16`, `bf16`, `affine4`, `affine4g2`, `symmetric8`, `affine4g2-bf16`.
+/// Written and read as text: `f16`, `bf16`, `affine4`, `affine4g2`, `symmetric8`, `midrise4`, `affine4g2-bf16`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum CodecSpec {
@@ -122,6 +133,8 @@ pub enum CodecSpec {
     Symmetric {
         /// Code width.
         bits: Bits,
+        /// Where the levels lie.
+        levels: Levels,
         /// Groups along the head dim.
         groups: Groups,
         /// Type of the scale.
@@ -148,7 +161,20 @@ impl CodecSpec {
     /// # Errors
     /// [`FormatError::UnsupportedBits`] or [`FormatError::UnsupportedGroups`].
     pub fn symmetric(bits: u32, groups: u32) -> Result<Self, FormatError> {
-        Ok(Self::Symmetric { bits: Bits::new(bits)?, groups: Groups::new(groups)?, meta: HalfType::F16 })
+        Self::symmetric_of(Levels::MidTread, bits, groups)
+    }
+
+    /// Symmetric codes into mid-rise levels with f16 metadata.
+    ///
+    /// # Errors
+    /// [`FormatError::UnsupportedBits`] or [`FormatError::UnsupportedGroups`].
+    pub fn mid_rise(bits: u32, groups: u32) -> Result<Self, FormatError> {
+        Self::symmetric_of(Levels::MidRise, bits, groups)
+    }
+
+    fn symmetric_of(levels: Levels, bits: u32, groups: u32) -> Result<Self, FormatError> {
+        let (bits, groups) = (Bits::new(bits)?, Groups::new(groups)?);
+        Ok(Self::Symmetric { bits, levels, groups, meta: HalfType::F16 })
     }
 
     /// The same codec with scales and zeros (or raw values) of another 16-bit type.
@@ -157,7 +183,7 @@ impl CodecSpec {
         match self {
             Self::None { .. } => Self::None { dtype: meta },
             Self::Affine { bits, groups, .. } => Self::Affine { bits, groups, meta },
-            Self::Symmetric { bits, groups, .. } => Self::Symmetric { bits, groups, meta },
+            Self::Symmetric { bits, levels, groups, .. } => Self::Symmetric { bits, levels, groups, meta },
         }
     }
 
@@ -174,6 +200,12 @@ impl CodecSpec {
     #[must_use]
     pub const fn is_quantised(self) -> bool {
         !matches!(self, Self::None { .. })
+    }
+
+    /// True for symmetric codes into mid-rise levels, which are made for rotated rows.
+    #[must_use]
+    pub const fn is_mid_rise(self) -> bool {
+        matches!(self, Self::Symmetric { levels: Levels::MidRise, .. })
     }
 
     /// What the codec takes in a page.
@@ -252,7 +284,12 @@ impl fmt::Display for CodecSpec {
         let (scheme, bits, groups, meta) = match *self {
             Self::None { dtype } => return dtype.fmt(f),
             Self::Affine { bits, groups, meta } => ("affine", bits, groups, meta),
-            Self::Symmetric { bits, groups, meta } => ("symmetric", bits, groups, meta),
+            Self::Symmetric { bits, levels: Levels::MidTread, groups, meta } => {
+                ("symmetric", bits, groups, meta)
+            }
+            Self::Symmetric { bits, levels: Levels::MidRise, groups, meta } => {
+                ("midrise", bits, groups, meta)
+            }
         };
         write!(f, "{scheme}{}", bits.get())?;
         if groups != Groups::One {
@@ -265,7 +302,7 @@ impl fmt::Display for CodecSpec {
     }
 }
 
-const GRAMMAR: &str = "f16 | bf16 | (affine | symmetric) BITS [g GROUPS] [-f16 | -bf16], \
+const GRAMMAR: &str = "f16 | bf16 | (affine | symmetric | midrise) BITS [g GROUPS] [-f16 | -bf16], \
      BITS 1 to 8, GROUPS 1, 2 or 4; for example affine4, affine4g2, symmetric8-bf16";
 
 impl FromStr for CodecSpec {
@@ -288,15 +325,16 @@ impl FromStr for CodecSpec {
             None => (lower.as_str(), HalfType::F16),
             Some((body, meta)) => (body, parse_half(meta).ok_or_else(|| bad(unknown_meta(meta)))?),
         };
-        let (symmetric, rest) = match (body.strip_prefix("affine"), body.strip_prefix("symmetric")) {
-            (Some(rest), _) => (false, rest),
-            (_, Some(rest)) => (true, rest),
-            _ => return Err(bad("it must start with f16, bf16, affine or symmetric".into())),
+        type Build = fn(u32, u32) -> Result<CodecSpec, FormatError>;
+        let schemes: [(&str, Build); 3] =
+            [("affine", Self::affine), ("symmetric", Self::symmetric), ("midrise", Self::mid_rise)];
+        let scheme = schemes.into_iter().find_map(|(name, build)| Some((build, body.strip_prefix(name)?)));
+        let Some((build, rest)) = scheme else {
+            return Err(bad("it must start with f16, bf16, affine, symmetric or midrise".into()));
         };
         let (bits, groups) = rest.split_once('g').unwrap_or((rest, "1"));
         let bits = bits.parse().map_err(|_| bad(format!("`{bits}` is not a number of bits")))?;
         let groups = groups.parse().map_err(|_| bad(format!("`{groups}` is not a number of groups")))?;
-        let build = if symmetric { Self::symmetric } else { Self::affine };
         build(bits, groups).map(|codec| codec.with_meta(meta)).map_err(|e| bad(e.to_string()))
     }
 }
@@ -338,6 +376,7 @@ mod tests {
                 for meta in [HalfType::F16, HalfType::Bf16] {
                     codecs.push(CodecSpec::affine(bits, groups).unwrap().with_meta(meta));
                     codecs.push(CodecSpec::symmetric(bits, groups).unwrap().with_meta(meta));
+                    codecs.push(CodecSpec::mid_rise(bits, groups).unwrap().with_meta(meta));
                 }
             }
         }

@@ -1,14 +1,14 @@
 //! KV formats (a key codec and a value codec) and tierings (a high and a low format), and their names.
 
 use super::codec::{parse_half, unknown_meta};
-use super::{CodecSpec, FormatError, HalfType};
+use super::{CodecSpec, FormatError, HalfType, Levels};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 /// How keys and values of one tier are stored.
 ///
 /// Named as in the field, K bits before V bits: `fp16`, `K8V4`, `K4V2g2.4` (2 key groups, 4 value groups),
-/// `K8sV4` (symmetric keys), `K16V4` (unquantised keys), `K4V4-bf16` (bf16 metadata).
+/// `K8sV4` (symmetric keys), `K4mV4m` (symmetric, mid-rise levels), `K16V4` (unquantised keys), `K4V4-bf16` (bf16 metadata).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KvFormat {
@@ -77,7 +77,11 @@ impl fmt::Display for KvFormat {
             Self { key: CodecSpec::BF16, value: CodecSpec::BF16 } => return f.write_str("bf16"),
             _ => {}
         }
-        let mark = |codec| if matches!(codec, CodecSpec::Symmetric { .. }) { "s" } else { "" };
+        let mark = |codec| match codec {
+            CodecSpec::Symmetric { levels: Levels::MidTread, .. } => "s",
+            CodecSpec::Symmetric { levels: Levels::MidRise, .. } => "m",
+            CodecSpec::Affine { .. } | CodecSpec::None { .. } => "",
+        };
         write!(f, "K{}{}V{}{}", key.code_bits, mark(self.key), value.code_bits, mark(self.value))?;
         match (key.groups, value.groups) {
             (1, 1) => {}
@@ -92,8 +96,8 @@ impl fmt::Display for KvFormat {
     }
 }
 
-const GRAMMAR: &str = "fp16 | bf16 | K BITS [s] V BITS [s] [g GROUPS | g KEY_GROUPS.VALUE_GROUPS] [-f16 | -bf16 | -KEY.VALUE], \
-     BITS 1 to 8 or 16 (unquantised), s for symmetric, GROUPS 1, 2 or 4; for example fp16, K8V8, K8V4, K4V4, K4V2, K4V2g2.4, K8sV4-bf16";
+const GRAMMAR: &str = "fp16 | bf16 | K BITS [s | m] V BITS [s | m] [g GROUPS | g KEY_GROUPS.VALUE_GROUPS] [-f16 | -bf16 | -KEY.VALUE], \
+     BITS 1 to 8 or 16 (unquantised), s for symmetric, m for symmetric with mid-rise levels, GROUPS 1, 2 or 4; for example fp16, K8V8, K8V4, K4V4, K4V2, K4V2g2.4, K8sV4-bf16";
 
 impl FromStr for KvFormat {
     type Err = FormatError;
@@ -147,16 +151,15 @@ fn parse_meta(text: &str) -> Result<HalfType, String> {
 }
 
 fn side(text: &str, groups: u32) -> Result<CodecSpec, String> {
-    let (digits, symmetric) = match text.strip_suffix('s') {
-        Some(digits) => (digits, true),
-        None => (text, false),
-    };
-    match (parse_number(digits)?, symmetric) {
+    let mark = text.chars().last().filter(|last| matches!(last, 's' | 'm'));
+    let digits = mark.map_or(text, |mark| &text[..text.len() - mark.len_utf8()]);
+    match (parse_number(digits)?, mark) {
         // One vector of raw values has no groups; a shared suffix is about the other side.
-        (16, false) => super::Groups::new(groups).map(|_| CodecSpec::F16),
-        (16, true) => return Err("16 bits are unquantised: they take no `s`".into()),
-        (bits, false) => CodecSpec::affine(bits, groups),
-        (bits, true) => CodecSpec::symmetric(bits, groups),
+        (16, None) => super::Groups::new(groups).map(|_| CodecSpec::F16),
+        (16, Some(mark)) => return Err(format!("16 bits are unquantised: they take no `{mark}`")),
+        (bits, Some('s')) => CodecSpec::symmetric(bits, groups),
+        (bits, Some(_)) => CodecSpec::mid_rise(bits, groups),
+        (bits, None) => CodecSpec::affine(bits, groups),
     }
     .map_err(|e| e.to_string())
 }
@@ -257,12 +260,13 @@ mod tests {
 
     fn codec() -> impl Strategy<Value = CodecSpec> {
         let meta = prop::sample::select(vec![HalfType::F16, HalfType::Bf16]);
-        (1u32..=9, prop::sample::select(vec![1u32, 2, 4]), any::<bool>(), meta).prop_map(
-            |(bits, g, sym, meta)| {
-                match (bits, sym) {
+        (1u32..=9, prop::sample::select(vec![1u32, 2, 4]), 0..3, meta).prop_map(
+            |(bits, g, scheme, meta)| {
+                match (bits, scheme) {
                     (9, _) => CodecSpec::F16,
-                    (b, true) => CodecSpec::symmetric(b, g).unwrap(),
-                    (b, false) => CodecSpec::affine(b, g).unwrap(),
+                    (b, 0) => CodecSpec::symmetric(b, g).unwrap(),
+                    (b, 1) => CodecSpec::mid_rise(b, g).unwrap(),
+                    (b, _) => CodecSpec::affine(b, g).unwrap(),
                 }
                 .with_meta(meta)
             },

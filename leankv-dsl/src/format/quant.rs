@@ -9,7 +9,7 @@
 //! | scheme | metadata of a group | zero in use |
 //! |---|---|---|
 //! | affine | `zero = floor16(min)`, `scale = ceil16((max - zero) / L)` | the stored one |
-//! | symmetric | `scale = ceil16(max abs / half)` | `-scale * centre`, exact in `f32` |
+//! | symmetric | `scale = ceil16(max abs / reach)` | `-scale * centre`, exact in `f32` |
 //!
 //! ```text
 //! code  = clamp(rne((x - zero) / scale), 0, L)     0 where scale is 0 or x is NaN
@@ -19,8 +19,8 @@
 //! This is what the IR's `quantize` and `dequantize` compute from the same scale and zero. An unquantised
 //! codec stores the nearest 16-bit float, saturating.
 //!
-//! `L = 2^bits - 1`; `centre = 2^(bits - 1)` and `half = L - centre`, except that one-bit symmetric codes are
-//! signs: `centre = half = 1/2`. `floor16` and `ceil16` round to the metadata type towards minus and plus
+//! `L = 2^bits - 1`. Of mid-tread levels `centre = 2^(bits - 1)` and `reach = L - centre`, except that one-bit codes are
+//! signs: `centre = reach = 1/2`. Of mid-rise levels `centre = L / 2` and `reach` is a little more: see [`symmetric_reach`]. `floor16` and `ceil16` round to the metadata type towards minus and plus
 //! infinity, so the 16-bit range still covers the data (up to one `f32` rounding), and codes are made with
 //! the constants that decoding uses. A minimum of `-0` counts as `+0`.
 //!
@@ -32,10 +32,10 @@
 //! * A group without any number: scale 0 and zero 0, which decodes to 0.
 //! * A positive scale is at least [`HalfType::smallest_scale`], so that no executor flushes it to zero.
 //!
-//! The error of a number inside the limit is at most `scale / 2` plus a few `f32` roundings of the group's
+//! The error of a number inside the limit (for mid-rise levels: inside the outermost ones) is at most `scale / 2` plus a few `f32` roundings of the group's
 //! largest magnitude. (LeanKV, section on quantisation; the rounding rules are ours.)
 
-use super::{Bits, CodecShape, CodecSpec, FormatError, HalfType, pack_row, row_bytes, unpack_row};
+use super::{Bits, CodecShape, CodecSpec, FormatError, HalfType, Levels, pack_row, row_bytes, unpack_row};
 
 /// The plain-Rust meaning of a codec: what one group's codes and metadata are, and what they decode to.
 ///
@@ -131,16 +131,34 @@ pub fn input_limit(bits: Bits, meta: HalfType) -> f32 {
     }
 }
 
-/// The code of zero in symmetric quantisation, `2^(bits - 1)`; at one bit, midway between the codes.
+/// The code of zero in symmetric quantisation: `2^(bits - 1)`, or midway between all codes.
 #[must_use]
-pub fn symmetric_centre(bits: Bits) -> f32 {
-    if bits.get() == 1 { 0.5 } else { f32::from(1u16 << (bits.get() - 1)) }
+pub fn symmetric_centre(bits: Bits, levels: Levels) -> f32 {
+    match (levels, bits.get()) {
+        (Levels::MidTread, 2..) => f32::from(1u16 << (bits.get() - 1)),
+        _ => f32::from(bits.max_code()) / 2.0,
+    }
 }
 
-/// Steps from the centre to the largest code: `2^(bits - 1) - 1`, or 1/2 at one bit.
+/// Steps from zero to the largest magnitude of a group.
+///
+/// Mid-tread: those to the largest code. Mid-rise: more than those, so that the outermost level lies at a part of the largest magnitude, which is the one that loses least
+/// of 96 normally distributed numbers (the mean square error over rows, minimised in steps of 0.01; of 64 and of 128 numbers it is 0.03 more and less, and the
+/// loss hardly another). At 4 bits that is 0.0093 of the variance for 64 numbers and 0.0104 for 128; levels of unequal distances, which would be a table, lose 0.0095
+/// where their scale is the root of the variance (Max, Quantizing for minimum distortion, 1960).
 #[must_use]
-pub fn symmetric_half_range(bits: Bits) -> f32 {
-    f32::from(bits.max_code()) - symmetric_centre(bits)
+pub fn symmetric_reach(bits: Bits, levels: Levels) -> f32 {
+    let to_last = f32::from(bits.max_code()) - symmetric_centre(bits, levels);
+    let part = match (levels, bits.get()) {
+        (Levels::MidTread, _) => 1.0,
+        (Levels::MidRise, 1) => 0.29,
+        (Levels::MidRise, 2) => 0.55,
+        (Levels::MidRise, 3) => 0.76,
+        (Levels::MidRise, 4) => 0.9,
+        (Levels::MidRise, 5) => 0.97,
+        (Levels::MidRise, _) => 0.99,
+    };
+    to_last / part
 }
 
 impl CodecMath for CodecSpec {
@@ -165,13 +183,13 @@ impl CodecMath for CodecSpec {
                 meta.copy_from_slice(&[scale, zero]);
                 to_codes(x, t.decode(scale), t.decode(zero), bits, t, codes);
             }
-            Self::Symmetric { bits, meta: t, .. } => {
+            Self::Symmetric { bits, levels, meta: t, .. } => {
                 let x: Vec<f32> = x.iter().map(|&x| if x.is_nan() { 0.0 } else { x }).collect();
                 let (min, max) = range(&x, input_limit(bits, t)).unwrap_or_default();
-                let scale = positive_scale(t, max.max(-min) / symmetric_half_range(bits));
+                let scale = positive_scale(t, max.max(-min) / symmetric_reach(bits, levels));
                 meta[0] = scale;
                 let scale = t.decode(scale);
-                to_codes(&x, scale, -scale * symmetric_centre(bits), bits, t, codes);
+                to_codes(&x, scale, -scale * symmetric_centre(bits, levels), bits, t, codes);
             }
         }
     }
@@ -189,9 +207,9 @@ impl CodecMath for CodecSpec {
                     *x = scale * f32::from(code) + zero;
                 }
             }
-            Self::Symmetric { bits, meta: t, .. } => {
+            Self::Symmetric { bits, levels, meta: t, .. } => {
                 let scale = t.decode(meta[0]);
-                let zero = -scale * symmetric_centre(bits);
+                let zero = -scale * symmetric_centre(bits, levels);
                 for (x, &code) in x.iter_mut().zip(codes) {
                     *x = scale * f32::from(code) + zero;
                 }

@@ -42,11 +42,18 @@ pub struct Always {
     /// Tokens of a sequence up to which a part of FP16 drops none, only demotes:
     /// [`CacheConfig::keep_tokens`](leankv_runtime::kv::CacheConfig::keep_tokens).
     pub keep: usize,
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none: [`CacheConfig::peaks`](leankv_runtime::kv::CacheConfig::peaks).
+    pub peaks: usize,
 }
 
 impl Default for Always {
     fn default() -> Always {
-        Always { sinks: CacheConfig::SINKS, window: CacheConfig::WINDOW, keep: CacheConfig::KEEP_TOKENS }
+        Always {
+            sinks: CacheConfig::SINKS,
+            window: CacheConfig::WINDOW,
+            keep: CacheConfig::KEEP_TOKENS,
+            peaks: 0,
+        }
     }
 }
 
@@ -62,7 +69,13 @@ impl Always {
             "window" if n == 0 => return Err("a window has at least 1 token, the newest".to_owned()),
             "window" => self.window = n,
             "keep" => self.keep = n,
-            _ => return Err(format!("`{name}` is no number of a cache; there are sinks, window and keep")),
+            "peaks" if n > 1000 => return Err(format!("peaks weigh at most 1000 thousandths, not {n}")),
+            "peaks" => self.peaks = n,
+            _ => {
+                return Err(format!(
+                    "`{name}` is no number of a cache; there are sinks, window, keep and peaks"
+                ));
+            }
         }
         Ok(())
     }
@@ -145,7 +158,7 @@ impl KvChoice {
     /// What is kept whatever a part of FP16 asks for, in words: why one is not kept to.
     #[must_use]
     pub fn floor(&self) -> String {
-        let Always { sinks, window, keep } = self.always;
+        let Always { sinks, window, keep, .. } = self.always;
         let always = match self.policy.stock() {
             Some(PolicySpec::SinkWindow) => format!("{sinks} sinks"),
             _ => format!("{sinks} sinks and a window of {window} tokens"),
@@ -187,6 +200,7 @@ impl fmt::Display for KvChoice {
             ("sinks", own.sinks, usual.sinks),
             ("window", own.window, usual.window),
             ("keep", own.keep, usual.keep),
+            ("peaks", own.peaks, usual.peaks),
         ];
         for (name, n, _) in numbers.into_iter().filter(|(_, n, usual)| n != usual) {
             write!(f, ":{name}={n}")?;

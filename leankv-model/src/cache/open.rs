@@ -1,6 +1,6 @@
 //! Opening a cache for a model.
 
-use leankv_dsl::format::{KvFormat, Tiering, cache_page_bytes};
+use leankv_dsl::format::{CodecSpec, KvFormat, Tiering, cache_page_bytes};
 use leankv_dsl::lang::attention::HookChoice;
 use leankv_kernels::policy::PolicySpec;
 use leankv_runtime::kv::{Budget, CacheConfig, KvCache, Thresholds};
@@ -55,7 +55,7 @@ pub fn thresholds(choice: &KvChoice) -> Thresholds {
 /// The configuration of a cache of this choice.
 fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<CacheConfig, ModelError> {
     let model = context.model.config();
-    let Variants { codecs, hooks } = variants(context, choice)?;
+    let Variants { codecs, hooks, basis } = variants(context, choice)?;
     let page_bytes = page_bytes(&choice.tiering, model.head_dim)?;
     let extents = [model.layers, model.kv_heads, model.group(), model.head_dim];
     let mut config = CacheConfig {
@@ -68,6 +68,13 @@ fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<Cache
         sinks: choice.always.sinks,
         window: choice.always.window,
         keep_tokens: choice.always.keep,
+        peaks: choice.always.peaks as u32,
+        gap: if choice.always.peaks > 0 { None } else { Some(16) },
+        priors: match context.model.statistics() {
+            Some(statistics) if choice.always.peaks > 0 => statistics.priors.clone(),
+            _ => Vec::new(),
+        },
+        basis,
         window_q: WINDOW_Q.min(room.chunk),
         ..CacheConfig::new(extents, room.requests, room.tokens, 1)
     };
@@ -98,7 +105,7 @@ pub fn open(
     room: &Room,
 ) -> Result<KvCache, ModelError> {
     choice.check()?;
-    let context = Context { device, model, tokens: room.tokens };
+    let context = Context { device, model, tokens: room.tokens, rotated: false };
     let config = config(&context, choice, room)?;
     Ok(KvCache::new(compiler, device, config)?)
 }
@@ -116,15 +123,29 @@ fn variants(context: &Context<'_>, choice: &KvChoice) -> Result<Variants, ModelE
     if let Some(named) = &choice.variants {
         return registry::make(named, context, own);
     }
-    let codes = |format: KvFormat| format.key.shape().code_bits < 16;
-    let biased = (0..model.config().layers)
-        .all(|layer| model.key_bias(layer).is_some() && model.rope(layer).pairs() == RopePairs::Halves);
-    match biased && choice.tiering.formats().any(codes) {
-        true => registry::make(
-            registry::builtin().parse("fp16+offset")?.variants.as_deref().unwrap_or_default(),
-            context,
-            own,
-        ),
-        false => Ok(own),
+    let suits = names_that_suit(model, &choice.tiering);
+    match suits.is_empty() {
+        true => Ok(own),
+        false => {
+            let text = format!("fp16+{}", suits.join("+"));
+            registry::make(registry::builtin().parse(&text)?.variants.as_deref().unwrap_or_default(), context, own)
+        }
     }
+}
+
+/// The variants that suit a model and formats, where a choice names none: a bias is taken out of keys, since no format of few bits holds keys with one; and
+/// mid-rise codes are of rotated rows, without their means where these are known.
+fn names_that_suit(model: &Model, tiering: &Tiering) -> Vec<&'static str> {
+    let codes = |format: KvFormat| format.key.shape().code_bits < 16;
+    let mid_rise = |format: KvFormat| [format.key, format.value].into_iter().any(CodecSpec::is_mid_rise);
+    let biased = (0..model.config().layers).all(|layer| model.key_bias(layer).is_some() && model.rope(layer).pairs() == RopePairs::Halves);
+    let rotated = tiering.formats().any(mid_rise);
+    [
+        ("offset", biased && tiering.formats().any(codes)),
+        ("rotated", rotated),
+        ("centred", rotated && model.statistics().is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(name, suits)| suits.then_some(name))
+    .collect()
 }

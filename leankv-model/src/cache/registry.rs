@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use leankv_dsl::lang::attention::{CodecChoice, CodecVariant, HookChoice, HookVariant};
 use leankv_kernels::policy::{PolicyChoice, PolicySpec, PolicyVariant};
 use leankv_runtime::Device;
+use leankv_runtime::kv::Basis;
 
 use super::choice::{BadChoice, KvChoice};
 use crate::error::ModelError;
@@ -20,6 +21,8 @@ pub struct Context<'a> {
     pub model: &'a Model,
     /// Longest sequence.
     pub tokens: usize,
+    /// Whether queries, keys and values come rotated ([`Basis`]).
+    pub rotated: bool,
 }
 
 /// In which order codec variants meet keys and values, whatever the order in which they are written.
@@ -35,8 +38,10 @@ pub enum Stage {
 
 /// What makes a variant.
 pub struct VariantMaker {
-    /// `None` for attention hooks.
+    /// `None` for attention hooks and for the basis.
     pub(super) stage: Option<Stage>,
+    /// Whether it changes the basis, which others depend on.
+    basis: bool,
     #[expect(clippy::type_complexity, reason = "it is named nowhere else")]
     add: Box<dyn Fn(&str, &Context<'_>, Variants) -> Result<Variants, ModelError> + Send + Sync>,
 }
@@ -44,11 +49,12 @@ pub struct VariantMaker {
 /// What makes a policy.
 pub struct PolicyMaker(Box<dyn Fn(&str, &Context<'_>) -> Result<PolicyChoice, ModelError> + Send + Sync>);
 
-/// The codecs and hooks of a cache.
+/// The codecs, hooks and basis of a cache.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Variants {
     pub(super) codecs: CodecChoice,
     pub(super) hooks: HookChoice,
+    pub(super) basis: Basis,
 }
 
 /// Something that is chosen by name, with what makes it if that is known. Two are equal when their names are.
@@ -197,7 +203,7 @@ pub enum RegistryError {
 }
 
 impl Registry {
-    /// What this crate has: `offset` and `hadamard`, and the policies of [`PolicySpec`].
+    /// What this crate has: `offset`, `hadamard`, `rotated` and `centred`, and the policies of [`PolicySpec`].
     #[must_use]
     pub fn builtin() -> Registry {
         let empty = Registry { variants: Vec::new(), policies: Vec::new() };
@@ -218,7 +224,7 @@ impl Registry {
         let add = move |name: &str, context: &Context<'_>, variants: Variants| {
             Ok(Variants { codecs: variants.codecs.with(name, make(context)?), ..variants })
         };
-        self.variant(name, doc, VariantMaker { stage: Some(stage), add: Box::new(add) })
+        self.variant(name, doc, VariantMaker { stage: Some(stage), basis: false, add: Box::new(add) })
     }
 
     /// With attention hooks, `+name` in the text of a cache.
@@ -234,7 +240,23 @@ impl Registry {
         let add = move |name: &str, context: &Context<'_>, variants: Variants| {
             Ok(Variants { hooks: variants.hooks.with(name, make(context)?), ..variants })
         };
-        self.variant(name, doc, VariantMaker { stage: None, add: Box::new(add) })
+        self.variant(name, doc, VariantMaker { stage: None, basis: false, add: Box::new(add) })
+    }
+
+    /// With a change of the basis in which the cache holds keys and values, `+name` in the text of a cache.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn basis(
+        self,
+        name: &str,
+        doc: &str,
+        change: impl Fn(&Context<'_>, Basis) -> Result<Basis, ModelError> + Send + Sync + 'static,
+    ) -> Result<Registry, RegistryError> {
+        let add = move |_: &str, context: &Context<'_>, variants: Variants| {
+            Ok(Variants { basis: change(context, variants.basis)?, ..variants })
+        };
+        self.variant(name, doc, VariantMaker { stage: None, basis: true, add: Box::new(add) })
     }
 
     /// With a policy, `:name` in the text of a cache.
@@ -352,9 +374,15 @@ pub(super) fn make(
     context: &Context<'_>,
     to: Variants,
 ) -> Result<Variants, ModelError> {
-    // The one added last meets keys first.
-    variants.iter().rev().try_fold(to, |to, variant| match variant.maker() {
-        Some(maker) => (maker.add)(variant.name(), context, to),
-        None => Err(ModelError::Refused(format!("there is no variant `{}`", variant.name()))),
-    })
+    let add = |context: &Context<'_>, to: Variants, basis: bool| {
+        // The one added last meets keys first.
+        variants.iter().rev().try_fold(to, |to, variant| match variant.maker() {
+            Some(maker) if maker.basis == basis => (maker.add)(variant.name(), context, to),
+            Some(_) => Ok(to),
+            None => Err(ModelError::Refused(format!("there is no variant `{}`", variant.name()))),
+        })
+    };
+    let to = add(context, to, true)?;
+    let context = Context { rotated: to.basis.rotated, ..*context };
+    add(&context, to, false)
 }

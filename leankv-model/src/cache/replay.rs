@@ -25,6 +25,19 @@ impl Recorded {
         self.layers.push(layer);
     }
 
+    /// Queries, keys and values of every layer, as numbers.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn read(&self) -> Result<Vec<[Vec<f32>; 3]>, ModelError> {
+        let numbers = |buffer: &DeviceBuffer<f16>| -> Result<Vec<f32>, ModelError> {
+            let mut halves = vec![f16::ZERO; buffer.len()];
+            buffer.as_view().read_into(&mut halves)?;
+            Ok(halves.into_iter().map(f16::to_f32).collect())
+        };
+        self.layers.iter().map(|[q, k, v]| Ok([numbers(q)?, numbers(k)?, numbers(v)?])).collect()
+    }
+
     /// Gives it to another request, whose prompt is the same and one chunk.
     ///
     /// # Errors

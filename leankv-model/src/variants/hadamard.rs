@@ -4,6 +4,7 @@ use half::f16;
 use leankv_dsl::format::CodecShape;
 use leankv_dsl::lang::attention::{Codec, CodecVariant, Encoded, Rows, Tokens};
 use leankv_dsl::lang::*;
+use leankv_kernels::basis::rotate;
 
 /// Keys in a rotated basis, where a few large elements are spread over all. Queries are rotated alike, which leaves their products what they were.
 #[derive(Clone, Copy, Debug)]
@@ -21,18 +22,6 @@ impl CodecVariant for Hadamard {
 
 /// A codec of rotated vectors.
 struct Rotated(Box<dyn Codec>);
-
-/// Every row times the orthonormal Hadamard matrix, in blocks of the largest power of two that divides it; its own inverse.
-fn rotate(x: Tile<f32, 2>) -> Tile<f32, 2> {
-    let [rows, dim] = x.extents();
-    let (steps, block) = (dim.trailing_zeros(), 1 << dim.trailing_zeros());
-    let mut turned = x.reshape([rows * dim / block, block]);
-    for _ in 0..steps {
-        let (even, odd) = turned.reshape([rows * dim / block, block / 2, 2]).split();
-        turned = (even + odd).cat(even - odd, 1);
-    }
-    turned.reshape([rows, dim]) * (block as f32).sqrt().recip()
-}
 
 impl Codec for Rotated {
     fn shape(&self) -> CodecShape {

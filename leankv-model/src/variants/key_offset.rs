@@ -4,6 +4,7 @@ use half::f16;
 use leankv_dsl::format::CodecShape;
 use leankv_dsl::lang::attention::{Codec, Encoded, Rows, Tokens};
 use leankv_dsl::lang::*;
+use leankv_kernels::basis::rotate;
 
 /// Keys without their rotated bias. A bias far larger than what is left of the keys no longer spoils their quantisation, and nothing is stored for it:
 /// attention adds its share to the logits. [`KeyOffsetTables`](super::KeyOffsetTables) is the variant.
@@ -19,6 +20,16 @@ pub struct KeyOffset {
 pub(super) struct Unbiased {
     pub(super) offset: KeyOffset,
     pub(super) inner: Box<dyn Codec>,
+    /// Whether queries and keys come in the rotated basis of a cache.
+    pub(super) rotated: bool,
+}
+
+impl Unbiased {
+    /// The rotated bias of each token in the basis of the cache, `[rows, head_dim]`.
+    fn of(&self, tokens: Tokens, extents: [usize; 2]) -> Tile<f32, 2> {
+        let offset = self.offset.of(tokens, extents);
+        if self.rotated { rotate(offset) } else { offset }
+    }
 }
 
 /// The halves of every row, whose elements RoPE pairs.
@@ -47,18 +58,20 @@ impl Codec for Unbiased {
     }
 
     fn encode(&self, x: Tile<f32, 2>, tokens: Tokens) -> Encoded {
-        self.inner.encode(x - self.offset.of(tokens, x.extents()), tokens)
+        self.inner.encode(x - self.of(tokens, x.extents()), tokens)
     }
 
     fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
-        self.inner.decode(rows) + self.offset.of(rows.tokens(), [rows.count(), rows.head_dim()])
+        self.inner.decode(rows) + self.of(rows.tokens(), [rows.count(), rows.head_dim()])
     }
 
     /// `q` with the rotated bias is a product with the cosines and sines. Its factors exceed what f16 holds, so they go in as two f16 parts of a
     /// thousandth, which together are as exact as f32.
     fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
         let (rope, bias) = self.offset.tables(rows.tokens(), [rows.count(), rows.head_dim()]);
-        let ((q1, q2), (a, b)) = (halves(q.cast::<f32>()), halves(bias * (1.0 / 1024.0)));
+        let asked = q.cast::<f32>();
+        let asked = if self.rotated { rotate(asked) } else { asked };
+        let ((q1, q2), (a, b)) = (halves(asked), halves(bias * (1.0 / 1024.0)));
         let factors = (q1 * a + q2 * b).cat(q2 * a - q1 * b, 1);
         let high = factors.cast::<f16>();
         let low = (factors - high.cast::<f32>()).cast::<f16>();

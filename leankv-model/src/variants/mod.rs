@@ -16,6 +16,11 @@ pub use hadamard::Hadamard;
 pub use key_offset::{KeyOffset, KeyOffsetArgs};
 pub use tables::KeyOffsetTables;
 
+use std::sync::Arc;
+
+use leankv_runtime::kv::Basis;
+
+use crate::ModelError;
 use crate::cache::{Registry, RegistryError, Stage};
 
 /// Adds the variants that `--kv` knows by name. A new one is a file of this folder and an entry here.
@@ -32,5 +37,22 @@ pub(crate) fn add(registry: Registry) -> Result<Registry, RegistryError> {
             "rotates keys, so that no element is much larger than the others",
             Stage::Basis,
             |_| Ok(Hadamard),
+        )?
+        .basis(
+            "rotated",
+            "rotates keys and values before they meet the cache, and the output back",
+            |_, basis| Ok(Basis { rotated: true, ..basis }),
+        )?
+        .basis(
+            "centred",
+            "takes each head's mean key and mean value out, as `leankv calibrate` found them",
+            |context, basis| match context.model.statistics() {
+                Some(statistics) => Ok(Basis { means: Some(Arc::new(statistics.means.clone())), ..basis }),
+                None => {
+                    let name = &context.model.config().name;
+                    let why = format!("no means are known of {name}: run `leankv calibrate`, or leave +centred out");
+                    Err(ModelError::Refused(why))
+                }
+            },
         )
 }

@@ -19,6 +19,8 @@ pub struct KeyOffsetTables {
     positions: usize,
     kv_heads: usize,
     head_dim: usize,
+    /// Whether the cache's basis is rotated.
+    rotated: bool,
     /// The numbers, to compute with.
     host: (Vec<f16>, Vec<Vec<f32>>),
 }
@@ -60,6 +62,7 @@ impl KeyOffsetTables {
             positions,
             kv_heads,
             head_dim,
+            rotated: false,
             host: (table, biases),
         })
     }
@@ -78,7 +81,9 @@ impl KeyOffsetTables {
             return Err(ModelError::Refused(why.to_owned()));
         }
         let extents = [config.kv_heads, config.head_dim];
-        Ok(KeyOffsetTables::new(context.device, biases, extents, model.rope(0), context.tokens)?)
+        let tables =
+            KeyOffsetTables::new(context.device, biases, extents, model.rope(0), context.tokens)?;
+        Ok(KeyOffsetTables { rotated: context.rotated, ..tables })
     }
 
     /// What is taken out of a key, `[head_dim]`: its rotated bias, as exactly as the table of angles is.
@@ -102,7 +107,7 @@ impl CodecVariant for KeyOffsetTables {
     type Params = KeyOffset;
 
     fn keys(&self, offset: KeyOffset, inner: Box<dyn Codec>) -> Box<dyn Codec> {
-        Box::new(Unbiased { offset, inner })
+        Box::new(Unbiased { offset, inner, rotated: self.rotated })
     }
 
     fn given(&self, layer: usize) -> KeyOffsetArgs<'_> {

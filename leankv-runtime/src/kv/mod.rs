@@ -31,7 +31,7 @@ mod state;
 pub use audit::{Finding, audit};
 pub use bundle::bundle;
 pub use engine::{
-    Budget, CacheConfig, DecodeStep, EngineKernels, HeadStats, InputElement, KvCache, Preempt, PromptChunk,
+    Basis, Budget, CacheConfig, DecodeStep, EngineKernels, HeadStats, InputElement, KvCache, Means, Preempt, PromptChunk,
     RequestId, RequestStats, Thresholds,
 };
 pub use error::{KvError, OutOfPages, Refused};

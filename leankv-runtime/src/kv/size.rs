@@ -43,7 +43,15 @@ impl CacheConfig {
         let of_chunk = product(&[self.chunk, self.kv_heads, self.group, d + 1]).saturating_mul(4);
         let of_tokens = product(&[self.chunk, self.kv_heads, 8]);
         let of_slots = product(&[self.slots, 64 + 8 * Ladder::RUNGS]);
-        [of_lists, of_splits, of_queries, of_chunk, of_tokens, of_slots]
+        // Rows in another basis, and the means of all layers.
+        let of_basis = match self.basis.changes() {
+            true => product(&[self.slots.max(self.chunk), self.kv_heads, self.group + 2, d])
+                .saturating_add(product(&[self.layers, self.kv_heads, 2, d]))
+                .saturating_mul(4),
+            false => 0,
+        };
+        let of_priors = if self.peaks > 0 { product(&[self.layers, self.kv_heads, 4]) } else { 0 };
+        [of_lists, of_splits, of_queries, of_chunk, of_tokens, of_slots, of_basis, of_priors]
             .into_iter()
             .fold(shape.bytes(), u128::saturating_add)
     }

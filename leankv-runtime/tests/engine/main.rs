@@ -3,6 +3,7 @@
 mod budget;
 mod common;
 mod extents;
+mod kept;
 mod mixed;
 mod model;
 mod own;

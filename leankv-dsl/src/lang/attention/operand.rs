@@ -119,18 +119,23 @@ pub trait KvBlock {
     #[track_caller]
     fn accumulate(&self, p: Tile<f32, 2>, sum: &mut WeightedSum);
 
-    /// Adds to the tokens' significance, except to the first `frozen` tokens of the list; gives the sums, which mean nothing for those.
+    /// Replaces the tokens' words of significance by what `next` makes of them, except those of the first `frozen` tokens of the list; gives the new
+    /// words, which mean nothing for those.
     ///
     /// An operand that keeps none need not say so: by default this is an error of the specialisation that asks for it.
     #[track_caller]
-    fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) -> Tile<f32, 1> {
-        let _ = frozen;
+    fn update_significance(
+        &self,
+        frozen: Scalar<i32>,
+        next: &dyn Fn(Tile<f32, 1>) -> Tile<f32, 1>,
+    ) -> Tile<f32, 1> {
+        let _ = (frozen, next);
         let message = "significance is asked for, and this cache keeps none";
         record::report(
             Diagnostic::error(BAD_ARGUMENT, Loc::caller(), message)
-                .help("specialise the kernel without significance, or write `KvBlock::add_significance`"),
+                .help("specialise the kernel without significance, or write `KvBlock::update_significance`"),
         );
-        step
+        Tile::zeros([self.count()])
     }
 }
 
@@ -197,7 +202,11 @@ impl KvBlock for Block<'_> {
         Block::accumulate(self, p, sum);
     }
 
-    fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) -> Tile<f32, 1> {
-        Block::add_significance(self, step, frozen)
+    fn update_significance(
+        &self,
+        frozen: Scalar<i32>,
+        next: &dyn Fn(Tile<f32, 1>) -> Tile<f32, 1>,
+    ) -> Tile<f32, 1> {
+        Block::update_significance(self, frozen, next)
     }
 }

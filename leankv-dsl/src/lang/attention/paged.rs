@@ -478,17 +478,22 @@ impl<'t> Block<'t> {
         at.load_masked(iota(self.count()), self.valid)
     }
 
-    /// Adds to the tokens' significance, and gives the sums. Programs of one (request, KV head) must not do it at the same time for one page.
+    /// Replaces the tokens' words of significance by what `next` makes of them, and gives the new ones. Programs of one (request, KV head) must not do it
+    /// at the same time for one page.
     ///
-    /// The first `frozen` tokens of the list are left as they are, since their pages are shared with other requests; sums mean nothing for them.
+    /// The first `frozen` tokens of the list are left as they are, since their pages are shared with other requests; their words mean nothing.
     #[track_caller]
-    pub fn add_significance(&self, step: Tile<f32, 1>, frozen: Scalar<i32>) -> Tile<f32, 1> {
+    pub fn update_significance(
+        &self,
+        frozen: Scalar<i32>,
+        next: &dyn Fn(Tile<f32, 1>) -> Tile<f32, 1>,
+    ) -> Tile<f32, 1> {
         let at = self.words(self.tier.layout.page.significance()).cast::<f32>().exclusive();
         let slots = iota(self.count());
         let own = self.valid & slots.ge(frozen - self.first);
-        let sum = at.load_masked(slots, own) + step;
-        at.store_masked(slots, sum, own);
-        sum
+        let word = next(at.load_masked(slots, own));
+        at.store_masked(slots, word, own);
+        word
     }
 }
 

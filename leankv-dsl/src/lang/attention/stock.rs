@@ -6,8 +6,8 @@ use super::codec::{Codec, Encoded, EncodedCodes, Tokens};
 use super::half16::{decode16, encode16, floor16, positive_scale16};
 use super::online::WeightedSum;
 use super::rows::Rows;
-use crate::format::quant::{input_limit, symmetric_centre, symmetric_half_range};
-use crate::format::{Bits, CodecShape, CodecSpec, Groups, HalfType};
+use crate::format::quant::{input_limit, symmetric_centre, symmetric_reach};
+use crate::format::{Bits, CodecShape, CodecSpec, Groups, HalfType, Levels};
 use crate::lang::element::{Code, Element};
 use crate::lang::tile::Tile;
 
@@ -16,7 +16,9 @@ pub fn stock(named: &CodecSpec) -> Box<dyn Codec> {
     match *named {
         CodecSpec::None { dtype } => Box::new(Raw { dtype }),
         CodecSpec::Affine { bits, groups, meta } => Box::new(Affine { bits, groups, meta }),
-        CodecSpec::Symmetric { bits, groups, meta } => Box::new(Symmetric { bits, groups, meta }),
+        CodecSpec::Symmetric { bits, levels, groups, meta } => {
+            Box::new(Symmetric { bits, levels, groups, meta })
+        }
     }
 }
 
@@ -36,6 +38,8 @@ pub struct Affine {
 pub struct Symmetric {
     /// Code width.
     pub bits: Bits,
+    /// Where the levels lie.
+    pub levels: Levels,
     /// Groups along the head dim.
     pub groups: Groups,
     /// Type of the scale.
@@ -210,16 +214,23 @@ impl Codec for Affine {
 }
 
 impl Symmetric {
+    /// The zero point of a scale.
+    #[track_caller]
+    fn zero<const R: usize>(&self, scale: Tile<f32, R>) -> Tile<f32, R> {
+        -scale * symmetric_centre(self.bits, self.levels)
+    }
+
     #[track_caller]
     fn constants(&self, rows: &Rows, group: usize) -> (Tile<f32, 1>, Tile<f32, 1>) {
         let scale = rows.group_meta(group, 0, self.meta);
-        (scale, -scale * symmetric_centre(self.bits))
+        (scale, self.zero(scale))
     }
 }
 
 impl Codec for Symmetric {
     fn shape(&self) -> CodecShape {
-        CodecSpec::Symmetric { bits: self.bits, groups: self.groups, meta: self.meta }.shape()
+        let &Symmetric { bits, levels, groups, meta } = self;
+        CodecSpec::Symmetric { bits, levels, groups, meta }.shape()
     }
 
     fn encode(&self, x: Tile<f32, 2>, _: Tokens) -> Encoded {
@@ -227,15 +238,15 @@ impl Codec for Symmetric {
         let x = grouped(x, self.groups);
         let clamped = x.eq(x).select(x, 0.0).clamp(-limit, limit);
         let largest = clamped.abs().reduce_max(2);
-        let scale = positive_scale16(largest / symmetric_half_range(self.bits), self.meta);
+        let scale = positive_scale16(largest / symmetric_reach(self.bits, self.levels), self.meta);
         let step = decode16(scale, self.meta);
-        let codes = codes(clamped, step, -step * symmetric_centre(self.bits), self.bits);
+        let codes = codes(clamped, step, self.zero(step), self.bits);
         Encoded { codes: EncodedCodes::Codes(codes), meta: vec![scale] }
     }
 
     fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
         let scale = rows.meta(0, self.meta);
-        values(rows, scale, -scale * symmetric_centre(self.bits))
+        values(rows, scale, self.zero(scale))
     }
 
     fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {

@@ -6,8 +6,9 @@ use leankv_kernels::chunk::{
     WriteChunkArgs,
 };
 
+use super::basis::Output;
 use super::compact::Room;
-use super::launch::run;
+use super::launch::{priors_of, run};
 use super::layer::OfLayer;
 use super::request::Request;
 use super::{InputElement, KvCache, RequestId};
@@ -32,7 +33,7 @@ pub(super) struct ChunkScratch {
     pub(super) slot: DeviceBuffer<i32>,
     pub(super) out: DeviceBuffer<f32>,
     pub(super) lse: DeviceBuffer<f32>,
-    pub(super) mass: DeviceBuffer<f32>,
+    pub(super) words: DeviceBuffer<f32>,
     pub(super) dest: DeviceBuffer<i32>,
 }
 
@@ -83,6 +84,31 @@ impl<'a> PromptChunk<'a> {
         k: &DeviceBuffer<E>,
         v: &DeviceBuffer<E>,
     ) -> Result<BufferView<'_, f32>, KvError> {
+        self.layer_of(q, k, v, None)
+    }
+
+    /// As [`layer`](PromptChunk::layer), with what the peaks of the tokens start from: `priors` is `[tokens, kv_heads]`. A prior is a share
+    /// of attention, from 0 to 1; a cache that keeps no peaks ([`CacheConfig::peaks`](super::CacheConfig::peaks)) takes none.
+    ///
+    /// # Errors
+    /// As [`layer`](PromptChunk::layer), and [`KvError::Length`] for another number of priors.
+    pub fn layer_with_priors<E: InputElement>(
+        &mut self,
+        q: &DeviceBuffer<E>,
+        k: &DeviceBuffer<E>,
+        v: &DeviceBuffer<E>,
+        priors: &DeviceBuffer<f32>,
+    ) -> Result<BufferView<'_, f32>, KvError> {
+        self.layer_of(q, k, v, Some(priors))
+    }
+
+    fn layer_of<E: InputElement>(
+        &mut self,
+        q: &DeviceBuffer<E>,
+        k: &DeviceBuffer<E>,
+        v: &DeviceBuffer<E>,
+        priors: Option<&DeviceBuffer<f32>>,
+    ) -> Result<BufferView<'_, f32>, KvError> {
         self.cache.alive()?;
         let layers = self.cache.config.layers;
         if self.next == layers {
@@ -94,10 +120,24 @@ impl<'a> PromptChunk<'a> {
             "v [tokens, kv_heads, head_dim]",
         ];
         let queries = self.cache.check_rows(self.tokens, whats, q, k, v)?;
+        self.cache.check_priors(self.tokens, priors)?;
         if self.next == 0 {
             self.cache.mark(&[self.id], true);
         }
-        let result = self.cache.chunk_layer(self.id, self.next, self.before, self.tokens, q, k, v);
+        let (layer, n, rows) = (self.next, self.tokens, (q, k, v));
+        let (id, before, cache) = (self.id, self.before, &mut *self.cache);
+        let mut basis = cache.basis.take();
+        let result = match &mut basis {
+            None => cache.chunk_layer(id, layer, (before, n), rows, priors),
+            Some(basis) => cache
+                .enter_basis(layer, n, rows, basis)
+                .and_then(|()| {
+                    let [q, k, v] = &basis.rows;
+                    cache.chunk_layer(id, layer, (before, n), (q, k, v), priors)
+                })
+                .and_then(|()| cache.leave_basis(layer, n, Output::Chunk, basis)),
+        };
+        cache.basis = basis;
         self.cache.remember(result)?;
         self.next += 1;
         Ok(self.cache.chunk.out.slice(..queries)?)
@@ -140,11 +180,9 @@ impl KvCache {
         &mut self,
         id: RequestId,
         layer: usize,
-        before: usize,
-        n: usize,
-        q: &DeviceBuffer<E>,
-        k: &DeviceBuffer<E>,
-        v: &DeviceBuffer<E>,
+        (before, n): (usize, usize),
+        (q, k, v): (&DeviceBuffer<E>, &DeviceBuffer<E>, &DeviceBuffer<E>),
+        priors: Option<&DeviceBuffer<f32>>,
     ) -> Result<(), KvError> {
         let request = self.request(id)?;
         let (prompt, tiering) = (request.prompt as i32, request.tiering);
@@ -155,11 +193,13 @@ impl KvCache {
         let codecs = ForLayer { choice: &self.config.codecs, layer };
         let hooks = ForLayer { choice: &self.config.hooks, layer };
         let of = OfLayer { slots: shape.slots, layers: shape.layers, heads, layer };
+        let prior_rows = priors_of(&self.config, priors, &self.priors, layer, 0..n)?;
         let (state, chunk) = (self.manager.state_for_kernels(), &mut self.chunk);
         let kernels = &self.kernels.tierings[tiering];
         let before = before as i32;
         let programs = |block: usize| (n.div_ceil(block) as u32, heads as u32);
-        let (q, k, v) = (q.tensor([n, query_heads, d]), k.tensor([n, heads, d]), v.tensor([n, heads, d]));
+        let q = q.slice(..n * query_heads * d)?.tensor([n, query_heads, d]);
+        let [k, v] = [k.slice(..n * heads * d)?, v.slice(..n * heads * d)?].map(|x| x.tensor([n, heads, d]));
 
         let args = ChunkAttentionArgs {
             q: q.clone().into(),
@@ -196,13 +236,14 @@ impl KvCache {
             before,
             scale,
             window,
-            mass: chunk.mass.slice_mut(..heads * n)?.tensor([heads, n]),
+            priors: prior_rows,
+            words: chunk.words.slice_mut(..heads * n)?.tensor([heads, n]),
             hooks,
         };
         run(self.kernels.chunk_significance.launch(programs(super::kernels::BLOCK_CHUNK), args))?;
 
         let args = ClassifyChunkArgs {
-            mass: chunk.mass.slice(..heads * n)?.tensor([heads, n]),
+            words: chunk.words.slice(..heads * n)?.tensor([heads, n]),
             before,
             prompt,
             layer: layer as i32,
@@ -219,7 +260,7 @@ impl KvCache {
         let args = WriteChunkArgs {
             keys: k.into(),
             values: v.into(),
-            mass: chunk.mass.slice(..heads * n)?.tensor([heads, n]),
+            words: chunk.words.slice(..heads * n)?.tensor([heads, n]),
             dest: chunk.dest.slice(..heads * n)?.tensor([heads, n]),
             before,
             kv: paged(&mut state.arena, &chunk.slot, &state.table, &state.lengths, &of, shape.table_len)?,

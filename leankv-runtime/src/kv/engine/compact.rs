@@ -6,7 +6,6 @@ use leankv_kernels::budget::{Ladder, MakeRoomArgs, PriceTallyArgs, SolveBudgetAr
 use leankv_kernels::chunk::RecompactArgs;
 
 use super::batch::Run;
-use super::kernels::GAP;
 use super::launch::run;
 use super::request::Request;
 use super::{Budget, KvCache, RequestId, short};
@@ -181,7 +180,7 @@ impl KvCache {
             told.gaps.push(match (tiering.low, all) {
                 (None, _) => 0,
                 (Some(_), true) => Ladder::LAST,
-                (Some(_), false) => GAP,
+                (Some(_), false) => self.gaps[request.tiering],
             });
             // Thresholds stay where there is no budget.
             let budget = budget.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));

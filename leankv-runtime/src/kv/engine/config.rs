@@ -1,6 +1,6 @@
 //! What a cache is for.
 
-use leankv_dsl::format::{PageLayout, Tiering};
+use leankv_dsl::format::{KvFormat, PageLayout, Tiering, normal_loss};
 use leankv_dsl::lang::FloatType;
 use leankv_dsl::lang::attention::{ALL_PAGES, CodecChoice, HookChoice, splits_of};
 use leankv_kernels::MAX_GROUP;
@@ -8,6 +8,7 @@ use leankv_kernels::budget::pages_for;
 use leankv_kernels::decode::DecodeSpec;
 use leankv_kernels::policy::{PolicyChoice, PolicySpec, SINKS};
 
+use super::Basis;
 use crate::compiler::CompileError;
 use crate::device::Device;
 use crate::kv::size::check_bytes;
@@ -46,6 +47,13 @@ pub struct CacheConfig {
     pub window: usize,
     /// Attention sinks: the first tokens of a sequence, always high, under every policy.
     pub sinks: usize,
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none. A token's peak is the largest share of attention that one query gave it, or its
+    /// prior where that is more: see [`Peaks`](leankv_kernels::policy::Peaks) and [`DecodeStep::layer_with_priors`](super::DecodeStep::layer_with_priors).
+    pub peaks: u32,
+    /// What peaks start from where a layer is given nothing else, `[layers, kv_heads]`: shares of attention, from 0 to 1. Empty for 0.
+    pub priors: Vec<f32>,
+    /// The basis in which keys and values are held.
+    pub basis: Basis,
     /// Which tokens stay, in which tier: a policy of this project's, or a user's.
     pub policy: PolicyChoice,
     /// What is done to keys and values besides what the codecs of a format do.
@@ -54,6 +62,9 @@ pub struct CacheConfig {
     pub hooks: HookChoice,
     /// Pages of a KV head that one program of a decode step works on. Where none is given the device says: see [`CacheConfig::split_pages_on`].
     pub split_pages: Option<usize>,
+    /// Edges of the [`Ladder`](leankv_kernels::budget::Ladder) between the two thresholds that a budget solves for, four an octave; without, what
+    /// rate and distortion of the formats say: see [`CacheConfig::gap_of`].
+    pub gap: Option<u32>,
     /// Decode steps of a request after which thresholds are solved for its budget again, at most: see [`CacheConfig::steps_between`].
     pub solve_every: usize,
     /// Tokens of a sequence up to which [`Budget::Part`] drops none, only demotes; longer ones get at least the bytes of so many, so that the part
@@ -96,14 +107,33 @@ impl CacheConfig {
             window_q: 64,
             window: CacheConfig::WINDOW,
             sinks: CacheConfig::SINKS,
+            peaks: 0,
+            priors: Vec::new(),
+            basis: Basis::default(),
             policy: PolicyChoice::default(),
             codecs: CodecChoice::stock(),
             hooks: HookChoice::plain(),
             split_pages: None,
+            gap: Some(16),
             solve_every: 16,
             keep_tokens: CacheConfig::KEEP_TOKENS,
             shared_budget: None,
         }
+    }
+
+    /// Whether priors are of this cache's extents.
+    fn check_priors(&self) -> Result<(), KvError> {
+        let (n, expected) = (self.priors.len(), self.lists());
+        let why = match self.priors.iter().find(|prior| !(0.0..=1.0).contains(*prior)) {
+            _ if self.peaks > 1000 => format!("peaks weigh {} thousandths; at most 1000", self.peaks),
+            Some(bad) => format!("a prior of {bad}; priors are shares of attention, from 0 to 1"),
+            None if n != 0 && self.peaks == 0 => "priors where no peaks are kept: give them a weight (peaks)".to_owned(),
+            None if n != 0 && n != expected => {
+                format!("{n} priors where {expected} are expected, [layers, kv_heads]")
+            }
+            None => return Ok(()),
+        };
+        Err(KvError::Shape { why })
     }
 
     /// (layer, KV head) pairs.
@@ -168,6 +198,30 @@ impl CacheConfig {
         let (high, low) = self.layouts_of(tiering)?;
         let high = high.tokens_per_page() as usize;
         Ok([high, low.map_or(high, |low| low.tokens_per_page() as usize)])
+    }
+
+    /// Edges between the low and the high threshold of a tiering, where a budget solves for them; 0 without a low tier.
+    ///
+    /// A token whose score is `s` loses the square of `s` times the distortion of its format: the losses of key and value ([`normal_loss`]), and 2 where it is
+    /// dropped. It goes to a smaller one where that adds less than a price for the bytes that are saved. So for any price the thresholds have the ratio
+    /// `sqrt((b_high - b_low) (2 - d_low) / (b_low (d_low - d_high)))`, with `b` bytes and `d` distortions.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`] for formats that do not fit the page.
+    pub fn gap_of(&self, tiering: &Tiering) -> Result<u32, KvError> {
+        let (Some(low), None) = (tiering.low, self.gap) else {
+            return Ok(if tiering.low.is_some() { self.gap.unwrap_or(0) } else { 0 });
+        };
+        let (layout_high, layout_low) = self.layouts_of(tiering)?;
+        let bytes = |layout: &PageLayout| layout.account().true_bytes_per_token();
+        let loss = |codec| normal_loss(&codec, self.head_dim).map_err(|e| KvError::Shape { why: e.to_string() });
+        let lost = |format: KvFormat| Ok::<f64, KvError>(loss(format.key)? + loss(format.value)?);
+        let (b_high, b_low) = (bytes(&layout_high), layout_low.as_ref().map_or(0.0, bytes));
+        let (d_high, d_low) = (lost(tiering.high)?, lost(low)?);
+        let square = (b_high - b_low) * (2.0 - d_low) / (b_low * (d_low - d_high));
+        // A low format that saves nothing, or loses nothing, takes all tokens or none; so large and so small ratios are no different.
+        let rungs = if square > 0.0 { 4.0 * square.sqrt().log2() } else { 0.0 };
+        Ok(rungs.round().clamp(0.0, 64.0) as u32)
     }
 
     /// Most parts into which a decode step cuts the pages of a KV head: a launch has no more programs along an axis.
@@ -293,6 +347,8 @@ impl CacheConfig {
             let whole = self.max_tokens.div_ceil(high.min(low));
             table_len = table_len.max(whole + self.chunk.div_ceil(high) + self.chunk.div_ceil(low) + 4);
         }
+        self.check_means()?;
+        self.check_priors()?;
         let shape = CacheShape {
             slots: self.slots,
             layers: self.layers,

@@ -4,6 +4,7 @@ use leankv_dsl::format::Tiering;
 use leankv_dsl::lang::attention::{ChosenCodecs, ChosenHooks, ForLayer, PagedKv};
 use leankv_dsl::lang::launch::{Arguments, Name};
 use leankv_dsl::lang::{Choices, KernelArg, TypedKernel};
+use leankv_kernels::basis::{enter_basis, leave_basis};
 use leankv_kernels::budget::{
     BudgetSpec, SolveBudgetSpec, make_room, price_tally, solve_budget, tally_tokens,
 };
@@ -19,6 +20,7 @@ use leankv_kernels::step::{
 };
 
 use super::CacheConfig;
+use super::basis::{self as basis_of, BasisKernels};
 use crate::compiler::Compiler;
 use crate::device::Device;
 use crate::kernel::KernelOf;
@@ -36,6 +38,8 @@ pub struct EngineKernels {
     pub(super) solve: KernelOf<solve_budget>,
     pub(super) advance: KernelOf<advance_positions>,
     pub(super) merge: KernelOf<merge_splits<ChosenHooks>>,
+    /// Where the cache has another basis than what comes in.
+    pub(super) basis: Option<BasisKernels>,
     /// In the order of [`CacheConfig::tierings`].
     pub(super) tierings: Vec<TieringKernels>,
 }
@@ -66,8 +70,6 @@ pub(super) const BLOCK_WRITE: usize = 8;
 pub(super) const BLOCK_ADVANCE: usize = 128;
 /// Parts into which the pages of a KV head are cut when a chunk adds to their significance.
 pub(super) const SPLITS: usize = 4;
-/// Edges between the thresholds that a budget chooses: a factor of 16.
-pub(super) const GAP: i32 = 16;
 
 impl EngineKernels {
     /// Compiles them for caches of this configuration, or finds them in the compiler's cache.
@@ -92,6 +94,13 @@ impl EngineKernels {
             merge: build.load(&merge_splits::KERNEL, &build.decode(config.tiering))?,
             solve: build.load(&solve_budget::KERNEL, &solve)?,
             advance: build.load(&advance_positions::KERNEL, &advance)?,
+            basis: match config.basis.changes() {
+                true => Some(BasisKernels {
+                    enter: build.load(&enter_basis::KERNEL, &basis_of::spec(config))?,
+                    leave: build.load(&leave_basis::KERNEL, &basis_of::spec(config))?,
+                }),
+                false => None,
+            },
             tierings: config.tierings().map(|&tiering| build.tiering(tiering)).collect::<Result<_, _>>()?,
         })
     }
@@ -136,7 +145,8 @@ impl Build<'_> {
     }
 
     fn chunk(&self, tiering: Tiering) -> ChunkSpec {
-        let CacheConfig { head_dim, group, input, page_bytes, .. } = *self.config;
+        let CacheConfig { head_dim, group, page_bytes, peaks, .. } = *self.config;
+        let input = self.config.inner_input();
         ChunkSpec {
             tiering,
             head_dim,
@@ -146,12 +156,14 @@ impl Build<'_> {
             block: BLOCK_CHUNK,
             block_q: ChunkSpec::block_q_of(group),
             splits: SPLITS,
+            peaks,
             stages: 1,
         }
     }
 
     fn decode(&self, tiering: Tiering) -> DecodeSpec {
-        let CacheConfig { head_dim, group, input, page_bytes, chunk, window_q, .. } = *self.config;
+        let CacheConfig { head_dim, group, page_bytes, chunk, window_q, peaks, .. } = *self.config;
+        let input = self.config.inner_input();
         DecodeSpec {
             tiering,
             head_dim,
@@ -168,6 +180,7 @@ impl Build<'_> {
             sinks: self.config.sinks as i32,
             chunk,
             window_q,
+            peaks,
             stages: 0,
             warps: 0,
             resident: 0,
@@ -180,7 +193,8 @@ impl Build<'_> {
     }
 
     fn tiering(&self, tiering: Tiering) -> Result<TieringKernels, KvError> {
-        let CacheConfig { head_dim, input, page_bytes, chunk, window_q, .. } = *self.config;
+        let CacheConfig { head_dim, page_bytes, chunk, window_q, peaks, .. } = *self.config;
+        let input = self.config.inner_input();
         // A user's policy takes the place of the one that a specialisation names.
         let policy = self.config.policy.stock().unwrap_or_default();
         // Checked with the shape: positions have 31 bits.
@@ -196,11 +210,22 @@ impl Build<'_> {
             sinks,
             chunk,
             window_q,
+            peaks,
             shortlist,
         };
         let two_tiers = tiering.low.is_some();
-        let classify =
-            ClassifySpec { two_tiers, head_dim, input, policy, window, sinks, chunk, window_q, block: 128 };
+        let classify = ClassifySpec {
+            two_tiers,
+            head_dim,
+            input,
+            policy,
+            window,
+            sinks,
+            chunk,
+            window_q,
+            peaks,
+            block: 128,
+        };
         let compact = RecompactSpec {
             tiering,
             head_dim,
@@ -211,14 +236,16 @@ impl Build<'_> {
             sinks,
             chunk,
             window_q,
+            peaks,
         };
         let budget =
-            BudgetSpec { tiering, head_dim, page_bytes, block: BLOCK, window, sinks, chunk, window_q };
+            BudgetSpec { tiering, head_dim, page_bytes, block: BLOCK, window, sinks, chunk, window_q, peaks };
         let prompt = self.chunk(tiering);
         let writer = ChunkWriterSpec { tiering, head_dim, input, page_bytes, block: BLOCK_WRITE };
+        let insert = InsertSpec { tiering, head_dim, input, page_bytes, peaks };
         Ok(TieringKernels {
             plan: self.load(&plan_step::KERNEL, &plan)?,
-            insert: self.load(&insert_token::KERNEL, &InsertSpec { tiering, head_dim, input, page_bytes })?,
+            insert: self.load(&insert_token::KERNEL, &insert)?,
             attend: self.load(&decode_attention::KERNEL, &self.decode(tiering))?,
             chunk_attend: self.load(&chunk_attention::KERNEL, &prompt)?,
             cached_significance: self.load(&cached_significance::KERNEL, &prompt)?,
@@ -251,10 +278,14 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
         window_q,
         window,
         sinks,
+        peaks,
+        priors: _,
+        basis,
         policy,
         codecs,
         hooks,
         split_pages: _,
+        gap: _,
         solve_every: _,
         shared_budget: _,
         keep_tokens: _,
@@ -281,6 +312,9 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
         field("window_q", window_q, &asked.window_q),
         field("window", window, &asked.window),
         field("sinks", sinks, &asked.sinks),
+        field("peaks", peaks, &asked.peaks),
+        // Kernels do not depend on what the means are.
+        field("basis", &basis.to_string(), &asked.basis.to_string()),
         field("policy", policy, &asked.policy),
         field("codecs", codecs, &asked.codecs),
         field("hooks", hooks, &asked.hooks),

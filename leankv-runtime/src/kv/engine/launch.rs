@@ -8,7 +8,7 @@ use leankv_kernels::step::{InsertTokenArgs, PlanStepArgs, StepPlan};
 
 use super::batch::Run;
 use super::layer::OfLayer;
-use super::{InputElement, KvCache};
+use super::{CacheConfig, InputElement, KvCache};
 use crate::device::{DeviceBuffer, DeviceError};
 use crate::kv::{KvError, PageManager};
 use crate::launch::Launch;
@@ -49,14 +49,24 @@ impl KvCache {
         unsafe { self.manager.queue(slots, targets) }
     }
 
-    /// Inserts one layer's new tokens of requests of one tiering, and attends; the output is in `scratch.out`.
+    /// Does one layer of a step.
     pub(super) fn layer<E: InputElement>(
+        &mut self,
+        runs: &[Run],
+        layer: usize,
+        rows: (&DeviceBuffer<E>, &DeviceBuffer<E>, &DeviceBuffer<E>),
+        priors: Option<&DeviceBuffer<f32>>,
+    ) -> Result<(), KvError> {
+        runs.iter().try_for_each(|run| self.layer_of_run(run, layer, rows, priors))
+    }
+
+    /// Inserts one layer's new tokens of requests of one tiering, and attends; the output is in `scratch.out`.
+    fn layer_of_run<E: InputElement>(
         &mut self,
         these: &Run,
         layer: usize,
-        q: &DeviceBuffer<E>,
-        k: &DeviceBuffer<E>,
-        v: &DeviceBuffer<E>,
+        (q, k, v): (&DeviceBuffer<E>, &DeviceBuffer<E>, &DeviceBuffer<E>),
+        priors: Option<&DeviceBuffer<f32>>,
     ) -> Result<(), KvError> {
         let shape = *self.manager.shape();
         let (d, query_heads) = (self.config.head_dim, self.config.query_heads());
@@ -66,6 +76,7 @@ impl KvCache {
         let hooks = ForLayer { choice: &self.config.hooks, layer };
         // Rows of tensors that have so many numbers a request.
         let part = |each: usize| these.rows.start * each..these.rows.end * each;
+        let prior_rows = priors_of(&self.config, priors, &self.priors, layer, these.rows.clone())?;
         let q = q.slice(part(query_heads * d))?.tensor([n, query_heads, d]);
         let (k, v) = (k.slice(part(heads * d))?, v.slice(part(heads * d))?);
         let of = OfLayer { slots: shape.slots, layers: shape.layers, heads, layer };
@@ -76,6 +87,7 @@ impl KvCache {
             keys: k.tensor([n, heads, d]).into(),
             values: v.tensor([n, heads, d]).into(),
             positions: scratch.positions.slice(part(1))?.tensor([n]),
+            priors: prior_rows,
             plan: plan_of(&scratch.plan, these, &of, StepPlan::COLUMNS)?,
             kv: PagedKvMutArgs {
                 arena: (&mut state.arena).into(),
@@ -135,6 +147,28 @@ impl KvCache {
         let tokens = longest.map_or(self.config.max_tokens, |&position| position as usize + 1);
         let split_pages = self.config.split_pages_on(self.manager.state().device());
         self.config.splits_of(split_pages, self.page_tokens[these.tiering], tokens)
+    }
+}
+
+/// What the peaks of `rows` start from: what was given, or the layer's own.
+pub(super) fn priors_of<'a>(
+    config: &CacheConfig,
+    priors: Option<&'a DeviceBuffer<f32>>,
+    own: &'a DeviceBuffer<f32>,
+    layer: usize,
+    rows: std::ops::Range<usize>,
+) -> Result<Tensor<'a, f32, 2>, DeviceError> {
+    let heads = config.kv_heads;
+    match priors {
+        _ if config.peaks == 0 => Ok(own.tensor([0, heads])),
+        Some(given) => {
+            Ok(given.slice(rows.start * heads..rows.end * heads)?.tensor([rows.len(), heads]))
+        }
+        // The same for all rows.
+        None => {
+            let own = own.slice(layer * heads..(layer + 1) * heads)?;
+            Ok(own.tensor([rows.len(), heads]).strided([0, 1]))
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! request gets depends on its own tokens alone: not on the others of its batch, nor on its slot, nor on which pages it holds; only a budget
 //! that it shares depends on those who share it.
 
+mod basis;
 mod batch;
 mod chunk;
 mod compact;
@@ -26,6 +27,7 @@ mod shortlist;
 mod stats;
 mod step;
 
+pub use basis::{Basis, Means};
 pub use chunk::PromptChunk;
 pub use config::{Budget, CacheConfig, Thresholds};
 pub use input::InputElement;
@@ -39,6 +41,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use leankv_dsl::format::Tiering;
 use leankv_dsl::lang::attention::{Lengths, PerTier};
 
+use self::basis::BasisScratch;
 use self::batch::Batch;
 use self::chunk::ChunkScratch;
 use self::compact::CompactScratch;
@@ -69,9 +72,15 @@ pub struct KvCache {
     pending: Pending,
     shortlist: Shortlist,
     chunk: ChunkScratch,
+    /// Not there while rows are in it.
+    basis: Option<BasisScratch>,
+    /// What peaks start from where nothing else is given, `[layers, kv_heads]`; empty where none are kept.
+    priors: DeviceBuffer<f32>,
     compact: CompactScratch,
     /// Tokens of a high and of a low page, for each tiering.
     page_tokens: Vec<[usize; 2]>,
+    /// Edges between the thresholds that a budget solves for, for each tiering.
+    gaps: Vec<i32>,
     poisoned: Option<String>,
 }
 
@@ -118,6 +127,8 @@ impl KvCache {
         let (shape, splits) = config.check_room(device)?;
         let page_tokens: Vec<[usize; 2]> =
             config.tierings().map(|tiering| config.page_tokens(tiering)).collect::<Result<_, _>>()?;
+        let gap_of = |tiering| Ok(config.gap_of(tiering)? as i32);
+        let gaps = config.tierings().map(gap_of).collect::<Result<_, KvError>>()?;
         kernels.check(device, &config)?;
         let manager = DeviceManager::with_kernels(device, shape, kernels.manager.clone())?;
         let (slots, lists) = (shape.slots, shape.lists());
@@ -140,8 +151,14 @@ impl KvCache {
             slot: device.zeros(1)?,
             out: device.zeros(n * rows * config.head_dim)?,
             lse: device.zeros(n * rows)?,
-            mass: device.zeros(config.kv_heads * n)?,
+            words: device.zeros(config.kv_heads * n)?,
             dest: device.zeros(config.kv_heads * n)?,
+        };
+        let basis = BasisScratch::new(device, &config)?;
+        let priors = match (config.peaks, config.priors.is_empty()) {
+            (0, _) => device.zeros(0)?,
+            (_, true) => device.zeros(config.lists())?,
+            (_, false) => device.upload(&config.priors)?,
         };
         let compact = CompactScratch::new(device, &shape)?;
         static CACHES: AtomicU64 = AtomicU64::new(0);
@@ -159,8 +176,11 @@ impl KvCache {
             pending,
             shortlist,
             chunk,
+            basis,
+            priors,
             compact,
             page_tokens,
+            gaps,
             poisoned: None,
         })
     }
@@ -450,6 +470,20 @@ impl KvCache {
             }
         }
         Ok(queries)
+    }
+
+    /// Checks what the peaks of `n` new tokens start from.
+    fn check_priors(&self, n: usize, priors: Option<&DeviceBuffer<f32>>) -> Result<(), KvError> {
+        let Some(priors) = priors else { return Ok(()) };
+        let expected = if self.config.peaks > 0 { n * self.config.kv_heads } else { 0 };
+        let what = "priors [tokens, kv_heads], none where no peaks are kept";
+        if priors.len() != expected {
+            return Err(KvError::Length { what, expected, got: priors.len() });
+        }
+        if !priors.device().same_as(self.manager.state().device()) {
+            return Err(DeviceError::WrongDevice { what }.into());
+        }
+        Ok(())
     }
 
     /// Asks how many pages are free. What was done before is done; without an answer none is surely free, and the next step asks again.

@@ -220,7 +220,7 @@ fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
     for buffer in [&mut chunk.slot, &mut chunk.dest] {
         buffer.write(&vec![word; buffer.len()])?;
     }
-    for buffer in [part_lse, part_out, sig, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.mass] {
+    for buffer in [part_lse, part_out, sig, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.words] {
         buffer.write(&vec![f32::NAN; buffer.len()])?;
     }
     cache.manager.scribble(word)

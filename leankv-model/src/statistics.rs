@@ -1,0 +1,241 @@
+//! What is learned of a model's attention before it serves: means of keys and values, and which heads look far back.
+//!
+//! The *prior* of a KV head is the largest share of attention that one of its tokens gets from one query while the model reads the same text a second time (KVzip's
+//! score, arXiv 2505.23416), in the geometric mean over the tokens of a text: heads that copy have large ones, and heads that look at the last few tokens
+//! small ones. It says how many tokens of a prompt a head will ask for again, which its own queries so far do not.
+
+use std::path::{Path, PathBuf};
+
+use leankv_runtime::kv::Means;
+use leankv_runtime::{Compiler, Device};
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::cache::{KvChoice, Recorded, Room, open, thresholds};
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::run::prefill_recording;
+use crate::math::log_softmax;
+use crate::{Model, RopePairs};
+
+/// Tokens at the start of a text that no statistics are taken of: attention sinks are like no others.
+const LEFT_OUT: usize = 4;
+/// The least share of attention that is told from none: 2^-16.
+const LEAST: f32 = 1.0 / 65536.0;
+
+/// Means and priors of every layer and KV head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    /// Means of keys, after RoPE and without the rotated bias of their projection, and of values.
+    pub means: Means,
+    /// `[layers, kv_heads]`, from 2^-16 to 1.
+    pub priors: Vec<f32>,
+}
+
+/// Why a file of statistics cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}\n  correct it, or remove it and run `leankv calibrate`", path.display())]
+pub struct StatisticsError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Where the statistics of a model are kept beside a file of settings.
+#[must_use]
+pub fn path_of(settings: &Path, model: &str) -> PathBuf {
+    settings.with_file_name(format!("leankv.{model}.safetensors"))
+}
+
+impl Statistics {
+    /// Measures them on texts, each of which the model reads twice. A text has more than 4 tokens, and two of them are no longer than the model's context.
+    ///
+    /// # Errors
+    /// [`ModelError::Refused`] for no text and for one that is too short or too long, and what model and cache say.
+    pub fn measure(
+        compiler: &Compiler,
+        device: &Device,
+        model: &Model,
+        texts: &[&[u32]],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Statistics, ModelError> {
+        let config = model.config();
+        let most = config.context / 2;
+        if texts.is_empty() {
+            return Err(ModelError::Refused("statistics are of at least one text".to_owned()));
+        }
+        if let Some(bad) = texts.iter().find(|text| text.len() <= LEFT_OUT || text.len() > most) {
+            let (n, least) = (bad.len(), LEFT_OUT + 1);
+            return Err(ModelError::Refused(format!(
+                "a text of {n} tokens: statistics are of texts of {least} to {most} tokens"
+            )));
+        }
+        let lists = config.layers * config.kv_heads;
+        let mut sums = Sums::new(lists, config.head_dim);
+        for (number, text) in texts.iter().enumerate() {
+            progress(number, texts.len());
+            let twice = [*text, *text].concat();
+            let n = twice.len();
+            let room = Room { requests: 1, tokens: n, prompt: n, chunk: n, bytes: None };
+            let choice = KvChoice::fp16();
+            let mut cache = open(compiler, device, model, &choice, &room)?;
+            let request = cache.admit(n, &thresholds(&choice))?;
+            let (_, recorded) = prefill_recording(model, device, &mut cache, request, &twice)?;
+            sums.add(model, &recorded, text.len())?;
+        }
+        progress(texts.len(), texts.len());
+        Ok(sums.mean())
+    }
+
+    /// Reads a file; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StatisticsError`] for a file that cannot be read, or is of another model.
+    pub fn read(path: &Path, config: &ModelConfig) -> Result<Option<Statistics>, StatisticsError> {
+        let wrong = |why: String| StatisticsError { path: path.to_owned(), why };
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(wrong(error.to_string())),
+        };
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| wrong(e.to_string()))?;
+        let read = |name: &str, shape: &[usize]| {
+            let tensor = tensors.tensor(name).map_err(|e| wrong(e.to_string()))?;
+            if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+                let (dtype, got) = (tensor.dtype(), tensor.shape());
+                return Err(wrong(format!("`{name}` is {dtype:?} {got:?}, and this model's is F32 {shape:?}")));
+            }
+            let numbers: Vec<f32> =
+                tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            match numbers.iter().all(|x| x.is_finite()) {
+                true => Ok(numbers),
+                false => Err(wrong(format!("`{name}` holds what is no finite number"))),
+            }
+        };
+        let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
+        let of_heads = [layers, kv_heads, head_dim];
+        let statistics = Statistics {
+            means: Means { keys: read("key_means", &of_heads)?, values: read("value_means", &of_heads)? },
+            priors: read("priors", &of_heads[..2])?,
+        };
+        match statistics.priors.iter().all(|prior| (0.0..=1.0).contains(prior)) {
+            true => Ok(Some(statistics)),
+            false => Err(wrong("a prior is a share of attention, from 0 to 1".to_owned())),
+        }
+    }
+
+    /// Writes a file, in one move.
+    ///
+    /// # Errors
+    /// [`StatisticsError`] where it cannot be written.
+    pub fn write(&self, path: &Path, config: &ModelConfig) -> Result<(), StatisticsError> {
+        let wrong = |why: String| StatisticsError { path: path.to_owned(), why };
+        let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
+        let tensors = [
+            ("key_means", &self.means.keys, vec![layers, kv_heads, head_dim]),
+            ("priors", &self.priors, vec![layers, kv_heads]),
+            ("value_means", &self.means.values, vec![layers, kv_heads, head_dim]),
+        ];
+        let bytes = tensors.map(|(name, numbers, shape)| {
+            (name, numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>(), shape)
+        });
+        let views = bytes.iter().map(|(name, bytes, shape)| {
+            TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (*name, view))
+        });
+        let views: Vec<_> = views.collect::<Result<_, _>>().map_err(|e| wrong(e.to_string()))?;
+        let file = safetensors::serialize(views, None).map_err(|e| wrong(e.to_string()))?;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let write = || -> std::io::Result<()> {
+            let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+            std::io::Write::write_all(&mut temporary, &file)?;
+            temporary.persist(path).map_err(|e| e.error)?;
+            Ok(())
+        };
+        write().map_err(|e| wrong(e.to_string()))
+    }
+}
+
+/// Sums over tokens, head by head.
+struct Sums {
+    keys: Vec<f64>,
+    values: Vec<f64>,
+    /// Of logarithms.
+    priors: Vec<f64>,
+    tokens: usize,
+}
+
+impl Sums {
+    fn new(lists: usize, head_dim: usize) -> Sums {
+        let zeros = vec![0.0; lists * head_dim];
+        Sums { keys: zeros.clone(), values: zeros, priors: vec![0.0; lists], tokens: 0 }
+    }
+
+    /// Adds what the layers were given for a text of `n` tokens that was read twice.
+    fn add(&mut self, model: &Model, recorded: &Recorded, n: usize) -> Result<(), ModelError> {
+        let config = model.config();
+        let (heads, d) = (config.kv_heads, config.head_dim);
+        for (layer, [q, k, v]) in recorded.read()?.into_iter().enumerate() {
+            let unbiased = without_bias(model, layer, &k);
+            for (sums, rows) in [(&mut self.keys, &unbiased), (&mut self.values, &v)] {
+                let sums = &mut sums[layer * heads * d..][..heads * d];
+                for row in rows.chunks_exact(heads * d).take(n).skip(LEFT_OUT) {
+                    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+                }
+            }
+            for head in 0..heads {
+                let logs = largest_shares(config, (&q, &k), head, n);
+                let log = |log: &f32| f64::from(log.max(LEAST.ln()));
+                self.priors[layer * heads + head] += logs[LEFT_OUT..].iter().map(log).sum::<f64>();
+            }
+        }
+        self.tokens += n - LEFT_OUT;
+        Ok(())
+    }
+
+    fn mean(self) -> Statistics {
+        let tokens = self.tokens as f64;
+        let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| (sum / tokens) as f32).collect();
+        let priors = self.priors.iter().map(|sum| ((sum / tokens).exp() as f32).min(1.0)).collect();
+        Statistics { means: Means { keys: mean(self.keys), values: mean(self.values) }, priors }
+    }
+}
+
+/// Keys `[tokens, kv_heads, head_dim]`, after RoPE, without the rotated bias of their projection: what a cache takes out besides their mean.
+fn without_bias(model: &Model, layer: usize, keys: &[f32]) -> Vec<f32> {
+    let (mut keys, config) = (keys.to_vec(), model.config());
+    let Some(bias) = model.key_bias(layer).filter(|_| model.rope(layer).pairs() == RopePairs::Halves) else {
+        return keys;
+    };
+    for (position, row) in keys.chunks_exact_mut(bias.len()).enumerate() {
+        let mut turned = bias.to_vec();
+        model.rope(layer).rotate(&mut turned, config.kv_heads, &[position as u32]);
+        row.iter_mut().zip(&turned).for_each(|(x, bias)| *x -= bias);
+    }
+    keys
+}
+
+/// The natural logarithm of the largest share of attention that each of the first `n` keys of a KV head gets from a query of the second `n`, of any query head of its group.
+fn largest_shares(config: &ModelConfig, (q, k): (&[f32], &[f32]), head: usize, n: usize) -> Vec<f32> {
+    let (heads, group, d) = (config.kv_heads, config.group(), config.head_dim);
+    let scale = 1.0 / (d as f32).sqrt();
+    let keys: Vec<f32> =
+        k.chunks_exact(heads * d).flat_map(|row| row[head * d..][..d].iter().copied()).collect();
+    let of_query = |query: usize| {
+        let mut most = vec![f32::NEG_INFINITY; n];
+        for member in 0..group {
+            let q = &q[((n + query) * heads * group + head * group + member) * d..][..d];
+            let seen = keys.chunks_exact(d).take(n + query + 1);
+            let mut logs: Vec<f32> =
+                seen.map(|k| scale * k.iter().zip(q).map(|(k, q)| k * q).sum::<f32>()).collect();
+            log_softmax(&mut logs);
+            most.iter_mut().zip(&logs).for_each(|(most, log)| *most = most.max(*log));
+        }
+        most
+    };
+    let larger = |mut a: Vec<f32>, b: Vec<f32>| {
+        a.iter_mut().zip(&b).for_each(|(a, b)| *a = a.max(*b));
+        a
+    };
+    (0..n).into_par_iter().map(of_query).reduce(|| vec![f32::NEG_INFINITY; n], larger)
+}
