@@ -96,6 +96,10 @@ pub struct DecodeSpec {
     /// Programs that a multiprocessor of a GPU should have room for at once; 0 for as many as suit the kernel.
     #[spec(default = 0)]
     pub resident: u32,
+    /// Whether codes of affine and symmetric codecs are multiplied as subnormal 16-bit floats
+    /// ([`CodeFloats`](leankv_dsl::lang::attention::CodeFloats)), which takes fewer instructions; not yet measured on a GPU. Other codecs ignore it.
+    #[spec(default = false)]
+    pub subnormal: bool,
 }
 
 impl DecodeSpec {
@@ -159,7 +163,8 @@ impl DecodeSpec {
         if !possible(self.head_dim, self.group) {
             return None;
         }
-        Tiers::new(codecs, &self.tiering, self.head_dim, self.page_bytes, self.block)
+        let tiers = Tiers::new(codecs, &self.tiering, self.head_dim, self.page_bytes, self.block)?;
+        Some(if self.subnormal { tiers.subnormal() } else { tiers })
     }
 
     /// What is looked for on the way, for the step after that of the token at `position`.
@@ -327,7 +332,10 @@ impl Queries {
         };
         let now = seen(self.position);
         let mask = hooks.mask(&site);
-        let logits = hooks.key_logits(block.logits(self.q), self.q, &site) * scale;
+        let logits = match hooks.has_key_logits() {
+            true => hooks.key_logits(block.logits(self.q), self.q, &site) * scale,
+            false => block.scaled_logits(self.q, scale),
+        };
         let logits = hooks.logits(logits, &site);
         let masked = |logits: Tile<f32, 2>, seen: Tile<bool, 2>, mask: Option<Tile<bool, 2>>| {
             let seen = mask.map_or(seen, |mask| mask & seen);
@@ -433,8 +441,10 @@ fn attend<H: AttentionHooks, K: KvOperand>(
         };
         let search = spec.search(&shortlist, request, position);
 
-        let mut online = OnlineSoftmax::new(spec.group, spec.head_dim);
+        let first = tiers.high().values.code_floats();
+        let mut online = OnlineSoftmax::of(spec.group, spec.head_dim, first);
         for tier in tiers.iter() {
+            online.values.enter(tier.values.code_floats());
             let queries = load(if tier.is_low() { Read::Again } else { Read::First });
             let asked = queries.asked;
             let frozen = asked.map(|_| kv.frozen(at, tier.is_low()));
@@ -496,8 +506,10 @@ fn attend<H: AttentionHooks, K: KvOperand>(
             let q = hooks.query(members.load_floats(q, request, spec.head_dim, Read::First));
             let numbers = Some(members.numbers());
             let queries = Queries { q, position, asked: None, members: numbers, request, head };
-            let mut online = OnlineSoftmax::new(members.count, spec.head_dim);
+            let first = tiers.high().values.code_floats();
+            let mut online = OnlineSoftmax::of(members.count, spec.head_dim, first);
             for tier in tiers.iter() {
+                online.values.enter(tier.values.code_floats());
                 for turn in kv.turns(at, tier, spec.depth(kv.tiles(tier).len())) {
                     for block in &turn {
                         let (logits, _) = queries.logits(&spec, block, scale, &hooks);

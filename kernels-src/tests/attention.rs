@@ -26,6 +26,19 @@ fn check_growing(
     block: usize,
     growth: [f32; 2],
 ) {
+    check_as(tiering, group, split_pages, pattern, block, growth, "");
+}
+
+/// With more settings. Gives the largest errors: of the output, of the logarithms, of significance.
+fn check_as(
+    tiering: &str,
+    group: usize,
+    split_pages: usize,
+    pattern: HeadPattern,
+    block: usize,
+    growth: [f32; 2],
+    more: &str,
+) -> [f32; 3] {
     let kv_heads = 2;
     let lengths = [[37, 20], [1, 0], [0, 0], [50, 41], [16, 3], [33, 1]];
     let lengths: Vec<[usize; 2]> =
@@ -47,7 +60,7 @@ fn check_growing(
     let expected: DecodeOutput = reference::decode_attention(&args, &kv).unwrap();
 
     let settings = format!(
-        "tiering={tiering},group={group},split_pages={split_pages},block={block},head_dim={D},page_bytes={PAGE},pattern={pattern},significance=true"
+        "tiering={tiering},group={group},split_pages={split_pages},block={block},head_dim={D},page_bytes={PAGE},pattern={pattern},significance=true{more}"
     );
     // Pending queries of every slot; in the last one they have added what they had to.
     let (old, old32) = halves(&random(8, slots * heads * D));
@@ -110,10 +123,16 @@ fn check_growing(
     }
     let merge = Run::new(&merge_splits::<Plain>::KERNEL, &settings, [kv_heads, requests, 1], launch).launch();
 
-    let what = format!("{tiering}, group {group}, {split_pages} pages a split, {pattern}");
+    let what = format!("{tiering}, group {group}, {split_pages} pages a split, {pattern}{more}");
     close(&format!("output of {what}"), &merge.read::<f32>("out"), &expected.out, 2e-3);
     let lse = merge.read::<f32>("lse");
     close(&format!("lse of {what}"), &lse, &expected.lse, 1e-3);
+
+    let largest = |got: &[f32], expected: &[f32]| {
+        let errors = got.iter().zip(expected).map(|(x, y)| if x == y { 0.0 } else { (x - y).abs() });
+        errors.fold(0f32, f32::max)
+    };
+    let [out_error, lse_error] = [largest(&merge.read("out"), &expected.out), largest(&lse, &expected.lse)];
 
     // This step's queries are the pending ones of their slots, with the final logarithms.
     let (next, next_lse) = (merge.read::<half::f16>("pending.q"), merge.read::<f32>("pending.lse"));
@@ -133,6 +152,7 @@ fn check_growing(
         bytes.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect()
     };
     let (before, got, expected) = (words(&cache.arena), words(&decode.read::<u8>("kv.arena")), words(&arena));
+    let mut significance = 0f32;
     for (i, ((before, got), expected)) in before.iter().zip(&got).zip(&expected).enumerate() {
         if before == expected {
             let change = f32::from_bits(*got) - f32::from_bits(*before);
@@ -140,8 +160,10 @@ fn check_growing(
         } else {
             let error = (f32::from_bits(*got) - f32::from_bits(*expected)).abs();
             assert!(error < 1e-4, "{what}: significance at word {i} is off by {error}");
+            significance = significance.max(error);
         }
     }
+    [out_error, lse_error, significance]
 }
 
 #[test]
@@ -167,6 +189,35 @@ fn logits_and_values_that_outgrow_what_was_before() {
     }
     // From the largest down nothing ever outgrows, and all but the first may vanish.
     check_growing("K8V4/K4V2", 2, 2, HeadPattern::Dense, 16, [1.0, 0.8]);
+}
+
+/// Every width of codes, several groups, tiers in any order whose values share sums, and scales and logits that outgrow those before: as close to plain Rust as
+/// exact codes are, but for how single roundings fall.
+#[test]
+fn codes_as_subnormal_numbers() {
+    let check = |tiering: &str, group, split_pages, growth| {
+        let check = |more| check_as(tiering, group, split_pages, HeadPattern::Dense, 16, growth, more);
+        let (exact, subnormal) = (check(""), check(",subnormal=true"));
+        println!("{tiering}, group {group}: exact {exact:?}, subnormal {subnormal:?}");
+        for (exact, subnormal) in exact.into_iter().zip(subnormal) {
+            assert!(subnormal < 1.5 * exact + 2e-6, "{tiering}: {subnormal} beside {exact}");
+        }
+    };
+    let single =
+        ["K8V4", "K4V2", "K8sV4s", "K3V5", "K16V1", "K6V16", "K7V2", "K1V8", "K4V2g2.4", "K4V4-bf16"];
+    for tiering in single {
+        check(tiering, 2, ALL_PAGES, [1.0, 1.0]);
+    }
+    for tiering in ["K8V4/K4V2", "fp16/K4V2", "K4V2/fp16", "K8V8/K4V4", "K8V4g1.2/K4V2g2.4"] {
+        check(tiering, 2, 2, [1.0, 1.0]);
+    }
+    for tiering in ["K8V4/K4V2", "fp16/K4V2", "K4V2"] {
+        check(tiering, 2, ALL_PAGES, [1.05, 1.04]);
+        check(tiering, 2, 2, [1.0, 0.8]);
+    }
+    for group in [1, 8, 19] {
+        check("K8V4/K4V2", group, 2, [1.0, 1.0]);
+    }
 }
 
 #[test]

@@ -114,6 +114,14 @@ fn decode_attention_agrees_away_from_its_declared_space() {
         "tiering=K4V4,warps=2,group=8,significance=true,block=16",
         "tiering=K8V4/K4V2,significance=true,candidates=true,warps=1,split_pages=1,head_dim=64,page_bytes=2048",
         "tiering=K8V4g1.2/K4V2g2.4,significance=true,candidates=true,warps=2,group=5,head_dim=96,page_bytes=4096",
+        "subnormal=true,tiering=K8V4,group=1,split_pages=0",
+        "subnormal=true,tiering=K4V2,group=8",
+        "subnormal=true,tiering=K4V4,head_dim=80,page_bytes=4096",
+        "subnormal=true,tiering=K8V2,input=bf16,head_dim=64,page_bytes=2048",
+        "subnormal=true,tiering=fp16/K4V2,group=8,page_bytes=8320",
+        "subnormal=true,tiering=K3V1,head_dim=80,page_bytes=4096,warps=2",
+        "subnormal=true,tiering=K8V4/K4V2,significance=true,candidates=true,group=1",
+        "subnormal=true,tiering=K8V4/K4V2,significance=true,candidates=true,group=8,head_dim=80,page_bytes=4096,window=9",
     ];
     let both = |settings| ["decode_attention", "merge_splits"].map(|kernel| (kernel, settings, ""));
     agree(&settings.into_iter().flat_map(both).collect::<Vec<_>>());

@@ -12,6 +12,7 @@ mod engine;
 mod model;
 mod report;
 mod sizes;
+mod subnormal;
 mod timing;
 mod torch;
 
@@ -106,6 +107,7 @@ fn make_bundle(args: &MakeBundle) -> Result<(), Failure> {
     for name in &args.target {
         let Target::Gpu(sm) = name.parse()? else { return Err(format!("`{name}` is no GPU").into()) };
         let device = Device::emulated(sm);
+        subnormal::load(&device, &compiler)?;
         checks::load(&device, &compiler, &sizes)?;
         engine::kernels(&device, &compiler)?;
         timing::load(&device, &compiler, &sizes)?;
@@ -129,6 +131,9 @@ fn run(args: &Run) -> Result<bool, Failure> {
     let mut report = Report::new(&device, args.quick);
     println!("{}", report.heading());
 
+    let subnormal = subnormal::run(&device, &compiler);
+    report.subnormal = report.part("products of subnormal floats", subnormal.map(Some));
+    report.print_subnormal();
     report.kernels = checks::run(&device, &compiler, &sizes)?;
     report.print_kernels();
     report.cache = engine::run(&device, &compiler, &sizes);

@@ -10,6 +10,7 @@ use crate::Failure;
 use crate::checks::Checked;
 use crate::engine::Lived;
 use crate::sizes::TIMED;
+use crate::subnormal::Subnormal;
 use crate::timing::{Timed, by_size};
 use crate::torch::Torch;
 
@@ -24,6 +25,8 @@ pub(crate) struct Report {
     /// Whether the GPU is emulated, so that times mean nothing.
     pub(crate) emulated: bool,
     pub(crate) quick: bool,
+    /// Of the GPU, not of what runs on it: where it is not exact nothing is wrong, as nothing rests on it by default.
+    pub(crate) subnormal: Option<Subnormal>,
     pub(crate) kernels: Vec<Checked>,
     pub(crate) cache: Lived,
     /// Bandwidth of a copy on the device, GB (10^9 bytes) a second, reads and writes.
@@ -47,6 +50,7 @@ impl Report {
             capability: format!("{major}.{minor}"),
             memory: device.memory(),
             quick,
+            subnormal: None,
             kernels: Vec::new(),
             cache: Lived::default(),
             copy_gbytes: 0.0,
@@ -83,6 +87,16 @@ impl Report {
     fn kernels_line(&self) -> String {
         let (all, wrong) = (self.kernels.len(), self.wrong_kernels());
         format!("kernels: {all} specialisations beside the interpreter and plain Rust, {wrong} wrong")
+    }
+
+    fn subnormal_line(&self) -> String {
+        self.subnormal
+            .as_ref()
+            .map_or("products of subnormal 16-bit floats: not known".to_owned(), Subnormal::line)
+    }
+
+    pub(crate) fn print_subnormal(&self) {
+        println!("{}", self.subnormal_line());
     }
 
     pub(crate) fn print_kernels(&self) {
@@ -149,7 +163,8 @@ impl Report {
     pub(crate) fn write(&self, folder: &Path) -> Result<(), Failure> {
         std::fs::create_dir_all(folder)?;
         std::fs::write(folder.join("report.json"), serde_json::to_string_pretty(self)? + "\n")?;
-        let mut text = format!("# {}\n\n* {}\n", self.heading(), self.kernels_line());
+        let mut text =
+            format!("# {}\n\n* {}\n* {}\n", self.heading(), self.subnormal_line(), self.kernels_line());
         write!(
             text,
             "* {}\n* the whole run: {:.0} s\n\n{}",

@@ -24,12 +24,14 @@ pub(crate) struct Sizes {
     pub(crate) measurements: usize,
 }
 
-/// What is timed: its name, the formats, and whether significance is added and candidates are looked for.
-pub(crate) const TIMED: [(&str, &str, bool); 4] = [
-    ("fp16", "fp16", false),
-    ("K8V4", "K8V4", false),
-    ("K4V2", "K4V2", false),
-    ("K8V4/K4V2, significance", "K8V4/K4V2", true),
+/// What is timed: its name, the formats, whether significance is added and candidates are looked for, and whether codes are subnormal numbers.
+pub(crate) const TIMED: [(&str, &str, bool, bool); 6] = [
+    ("fp16", "fp16", false, false),
+    ("K8V4", "K8V4", false, false),
+    ("K8V4, subnormal", "K8V4", false, true),
+    ("K4V2", "K4V2", false, false),
+    ("K4V2, subnormal", "K4V2", false, true),
+    ("K8V4/K4V2, significance", "K8V4/K4V2", true, false),
 ];
 
 impl Sizes {
@@ -75,9 +77,9 @@ impl Sizes {
     }
 
     /// The specialisation that is timed.
-    pub(crate) fn spec(&self, tiering: Tiering, significance: bool) -> DecodeSpec {
+    pub(crate) fn spec(&self, tiering: Tiering, significance: bool, subnormal: bool) -> DecodeSpec {
         use leankv_dsl::lang::Spec;
         let spec = DecodeSpec::from_settings(&Settings::new()).expect("defaults are a specialisation");
-        DecodeSpec { tiering, significance, candidates: significance, ..spec }
+        DecodeSpec { tiering, significance, candidates: significance, subnormal, ..spec }
     }
 }

@@ -51,8 +51,8 @@ impl Kernels {
 
 /// Compiles what [`run`] runs.
 pub(crate) fn load(device: &Device, compiler: &Compiler, sizes: &Sizes) -> Result<(), Failure> {
-    for (_, tiering, significance) in TIMED {
-        Kernels::new(device, compiler, &sizes.spec(tiering.parse()?, significance))?;
+    for (_, tiering, significance, subnormal) in TIMED {
+        Kernels::new(device, compiler, &sizes.spec(tiering.parse()?, significance, subnormal))?;
     }
     Ok(())
 }
@@ -100,8 +100,8 @@ pub(crate) fn copy_gbytes(device: &Device, sizes: &Sizes) -> Result<f64, Failure
 /// Times every format, batch and length.
 pub(crate) fn run(device: &Device, compiler: &Compiler, sizes: &Sizes) -> Result<Vec<Timed>, Failure> {
     let mut all = Vec::new();
-    for (format, tiering, significance) in TIMED {
-        let spec = sizes.spec(tiering.parse()?, significance);
+    for (format, tiering, significance, subnormal) in TIMED {
+        let spec = sizes.spec(tiering.parse()?, significance, subnormal);
         let kernels = Kernels::new(device, compiler, &spec)?;
         for &batch in &sizes.batches {
             for &length in &sizes.lengths {

@@ -32,6 +32,8 @@ fn a_quick_run_finds_everything_right_and_claims_no_speed() {
     let json = std::fs::read_to_string(folder.path().join("out/report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["emulated"], true);
+    assert_eq!(report["subnormal"]["exact"], true);
+    assert!(table.contains("products of subnormal 16-bit floats: exact"), "{table}");
     let kernels = report["kernels"].as_array().unwrap();
     for kernel in leankv_kernels::KERNELS {
         assert!(kernels.iter().any(|checked| checked["kernel"] == kernel.name()), "{}", kernel.name());

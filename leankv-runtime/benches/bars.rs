@@ -246,12 +246,15 @@ fn bytes_moved() -> Outcome<f64> {
 
 const SIGNIFICANCE: [(&str, &str); 2] = [("significance", "true"), ("candidates", "true")];
 
+/// Codes as subnormal numbers.
+const SUBNORMAL: (&str, &str) = ("subnormal", "true");
+
 /// All pages in one split: the main loops alone.
 const LOOPS: (&str, &str) = ("split_pages", "0");
 
 /// What decode attention costs a token: its name, settings, the most PTX warp instructions, and the most that the busiest pipe takes of the memory's
 /// time on an H200.
-const DECODE: [(&str, &[(&str, &str)], f64, Option<f64>); 10] = [
+const DECODE: [(&str, &[(&str, &str)], f64, Option<f64>); 17] = [
     ("K8V4", &[("tiering", "K8V4"), LOOPS], 19.0, Some(0.7)),
     ("K8V4, group 8", &[("tiering", "K8V4"), ("group", "8"), LOOPS], 19.0, None),
     ("K4V2", &[("tiering", "K4V2"), LOOPS], 19.0, Some(0.95)),
@@ -276,6 +279,28 @@ const DECODE: [(&str, &[(&str, &str)], f64, Option<f64>); 10] = [
         "K8V4/K4V2, significance, splits of 8 pages",
         &[("tiering", "K8V4/K4V2"), SIGNIFICANCE[0], SIGNIFICANCE[1]],
         28.0,
+        None,
+    ),
+    ("K8V4, subnormal", &[("tiering", "K8V4"), SUBNORMAL, LOOPS], 15.0, None),
+    ("K4V2, subnormal", &[("tiering", "K4V2"), SUBNORMAL, LOOPS], 14.0, None),
+    ("K4V4, subnormal", &[("tiering", "K4V4"), SUBNORMAL, LOOPS], 16.0, None),
+    ("K8V2, subnormal", &[("tiering", "K8V2"), SUBNORMAL, LOOPS], 16.0, None),
+    (
+        "K8V4, significance, subnormal",
+        &[("tiering", "K8V4"), SIGNIFICANCE[0], SIGNIFICANCE[1], SUBNORMAL, LOOPS],
+        19.0,
+        None,
+    ),
+    (
+        "K8V4/K4V2, significance, subnormal",
+        &[("tiering", "K8V4/K4V2"), SIGNIFICANCE[0], SIGNIFICANCE[1], SUBNORMAL, LOOPS],
+        19.0,
+        None,
+    ),
+    (
+        "K8V4/K4V2, significance, group 8, subnormal",
+        &[("tiering", "K8V4/K4V2"), ("group", "8"), SIGNIFICANCE[0], SIGNIFICANCE[1], SUBNORMAL, LOOPS],
+        22.0,
         None,
     ),
 ];

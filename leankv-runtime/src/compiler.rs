@@ -1,5 +1,6 @@
 //! From tile IR to a compiled kernel, through the cache.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use leankv_dsl::codegen::{self, CodegenError};
@@ -221,11 +222,18 @@ impl Compiler {
     /// [`CompileError`]; never for the sake of the cache's files.
     pub fn compile(&self, func: &Func, target: Target) -> Result<Compiled, CompileError> {
         let key = self.key(func, target)?;
+        // What was read of stored bytes to see that they can be used.
+        let read = Cell::new(None);
         let fetched = self
             .cache
             .get_or_build(
                 &key,
-                |bytes| CompiledKernel::from_bytes(bytes).is_some_and(|k| k.info.target == target),
+                |bytes| {
+                    let found = CompiledKernel::from_bytes(bytes).filter(|k| k.info.target == target);
+                    let usable = found.is_some();
+                    read.set(found);
+                    usable
+                },
                 || lower::lower(func, target, self.options).map(|kernel| kernel.to_bytes()),
             )
             .map_err(|error| match error {
@@ -237,7 +245,9 @@ impl Compiler {
                     source: CacheError::Denied { digest },
                 },
             })?;
-        let kernel = CompiledKernel::from_bytes(&fetched.bytes)
+        let kernel = read
+            .take()
+            .or_else(|| CompiledKernel::from_bytes(&fetched.bytes))
             .expect("the cache gives bytes that were asked about, or that `to_bytes` just made");
         let compiled = Compiled { kernel, origin: fetched.origin, key };
         if let Some(recorded) = &self.recorded {

@@ -200,7 +200,7 @@ impl KernelCache {
         build: impl FnOnce() -> Result<Vec<u8>, E>,
     ) -> Result<Fetched, CacheError<E>> {
         let digest = key.digest();
-        if let Some(hit) = self.get(key, &usable) {
+        if let Some(hit) = self.find(key, &digest, &usable) {
             return Ok(hit);
         }
         if self.jit_denied() {
@@ -227,6 +227,10 @@ impl KernelCache {
 
     /// The stored bytes of `key`, without building.
     pub fn get(&self, key: &CacheKey, usable: impl Fn(&[u8]) -> bool) -> Option<Fetched> {
+        self.find(key, &key.digest(), &usable)
+    }
+
+    fn find(&self, key: &CacheKey, digest: &Digest, usable: &impl Fn(&[u8]) -> bool) -> Option<Fetched> {
         let bundles = self.bundles.read().unwrap_or_else(|e| e.into_inner()).clone();
         if !bundles.is_empty() {
             let digest = key.bundle_digest();
@@ -236,7 +240,7 @@ impl KernelCache {
                 return Some(Fetched { bytes: bytes.into(), origin: Origin::Bundle });
             }
         }
-        self.on_disk(&key.digest(), &usable)
+        self.on_disk(digest, usable)
     }
 
     /// Writes `bytes` under `key`, replacing what is there. An I/O error is counted and logged only.

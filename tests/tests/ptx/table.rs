@@ -21,10 +21,11 @@ use rayon::prelude::*;
 const TARGETS: [Sm; 2] = [Sm::Sm80, Sm::Sm90];
 
 /// Specialisations beside the defaults: each takes another path through the compiler, or is what caches run.
-const MORE: [(&str, &str); 20] = [
+const MORE: [(&str, &str); 21] = [
     ("decode_attention", "tiering=K8V4,block=16,stages=1"),
     ("decode_attention", "tiering=K4V4,stages=1"),
     ("decode_attention", "tiering=fp16,stages=1"),
+    ("decode_attention", "tiering=K4V2,subnormal=true"),
     ("decode_attention", "significance=true,candidates=true,group=1,stages=1"),
     ("decode_attention", "significance=true,candidates=true,group=8,stages=1"),
     ("dequantize", "codec=affine2"),

@@ -9,35 +9,31 @@ use super::HostTarget;
 use crate::codegen::llvm::{CodegenError, llvm_version, set_options};
 
 impl HostTarget {
-    /// This machine.
+    /// This machine. It is asked once: on a virtual one each question goes to its host, and every launchable kernel has several.
     ///
     /// # Errors
     /// When LLVM has no back end for it, or it lacks what generated code needs (on x86-64: AVX2, FMA, F16C).
     pub fn native() -> Result<HostTarget, CodegenError> {
-        static READY: OnceLock<Result<(), String>> = OnceLock::new();
-        READY
-            .get_or_init(|| Target::initialize_native(&InitializationConfig::default()))
-            .clone()
-            .map_err(|reason| CodegenError::Target { target: "host".to_owned(), reason })?;
+        static NATIVE: OnceLock<Result<HostTarget, CodegenError>> = OnceLock::new();
+        NATIVE.get_or_init(HostTarget::detect).clone()
+    }
+
+    fn detect() -> Result<HostTarget, CodegenError> {
+        let unusable = |reason: String| CodegenError::Target { target: "host".to_owned(), reason };
+        Target::initialize_native(&InitializationConfig::default()).map_err(unusable)?;
         let target = HostTarget {
             triple: TargetMachine::get_default_triple().as_str().to_string_lossy().into_owned(),
             cpu: TargetMachine::get_host_cpu_name().to_string(),
             features: TargetMachine::get_host_cpu_features().to_string(),
         };
-        if target.is_x86() {
-            for feature in ["avx2", "fma", "f16c"] {
-                if !target.has(feature) {
-                    return Err(CodegenError::Target {
-                        target: "host".to_owned(),
-                        reason: format!(
-                            "the CPU `{}` has no {feature}; kernels need x86-64-v3 (use the interpreter here)",
-                            target.cpu
-                        ),
-                    });
-                }
-            }
+        let missing = ["avx2", "fma", "f16c"].into_iter().find(|feature| !target.has(feature));
+        match missing.filter(|_| target.is_x86()) {
+            None => Ok(target),
+            Some(feature) => Err(unusable(format!(
+                "the CPU `{}` has no {feature}; kernels need x86-64-v3 (use the interpreter here)",
+                target.cpu
+            ))),
         }
-        Ok(target)
     }
 
     /// A class of machines: `x86-64-v3` (AVX2) or `x86-64-v4` (AVX-512), for objects that are shipped.

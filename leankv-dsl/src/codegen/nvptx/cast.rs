@@ -16,10 +16,13 @@ impl<'c> Emitter<'c, '_> {
         let (from, to) = (self.dtype(data.operands[0]), self.dtype(data.results[0]));
         let source = self.registers(data.operands[0]);
         let small = from.is_code() || matches!(from, Dtype::I8 | Dtype::U8);
-        if small
-            && matches!(to, Dtype::F16 | Dtype::BF16)
-            && let Some(halves) = self.small_to_halves(inst, from, to, &source)?
-        {
+        let halves = match to {
+            Dtype::F16 | Dtype::BF16 => small,
+            // Whose bits a dot takes as floats.
+            Dtype::I16 | Dtype::U16 => from.is_code() && self.packed.contains_key(&data.results[0]),
+            _ => false,
+        };
+        if halves && let Some(halves) = self.small_to_halves(inst, from, to, &source)? {
             self.set_registers(data.results[0], halves);
             return Ok(());
         }

@@ -3,6 +3,8 @@
 //! A code is written into the mantissa of 2^10 (of 2^7 for bfloat16), and the constant is taken off again. Two codes that lie 16 bits apart in a word need no
 //! other instruction, wherever in the mantissa they fall: the multiply-add that takes the constant off also shifts. So what is to be
 //! paired decides how words are brought together first: a dot wants elements side by side that are next to each other along the sum.
+//!
+//! Codes as 16-bit integers whose bits become a float's go the same way, without the constant: what is left is a mask, or a choice of bytes.
 
 use std::collections::BTreeMap;
 
@@ -84,7 +86,7 @@ fn follow(func: &Func, plan: &Assignment, value: Value, distance: u32, out: &mut
 }
 
 impl<'c> Emitter<'c, '_> {
-    /// Codes or small integers as 16-bit floats, in pairs; `None` where there are no pairs.
+    /// Codes or small integers as 16-bit floats, or codes as 16-bit integers, in pairs; `None` where there are no pairs.
     pub(super) fn small_to_halves(
         &self,
         inst: Inst,
@@ -104,21 +106,44 @@ impl<'c> Emitter<'c, '_> {
                 Some(pair) => pair?,
                 None => self.small_pair(from, to, source[r], source[r | partner])?,
             };
-            out[r] = self.ir.extract(pair, 0);
-            out[r | partner] = self.ir.extract(pair, 1);
+            [out[r], out[r | partner]] = match to.is_float() {
+                true => [0, 1].map(|i| self.ir.extract(pair, i)),
+                false => {
+                    [0, 16].map(|by| self.ir.resize(self.ir.lshr(pair, by), self.ir.int_type(16), false))
+                }
+            };
         }
         Ok(Some(out))
     }
 
+    /// 16-bit integers as floats of the same bits, in the pairs that a dot takes; `None` where none does. Put together as integers, in which LLVM finds
+    /// that they were parts of one.
+    pub(super) fn words_as_halves(&self, inst: Inst, to: Dtype, source: &[Val<'c>]) -> Option<Vec<Val<'c>>> {
+        let ir = &self.ir;
+        let ty = self.llvm_type(to).into_float_type().vec_type(2).into();
+        let wide = |v| ir.zext(v, ir.i32());
+        self.in_pairs(inst, source, |a, b| ir.bitcast(ir.or(wide(a), ir.shl(wide(b), ir.c32(16))), ty))
+    }
+
     /// `f32` as 16-bit floats, in the pairs that a dot takes; `None` where none does.
     pub(super) fn floats_to_halves(&self, inst: Inst, to: Dtype, source: &[Val<'c>]) -> Option<Vec<Val<'c>>> {
+        self.in_pairs(inst, source, |a, b| self.round_pair(self.ir.vector(&[a, b]), to))
+    }
+
+    /// What `both` makes of each pair that a dot takes of the result; `None` where none does.
+    fn in_pairs(
+        &self,
+        inst: Inst,
+        source: &[Val<'c>],
+        both: impl Fn(Val<'c>, Val<'c>) -> Val<'c>,
+    ) -> Option<Vec<Val<'c>>> {
         let result = self.func.inst(inst).results[0];
         let distance = *self.packed.get(&result)?;
         let bit = self.layout(result).registers().iter().position(|&v| v == distance)?;
         let mut out = source.to_vec();
         for r in (0..source.len()).filter(|r| r >> bit & 1 == 0) {
             let other = r | 1 << bit;
-            let pair = self.round_pair(self.ir.vector(&[source[r], source[other]]), to);
+            let pair = both(source[r], source[other]);
             (out[r], out[other]) = (self.ir.extract(pair, 0), self.ir.extract(pair, 1));
         }
         Some(out)
@@ -169,16 +194,16 @@ impl<'c> Emitter<'c, '_> {
     fn coded_pair(&self, from: Dtype, to: Dtype, a: Place<'c>, b: Place<'c>) -> Option<Emitted<Val<'c>>> {
         let Dtype::Code(bits) = from else { return None };
         let bits = u32::from(bits);
-        let mantissa = if to == Dtype::F16 { 10 } else { 7 };
+        let mantissa = if to == Dtype::BF16 { 7 } else { 10 };
         if bits > mantissa || bits > 8 {
             return None;
         }
         Some(if bits == 8 { self.byte_pair(to, a, b) } else { self.bit_pair(bits, mantissa, to, a, b)? })
     }
 
-    /// Two bytes, each under the upper byte of 2^10.
+    /// Two bytes, each under the upper byte of 2^10, or of 0.
     fn byte_pair(&self, to: Dtype, a: Place<'c>, b: Place<'c>) -> Emitted<Val<'c>> {
-        let (magic, high) = (self.ir.c32(0x6464_6464), 4);
+        let (magic, high) = (self.ir.c32(if to.is_float() { 0x6464_6464 } else { 0 }), 4);
         let (word, low) = if a.word == b.word {
             (a.word, [a.bit / 8, b.bit / 8])
         } else {
@@ -188,10 +213,10 @@ impl<'c> Emitter<'c, '_> {
             (both, [(i & 1) * 2, (j & 1) * 2 + 1])
         };
         let biased = self.permute(word, magic, [low[0], high, low[1], high])?;
-        self.unbiased(biased, to, 0, 10)
+        if to.is_float() { self.unbiased(biased, to, 0, 10) } else { Ok(biased) }
     }
 
-    /// Two codes of up to 7 bits under the upper bits of the constant; `None` where they do not lie alike in their halves of a word.
+    /// Two codes of up to 7 bits under the upper bits of the constant, or of 0; `None` where they do not lie alike in their halves of a word.
     fn bit_pair(
         &self,
         bits: u32,
@@ -211,6 +236,10 @@ impl<'c> Emitter<'c, '_> {
             self.permute(a.word, b.word, [i, i + 1, j, j + 1])
         };
         let bit = a.bit % 16;
+        if !to.is_float() {
+            let mask = (1u32 << bits) - 1;
+            return Some(word.map(|word| self.masked(self.ir.lshr(word, bit), mask | mask << 16, bit == 0)));
+        }
         // The least shift of whole bytes by which the code falls into the mantissa.
         let shift = [0, 8].into_iter().find(|&s| bit >= s && bit - s + bits <= mantissa).unwrap_or(bit);
         Some(word.and_then(|word| {
@@ -224,6 +253,15 @@ impl<'c> Emitter<'c, '_> {
     /// `word & mask | bits` as one instruction.
     fn under(&self, word: Val<'c>, mask: u32, bits: u32) -> Val<'c> {
         let text = format!("lop3.b32 $0, $1, {mask:#x}, {bits:#x}, 0xEA;");
+        self.ir.asm(&text, "=r,r", &[self.ir.i32().into()], &[word], false)[0]
+    }
+
+    /// `word & mask`. If `whole`, so that LLVM does not take the halves apart: it finds a shift back of what was shifted only where it sees what is in them.
+    fn masked(&self, word: Val<'c>, mask: u32, whole: bool) -> Val<'c> {
+        if !whole {
+            return self.ir.and(word, self.ir.c32(mask));
+        }
+        let text = format!("and.b32 $0, $1, {mask:#x};");
         self.ir.asm(&text, "=r,r", &[self.ir.i32().into()], &[word], false)[0]
     }
 
@@ -245,7 +283,7 @@ impl<'c> Emitter<'c, '_> {
         ir.call("llvm.fma", &[vector], &[ir.bitcast(biased, vector), splat(factor), splat(-bias)])
     }
 
-    /// Two small integers in registers of their own as a vector of two 16-bit floats.
+    /// Two small integers in registers of their own as a vector of two 16-bit floats, or as the halves of a word.
     fn small_pair(&self, from: Dtype, to: Dtype, a: Val<'c>, b: Val<'c>) -> Emitted<Val<'c>> {
         let ir = &self.ir;
         if to == Dtype::BF16 && from.bits() > 7 {
@@ -258,6 +296,9 @@ impl<'c> Emitter<'c, '_> {
             if from == Dtype::I8 { ir.xor(v, ir.c32(0x80)) } else { v }
         };
         let packed = ir.or(widen(a), ir.shl(widen(b), ir.c32(16)));
+        if !to.is_float() {
+            return Ok(packed);
+        }
         let vector = self.llvm_type(to).into_float_type().vec_type(2).into();
         let biased = ir.bitcast(ir.or(packed, ir.c32(magic(to))), vector);
         let bias = if to == Dtype::F16 { 1024.0 } else { 128.0 };

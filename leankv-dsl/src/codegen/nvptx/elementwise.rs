@@ -23,6 +23,14 @@ impl<'c> Emitter<'c, '_> {
             self.set_registers(result, pairs?.into_flattened());
             return Ok(());
         }
+        let to = self.dtype(result);
+        if matches!((&data.op, to), (Op::Bitcast, Dtype::F16 | Dtype::BF16))
+            && !dtype.is_float()
+            && let Some(halves) = self.words_as_halves(inst, to, &operands[0])
+        {
+            self.set_registers(result, halves);
+            return Ok(());
+        }
         let mut out = Vec::with_capacity(count);
         for r in 0..count {
             let arg = |i: usize| operands[i][r];
@@ -39,8 +47,8 @@ impl<'c> Emitter<'c, '_> {
                 Op::Fma => self.fma(dtype, arg(0), arg(1), arg(2))?,
                 Op::Cmp(op) => self.compare(*op, dtype, arg(0), arg(1)),
                 Op::Select => self.ir.select(arg(0), arg(1), arg(2)),
-                Op::Bitcast => self.ir.bitcast(arg(0), self.llvm_type(self.dtype(result))),
-                Op::Quantize => self.quantize(self.dtype(result), arg(0), arg(1), arg(2))?,
+                Op::Bitcast => self.ir.bitcast(arg(0), self.llvm_type(to)),
+                Op::Quantize => self.quantize(to, arg(0), arg(1), arg(2))?,
                 Op::Dequantize => {
                     let code = self.small_int_to_f32(arg(0));
                     self.fma(Dtype::F32, arg(1), code, arg(2))?

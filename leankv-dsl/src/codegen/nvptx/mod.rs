@@ -209,8 +209,14 @@ fn compile_for(func: &Func, target: &Target, options: &NvptxOptions) -> Result<N
     })
 }
 
-/// The PTX with the `.version` that its instructions need: LLVM knows what its own need, but not what an author's inline PTX does.
+/// The PTX with the `.version` that its instructions need: LLVM knows what its own need, and each target is given the version that the emitter's
+/// do, but neither is known of an author's inline PTX.
 fn with_needed_version(ptx: String, func: &Func, target: NvptxTarget) -> Result<String, CodegenError> {
+    let inline = func.walk().into_iter().any(|inst| matches!(func.inst(inst).op, Op::InlinePtx { .. }));
+    // Reading a kernel takes some milliseconds; where tests run, it is read all the same, to see that the above is true.
+    if !inline && !cfg!(debug_assertions) {
+        return Ok(ptx);
+    }
     // What the parser cannot read may be right all the same; ptxas and the driver will say.
     let Ok(ast) = leankv_ptx::Ast::parse(&ptx) else { return Ok(ptx) };
     let needed = leankv_ptx::feature::required_version(&ast).map_err(|lack| {
@@ -228,6 +234,7 @@ fn with_needed_version(ptx: String, func: &Func, target: NvptxTarget) -> Result<
     if needed <= ast.version {
         return Ok(ptx);
     }
+    debug_assert!(inline, "{} for {target} needs PTX {needed:?}: see `target::ptx_feature`", func.name);
     let directive = |(major, minor)| format!(".version {major}.{minor}\n");
     Ok(ptx.replacen(&directive(ast.version), &directive(needed), 1))
 }

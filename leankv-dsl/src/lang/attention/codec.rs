@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::code_floats::CodeFloats;
 use super::online::WeightedSum;
 use super::rows::Rows;
 use crate::format::{CodecShape, CodecSpec};
@@ -61,10 +62,26 @@ pub trait Codec {
         q.cast::<f32>().dot(keys.t(), zeros)
     }
 
+    /// [`logits`](Codec::logits) times `scale`: where sums are multiplied by a number of each row, that can take it.
+    #[track_caller]
+    fn scaled_logits(&self, q: Tile<f16, 2>, rows: &Rows, scale: Scalar<f32>) -> Tile<f32, 2> {
+        self.logits(q, rows) * scale
+    }
+
     /// Adds `p v` to `sum`, for values in these rows and `p: [queries, rows]`.
     #[track_caller]
     fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
         sum.acc = sum.weights(p).dot(self.decode(rows), sum.acc);
+    }
+
+    /// The same codec, whose attention multiplies codes as subnormal 16-bit floats, where it can; `None` by default.
+    fn subnormal(&self) -> Option<Box<dyn Codec>> {
+        None
+    }
+
+    /// What codes are in [`accumulate`](Codec::accumulate), which `sum` is to know before ([`WeightedSum::enter`]). Exact by default.
+    fn code_floats(&self) -> CodeFloats {
+        CodeFloats::Exact
     }
 }
 

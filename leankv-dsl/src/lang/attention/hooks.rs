@@ -56,6 +56,11 @@ pub trait AttentionHooks {
         logits
     }
 
+    /// Whether [`key_logits`](AttentionHooks::key_logits) changes anything; where it does not, logits need not exist before the scale. It does by default.
+    fn has_key_logits(&self) -> bool {
+        true
+    }
+
     /// Scaled logits, `[queries, rows]`.
     #[track_caller]
     fn logits(&self, logits: Tile<f32, 2>, site: &Site) -> Tile<f32, 2> {
@@ -89,4 +94,8 @@ pub trait AttentionHooks {
 #[derive(Clone, Copy, Debug, Default, KernelArg)]
 pub struct Plain;
 
-impl AttentionHooks for Plain {}
+impl AttentionHooks for Plain {
+    fn has_key_logits(&self) -> bool {
+        false
+    }
+}

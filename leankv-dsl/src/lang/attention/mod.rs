@@ -16,6 +16,7 @@
 //! A kernel never does page arithmetic; a codec never sees a page.
 
 mod chosen;
+mod code_floats;
 mod codec;
 mod half16;
 mod hooks;
@@ -32,6 +33,7 @@ mod stacked;
 mod stock;
 
 pub use chosen::{ChosenCodecs, ChosenHooks, CodecChoice, CodecVariant, ForLayer, HookChoice, HookVariant};
+pub use code_floats::CodeFloats;
 pub use codec::{Codec, Codecs, Encoded, EncodedCodes, Of, OfArgs, Stock, Tokens};
 pub use half16::{decode16, encode16, floor16, positive_scale16};
 pub use hooks::{AttentionHooks, Plain, Site};

@@ -6,6 +6,7 @@
 
 use std::f32::consts::LOG2_E;
 
+use super::code_floats::{CodeFloats, power};
 use super::hooks::AttentionHooks;
 use crate::lang::tile::{Scalar, Tile, lit};
 use crate::lang::{Carry, device, iota};
@@ -34,10 +35,16 @@ impl OnlineSoftmax {
     /// The state before any token.
     #[track_caller]
     pub fn new(queries: usize, head_dim: usize) -> OnlineSoftmax {
+        OnlineSoftmax::of(queries, head_dim, CodeFloats::Exact)
+    }
+
+    /// The same, where the first values are such codes.
+    #[track_caller]
+    pub fn of(queries: usize, head_dim: usize, codes: CodeFloats) -> OnlineSoftmax {
         OnlineSoftmax {
             base: Tile::full([queries], LEAST),
             sum: Tile::zeros([queries, PLACES]),
-            values: WeightedSum::new(queries, head_dim),
+            values: WeightedSum { codes, ..WeightedSum::new(queries, head_dim) },
         }
     }
 
@@ -127,7 +134,7 @@ impl Partial {
     }
 }
 
-/// Sums of weighted values while a list is gone through: `acc * unit`, and the sum of `shift` added to all elements of a row.
+/// Sums of weighted values while a list is gone through: `acc * unit` (for exact codes: see [`enter`](WeightedSum::enter)), and the sum of `shift` added to all elements of a row.
 ///
 /// Codecs add to it ([`Codec::accumulate`](super::Codec::accumulate)). One that multiplies codes by weights and scales brings the scales below
 /// `unit` first, so that 16-bit floats hold the products ([`cover`](WeightedSum::cover)), and keeps zero points in `shift`.
@@ -139,6 +146,9 @@ pub struct WeightedSum {
     shift: Tile<f32, 2>,
     /// A power of two.
     unit: Scalar<f32>,
+    /// What the codes are that are added.
+    #[carry(fixed)]
+    codes: CodeFloats,
 }
 
 impl WeightedSum {
@@ -149,6 +159,17 @@ impl WeightedSum {
             acc: Tile::zeros([queries, head_dim]),
             shift: Tile::zeros([queries, PLACES]),
             unit: lit(f32::MIN_POSITIVE),
+            codes: CodeFloats::Exact,
+        }
+    }
+
+    /// Makes the sums ready for values that are such codes: the columns of `acc` are then in units of `unit` times theirs. Not in a loop that is recorded.
+    #[track_caller]
+    pub fn enter(&mut self, codes: CodeFloats) {
+        if codes != self.codes {
+            let [_, dim] = self.acc.extents();
+            self.acc *= power(codes.units(dim) - self.codes.units(dim)).expand_dims(0);
+            self.codes = codes;
         }
     }
 
@@ -201,7 +222,9 @@ impl WeightedSum {
     /// The sums, `[queries, head_dim]`.
     #[track_caller]
     pub fn total(&self) -> Tile<f32, 2> {
-        self.acc.fma(self.unit, self.shift.reduce_sum(1).expand_dims(1))
+        let mut exact = *self;
+        exact.enter(CodeFloats::Exact);
+        exact.acc.fma(self.unit, self.shift.reduce_sum(1).expand_dims(1))
     }
 }
 

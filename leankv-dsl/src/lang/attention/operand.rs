@@ -115,6 +115,12 @@ pub trait KvBlock {
     #[track_caller]
     fn logits(&self, q: Tile<f16, 2>) -> Tile<f32, 2>;
 
+    /// [`logits`](KvBlock::logits) times `scale`.
+    #[track_caller]
+    fn scaled_logits(&self, q: Tile<f16, 2>, scale: Scalar<f32>) -> Tile<f32, 2> {
+        self.logits(q) * scale
+    }
+
     /// Adds `p v` to `sum`.
     #[track_caller]
     fn accumulate(&self, p: Tile<f32, 2>, sum: &mut WeightedSum);
@@ -196,6 +202,10 @@ impl KvBlock for Block<'_> {
 
     fn logits(&self, q: Tile<f16, 2>) -> Tile<f32, 2> {
         Block::logits(self, q)
+    }
+
+    fn scaled_logits(&self, q: Tile<f16, 2>, scale: Scalar<f32>) -> Tile<f32, 2> {
+        Block::scaled_logits(self, q, scale)
     }
 
     fn accumulate(&self, p: Tile<f32, 2>, sum: &mut WeightedSum) {

@@ -63,6 +63,12 @@ impl Tiers {
         Some(Tiers { high, low })
     }
 
+    /// The same tiers, whose attention multiplies codes as subnormal 16-bit floats where codecs can ([`Codec::subnormal`]).
+    #[must_use]
+    pub fn subnormal(self) -> Tiers {
+        Tiers { high: self.high.subnormal(), low: self.low.map(Tier::subnormal) }
+    }
+
     /// The high tier.
     pub fn high(&self) -> &Tier {
         &self.high
@@ -164,6 +170,11 @@ impl Tier {
             return None;
         }
         Some(Tier { keys, values, layout: TierLayout { page, block }, low: false, other_tokens: None })
+    }
+
+    fn subnormal(self) -> Tier {
+        let of = |codec: Box<dyn Codec>| codec.subnormal().unwrap_or(codec);
+        Tier { keys: of(self.keys), values: of(self.values), ..self }
     }
 
     /// Whether this is the low tier.
@@ -453,6 +464,12 @@ impl<'t> Block<'t> {
     #[track_caller]
     pub fn logits(&self, q: Tile<f16, 2>) -> Tile<f32, 2> {
         self.tier.keys.logits(q, &self.keys())
+    }
+
+    /// [`logits`](Block::logits) times `scale`.
+    #[track_caller]
+    pub fn scaled_logits(&self, q: Tile<f16, 2>, scale: Scalar<f32>) -> Tile<f32, 2> {
+        self.tier.keys.scaled_logits(q, &self.keys(), scale)
     }
 
     /// Adds `p v` to `sum`.

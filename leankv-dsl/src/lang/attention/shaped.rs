@@ -2,11 +2,12 @@
 
 use half::f16;
 
+use super::code_floats::CodeFloats;
 use super::codec::{Codec, Encoded, Tokens};
 use super::online::WeightedSum;
 use super::rows::Rows;
 use crate::format::CodecShape;
-use crate::lang::tile::Tile;
+use crate::lang::tile::{Scalar, Tile};
 
 /// A codec of a shape that does not change.
 pub(super) struct Shaped {
@@ -35,7 +36,21 @@ impl Codec for Shaped {
     }
 
     #[track_caller]
+    fn scaled_logits(&self, q: Tile<f16, 2>, rows: &Rows, scale: Scalar<f32>) -> Tile<f32, 2> {
+        self.inner.scaled_logits(q, rows, scale)
+    }
+
+    #[track_caller]
     fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
         self.inner.accumulate(p, rows, sum);
+    }
+
+    fn subnormal(&self) -> Option<Box<dyn Codec>> {
+        let inner = self.inner.subnormal()?;
+        Some(Box::new(Shaped { inner, shape: self.shape }))
+    }
+
+    fn code_floats(&self) -> CodeFloats {
+        self.inner.code_floats()
     }
 }

@@ -35,6 +35,10 @@ impl AttentionHooks for Stacked {
         logits
     }
 
+    fn has_key_logits(&self) -> bool {
+        self.0.iter().any(|hooks| hooks.has_key_logits())
+    }
+
     #[track_caller]
     fn logits(&self, logits: Tile<f32, 2>, site: &Site) -> Tile<f32, 2> {
         let mut logits = logits;

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use super::code_floats::CodeFloats;
 use super::codec::{Codec, Encoded, EncodedCodes, Tokens};
 use super::half16::{decode16, encode16, floor16, positive_scale16};
 use super::online::WeightedSum;
@@ -9,7 +10,7 @@ use super::rows::Rows;
 use crate::format::quant::{input_limit, symmetric_centre, symmetric_reach};
 use crate::format::{Bits, CodecShape, CodecSpec, Groups, HalfType, Levels};
 use crate::lang::element::{Code, Element};
-use crate::lang::tile::Tile;
+use crate::lang::tile::{Scalar, Tile, lit};
 
 /// The device form of a named codec.
 pub fn stock(named: &CodecSpec) -> Box<dyn Codec> {
@@ -117,27 +118,42 @@ fn whole<E: Element>(parts: Vec<Tile<E, 2>>) -> Tile<E, 2> {
     parts[0]
 }
 
-/// `sum over groups of scale_g (q_g . code_g) + zero_g sum(q_g)`: multiplies codes, which f16 holds exactly, and applies
-/// scale and zero to the sums.
+/// Codecs whose values are `scale * code + zero`.
+trait Linear: Codec + Copy + 'static {
+    fn bits(&self) -> Bits;
+    fn groups(&self) -> Groups;
+    /// Scales and zeros of a group, `[rows]` each.
+    fn constants(&self, rows: &Rows, group: usize) -> (Tile<f32, 1>, Tile<f32, 1>);
+}
+
+/// `sum over groups of scale_g (q_g . code_g) + zero_g sum(q_g)`, times `by` if there is one, as there is for codes that are not exact: multiplies codes, which
+/// f16 holds exactly, and applies scale and zero to the sums.
 #[track_caller]
 fn code_logits(
+    codec: &impl Linear,
+    floats: CodeFloats,
     q: Tile<f16, 2>,
     rows: &Rows,
-    groups: Groups,
-    meta: impl Fn(usize) -> (Tile<f32, 1>, Tile<f32, 1>),
+    by: Option<Scalar<f32>>,
 ) -> Tile<f32, 2> {
+    let groups = codec.groups();
     let zeros = Tile::zeros([q.extents()[0], rows.count()]);
     let mut sum: Option<Tile<f32, 2>> = None;
-    let split = (!rows.groups_are_bytes()).then(|| parts(rows.codes().cast::<f16>(), groups));
+    let split = (!rows.groups_are_bytes()).then(|| parts(floats.of(rows.codes()), groups));
+    let factors = parts(floats.queries(q), groups);
     for (group, q) in parts(q, groups).into_iter().enumerate() {
         let codes = match &split {
             Some(parts) => parts[group],
-            None => rows.group_codes(group).cast::<f16>(),
+            None => floats.of(rows.group_codes(group)),
         };
-        let (scale, zero) = meta(group);
-        let q_sum = q.cast::<f32>().reduce_sum(1).expand_dims(1);
-        let product = q.dot(codes.t(), zeros) * scale.expand_dims(0);
-        let part = q_sum.fma(zero.expand_dims(0), product);
+        let (scale, zero) = codec.constants(rows, group);
+        let q_sum = q.cast::<f32>().reduce_sum(1);
+        let (scale, q_sum) = match by {
+            Some(by) => (scale * (by * floats.unit()), q_sum * by),
+            None => (scale, q_sum),
+        };
+        let product = factors[group].dot(codes.t(), zeros) * scale.expand_dims(0);
+        let part = q_sum.expand_dims(1).fma(zero.expand_dims(0), product);
         sum = Some(sum.map_or(part, |sum| sum + part));
     }
     sum.unwrap_or(zeros)
@@ -147,32 +163,81 @@ fn code_logits(
 /// one for each.
 #[track_caller]
 fn code_accumulate(
+    codec: &impl Linear,
+    floats: CodeFloats,
     p: Tile<f32, 2>,
     rows: &Rows,
-    groups: Groups,
     sum: &mut WeightedSum,
-    meta: impl Fn(usize) -> (Tile<f32, 1>, Tile<f32, 1>),
 ) {
-    let meta: Vec<_> = (0..groups.get() as usize).map(meta).collect();
+    let groups = codec.groups();
+    let meta: Vec<_> = (0..groups.get() as usize).map(|group| codec.constants(rows, group)).collect();
+    sum.enter(floats);
     for (scale, _) in &meta {
         sum.cover(*scale);
     }
     let per_unit = sum.per_unit();
     let weights = |scale: Tile<f32, 1>| (p * (scale * per_unit).expand_dims(0)).cast::<f16>();
     if let [(scale, zero)] = meta[..] {
-        sum.acc = weights(scale).dot(rows.codes().cast::<f16>(), sum.acc);
+        sum.acc = weights(scale).dot(floats.of(rows.codes()), sum.acc);
         sum.add_to_all(p, zero);
         return;
     }
-    let codes = parts(rows.codes().cast::<f16>(), groups);
-    let sums = meta.iter().zip(parts(sum.acc, groups)).zip(codes).map(|((&(scale, zero), acc), codes)| {
-        let shift = (p * (zero * per_unit).expand_dims(0)).reduce_sum(1);
-        weights(scale).dot(codes, acc) + shift.expand_dims(1)
+    let codes = parts(floats.of(rows.codes()), groups);
+    let columns = floats.columns(rows.head_dim()).map(|columns| parts(columns, groups));
+    let sums = meta.iter().zip(parts(sum.acc, groups)).zip(codes).enumerate();
+    let sums = sums.map(|(group, ((&(scale, zero), acc), codes))| {
+        let shift = (p * (zero * per_unit).expand_dims(0)).reduce_sum(1).expand_dims(1);
+        let product = weights(scale).dot(codes, acc);
+        match &columns {
+            Some(columns) => columns[group].fma(shift, product),
+            None => product + shift,
+        }
     });
     sum.acc = whole(sums.collect());
 }
 
-impl Affine {
+/// A codec whose codes are multiplied as subnormal numbers.
+struct Subnormal<C>(C);
+
+impl<C: Linear> Codec for Subnormal<C> {
+    fn shape(&self) -> CodecShape {
+        self.0.shape()
+    }
+
+    fn encode(&self, x: Tile<f32, 2>, tokens: Tokens) -> Encoded {
+        self.0.encode(x, tokens)
+    }
+
+    fn decode(&self, rows: &Rows) -> Tile<f32, 2> {
+        self.0.decode(rows)
+    }
+
+    fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
+        self.scaled_logits(q, rows, lit(1.0))
+    }
+
+    fn scaled_logits(&self, q: Tile<f16, 2>, rows: &Rows, scale: Scalar<f32>) -> Tile<f32, 2> {
+        code_logits(&self.0, self.code_floats(), q, rows, Some(scale))
+    }
+
+    fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
+        code_accumulate(&self.0, self.code_floats(), p, rows, sum);
+    }
+
+    fn code_floats(&self) -> CodeFloats {
+        CodeFloats::Subnormal { bits: self.0.bits().get() }
+    }
+}
+
+impl Linear for Affine {
+    fn bits(&self) -> Bits {
+        self.bits
+    }
+
+    fn groups(&self) -> Groups {
+        self.groups
+    }
+
     #[track_caller]
     fn constants(&self, rows: &Rows, group: usize) -> (Tile<f32, 1>, Tile<f32, 1>) {
         (rows.group_meta(group, 0, self.meta), rows.group_meta(group, 1, self.meta))
@@ -205,11 +270,15 @@ impl Codec for Affine {
     }
 
     fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
-        code_logits(q, rows, self.groups, |group| self.constants(rows, group))
+        code_logits(self, CodeFloats::Exact, q, rows, None)
     }
 
     fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
-        code_accumulate(p, rows, self.groups, sum, |group| self.constants(rows, group));
+        code_accumulate(self, CodeFloats::Exact, p, rows, sum);
+    }
+
+    fn subnormal(&self) -> Option<Box<dyn Codec>> {
+        Some(Box::new(Subnormal(*self)))
     }
 }
 
@@ -218,6 +287,16 @@ impl Symmetric {
     #[track_caller]
     fn zero<const R: usize>(&self, scale: Tile<f32, R>) -> Tile<f32, R> {
         -scale * symmetric_centre(self.bits, self.levels)
+    }
+}
+
+impl Linear for Symmetric {
+    fn bits(&self) -> Bits {
+        self.bits
+    }
+
+    fn groups(&self) -> Groups {
+        self.groups
     }
 
     #[track_caller]
@@ -250,11 +329,15 @@ impl Codec for Symmetric {
     }
 
     fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
-        code_logits(q, rows, self.groups, |group| self.constants(rows, group))
+        code_logits(self, CodeFloats::Exact, q, rows, None)
     }
 
     fn accumulate(&self, p: Tile<f32, 2>, rows: &Rows, sum: &mut WeightedSum) {
-        code_accumulate(p, rows, self.groups, sum, |group| self.constants(rows, group));
+        code_accumulate(self, CodeFloats::Exact, p, rows, sum);
+    }
+
+    fn subnormal(&self) -> Option<Box<dyn Codec>> {
+        Some(Box::new(Subnormal(*self)))
     }
 }
 

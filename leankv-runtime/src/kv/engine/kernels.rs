@@ -184,6 +184,7 @@ impl Build<'_> {
             stages: 0,
             warps: 0,
             resident: 0,
+            subnormal: false,
         }
     }
 
