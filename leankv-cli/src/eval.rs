@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 
 use crate::args;
 use crate::failure::{Failure, at_path};
-use crate::learn;
 use crate::language::{self, Loaded, load, warn_beyond_f16};
+use crate::learn;
 use crate::{plot, table, terminal};
 
 /// Caches that are compared when none is named.

@@ -14,17 +14,16 @@ const PIECES: usize = 2;
 
 /// Measures a model's statistics and keeps them beside the file of settings.
 pub(crate) fn statistics(args: &args::Calibrate, compiler: &Compiler) -> Result<(), Failure> {
-    let Loaded { name, model, tokenizer, .. } =
-        load(&args.on.model, args.on.weights.form(), &args.settings)?;
+    let Loaded { name, model, tokenizer, .. } = load(&args.on.model, args.on.weights.form(), &args.settings)?;
     let piece = PIECE.min(model.config().context / 2);
     let mut pieces = Vec::new();
     for file in std::iter::once(&args.on.text).chain(&args.also) {
         let bytes = std::fs::read(file).map_err(at_path(file))?;
         let tokens = tokenizer.encode(&String::from_utf8_lossy(&bytes), false).map_err(Failure::machine)?;
-        let whole: Vec<Vec<u32>> =
-            tokens.chunks_exact(piece).take(PIECES).map(<[u32]>::to_vec).collect();
+        let whole: Vec<Vec<u32>> = tokens.chunks_exact(piece).take(PIECES).map(<[u32]>::to_vec).collect();
         if whole.is_empty() {
-            let what = format!("{}: {} tokens; statistics are of {piece} at least", file.display(), tokens.len());
+            let what =
+                format!("{}: {} tokens; statistics are of {piece} at least", file.display(), tokens.len());
             return Err(Failure::usage(what).help("take a longer text"));
         }
         pieces.extend(whole);

@@ -14,8 +14,8 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use crate::cache::{KvChoice, Recorded, Room, open, thresholds};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::run::prefill_recording;
 use crate::math::log_softmax;
+use crate::run::prefill_recording;
 use crate::{Model, RopePairs};
 
 /// Tokens at the start of a text that no statistics are taken of: attention sinks are like no others.
@@ -104,7 +104,9 @@ impl Statistics {
             let tensor = tensors.tensor(name).map_err(|e| wrong(e.to_string()))?;
             if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
                 let (dtype, got) = (tensor.dtype(), tensor.shape());
-                return Err(wrong(format!("`{name}` is {dtype:?} {got:?}, and this model's is F32 {shape:?}")));
+                return Err(wrong(format!(
+                    "`{name}` is {dtype:?} {got:?}, and this model's is F32 {shape:?}"
+                )));
             }
             let numbers: Vec<f32> =
                 tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
@@ -238,4 +240,109 @@ fn largest_shares(config: &ModelConfig, (q, k): (&[f32], &[f32]), head: usize, n
         a
     };
     (0..n).into_par_iter().map(of_query).reduce(|| vec![f32::NEG_INFINITY; n], larger)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::{TextEval, evaluate};
+    use crate::testing::{CONTEXT, KV_HEADS, LAYERS, TinyFile, compiler, tiny_model};
+    use crate::{WeightForm, cache};
+
+    fn text(n: usize) -> Vec<u32> {
+        (0..n as u32).map(|i| (i * i * 11 + 5 * i) % 256).collect()
+    }
+
+    fn measured(model: &Model) -> Statistics {
+        let (a, b) = (text(60), text(90)[30..].to_vec());
+        Statistics::measure(compiler(), &Device::host(), model, &[&a, &b], &mut |_, _| ()).unwrap()
+    }
+
+    #[test]
+    fn what_is_measured_is_written_and_read() {
+        let model = tiny_model(3, WeightForm::Dense);
+        let statistics = measured(&model);
+        assert_eq!(statistics.priors.len(), LAYERS * KV_HEADS);
+        assert!(statistics.priors.iter().all(|prior| (LEAST..=1.0).contains(prior)));
+        assert!(statistics.means.keys.iter().any(|x| *x != 0.0));
+        let folder = tempfile::tempdir().unwrap();
+        let path = path_of(&folder.path().join("leankv.toml"), "a model");
+        assert_eq!(Statistics::read(&path, model.config()).unwrap(), None);
+        statistics.write(&path, model.config()).unwrap();
+        assert_eq!(Statistics::read(&path, model.config()).unwrap(), Some(statistics));
+    }
+
+    #[test]
+    fn files_of_another_kind_are_refused_and_say_what_to_do() {
+        let model = tiny_model(3, WeightForm::Dense);
+        let (statistics, config) = (measured(&model), model.config());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let fails = |config: &ModelConfig, part: &str| {
+            let error = Statistics::read(&path, config).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("leankv calibrate"), "{error}");
+        };
+        statistics.write(&path, config).unwrap();
+        fails(&ModelConfig { layers: 3, ..config.clone() }, "this model's is F32 [3, 1, 64]");
+        for (bad, part) in [(f32::NAN, "no finite number"), (1.5, "from 0 to 1")] {
+            let mut other = statistics.clone();
+            other.priors[1] = bad;
+            other.write(&path, config).unwrap();
+            fails(config, part);
+        }
+        std::fs::write(&path, b"not such a file").unwrap();
+        fails(config, "");
+    }
+
+    #[test]
+    fn texts_that_are_too_short_or_too_long_are_refused() {
+        let model = tiny_model(3, WeightForm::Dense);
+        for texts in [vec![], vec![text(4)], vec![text(20), text(CONTEXT / 2 + 1)]] {
+            let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+            let error = Statistics::measure(compiler(), &Device::host(), &model, &texts, &mut |_, _| ());
+            assert!(matches!(error, Err(ModelError::Refused(_))));
+        }
+    }
+
+    /// The default formats on models with and without a bias on their keys, with what is known of them and without: near FP16, where plain 4-bit keys of a
+    /// biased model are not.
+    #[test]
+    fn default_formats_suit_models_with_a_bias_and_without() {
+        let mut biased = TinyFile::new("qwen2", 6);
+        for (name, len, size) in [("attn_q", 128, 0.5), ("attn_k", 64, 40.0), ("attn_v", 64, 2.0)] {
+            for layer in 0..LAYERS {
+                let numbers = biased.random(len, 0.0, size);
+                biased.vector(&format!("blk.{layer}.{name}.bias"), &numbers);
+            }
+        }
+        for model in [tiny_model(5, WeightForm::Dense), biased.model(WeightForm::Dense).unwrap()] {
+            let bias = model.key_bias(0).is_some();
+            let statistics = measured(&model);
+            for model in [model.with_statistics(statistics.clone()), biased_without(&biased, bias)] {
+                let choices = ["K8mV8m/K4mV4m@0,0", "K4mV4m", "K4V4+plain"].map(|name| name.parse().unwrap());
+                let eval = TextEval {
+                    model: "tiny".to_owned(),
+                    text: "numbers".to_owned(),
+                    bos: None,
+                    tokens: text(120),
+                    ctx: 120,
+                    chunks: 1,
+                    choices: choices.to_vec(),
+                    batch: 8,
+                    journal: None,
+                };
+                let report = evaluate(compiler(), &Device::host(), &model, &eval, &mut |_, _| ()).unwrap();
+                let kl: Vec<f64> =
+                    report.configs.iter().skip(1).map(|c| c.figures.unwrap().kl.mean).collect();
+                assert!(kl[0] < kl[1] && kl[1] < kl[2].max(1e-3), "bias {bias}: {kl:?}");
+                assert!(!bias || kl[1] < kl[2] / 4.0, "{kl:?}");
+            }
+        }
+        assert!(cache::KvChoice::DEFAULT.parse::<KvChoice>().is_ok());
+    }
+
+    /// A model of which nothing is known.
+    fn biased_without(biased: &TinyFile, bias: bool) -> Model {
+        if bias { biased.model(WeightForm::Dense).unwrap() } else { tiny_model(5, WeightForm::Dense) }
+    }
 }

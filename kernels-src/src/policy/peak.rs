@@ -5,7 +5,7 @@
 //! (its prior). A token's score is then its mean share plus a small weight times its peak (after KVzip, arXiv 2505.23416, which asks the
 //! model to repeat the prompt instead).
 //!
-//! The peak takes no byte of a page: it is a logarithmic code in the last 8 bits of the word that holds the sum, of which 16 bits of the mantissa are left.
+//! The peak takes no byte of a page: it is a logarithmic code in the last 6 bits of the word that holds the sum, of whose mantissa 18 bits are left: a share is lost where it is below a 2^19th of the sum so far.
 
 use leankv_dsl::lang::*;
 
@@ -17,13 +17,13 @@ pub struct Peaks {
 }
 
 /// Bits of a peak's code.
-const CODE_BITS: u32 = 8;
+const CODE_BITS: u32 = 6;
 /// The largest code, that of 1.
 const MOST: i32 = (1 << CODE_BITS) - 1;
-/// Bits of an f32 below one step of the code: a sixteenth of an octave.
-const SHIFT: i32 = 19;
-/// The f32 bits of the least peak that is not 0, 2^-16.
-const LEAST: i32 = 0x3780_0000;
+/// Bits of an f32 below one step of the code: a quarter of an octave.
+const SHIFT: i32 = 21;
+/// The f32 bits of the least peak that is not 0, 5/4 of 2^-16: the largest code then ends at 1.
+const LEAST: i32 = 0x37A0_0000;
 
 /// What counted queries gave to tokens, `[tokens]` each.
 #[derive(Clone, Copy, Debug, Carry)]
@@ -75,7 +75,7 @@ impl Peaks {
         self.weight as f32 / 1000.0
     }
 
-    /// The code of a share: 0 below 2^-16, then sixteen an octave, rounded down.
+    /// The code of a share: 0 below 2^-16, about, then four an octave, rounded down.
     #[must_use]
     pub fn code(share: f32) -> i32 {
         (((share.max(0.0).to_bits() as i32 - LEAST) >> SHIFT) + 1).clamp(0, MOST)
@@ -181,17 +181,17 @@ mod tests {
     use super::Peaks;
 
     #[test]
-    fn codes_rise_with_shares_and_stand_for_shares_within_a_few_per_cent() {
+    fn codes_rise_with_shares_and_stand_for_shares_within_a_tenth() {
         assert_eq!([0.0, -1.0, f32::NAN, 1e-6].map(Peaks::code), [0; 4]);
-        assert_eq!([1.0, 2.0, f32::INFINITY].map(Peaks::code), [255; 3]);
-        for code in 1..=255 {
+        assert_eq!([1.0, 2.0, f32::INFINITY].map(Peaks::code), [63; 3]);
+        for code in 1..=63 {
             let share = Peaks::share(code);
             assert_eq!(Peaks::code(share), code);
             assert!(share > Peaks::share(code - 1));
         }
         for share in [2e-5, 1e-3, 0.01, 0.3, 0.99] {
             let off = Peaks::share(Peaks::code(share)) / share;
-            assert!((0.95..1.05).contains(&off), "{share}: {off}");
+            assert!((0.9..1.1).contains(&off), "{share}: {off}");
         }
     }
 

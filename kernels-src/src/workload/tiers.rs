@@ -10,7 +10,7 @@ use crate::chunk::{
     ChunkWriterSpec, ClassifyChunkArgs, ClassifySpec, RecompactArgs, RecompactSpec, WriteChunkArgs,
     classify_chunk, recompact as recompact_kernel, write_chunk,
 };
-use crate::policy::{Peaks, Counting, StockPolicies};
+use crate::policy::{Counting, Peaks, StockPolicies};
 use crate::reference::{self, TierRule};
 
 /// Slots of a classification, whose request is in one of them.

@@ -14,8 +14,13 @@ macro_rules! caches {
     () => {
         "\
 Caches:
-  FORMAT[/LOW][+VARIANT][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N],
+  FORMAT[/LOW][+VARIANT][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N]
+    [:peaks=N], or @LIMIT alone,
     in capitals or not, such as
+  @1/11                  an eleventh of the bytes of FP16, in the formats that
+                         keep most: 8-bit keys and 4-bit values over 4 bits
+                         each, rotated, and centred where `leankv calibrate`
+                         knows the model
   fp16                   no compression
   k8v4                   every token with 8-bit keys and 4-bit values
   k8v4/k4v2              significant tokens in K8V4, others in K4V2 or dropped,

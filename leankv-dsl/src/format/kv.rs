@@ -260,17 +260,15 @@ mod tests {
 
     fn codec() -> impl Strategy<Value = CodecSpec> {
         let meta = prop::sample::select(vec![HalfType::F16, HalfType::Bf16]);
-        (1u32..=9, prop::sample::select(vec![1u32, 2, 4]), 0..3, meta).prop_map(
-            |(bits, g, scheme, meta)| {
-                match (bits, scheme) {
-                    (9, _) => CodecSpec::F16,
-                    (b, 0) => CodecSpec::symmetric(b, g).unwrap(),
-                    (b, 1) => CodecSpec::mid_rise(b, g).unwrap(),
-                    (b, _) => CodecSpec::affine(b, g).unwrap(),
-                }
-                .with_meta(meta)
-            },
-        )
+        (1u32..=9, prop::sample::select(vec![1u32, 2, 4]), 0..3, meta).prop_map(|(bits, g, scheme, meta)| {
+            match (bits, scheme) {
+                (9, _) => CodecSpec::F16,
+                (b, 0) => CodecSpec::symmetric(b, g).unwrap(),
+                (b, 1) => CodecSpec::mid_rise(b, g).unwrap(),
+                (b, _) => CodecSpec::affine(b, g).unwrap(),
+            }
+            .with_meta(meta)
+        })
     }
 
     proptest! {

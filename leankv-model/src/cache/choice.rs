@@ -15,7 +15,8 @@ use crate::settings::Settings;
 ///
 /// As text: `FORMAT[/LOW][+VARIANT...][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N]`, such as `fp16`, `K8V4`, `K8V4/K4V2`,
 /// `K8V4/K4V2@1,0.02` (thresholds), `K8V4/K4V2@1/5` (a fifth of the bytes of FP16), `K4V4+offset`, `K8V4@1/5:sink-window`,
-/// `K8V4/K4V2@1/8:sinks=8:window=16`. Without a limit two tiers have the calibrated thresholds, or the paper's.
+/// `K8V4/K4V2@1/8:sinks=8:window=16`. Without a limit two tiers have the calibrated thresholds, or the paper's. A limit alone, such as `@1/11`, is of the formats and numbers
+/// that keep most at that size: [`KvChoice::DEFAULT`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KvChoice {
@@ -95,7 +96,7 @@ pub enum Limit {
 /// A text that is no [`KvChoice`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` names no KV cache: {why}\n  write FORMAT[/LOW][+VARIANT...][@HIGH,LOW or @1/N][:POLICY][:sinks=N][:window=N][:keep=N], such as \
+    "`{text}` names no KV cache: {why}\n  write FORMAT[/LOW][+VARIANT...][@HIGH,LOW or @1/N][:POLICY][:sinks=N][:window=N][:keep=N][:peaks=N], or @1/N alone, such as \
      fp16, k8v4, k8v4/k4v2@1,0.02, k8v4/k4v2@1/5, k4v4+offset, k8v4@1/5:sink-window, k8v4/k4v2@1/8:sinks=8"
 )]
 pub struct BadChoice {
@@ -106,6 +107,13 @@ pub struct BadChoice {
 }
 
 impl KvChoice {
+    /// What a limit alone is of: mid-rise codes of rotated rows, without their means where these are known, in two tiers; a window of 32 tokens; and peaks, with the priors of the
+    /// model's heads where these are known.
+    pub const DEFAULT: &str = "K8mV4m/K4mV4m";
+
+    /// Its numbers. The weight of peaks was chosen on Newton's *Opticks* and Python's `argparse.py` with SmolLM2.
+    const DEFAULT_ALWAYS: Always = Always { sinks: CacheConfig::SINKS, window: 32, keep: 120, peaks: 30 };
+
     /// One format for every token.
     pub fn uniform(tiering: Tiering) -> KvChoice {
         KvChoice {
@@ -229,7 +237,12 @@ impl FromStr for KvChoice {
 fn parse(text: &str) -> Result<KvChoice, String> {
     let mut parts = text.split(':');
     let rest = parts.next().unwrap_or_default();
-    let (mut policy, mut always) = (None, Always::default());
+    // A limit alone.
+    let (rest, usual) = match rest.starts_with('@') {
+        true => (format!("{}{rest}", KvChoice::DEFAULT), KvChoice::DEFAULT_ALWAYS),
+        false => (rest.to_owned(), Always::default()),
+    };
+    let (mut policy, mut always) = (None, usual);
     for part in parts {
         match part.split_once('=') {
             Some((name, _)) if text.matches(&format!(":{name}=")).count() > 1 => {
@@ -248,7 +261,7 @@ fn parse(text: &str) -> Result<KvChoice, String> {
     }
     let (rest, limit) = match rest.split_once('@') {
         Some((rest, limit)) => (rest, parse_limit(limit)?),
-        None => (rest, Limit::Calibrated),
+        None => (&*rest, Limit::Calibrated),
     };
     let mut parts = rest.split('+');
     let tiering: Tiering = parts.next().unwrap_or_default().parse().map_err(|e| format!("{e}"))?;
@@ -382,6 +395,16 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_alone_is_of_the_default_formats() {
+        let choice: KvChoice = "@1/11".parse().unwrap();
+        assert_eq!(choice.to_string(), "K8mV4m/K4mV4m@1/11:window=32:keep=120:peaks=30");
+        assert_eq!(choice.to_string().parse::<KvChoice>().unwrap(), choice);
+        let other: KvChoice = "@1/8:peaks=0:window=16".parse().unwrap();
+        assert_eq!(other.to_string(), "K8mV4m/K4mV4m@1/8:window=16:keep=120");
+        assert!("@".parse::<KvChoice>().is_err() && "@1/11:uniform".parse::<KvChoice>().is_err());
+    }
+
+    #[test]
     fn small_letters_will_do() {
         let choice: KvChoice = "k8v4/k4v2@1/5".parse().unwrap();
         assert_eq!(choice.to_string(), "K8V4/K4V2@1/5");
@@ -411,6 +434,7 @@ mod tests {
             ("k8v4@1/5:h2o", "heavy-hitter"),
             ("k8v4/k4v2:sinks=-1", "no number of tokens"),
             ("k8v4/k4v2:window=0", "at least 1"),
+            ("k8v4/k4v2:peaks=1001", "at most 1000"),
             ("k8v4/k4v2:sinks=1:sinks=2", "said twice"),
             ("k8v4/k4v2:keep=4294967295", "below 2147483648"),
             ("k8v4/k4v2@1/1e20", "less than a bit"),

@@ -128,7 +128,11 @@ fn variants(context: &Context<'_>, choice: &KvChoice) -> Result<Variants, ModelE
         true => Ok(own),
         false => {
             let text = format!("fp16+{}", suits.join("+"));
-            registry::make(registry::builtin().parse(&text)?.variants.as_deref().unwrap_or_default(), context, own)
+            registry::make(
+                registry::builtin().parse(&text)?.variants.as_deref().unwrap_or_default(),
+                context,
+                own,
+            )
         }
     }
 }
@@ -138,7 +142,8 @@ fn variants(context: &Context<'_>, choice: &KvChoice) -> Result<Variants, ModelE
 fn names_that_suit(model: &Model, tiering: &Tiering) -> Vec<&'static str> {
     let codes = |format: KvFormat| format.key.shape().code_bits < 16;
     let mid_rise = |format: KvFormat| [format.key, format.value].into_iter().any(CodecSpec::is_mid_rise);
-    let biased = (0..model.config().layers).all(|layer| model.key_bias(layer).is_some() && model.rope(layer).pairs() == RopePairs::Halves);
+    let biased = (0..model.config().layers)
+        .all(|layer| model.key_bias(layer).is_some() && model.rope(layer).pairs() == RopePairs::Halves);
     let rotated = tiering.formats().any(mid_rise);
     [
         ("offset", biased && tiering.formats().any(codes)),

@@ -50,7 +50,9 @@ pub(crate) fn add(registry: Registry) -> Result<Registry, RegistryError> {
                 Some(statistics) => Ok(Basis { means: Some(Arc::new(statistics.means.clone())), ..basis }),
                 None => {
                     let name = &context.model.config().name;
-                    let why = format!("no means are known of {name}: run `leankv calibrate`, or leave +centred out");
+                    let why = format!(
+                        "no means are known of {name}: run `leankv calibrate`, or leave +centred out"
+                    );
                     Err(ModelError::Refused(why))
                 }
             },

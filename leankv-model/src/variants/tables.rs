@@ -81,8 +81,7 @@ impl KeyOffsetTables {
             return Err(ModelError::Refused(why.to_owned()));
         }
         let extents = [config.kv_heads, config.head_dim];
-        let tables =
-            KeyOffsetTables::new(context.device, biases, extents, model.rope(0), context.tokens)?;
+        let tables = KeyOffsetTables::new(context.device, biases, extents, model.rope(0), context.tokens)?;
         Ok(KeyOffsetTables { rotated: context.rotated, ..tables })
     }
 

@@ -31,8 +31,8 @@ mod state;
 pub use audit::{Finding, audit};
 pub use bundle::bundle;
 pub use engine::{
-    Basis, Budget, CacheConfig, DecodeStep, EngineKernels, HeadStats, InputElement, KvCache, Means, Preempt, PromptChunk,
-    RequestId, RequestStats, Thresholds,
+    Basis, Budget, CacheConfig, DecodeStep, EngineKernels, HeadStats, InputElement, KvCache, Means, Preempt,
+    PromptChunk, RequestId, RequestStats, Thresholds,
 };
 pub use error::{KvError, OutOfPages, Refused};
 pub use leankv_kernels::reference::PageState;

@@ -127,7 +127,9 @@ impl CacheConfig {
         let why = match self.priors.iter().find(|prior| !(0.0..=1.0).contains(*prior)) {
             _ if self.peaks > 1000 => format!("peaks weigh {} thousandths; at most 1000", self.peaks),
             Some(bad) => format!("a prior of {bad}; priors are shares of attention, from 0 to 1"),
-            None if n != 0 && self.peaks == 0 => "priors where no peaks are kept: give them a weight (peaks)".to_owned(),
+            None if n != 0 && self.peaks == 0 => {
+                "priors where no peaks are kept: give them a weight (peaks)".to_owned()
+            }
             None if n != 0 && n != expected => {
                 format!("{n} priors where {expected} are expected, [layers, kv_heads]")
             }
@@ -214,7 +216,8 @@ impl CacheConfig {
         };
         let (layout_high, layout_low) = self.layouts_of(tiering)?;
         let bytes = |layout: &PageLayout| layout.account().true_bytes_per_token();
-        let loss = |codec| normal_loss(&codec, self.head_dim).map_err(|e| KvError::Shape { why: e.to_string() });
+        let loss =
+            |codec| normal_loss(&codec, self.head_dim).map_err(|e| KvError::Shape { why: e.to_string() });
         let lost = |format: KvFormat| Ok::<f64, KvError>(loss(format.key)? + loss(format.value)?);
         let (b_high, b_low) = (bytes(&layout_high), layout_low.as_ref().map_or(0.0, bytes));
         let (d_high, d_low) = (lost(tiering.high)?, lost(low)?);

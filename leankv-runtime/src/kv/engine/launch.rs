@@ -161,9 +161,7 @@ pub(super) fn priors_of<'a>(
     let heads = config.kv_heads;
     match priors {
         _ if config.peaks == 0 => Ok(own.tensor([0, heads])),
-        Some(given) => {
-            Ok(given.slice(rows.start * heads..rows.end * heads)?.tensor([rows.len(), heads]))
-        }
+        Some(given) => Ok(given.slice(rows.start * heads..rows.end * heads)?.tensor([rows.len(), heads])),
         // The same for all rows.
         None => {
             let own = own.slice(layer * heads..(layer + 1) * heads)?;
