@@ -63,13 +63,18 @@ impl BasisSpec {
 #[track_caller]
 pub fn rotate(x: Tile<f32, 2>) -> Tile<f32, 2> {
     let [rows, dim] = x.extents();
-    let (steps, block) = (dim.trailing_zeros(), 1 << dim.trailing_zeros());
-    let mut turned = x.reshape([rows * dim / block, block]);
-    for _ in 0..steps {
-        let (even, odd) = turned.reshape([rows * dim / block, block / 2, 2]).split();
-        turned = (even + odd).cat(even - odd, 1);
+    let (steps, all) = (dim.trailing_zeros(), rows * dim);
+    let mut turned = x;
+    for step in 0..steps {
+        let apart = 1 << step;
+        let extents = [all / (2 * apart), 2, apart];
+        let pairs = turned.reshape(extents);
+        // Sum and difference of each pair, where its elements were: no element moves to another thread, but sums do.
+        let sums = pairs.reduce_sum(1).expand_dims(1).broadcast(extents);
+        let second = iota(2).eq(1).reshape([1, 2, 1]).broadcast(extents);
+        turned = second.select(pairs.fma(-2.0, sums), sums).reshape([rows, dim]);
     }
-    turned.reshape([rows, dim]) * (block as f32).sqrt().recip()
+    turned * (2f32.powi(steps as i32)).sqrt().recip()
 }
 
 /// Brings queries, keys and values into the basis of the cache.

@@ -26,8 +26,11 @@ fn config(args: &args::BundleCache, name: &str) -> Result<CacheConfig, Failure> 
         return Err(Failure::usage(format_args!("`{name}` has a policy of a user's"))
             .help("call `leankv_runtime::kv::bundle` where the policy is defined"));
     };
-    if choice.variants.is_some() {
-        return Err(Failure::usage(format_args!("`{name}` has variants, which depend on the model"))
+    let mid_rise = choice.tiering.formats().any(|f| f.key.is_mid_rise() || f.value.is_mid_rise());
+    if choice.variants.is_some() || mid_rise {
+        let what =
+            if mid_rise { "codes of rotated rows, whose basis depends" } else { "variants, which depend" };
+        return Err(Failure::usage(format_args!("`{name}` has {what} on the model"))
             .help("call `leankv_runtime::kv::bundle` with the configuration of the cache"));
     }
     let page_bytes = match args.page_bytes {
@@ -42,6 +45,7 @@ fn config(args: &args::BundleCache, name: &str) -> Result<CacheConfig, Failure> 
         window_q: args.window_q.unwrap_or(64.min(args.chunk)),
         window: choice.always.window,
         sinks: choice.always.sinks,
+        peaks: choice.always.peaks as u32,
         policy: policy.into(),
         ..CacheConfig::new([1, 1, args.group, args.head_dim], 1, 1, 1)
     })

@@ -62,7 +62,7 @@ pub(crate) fn load(device: &Device, compiler: &Compiler) -> Result<(), Failure> 
 /// Multiplies integers of up to 10 bits by factors of up to 128: no sum reaches 2^24, so that exact additions in `f32` give the same in any order.
 pub(crate) fn run(device: &Device, compiler: &Compiler) -> Result<Subnormal, Failure> {
     // Wide and narrow codes, small and large factors, of both signs.
-    let code = |row: usize, i: usize| -> i64 { ((row * 37 + i * 101) % 1024 >> (row % 4 * 3)) as i64 };
+    let code = |row: usize, i: usize| -> i64 { (((row * 37 + i * 101) % 1024) >> (row % 4 * 3)) as i64 };
     let factor = |row: usize, i: usize| -> i64 {
         let size = ((row * 29 + i * 53) % 128 + 1) as i64;
         if (row + i).is_multiple_of(3) { -size } else { size }

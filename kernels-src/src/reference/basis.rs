@@ -7,11 +7,14 @@ pub fn rotate(row: &mut [f32]) {
     let block = 1 << row.len().trailing_zeros();
     let scale = (block as f32).sqrt().recip();
     for block in row.chunks_exact_mut(block) {
-        for _ in 0..block.len().trailing_zeros() {
-            let pairs: Vec<(f32, f32)> = block.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-            let (sums, differences) = block.split_at_mut(pairs.len());
-            for (at, (even, odd)) in pairs.into_iter().enumerate() {
-                (sums[at], differences[at]) = (even + odd, even - odd);
+        for step in 0..block.len().trailing_zeros() {
+            for pairs in block.chunks_exact_mut(2 << step) {
+                let (first, second) = pairs.split_at_mut(1 << step);
+                for (a, b) in first.iter_mut().zip(second) {
+                    let sum = *a + *b;
+                    // As the kernel makes the difference.
+                    (*a, *b) = (sum, b.mul_add(-2.0, sum));
+                }
             }
         }
         block.iter_mut().for_each(|x| *x *= scale);
