@@ -82,7 +82,7 @@ pub struct DecodeSpec {
     /// Of candidates: how many of a chunk's last queries count towards significance.
     #[spec(default = 64)]
     pub window_q: usize,
-    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`]).
     #[spec(default = 0)]
     pub peaks: u32,
     /// Pages that are worked on or on their way at once, in shared memory; 1 for pages that are loaded straight into registers, 0 for what suits the kernel. It is

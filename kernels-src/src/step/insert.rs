@@ -27,7 +27,7 @@ pub struct InsertSpec {
     /// Bytes of a page.
     #[spec(default = 6784)]
     pub page_bytes: usize,
-    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`]).
     #[spec(default = 0)]
     pub peaks: u32,
 }
