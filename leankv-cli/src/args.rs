@@ -51,7 +51,7 @@ pub(crate) enum Command {
     /// Measure what compressed caches do to a model: likelihood of a text, tasks, bytes.
     #[command(after_help = examples::EVAL)]
     Eval(Eval),
-    /// Find a model's thresholds on a text, and write them to leankv.toml.
+    /// Find a model's thresholds on a text, and write them to leankv.toml; and what caches want to know of its attention, written beside it.
     #[command(after_help = examples::CALIBRATE)]
     Calibrate(Calibrate),
     /// Run the measurements of a document, such as RESULTS.md, and write it with their tables.
@@ -361,8 +361,9 @@ pub(crate) struct Calibrate {
     /// The cache (see below), of two tiers and without a limit.
     #[arg(long, value_name = "CACHE", alias = "tiering", default_value = "K8V4/K4V2")]
     pub(crate) kv: String,
-    /// More texts that statistics are taken of, besides `--text`: of other kinds, such as source code.
-    #[arg(long, value_name = "FILE", num_args = 0.., default_value = "data/code.txt")]
+    /// More texts that statistics are taken of, besides `--text`: of other kinds, such as source code. Of each text the first 2048 tokens are read, twice. Default: data/code.txt, where it
+    /// is there.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) also: Vec<PathBuf>,
     /// Only these, instead of both.
     #[arg(long, value_enum)]

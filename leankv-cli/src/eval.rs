@@ -60,6 +60,7 @@ pub(crate) fn measure(args: &args::Eval, compiler: &Compiler) -> Result<Report, 
     let choices = choices(&args.kv, &settings, &loaded.name)?;
     let eval = TextEval { choices, ..text_eval(&args.on, &loaded)? };
     warn_of_calibration_text(&eval, &settings, &loaded.name);
+    language::note_statistics(&loaded, &eval.choices);
     if eval.chunks == 0 && args.task.is_empty() {
         return Err(Failure::usage("no chunks and no task: there is nothing to measure"));
     }
@@ -363,10 +364,8 @@ pub(crate) fn row(config: &ConfigReport) -> Vec<String> {
     row
 }
 
-/// Finds thresholds and keeps them.
-pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Result<Found, Failure> {
-    let loaded = load(&args.on.model, args.on.weights.form(), &args.settings)?;
-    let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+/// The cache that thresholds are looked for, if all that is asked for can be.
+fn check_thresholds(args: &args::Calibrate) -> Result<KvChoice, Failure> {
     let cache = language::choice(&args.kv)?;
     if cache.tiering.low.is_none() {
         return Err(Failure::usage(format_args!("`{cache}` has one tier; thresholds are between two"))
@@ -384,6 +383,14 @@ pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Re
     if args.max_kl.is_nan() || args.max_kl < 0.0 {
         return Err(Failure::usage("a divergence is at least 0"));
     }
+    Ok(cache)
+}
+
+/// Finds thresholds and keeps them.
+pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Result<Found, Failure> {
+    let loaded = load(&args.on.model, args.on.weights.form(), &args.settings)?;
+    let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    let cache = check_thresholds(args)?;
     let default = Grid::default();
     let grid = Grid {
         high: if args.high.is_empty() { default.high } else { args.high.clone() },
@@ -411,6 +418,9 @@ pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Re
 
 /// `leankv calibrate`.
 pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(), Failure> {
+    if args.only != Some(args::Calibrated::Statistics) {
+        check_thresholds(args)?;
+    }
     if args.only != Some(args::Calibrated::Thresholds) {
         learn::statistics(args, compiler)?;
     }

@@ -42,6 +42,17 @@ pub(crate) struct Loaded {
 
 /// Loads a model: one that was fetched, by its name, or a GGUF file; with the statistics that stand beside `settings`, if there are any.
 pub(crate) fn load(name: &str, form: WeightForm, settings: &Path) -> Result<Loaded, Failure> {
+    let loaded = load_alone(name, form)?;
+    let beside = statistics::path_of(settings, &loaded.name);
+    let known = Statistics::read(&beside, loaded.model.config()).map_err(Failure::usage)?;
+    Ok(match known {
+        Some(statistics) => Loaded { model: loaded.model.with_statistics(statistics), ..loaded },
+        None => loaded,
+    })
+}
+
+/// Loads a model of which nothing is known.
+pub(crate) fn load_alone(name: &str, form: WeightForm) -> Result<Loaded, Failure> {
     let path = find(name)?;
     // candle's errors bring a backtrace along where RUST_BACKTRACE asks for those of panics.
     let wrong = |error: &dyn std::fmt::Display| {
@@ -55,11 +66,6 @@ pub(crate) fn load(name: &str, form: WeightForm, settings: &Path) -> Result<Load
     let model = Model::read(&content, &mut reader, form).map_err(|e| wrong(&e))?;
     let tokenizer = Tokenizer::from_gguf(&content).map_err(|e| wrong(&e))?;
     let name = path.file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
-    let beside = statistics::path_of(settings, &name);
-    let model = match Statistics::read(&beside, model.config()).map_err(Failure::usage)? {
-        Some(statistics) => model.with_statistics(statistics),
-        None => model,
-    };
     Ok(Loaded { name, path, model, tokenizer })
 }
 
@@ -75,6 +81,17 @@ pub(crate) fn failure(error: ModelError) -> Failure {
         | ModelError::Sampling(_)
         | ModelError::Kv(Threshold { .. } | NoHead { .. } | Budget { .. }) => Failure::usage(error),
         _ => Failure::machine(error),
+    }
+}
+
+/// Says on standard error that caches would use what is learned of a model's attention, if nothing is.
+pub(crate) fn note_statistics<'a>(loaded: &Loaded, choices: impl IntoIterator<Item = &'a KvChoice>) {
+    let asked = choices.into_iter().any(KvChoice::asks_for_statistics);
+    if asked && loaded.model.statistics().is_none() {
+        let name = &loaded.name;
+        eprintln!(
+            "note: nothing is known of the attention of {name}, so means and priors are left out; `leankv calibrate --only statistics` measures them"
+        );
     }
 }
 

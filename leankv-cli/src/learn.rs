@@ -1,46 +1,59 @@
 //! The statistics part of `leankv calibrate`.
 
+use std::path::{Path, PathBuf};
+
 use leankv_model::statistics::{self, Statistics};
 use leankv_runtime::{Compiler, Device};
 
 use crate::args;
+use crate::eval::{bar, show};
 use crate::failure::{Failure, at_path};
-use crate::language::{Loaded, failure, load};
+use crate::language::{Loaded, failure, load_alone};
 
 /// Tokens of a piece of text that the model reads twice.
 const PIECE: usize = 1024;
 /// Pieces of each text.
 const PIECES: usize = 2;
 
+/// What is read besides `--text` where nothing is named, if it is there.
+const ALSO: &str = "data/code.txt";
+
 /// Measures a model's statistics and keeps them beside the file of settings.
 pub(crate) fn statistics(args: &args::Calibrate, compiler: &Compiler) -> Result<(), Failure> {
-    let Loaded { name, model, tokenizer, .. } = load(&args.on.model, args.on.weights.form(), &args.settings)?;
-    let piece = PIECE.min(model.config().context / 2);
+    let folder = args.settings.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let what = format!("{}: there is no such folder", folder.display());
+        return Err(Failure::usage(what).help("make it, or name another file with `--settings`"));
+    }
+    let Loaded { name, model, tokenizer, .. } = load_alone(&args.on.model, args.on.weights.form())?;
+    let also = match args.also.is_empty() && Path::new(ALSO).exists() {
+        true => vec![PathBuf::from(ALSO)],
+        false => args.also.clone(),
+    };
+    let files: Vec<&PathBuf> = std::iter::once(&args.on.text).chain(&also).collect();
     let mut pieces = Vec::new();
-    for file in std::iter::once(&args.on.text).chain(&args.also) {
+    for file in &files {
         let bytes = std::fs::read(file).map_err(at_path(file))?;
         let tokens = tokenizer.encode(&String::from_utf8_lossy(&bytes), false).map_err(Failure::machine)?;
-        let whole: Vec<Vec<u32>> = tokens.chunks_exact(piece).take(PIECES).map(<[u32]>::to_vec).collect();
-        if whole.is_empty() {
-            let what =
-                format!("{}: {} tokens; statistics are of {piece} at least", file.display(), tokens.len());
+        if tokens.len() <= statistics::LEFT_OUT {
+            let what = format!("{}: {} tokens are too few for statistics", file.display(), tokens.len());
             return Err(Failure::usage(what).help("take a longer text"));
         }
-        pieces.extend(whole);
+        let piece = PIECE.min(model.config().context / 2).min(tokens.len());
+        pieces.extend(tokens.chunks_exact(piece).take(PIECES).map(<[u32]>::to_vec));
     }
     let texts: Vec<&[u32]> = pieces.iter().map(Vec::as_slice).collect();
-    let bar = indicatif::ProgressBar::new(texts.len() as u64);
-    let progress = &mut |done: usize, _: usize| bar.set_position(done as u64);
+    let bar = bar("pieces of text", texts.len() as u64);
+    let progress = &mut |done, all| show(&bar, done, all);
     let found = Statistics::measure(compiler, &Device::host(), &model, &texts, progress);
     bar.finish_and_clear();
     let found = found.map_err(failure)?;
     let path = statistics::path_of(&args.settings, &name);
     found.write(&path, model.config()).map_err(Failure::machine)?;
-    let files: Vec<String> =
-        std::iter::once(&args.on.text).chain(&args.also).map(|file| file.display().to_string()).collect();
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     println!(
         "{name}: means and priors of {} tokens of {}. Written to {}",
-        texts.len() * piece,
+        pieces.iter().map(Vec::len).sum::<usize>(),
         files.join(", "),
         path.display()
     );

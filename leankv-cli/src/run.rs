@@ -39,6 +39,7 @@ pub(crate) fn run(args: &args::Run, compiler: &Compiler) -> Result<(), Failure> 
         )));
     }
     let choice = choice.resolved(&settings, &loaded.name);
+    language::note_statistics(&loaded, [&choice]);
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling: Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed },

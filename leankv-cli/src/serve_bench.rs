@@ -65,6 +65,7 @@ pub(crate) fn measure(args: &args::ServeBench, compiler: &Compiler) -> Result<Se
         .map_err(at_path(&args.text))
         .map_err(|f| f.help("prompts are pieces of a text: name one with `--text`"))?;
     let loaded = load(&args.model, WeightForm::Quantised, &args.settings)?;
+    language::note_statistics(&loaded, &choices);
     let requests = requests(args, &loaded, &text)?;
     interrupt::watch();
     let mut reports: Vec<(KvChoice, Report)> = Vec::new();

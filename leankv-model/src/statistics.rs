@@ -19,7 +19,7 @@ use crate::run::prefill_recording;
 use crate::{Model, RopePairs};
 
 /// Tokens at the start of a text that no statistics are taken of: attention sinks are like no others.
-const LEFT_OUT: usize = 4;
+pub const LEFT_OUT: usize = 4;
 /// The least share of attention that is told from none: 2^-16.
 const LEAST: f32 = 1.0 / 65536.0;
 

@@ -34,7 +34,13 @@ Caches:
   k8v4@1/5:sink-window   another policy; also heavy-hitter
   k8v4/k4v2@1/8:keep=0   a part of FP16 is at least what 512 tokens take in the
                          low tier, unless keep says otherwise: short sequences
-                         drop none; 4 sinks and a window of 64 are always high
+                         drop none; 4 sinks and a window of 64 are always high.
+                         @1/11 alone has :keep=120:window=32:peaks=30
+  k8mv4m                 m: levels for rotated rows, s: symmetric ones, neither
+                         with a zero point; m implies +rotated, and +centred
+                         where `leankv calibrate` knows the model
+  k8v4/k4v2@1/8:peaks=30 thousandths that a token's largest share of attention
+                         adds to its mean share
 
 "
     };

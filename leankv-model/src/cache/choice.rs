@@ -62,8 +62,11 @@ impl Always {
     /// Sets a number by its name.
     fn set(&mut self, name: &str, number: &str) -> Result<(), String> {
         let n = number.parse::<usize>().ok().filter(|n| i32::try_from(*n).is_ok());
-        let n = n.ok_or_else(|| {
-            format!("`{number}` is no number of tokens, which is a whole one below 2147483648")
+        let n = n.ok_or_else(|| match name {
+            "peaks" => {
+                format!("`{number}` is no weight of peaks, which is a whole number of thousandths up to 1000")
+            }
+            _ => format!("`{number}` is no number of tokens, which is a whole one below 2147483648"),
         })?;
         match name {
             "sinks" => self.sinks = n,
@@ -178,6 +181,14 @@ impl KvChoice {
                 "at least what {keep} tokens take in {format} (`:keep=N`), {always} are always kept, in whole pages"
             ),
         }
+    }
+
+    /// Whether what is learned of a model's attention ([`Statistics`](crate::statistics::Statistics)) makes a difference.
+    #[must_use]
+    pub fn asks_for_statistics(&self) -> bool {
+        let suits =
+            self.tiering.formats().any(|format| format.key.is_mid_rise() || format.value.is_mid_rise());
+        self.always.peaks > 0 || (suits && self.variants.is_none())
     }
 
     /// Whether every token stays in the one format there is.
@@ -300,8 +311,11 @@ fn check(choice: &KvChoice) -> Result<(), String> {
         (PolicySpec::SinkWindow, ..) if always.window != Always::default().window => {
             Err("the window of sink-window is what its part of FP16 pays for".to_owned())
         }
+        (PolicySpec::SinkWindow, ..) if always.peaks > 0 => {
+            Err("sink-window looks at no scores, so it takes no peaks".to_owned())
+        }
         (PolicySpec::Uniform, ..) if *always != Always::default() => {
-            Err("a uniform cache keeps every token, so it takes no sinks, window or keep".to_owned())
+            Err("a uniform cache keeps every token, so it takes no sinks, window, keep or peaks".to_owned())
         }
         _ => Ok(()),
     }
@@ -335,6 +349,9 @@ fn check_limit(limit: Limit) -> Result<(), String> {
 }
 
 fn parse_limit(text: &str) -> Result<Limit, String> {
+    if let Some((limit, variants)) = text.split_once('+') {
+        return Err(format!("variants stand before the limit: write +{variants}@{limit} behind the formats"));
+    }
     let number = |text: &str| text.parse::<f32>().map_err(|_| format!("`{text}` is no number of at least 0"));
     if let Some(part) = text.strip_prefix("1/") {
         return Ok(Limit::Part(number(part)?));
@@ -435,6 +452,9 @@ mod tests {
             ("k8v4/k4v2:sinks=-1", "no number of tokens"),
             ("k8v4/k4v2:window=0", "at least 1"),
             ("k8v4/k4v2:peaks=1001", "at most 1000"),
+            ("k8v4/k4v2:peaks=-1", "no weight of peaks"),
+            ("k8v4@1/5:sink-window:peaks=30", "takes no peaks"),
+            ("@1/5+rotated", "before the limit"),
             ("k8v4/k4v2:sinks=1:sinks=2", "said twice"),
             ("k8v4/k4v2:keep=4294967295", "below 2147483648"),
             ("k8v4/k4v2@1/1e20", "less than a bit"),

@@ -49,11 +49,8 @@ pub(crate) fn add(registry: Registry) -> Result<Registry, RegistryError> {
             |context, basis| match context.model.statistics() {
                 Some(statistics) => Ok(Basis { means: Some(Arc::new(statistics.means.clone())), ..basis }),
                 None => {
-                    let name = &context.model.config().name;
-                    let why = format!(
-                        "no means are known of {name}: run `leankv calibrate`, or leave +centred out"
-                    );
-                    Err(ModelError::Refused(why))
+                    let why = "no means are known of this model: measure them with `leankv calibrate --only statistics`, or leave +centred out";
+                    Err(ModelError::Refused(why.to_owned()))
                 }
             },
         )
