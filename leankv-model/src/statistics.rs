@@ -1,7 +1,7 @@
 //! What is learned of a model's attention before it serves: means of keys and values, and which heads look far back.
 //!
 //! The *prior* of a KV head is the largest share of attention that one of its tokens gets from one query while the model reads the same text a second time (KVzip's
-//! score, arXiv 2505.23416), in the geometric mean over the tokens of a text: heads that copy have large ones, and heads that look at the last few tokens
+//! score, arXiv 2505.23416), in the mean over the tokens of a text: heads that copy have large ones, and heads that look at the last few tokens
 //! small ones. It says how many tokens of a prompt a head will ask for again, which its own queries so far do not.
 
 use std::path::{Path, PathBuf};
@@ -20,15 +20,13 @@ use crate::{Model, RopePairs};
 
 /// Tokens at the start of a text that no statistics are taken of: attention sinks are like no others.
 pub const LEFT_OUT: usize = 4;
-/// The least share of attention that is told from none: 2^-16.
-const LEAST: f32 = 1.0 / 65536.0;
 
 /// Means and priors of every layer and KV head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
     /// Means of keys, after RoPE and without the rotated bias of their projection, and of values.
     pub means: Means,
-    /// `[layers, kv_heads]`, from 2^-16 to 1.
+    /// `[layers, kv_heads]`, from 0 to 1.
     pub priors: Vec<f32>,
 }
 
@@ -162,7 +160,6 @@ impl Statistics {
 struct Sums {
     keys: Vec<f64>,
     values: Vec<f64>,
-    /// Of logarithms.
     priors: Vec<f64>,
     tokens: usize,
 }
@@ -187,8 +184,8 @@ impl Sums {
             }
             for head in 0..heads {
                 let logs = largest_shares(config, (&q, &k), head, n);
-                let log = |log: &f32| f64::from(log.max(LEAST.ln()));
-                self.priors[layer * heads + head] += logs[LEFT_OUT..].iter().map(log).sum::<f64>();
+                let share = |log: &f32| f64::from(log.exp());
+                self.priors[layer * heads + head] += logs[LEFT_OUT..].iter().map(share).sum::<f64>();
             }
         }
         self.tokens += n - LEFT_OUT;
@@ -198,7 +195,7 @@ impl Sums {
     fn mean(self) -> Statistics {
         let tokens = self.tokens as f64;
         let mean = |sums: Vec<f64>| sums.into_iter().map(|sum| (sum / tokens) as f32).collect();
-        let priors = self.priors.iter().map(|sum| ((sum / tokens).exp() as f32).min(1.0)).collect();
+        let priors = self.priors.iter().map(|sum| ((sum / tokens) as f32).min(1.0)).collect();
         Statistics { means: Means { keys: mean(self.keys), values: mean(self.values) }, priors }
     }
 }
@@ -263,7 +260,7 @@ mod tests {
         let model = tiny_model(3, WeightForm::Dense);
         let statistics = measured(&model);
         assert_eq!(statistics.priors.len(), LAYERS * KV_HEADS);
-        assert!(statistics.priors.iter().all(|prior| (LEAST..=1.0).contains(prior)));
+        assert!(statistics.priors.iter().all(|prior| (0.0..=1.0).contains(prior)));
         assert!(statistics.means.keys.iter().any(|x| *x != 0.0));
         let folder = tempfile::tempdir().unwrap();
         let path = path_of(&folder.path().join("leankv.toml"), "a model");

@@ -116,7 +116,7 @@ fn thresholds_are_calibrated_for_a_cache_with_its_variant_and_policy() {
 fn names_that_are_not_there_are_refused_with_those_that_are() {
     let folder = place();
     for (kv, there) in [
-        ("k4v4+nf3", "offset, hadamard, nf4, fp8, outlier, plain"),
+        ("k4v4+nf3", "offset, hadamard, rotated, centred, nf4, fp8, outlier, plain"),
         ("k8v4@1/5:snap", "snapkv, value-norm, duo"),
     ] {
         let out = leankv(folder.path(), &["run", "--model", "tiny.gguf", "--kv", kv, "--prompt", "x"]);
