@@ -364,8 +364,8 @@ pub(crate) fn row(config: &ConfigReport) -> Vec<String> {
     row
 }
 
-/// The cache that thresholds are looked for, if all that is asked for can be.
-fn check_thresholds(args: &args::Calibrate) -> Result<KvChoice, Failure> {
+/// The cache that thresholds are looked for, and what is tried, if all of it can be.
+fn check_thresholds(args: &args::Calibrate) -> Result<(KvChoice, Grid), Failure> {
     let cache = language::choice(&args.kv)?;
     if cache.tiering.low.is_none() {
         return Err(Failure::usage(format_args!("`{cache}` has one tier; thresholds are between two"))
@@ -383,20 +383,21 @@ fn check_thresholds(args: &args::Calibrate) -> Result<KvChoice, Failure> {
     if args.max_kl.is_nan() || args.max_kl < 0.0 {
         return Err(Failure::usage("a divergence is at least 0"));
     }
-    Ok(cache)
-}
-
-/// Finds thresholds and keeps them.
-pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Result<Found, Failure> {
-    let loaded = load(&args.on.model, args.on.weights.form(), &args.settings)?;
-    let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
-    let cache = check_thresholds(args)?;
     let default = Grid::default();
     let grid = Grid {
         high: if args.high.is_empty() { default.high } else { args.high.clone() },
         low: if args.low.is_empty() { default.low } else { args.low.clone() },
         max_kl: args.max_kl,
     };
+    grid.check().map_err(failure)?;
+    Ok((cache, grid))
+}
+
+/// Finds thresholds and keeps them.
+pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Result<Found, Failure> {
+    let loaded = load(&args.on.model, args.on.weights.form(), &args.settings)?;
+    let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    let (cache, grid) = check_thresholds(args)?;
     let eval = text_eval(&args.on, &loaded)?;
     let bar = bar("scored tokens", eval.chunks as u64);
     let progress = &mut |done, all| show(&bar, done, all);
