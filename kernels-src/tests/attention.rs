@@ -15,21 +15,10 @@ use leankv_kernels::policy::Peaks;
 use leankv_kernels::reference::{self, DecodeArgs, DecodeOutput, PendingQueries, add_pending};
 
 fn check(tiering: &str, group: usize, split_pages: usize, pattern: HeadPattern, block: usize) {
-    check_growing(tiering, group, split_pages, pattern, block, [1.0, 1.0]);
+    check_as(tiering, group, split_pages, pattern, block, [1.0, 1.0], "");
 }
 
-fn check_growing(
-    tiering: &str,
-    group: usize,
-    split_pages: usize,
-    pattern: HeadPattern,
-    block: usize,
-    growth: [f32; 2],
-) {
-    check_as(tiering, group, split_pages, pattern, block, growth, "");
-}
-
-/// With more settings. Gives the largest errors: of the output, of the logarithms, of significance.
+/// With keys and values that grow along the list, and more settings. Gives the largest errors: of the output, of the logarithms, of significance.
 fn check_as(
     tiering: &str,
     group: usize,
@@ -185,10 +174,10 @@ fn two_tiers_in_one_pass_with_any_number_of_splits() {
 #[test]
 fn logits_and_values_that_outgrow_what_was_before() {
     for tiering in ["K8V4/K4V2", "K4V2", "K8sV4s", "fp16", "K4V2g2.4"] {
-        check_growing(tiering, 2, ALL_PAGES, HeadPattern::Dense, 16, [1.05, 1.04]);
+        check_as(tiering, 2, ALL_PAGES, HeadPattern::Dense, 16, [1.05, 1.04], "");
     }
     // From the largest down nothing ever outgrows, and all but the first may vanish.
-    check_growing("K8V4/K4V2", 2, 2, HeadPattern::Dense, 16, [1.0, 0.8]);
+    check_as("K8V4/K4V2", 2, 2, HeadPattern::Dense, 16, [1.0, 0.8], "");
 }
 
 /// Every width of codes, several groups, tiers in any order whose values share sums, and scales and logits that outgrow those before: as close to plain Rust as

@@ -418,6 +418,42 @@ fn eval_says_how_sure_it_is_and_gives_every_token() {
     }
 }
 
+/// `calibrate` measures them, caches use them, and what is said where there are none, or damaged ones.
+#[test]
+fn statistics_are_kept_beside_the_settings_and_make_a_difference() {
+    let place = Place::new();
+    let (model, text) = (place.path("tiny.gguf"), place.path("text.txt"));
+    let settings = place.write("leankv.toml", b"schema_version = 1\n");
+    let on = ["--model", &model, "--text", &text, "--settings", &settings];
+    let eval = [&["eval", "--ctx", "64", "--chunks", "1", "--json", "--kv", "K4mV4m"][..], &on].concat();
+    let measured = || {
+        let output = place.leankv(&eval);
+        let kl = json(&output)["configs"][1]["figures"]["kl"]["mean"].as_f64().unwrap();
+        (kl, String::from_utf8(output.stderr).unwrap())
+    };
+    let (without, note) = measured();
+    assert!(note.contains("nothing is known of the attention of tiny"), "{note}");
+    let calibrate = [&["calibrate", "--only", "statistics"][..], &on].concat();
+    assert!(stdout(&place.leankv(&calibrate)).contains("leankv.tiny.safetensors"));
+    let (with, note) = measured();
+    assert!(!note.contains("nothing is known"), "{note}");
+    assert_ne!(with, without);
+
+    std::fs::write(place.file("leankv.tiny.safetensors"), b"damaged").unwrap();
+    fails(&eval, 2, &["leankv.tiny.safetensors", "leankv calibrate"]);
+    assert!(place.leankv(&calibrate).status.success(), "it is replaced");
+    assert_eq!(measured().0, with);
+
+    let nowhere = place.path("nowhere/leankv.toml");
+    let asked =
+        ["calibrate", "--only", "statistics", "--model", &model, "--text", &text, "--settings", &nowhere];
+    fails(&asked, 2, &["there is no such folder"]);
+    let bundle = place.path("kernels.lkvb");
+    let bundle =
+        ["bundle-cache", "--bundle", &bundle, "--target", "sm_90", "--group", "2", "--head-dim", "64"];
+    fails(&[&bundle[..], &["--kv", "@1/8"]].concat(), 2, &["depends on the model"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_run_with_what_was_generated() {

@@ -108,11 +108,7 @@ impl Settings {
         let text = format!(
             "# Thresholds found by `leankv calibrate`; `leankv run` and `leankv eval` read this file.\n{text}"
         );
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
-        file.persist(path).map_err(|e| io(e.error))?;
-        Ok(())
+        replace(path, text.as_bytes()).map_err(io)
     }
 
     /// Whether every number is one that can have been found.
@@ -151,6 +147,15 @@ impl Settings {
         of.retain(|c| c.cache != calibration.cache);
         of.push(calibration);
     }
+}
+
+/// Writes a file in one move: a reader sees the old one or the new one.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut file, bytes)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::math::log_softmax;
 use crate::run::prefill_recording;
+use crate::settings::replace;
 use crate::{Model, RopePairs};
 
 /// Tokens at the start of a text that no statistics are taken of: attention sinks are like no others.
@@ -145,14 +146,7 @@ impl Statistics {
         });
         let views: Vec<_> = views.collect::<Result<_, _>>().map_err(|e| wrong(e.to_string()))?;
         let file = safetensors::serialize(views, None).map_err(|e| wrong(e.to_string()))?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || -> std::io::Result<()> {
-            let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-            std::io::Write::write_all(&mut temporary, &file)?;
-            temporary.persist(path).map_err(|e| e.error)?;
-            Ok(())
-        };
-        write().map_err(|e| wrong(e.to_string()))
+        replace(path, &file).map_err(|e| wrong(e.to_string()))
     }
 }
 
@@ -183,7 +177,7 @@ impl Sums {
                 }
             }
             for head in 0..heads {
-                let logs = largest_shares(config, (&q, &k), head, n);
+                let logs = largest_shares(config, (&q, &k), (layer, head), n);
                 let share = |log: &f32| f64::from(log.exp());
                 self.priors[layer * heads + head] += logs[LEFT_OUT..].iter().map(share).sum::<f64>();
             }
@@ -215,20 +209,28 @@ fn without_bias(model: &Model, layer: usize, keys: &[f32]) -> Vec<f32> {
 }
 
 /// The natural logarithm of the largest share of attention that each of the first `n` keys of a KV head gets from a query of the second `n`, of any query head of its group.
-fn largest_shares(config: &ModelConfig, (q, k): (&[f32], &[f32]), head: usize, n: usize) -> Vec<f32> {
+fn largest_shares(
+    config: &ModelConfig,
+    (q, k): (&[f32], &[f32]),
+    (layer, head): (usize, usize),
+    n: usize,
+) -> Vec<f32> {
     let (heads, group, d) = (config.kv_heads, config.group(), config.head_dim);
     let scale = 1.0 / (d as f32).sqrt();
     let keys: Vec<f32> =
         k.chunks_exact(heads * d).flat_map(|row| row[head * d..][..d].iter().copied()).collect();
     let of_query = |query: usize| {
         let mut most = vec![f32::NEG_INFINITY; n];
+        let end = n + query + 1;
+        let first = config.window_of(layer).map_or(0, |window| end.saturating_sub(window));
         for member in 0..group {
             let q = &q[((n + query) * heads * group + head * group + member) * d..][..d];
-            let seen = keys.chunks_exact(d).take(n + query + 1);
+            let seen = keys.chunks_exact(d).take(end).skip(first);
             let mut logs: Vec<f32> =
                 seen.map(|k| scale * k.iter().zip(q).map(|(k, q)| k * q).sum::<f32>()).collect();
             log_softmax(&mut logs);
-            most.iter_mut().zip(&logs).for_each(|(most, log)| *most = most.max(*log));
+            let seen = most.iter_mut().skip(first);
+            seen.zip(&logs).for_each(|(most, log)| *most = most.max(*log));
         }
         most
     };
@@ -244,6 +246,7 @@ mod tests {
     use super::*;
     use crate::eval::{TextEval, evaluate};
     use crate::testing::{CONTEXT, KV_HEADS, LAYERS, TinyFile, compiler, tiny_model};
+    use crate::variants::KeyOffsetTables;
     use crate::{WeightForm, cache};
 
     fn text(n: usize) -> Vec<u32> {
@@ -267,6 +270,71 @@ mod tests {
         assert_eq!(Statistics::read(&path, model.config()).unwrap(), None);
         statistics.write(&path, model.config()).unwrap();
         assert_eq!(Statistics::read(&path, model.config()).unwrap(), Some(statistics));
+    }
+
+    /// A tiny model with a large bias on its keys.
+    fn biased() -> TinyFile {
+        let mut file = TinyFile::new("qwen2", 6);
+        for (name, len, size) in [("attn_q", 128, 0.5), ("attn_k", 64, 40.0), ("attn_v", 64, 2.0)] {
+            for layer in 0..LAYERS {
+                let numbers = file.random(len, 0.0, size);
+                file.vector(&format!("blk.{layer}.{name}.bias"), &numbers);
+            }
+        }
+        file
+    }
+
+    /// From the definitions, in f64.
+    #[test]
+    fn means_and_priors_equal_f64() {
+        let n = 40;
+        let text = text(n);
+        for model in [tiny_model(3, WeightForm::Dense), biased().model(WeightForm::Dense).unwrap()] {
+            let got = Statistics::measure(compiler(), &Device::host(), &model, &[&text], &mut |_, _| ());
+            let (got, config) = (got.unwrap(), model.config());
+            let twice = [&text[..], &text].concat();
+            let room = Room { requests: 1, tokens: 2 * n, prompt: 2 * n, chunk: 2 * n, bytes: None };
+            let fp16 = KvChoice::fp16();
+            let mut cache = open(compiler(), &Device::host(), &model, &fp16, &room).unwrap();
+            let request = cache.admit(2 * n, &thresholds(&fp16)).unwrap();
+            let (_, recorded) =
+                prefill_recording(&model, &Device::host(), &mut cache, request, &twice).unwrap();
+            let (d, heads) = (config.head_dim, config.heads);
+            let tables = (0..LAYERS).map(|layer| model.key_bias(layer).map(<[f32]>::to_vec));
+            let tables = tables.collect::<Option<Vec<_>>>().map(|biases| {
+                KeyOffsetTables::new(&Device::host(), biases, [KV_HEADS, d], model.rope(0), n).unwrap()
+            });
+            // One KV head.
+            for (layer, [q, k, v]) in recorded.read().unwrap().iter().enumerate() {
+                let own = LEFT_OUT..n;
+                for i in 0..d {
+                    let offset = |t: usize| tables.as_ref().map_or(0.0, |of| of.offset(layer, 0, t)[i]);
+                    let mean = |x: &dyn Fn(usize) -> f64| own.clone().map(x).sum::<f64>() / own.len() as f64;
+                    let key = mean(&|t| f64::from(k[t * d + i]) - offset(t));
+                    let value = mean(&|t| f64::from(v[t * d + i]));
+                    let at = layer * d + i;
+                    // The table of angles is of f16, times a bias of up to 40.
+                    assert!((f64::from(got.means.keys[at]) - key).abs() < 0.03, "key {at}: {key}");
+                    assert!((f64::from(got.means.values[at]) - value).abs() < 1e-4, "value {at}: {value}");
+                }
+                let mut most = vec![0.0f64; n];
+                for query in n..2 * n {
+                    for member in 0..heads {
+                        let q = &q[(query * heads + member) * d..][..d];
+                        let dot =
+                            |t: usize| (0..d).map(|i| f64::from(q[i]) * f64::from(k[t * d + i])).sum::<f64>();
+                        let logits: Vec<f64> = (0..=query).map(|t| dot(t) / (d as f64).sqrt()).collect();
+                        let top = logits.iter().copied().fold(f64::MIN, f64::max);
+                        let sum: f64 = logits.iter().map(|x| (x - top).exp()).sum();
+                        for (most, logit) in most.iter_mut().zip(&logits) {
+                            *most = most.max((logit - top).exp() / sum);
+                        }
+                    }
+                }
+                let prior = own.clone().map(|t| most[t]).sum::<f64>() / own.len() as f64;
+                assert!((f64::from(got.priors[layer]) / prior - 1.0).abs() < 1e-3, "layer {layer}: {prior}");
+            }
+        }
     }
 
     #[test]
@@ -305,13 +373,7 @@ mod tests {
     /// biased model are not.
     #[test]
     fn default_formats_suit_models_with_a_bias_and_without() {
-        let mut biased = TinyFile::new("qwen2", 6);
-        for (name, len, size) in [("attn_q", 128, 0.5), ("attn_k", 64, 40.0), ("attn_v", 64, 2.0)] {
-            for layer in 0..LAYERS {
-                let numbers = biased.random(len, 0.0, size);
-                biased.vector(&format!("blk.{layer}.{name}.bias"), &numbers);
-            }
-        }
+        let biased = biased();
         for model in [tiny_model(5, WeightForm::Dense), biased.model(WeightForm::Dense).unwrap()] {
             let bias = model.key_bias(0).is_some();
             let statistics = measured(&model);

@@ -5,7 +5,7 @@
 //! (its prior). A token's score is then its mean share plus a small weight times its peak (after KVzip, arXiv 2505.23416, which asks the
 //! model to repeat the prompt instead).
 //!
-//! The peak takes no byte of a page: it is a logarithmic code in the last 6 bits of the word that holds the sum, of whose mantissa 18 bits are left: a share is lost where it is below a 2^19th of the sum so far.
+//! The peak takes no byte of a page: it is a logarithmic code in the last 6 bits of the word that holds the sum, of whose mantissa 18 bits are left: a share is lost where it is below a 2^18th of the sum so far.
 
 use leankv_dsl::lang::*;
 

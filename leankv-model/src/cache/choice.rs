@@ -44,6 +44,7 @@ pub struct Always {
     /// [`CacheConfig::keep_tokens`](leankv_runtime::kv::CacheConfig::keep_tokens).
     pub keep: usize,
     /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none: [`CacheConfig::peaks`](leankv_runtime::kv::CacheConfig::peaks).
+    /// With peaks a budget's thresholds are as far apart as rate and distortion say: [`CacheConfig::gap_of`](leankv_runtime::kv::CacheConfig::gap_of).
     pub peaks: usize,
 }
 

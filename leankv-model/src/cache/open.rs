@@ -58,6 +58,7 @@ fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<Cache
     let Variants { codecs, hooks, basis } = variants(context, choice)?;
     let page_bytes = page_bytes(&choice.tiering, model.head_dim)?;
     let extents = [model.layers, model.kv_heads, model.group(), model.head_dim];
+    let usual = CacheConfig::new(extents, room.requests, room.tokens, 1);
     let mut config = CacheConfig {
         tiering: choice.tiering,
         page_bytes,
@@ -69,14 +70,14 @@ fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<Cache
         window: choice.always.window,
         keep_tokens: choice.always.keep,
         peaks: choice.always.peaks as u32,
-        gap: if choice.always.peaks > 0 { None } else { Some(16) },
+        gap: usual.gap.filter(|_| choice.always.peaks == 0),
         priors: match context.model.statistics() {
             Some(statistics) if choice.always.peaks > 0 => statistics.priors.clone(),
             _ => Vec::new(),
         },
         basis,
         window_q: WINDOW_Q.min(room.chunk),
-        ..CacheConfig::new(extents, room.requests, room.tokens, 1)
+        ..usual
     };
     if let (Some(PolicySpec::SinkWindow), Limit::Part(part)) = (choice.policy.stock(), choice.limit) {
         let (layout, _) = config.layouts()?;

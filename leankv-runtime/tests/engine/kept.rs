@@ -39,7 +39,13 @@ fn positions(cache: &KvCache, id: RequestId, list: usize) -> Vec<i32> {
 fn a_peak_is_the_largest_share_that_any_counted_query_gave() {
     // Every query counts, and nothing is dropped.
     let config = CacheConfig { window_q: 16, ..with_peaks() };
-    let mut cache = cache(&Device::host(), &config);
+    check_peaks(&Device::host(), &config);
+    let small = CacheConfig { layers: 1, kv_heads: 1, slots: 1, pages: 8, ..config };
+    checking_devices().iter().for_each(|device| check_peaks(device, &small));
+}
+
+fn check_peaks(device: &Device, config: &CacheConfig) {
+    let mut cache = cache(device, config);
     let (id, _) = live(&mut cache, &Thresholds::new(0.0, 0.0));
     let (heads, d, group) = (config.kv_heads, config.head_dim, config.group);
     for list in 0..config.lists() {
@@ -48,7 +54,7 @@ fn a_peak_is_the_largest_share_that_any_counted_query_gave() {
         // Those of the last step wait for the next one.
         let mut most = vec![0.0f64; 52];
         for query in 0..51 {
-            let q = row(&config, 3, query, layer).q;
+            let q = row(config, 3, query, layer).q;
             for member in 0..group {
                 let q = &q[(head * group + member) * d..][..d];
                 let seen: Vec<_> = tokens.iter().filter(|t| t.position <= query as i32).collect();
@@ -104,8 +110,8 @@ fn a_prior_keeps_a_token_that_its_share_would_drop() {
             let [q, k, v] = upload(&device, &rows);
             let priors = if layer == 0 { [0.0, 0.9] } else { [0.0; 2] }.repeat(of.len());
             let wrong = device.upload(&priors[1..]).unwrap();
-            assert!(matches!(chunk.layer_with_priors(&q, &k, &v, &wrong), Err(KvError::Length { .. })));
-            chunk.layer_with_priors(&q, &k, &v, &device.upload(&priors).unwrap()).unwrap();
+            assert!(matches!(chunk.layer_with_priors(&q, &k, &v, Some(&wrong)), Err(KvError::Length { .. })));
+            chunk.layer_with_priors(&q, &k, &v, Some(&device.upload(&priors).unwrap())).unwrap();
         }
         chunk.finish().unwrap();
     }

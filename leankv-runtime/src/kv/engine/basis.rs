@@ -7,8 +7,9 @@ use leankv_dsl::lang::FloatType;
 use leankv_dsl::lang::launch::Tensor;
 use leankv_kernels::basis::{BasisSpec, EnterBasisArgs, LeaveBasisArgs, enter_basis, leave_basis};
 
+use super::batch::Run;
 use super::launch::run;
-use super::{CacheConfig, InputElement, KvCache};
+use super::{CacheConfig, InputElement, KvCache, RequestId};
 use crate::device::{Device, DeviceBuffer};
 use crate::kernel::KernelOf;
 use crate::kv::KvError;
@@ -96,19 +97,21 @@ pub(super) struct BasisScratch {
     pub(super) rows: [DeviceBuffer<f32>; 3],
 }
 
-/// Where attention leaves its output.
+/// One layer's queries, keys and values: `[n, query_heads, head_dim]`, and twice `[n, kv_heads, head_dim]`.
+pub(super) type Rows<'a, E> = [&'a DeviceBuffer<E>; 3];
+
+/// What one layer's rows are of.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Output {
-    /// Of a decode step.
-    Step,
-    /// Of a chunk of a prompt.
-    Chunk,
+pub(super) enum Part<'a> {
+    /// A decode step.
+    Step(&'a [Run]),
+    /// A chunk of a request's prompt, with so many tokens before it.
+    Chunk(RequestId, usize),
 }
 
 impl BasisScratch {
     /// Where a cache has another basis.
     pub(super) fn new(device: &Device, config: &CacheConfig) -> Result<Option<BasisScratch>, KvError> {
-        config.check_means()?;
         if !config.basis.changes() {
             return Ok(None);
         }
@@ -133,23 +136,50 @@ impl KvCache {
         Ok(means.slice(layer * of_layer..(layer + 1) * of_layer)?.tensor([two, heads, d]))
     }
 
-    /// Brings one layer's `n` rows into the basis of the cache.
-    pub(super) fn enter_basis<E: InputElement>(
+    /// Does one layer of a step or a chunk of `n` tokens, in the basis of the cache.
+    pub(super) fn layer<E: InputElement>(
         &mut self,
-        layer: usize,
-        n: usize,
-        (q, k, v): (&DeviceBuffer<E>, &DeviceBuffer<E>, &DeviceBuffer<E>),
+        part: Part<'_>,
+        (layer, n): (usize, usize),
+        rows: Rows<'_, E>,
+        priors: Option<&DeviceBuffer<f32>>,
+    ) -> Result<(), KvError> {
+        let Some(mut scratch) = self.basis.take() else { return self.inside(part, (layer, n), rows, priors) };
+        let entered = self.enter_basis((layer, n), rows, &mut scratch);
+        let done = entered
+            .and_then(|()| self.inside(part, (layer, n), scratch.rows.each_ref(), priors))
+            .and_then(|()| self.leave_basis(part, (layer, n), &scratch));
+        self.basis = Some(scratch);
+        done
+    }
+
+    fn inside<E: InputElement>(
+        &mut self,
+        part: Part<'_>,
+        (layer, n): (usize, usize),
+        rows: Rows<'_, E>,
+        priors: Option<&DeviceBuffer<f32>>,
+    ) -> Result<(), KvError> {
+        match part {
+            Part::Step(runs) => runs.iter().try_for_each(|run| self.step_layer(run, layer, rows, priors)),
+            Part::Chunk(id, before) => self.chunk_layer(id, layer, (before, n), rows, priors),
+        }
+    }
+
+    fn enter_basis<E: InputElement>(
+        &self,
+        (layer, n): (usize, usize),
+        [q, k, v]: Rows<'_, E>,
         scratch: &mut BasisScratch,
     ) -> Result<(), KvError> {
         let Some(kernels) = &self.kernels.basis else { return Ok(()) };
         let (heads, query_heads, d) = (self.config.kv_heads, self.config.query_heads(), self.config.head_dim);
         let BasisScratch { means, rows: [q_out, k_out, v_out] } = scratch;
-        let means = self.means(means, layer)?;
         let args = EnterBasisArgs {
             q: q.tensor([n, query_heads, d]).into(),
             k: k.tensor([n, heads, d]).into(),
             v: v.tensor([n, heads, d]).into(),
-            means,
+            means: self.means(means, layer)?,
             q_out: q_out.slice_mut(..n * query_heads * d)?.tensor([n, query_heads, d]),
             k_out: k_out.slice_mut(..n * heads * d)?.tensor([n, heads, d]),
             v_out: v_out.slice_mut(..n * heads * d)?.tensor([n, heads, d]),
@@ -157,20 +187,19 @@ impl KvCache {
         run(kernels.enter.launch((n.div_ceil(ROWS) as u32, (query_heads + 2 * heads) as u32), args))
     }
 
-    /// Brings `n` rows of what attention gave, of a step or of a chunk, out of it.
-    pub(super) fn leave_basis(
+    /// Brings what attention gave out of the basis.
+    fn leave_basis(
         &mut self,
-        layer: usize,
-        n: usize,
-        of: Output,
+        part: Part<'_>,
+        (layer, n): (usize, usize),
         scratch: &BasisScratch,
     ) -> Result<(), KvError> {
         let (query_heads, d) = (self.config.query_heads(), self.config.head_dim);
         let means = self.means(&scratch.means, layer)?;
         let Some(kernels) = &self.kernels.basis else { return Ok(()) };
-        let out = match of {
-            Output::Step => &mut self.scratch.out,
-            Output::Chunk => &mut self.chunk.out,
+        let out = match part {
+            Part::Step(_) => &mut self.scratch.out,
+            Part::Chunk(..) => &mut self.chunk.out,
         };
         let out = out.slice_mut(..n * query_heads * d)?.tensor([n, query_heads, d]);
         let args = LeaveBasisArgs { means, out };

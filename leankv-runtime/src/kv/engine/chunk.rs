@@ -6,7 +6,7 @@ use leankv_kernels::chunk::{
     WriteChunkArgs,
 };
 
-use super::basis::Output;
+use super::basis::{Part, Rows};
 use super::compact::Room;
 use super::launch::{priors_of, run};
 use super::layer::OfLayer;
@@ -84,25 +84,15 @@ impl<'a> PromptChunk<'a> {
         k: &DeviceBuffer<E>,
         v: &DeviceBuffer<E>,
     ) -> Result<BufferView<'_, f32>, KvError> {
-        self.layer_of(q, k, v, None)
+        self.layer_with_priors(q, k, v, None)
     }
 
-    /// As [`layer`](PromptChunk::layer), with what the peaks of the tokens start from: `priors` is `[tokens, kv_heads]`. A prior is a share
-    /// of attention, from 0 to 1; a cache that keeps no peaks ([`CacheConfig::peaks`](super::CacheConfig::peaks)) takes none.
+    /// As [`layer`](PromptChunk::layer), with what the peaks of the tokens start from: `priors` is `[tokens, kv_heads]`; none for those of
+    /// [`CacheConfig::priors`](super::CacheConfig::priors). A prior is a share of attention, from 0 to 1; a cache that keeps no peaks ([`CacheConfig::peaks`](super::CacheConfig::peaks)) takes none.
     ///
     /// # Errors
     /// As [`layer`](PromptChunk::layer), and [`KvError::Length`] for another number of priors.
     pub fn layer_with_priors<E: InputElement>(
-        &mut self,
-        q: &DeviceBuffer<E>,
-        k: &DeviceBuffer<E>,
-        v: &DeviceBuffer<E>,
-        priors: &DeviceBuffer<f32>,
-    ) -> Result<BufferView<'_, f32>, KvError> {
-        self.layer_of(q, k, v, Some(priors))
-    }
-
-    fn layer_of<E: InputElement>(
         &mut self,
         q: &DeviceBuffer<E>,
         k: &DeviceBuffer<E>,
@@ -124,20 +114,8 @@ impl<'a> PromptChunk<'a> {
         if self.next == 0 {
             self.cache.mark(&[self.id], true);
         }
-        let (layer, n, rows) = (self.next, self.tokens, (q, k, v));
-        let (id, before, cache) = (self.id, self.before, &mut *self.cache);
-        let mut basis = cache.basis.take();
-        let result = match &mut basis {
-            None => cache.chunk_layer(id, layer, (before, n), rows, priors),
-            Some(basis) => cache
-                .enter_basis(layer, n, rows, basis)
-                .and_then(|()| {
-                    let [q, k, v] = &basis.rows;
-                    cache.chunk_layer(id, layer, (before, n), (q, k, v), priors)
-                })
-                .and_then(|()| cache.leave_basis(layer, n, Output::Chunk, basis)),
-        };
-        cache.basis = basis;
+        let (part, of) = (Part::Chunk(self.id, self.before), (self.next, self.tokens));
+        let result = self.cache.layer(part, of, [q, k, v], priors);
         self.cache.remember(result)?;
         self.next += 1;
         Ok(self.cache.chunk.out.slice(..queries)?)
@@ -176,12 +154,12 @@ impl KvCache {
         }
     }
 
-    fn chunk_layer<E: InputElement>(
+    pub(super) fn chunk_layer<E: InputElement>(
         &mut self,
         id: RequestId,
         layer: usize,
         (before, n): (usize, usize),
-        (q, k, v): (&DeviceBuffer<E>, &DeviceBuffer<E>, &DeviceBuffer<E>),
+        [q, k, v]: Rows<'_, E>,
         priors: Option<&DeviceBuffer<f32>>,
     ) -> Result<(), KvError> {
         let request = self.request(id)?;

@@ -211,15 +211,16 @@ impl CacheConfig {
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
     pub fn gap_of(&self, tiering: &Tiering) -> Result<u32, KvError> {
-        let (Some(low), None) = (tiering.low, self.gap) else {
-            return Ok(if tiering.low.is_some() { self.gap.unwrap_or(0) } else { 0 });
-        };
         let (layout_high, layout_low) = self.layouts_of(tiering)?;
+        let (Some(low), Some(layout_low)) = (tiering.low, layout_low) else { return Ok(0) };
+        if let Some(gap) = self.gap {
+            return Ok(gap);
+        }
         let bytes = |layout: &PageLayout| layout.account().true_bytes_per_token();
         let loss =
             |codec| normal_loss(&codec, self.head_dim).map_err(|e| KvError::Shape { why: e.to_string() });
         let lost = |format: KvFormat| Ok::<f64, KvError>(loss(format.key)? + loss(format.value)?);
-        let (b_high, b_low) = (bytes(&layout_high), layout_low.as_ref().map_or(0.0, bytes));
+        let (b_high, b_low) = (bytes(&layout_high), bytes(&layout_low));
         let (d_high, d_low) = (lost(tiering.high)?, lost(low)?);
         let square = (b_high - b_low) * (2.0 - d_low) / (b_low * (d_low - d_high));
         // A low format that saves nothing, or loses nothing, takes all tokens or none; so large and so small ratios are no different.

@@ -6,6 +6,7 @@ use leankv_kernels::candidates::LookingArgs;
 use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs};
 use leankv_kernels::step::{InsertTokenArgs, PlanStepArgs, StepPlan};
 
+use super::basis::Rows;
 use super::batch::Run;
 use super::layer::OfLayer;
 use super::{CacheConfig, InputElement, KvCache};
@@ -49,23 +50,12 @@ impl KvCache {
         unsafe { self.manager.queue(slots, targets) }
     }
 
-    /// Does one layer of a step.
-    pub(super) fn layer<E: InputElement>(
-        &mut self,
-        runs: &[Run],
-        layer: usize,
-        rows: (&DeviceBuffer<E>, &DeviceBuffer<E>, &DeviceBuffer<E>),
-        priors: Option<&DeviceBuffer<f32>>,
-    ) -> Result<(), KvError> {
-        runs.iter().try_for_each(|run| self.layer_of_run(run, layer, rows, priors))
-    }
-
     /// Inserts one layer's new tokens of requests of one tiering, and attends; the output is in `scratch.out`.
-    fn layer_of_run<E: InputElement>(
+    pub(super) fn step_layer<E: InputElement>(
         &mut self,
         these: &Run,
         layer: usize,
-        (q, k, v): (&DeviceBuffer<E>, &DeviceBuffer<E>, &DeviceBuffer<E>),
+        [q, k, v]: Rows<'_, E>,
         priors: Option<&DeviceBuffer<f32>>,
     ) -> Result<(), KvError> {
         let shape = *self.manager.shape();

@@ -1,6 +1,6 @@
 //! A decode step that is under way.
 
-use super::basis::Output;
+use super::basis::Part;
 use super::batch::Run;
 use super::{InputElement, KvCache, RequestId};
 use crate::device::{BufferView, DeviceBuffer};
@@ -42,25 +42,15 @@ impl<'a> DecodeStep<'a> {
         k: &DeviceBuffer<E>,
         v: &DeviceBuffer<E>,
     ) -> Result<BufferView<'_, f32>, KvError> {
-        self.layer_of(q, k, v, None)
+        self.layer_with_priors(q, k, v, None)
     }
 
-    /// As [`layer`](DecodeStep::layer), with what the peaks of the new tokens start from: `priors` is `[requests, kv_heads]`. A prior is a
-    /// share of attention, from 0 to 1; a cache that keeps no peaks ([`CacheConfig::peaks`](super::CacheConfig::peaks)) takes none.
+    /// As [`layer`](DecodeStep::layer), with what the peaks of the new tokens start from: `priors` is `[requests, kv_heads]`; none for those of
+    /// [`CacheConfig::priors`](super::CacheConfig::priors). A prior is a share of attention, from 0 to 1; a cache that keeps no peaks ([`CacheConfig::peaks`](super::CacheConfig::peaks)) takes none.
     ///
     /// # Errors
     /// As [`layer`](DecodeStep::layer), and [`KvError::Length`] for another number of priors.
     pub fn layer_with_priors<E: InputElement>(
-        &mut self,
-        q: &DeviceBuffer<E>,
-        k: &DeviceBuffer<E>,
-        v: &DeviceBuffer<E>,
-        priors: &DeviceBuffer<f32>,
-    ) -> Result<BufferView<'_, f32>, KvError> {
-        self.layer_of(q, k, v, Some(priors))
-    }
-
-    fn layer_of<E: InputElement>(
         &mut self,
         q: &DeviceBuffer<E>,
         k: &DeviceBuffer<E>,
@@ -83,20 +73,8 @@ impl<'a> DecodeStep<'a> {
             if self.next == 0 {
                 self.cache.mark(&self.requests, true);
             }
-            let (layer, rows, cache) = (self.next, (q, k, v), &mut *self.cache);
-            let mut basis = cache.basis.take();
-            let result = match &mut basis {
-                None => cache.layer(&self.runs, layer, rows, priors),
-                Some(basis) => cache
-                    .enter_basis(layer, n, rows, basis)
-                    .and_then(|()| {
-                        let [q, k, v] = &basis.rows;
-                        cache.layer(&self.runs, layer, (q, k, v), priors)
-                    })
-                    .and_then(|()| cache.leave_basis(layer, n, Output::Step, basis)),
-            };
-            cache.basis = basis;
-            cache.remember(result)?;
+            let result = self.cache.layer(Part::Step(&self.runs), (self.next, n), [q, k, v], priors);
+            self.cache.remember(result)?;
         }
         self.next += 1;
         Ok(self.cache.scratch.out.slice(..queries)?)

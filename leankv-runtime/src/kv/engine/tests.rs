@@ -265,7 +265,7 @@ fn outputs(
         let runs = cache.runs(&ids);
         for layer in 0..layers {
             for run in &runs {
-                cache.layer(std::slice::from_ref(run), layer, (&q, &k, &v), None)?;
+                cache.step_layer(run, layer, [&q, &k, &v], None)?;
             }
             take(cache.scratch.out.slice(..q.len())?)?;
             // The plan, and where it is carried out, live for the step; the rest is each layer's.
