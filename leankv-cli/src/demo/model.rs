@@ -17,7 +17,7 @@ use crate::table;
 use crate::terminal;
 
 const MODEL: &str = "smollm2-135m";
-const CACHES: [&str; 2] = ["fp16", "K8V4/K4V2@1/5"];
+const CACHES: [&str; 2] = ["fp16", "@1/5"];
 /// Bytes of the page, which ends with a paragraph: some 550 tokens.
 const PAGE: usize = 2200;
 const QUESTION: &str = "Summarise this text in three sentences.";

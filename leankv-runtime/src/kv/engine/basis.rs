@@ -100,9 +100,18 @@ pub(super) struct BasisScratch {
 /// One layer's queries, keys and values: `[n, query_heads, head_dim]`, and twice `[n, kv_heads, head_dim]`.
 pub(super) type Rows<'a, E> = [&'a DeviceBuffer<E>; 3];
 
-/// What one layer's rows are of.
+/// One layer of a step or a chunk.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Part<'a> {
+pub(super) struct Part<'a> {
+    pub(super) layer: usize,
+    /// Tokens.
+    pub(super) n: usize,
+    pub(super) of: Of<'a>,
+}
+
+/// What a layer's rows are of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Of<'a> {
     /// A decode step.
     Step(&'a [Run]),
     /// A chunk of a request's prompt, with so many tokens before it.
@@ -136,19 +145,18 @@ impl KvCache {
         Ok(means.slice(layer * of_layer..(layer + 1) * of_layer)?.tensor([two, heads, d]))
     }
 
-    /// Does one layer of a step or a chunk of `n` tokens, in the basis of the cache.
+    /// Does one layer in the basis of the cache.
     pub(super) fn layer<E: InputElement>(
         &mut self,
         part: Part<'_>,
-        (layer, n): (usize, usize),
         rows: Rows<'_, E>,
         priors: Option<&DeviceBuffer<f32>>,
     ) -> Result<(), KvError> {
-        let Some(mut scratch) = self.basis.take() else { return self.inside(part, (layer, n), rows, priors) };
-        let entered = self.enter_basis((layer, n), rows, &mut scratch);
+        let Some(mut scratch) = self.basis.take() else { return self.inside(part, rows, priors) };
+        let entered = self.enter_basis(part, rows, &mut scratch);
         let done = entered
-            .and_then(|()| self.inside(part, (layer, n), scratch.rows.each_ref(), priors))
-            .and_then(|()| self.leave_basis(part, (layer, n), &scratch));
+            .and_then(|()| self.inside(part, scratch.rows.each_ref(), priors))
+            .and_then(|()| self.leave_basis(part, &scratch));
         self.basis = Some(scratch);
         done
     }
@@ -156,19 +164,19 @@ impl KvCache {
     fn inside<E: InputElement>(
         &mut self,
         part: Part<'_>,
-        (layer, n): (usize, usize),
         rows: Rows<'_, E>,
         priors: Option<&DeviceBuffer<f32>>,
     ) -> Result<(), KvError> {
-        match part {
-            Part::Step(runs) => runs.iter().try_for_each(|run| self.step_layer(run, layer, rows, priors)),
-            Part::Chunk(id, before) => self.chunk_layer(id, layer, (before, n), rows, priors),
+        let Part { layer, n, of } = part;
+        match of {
+            Of::Step(runs) => runs.iter().try_for_each(|run| self.step_layer(run, layer, rows, priors)),
+            Of::Chunk(id, before) => self.chunk_layer(id, layer, (before, n), rows, priors),
         }
     }
 
     fn enter_basis<E: InputElement>(
         &self,
-        (layer, n): (usize, usize),
+        Part { layer, n, .. }: Part<'_>,
         [q, k, v]: Rows<'_, E>,
         scratch: &mut BasisScratch,
     ) -> Result<(), KvError> {
@@ -190,16 +198,15 @@ impl KvCache {
     /// Brings what attention gave out of the basis.
     fn leave_basis(
         &mut self,
-        part: Part<'_>,
-        (layer, n): (usize, usize),
+        Part { layer, n, of }: Part<'_>,
         scratch: &BasisScratch,
     ) -> Result<(), KvError> {
         let (query_heads, d) = (self.config.query_heads(), self.config.head_dim);
         let means = self.means(&scratch.means, layer)?;
         let Some(kernels) = &self.kernels.basis else { return Ok(()) };
-        let out = match part {
-            Part::Step(_) => &mut self.scratch.out,
-            Part::Chunk(..) => &mut self.chunk.out,
+        let out = match of {
+            Of::Step(_) => &mut self.scratch.out,
+            Of::Chunk(..) => &mut self.chunk.out,
         };
         let out = out.slice_mut(..n * query_heads * d)?.tensor([n, query_heads, d]);
         let args = LeaveBasisArgs { means, out };

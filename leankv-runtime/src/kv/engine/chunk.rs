@@ -6,7 +6,7 @@ use leankv_kernels::chunk::{
     WriteChunkArgs,
 };
 
-use super::basis::{Part, Rows};
+use super::basis::{Of, Part, Rows};
 use super::compact::Room;
 use super::launch::{priors_of, run};
 use super::layer::OfLayer;
@@ -114,8 +114,8 @@ impl<'a> PromptChunk<'a> {
         if self.next == 0 {
             self.cache.mark(&[self.id], true);
         }
-        let (part, of) = (Part::Chunk(self.id, self.before), (self.next, self.tokens));
-        let result = self.cache.layer(part, of, [q, k, v], priors);
+        let part = Part { layer: self.next, n: self.tokens, of: Of::Chunk(self.id, self.before) };
+        let result = self.cache.layer(part, [q, k, v], priors);
         self.cache.remember(result)?;
         self.next += 1;
         Ok(self.cache.chunk.out.slice(..queries)?)

@@ -1,6 +1,6 @@
 //! A decode step that is under way.
 
-use super::basis::Part;
+use super::basis::{Of, Part};
 use super::batch::Run;
 use super::{InputElement, KvCache, RequestId};
 use crate::device::{BufferView, DeviceBuffer};
@@ -73,7 +73,8 @@ impl<'a> DecodeStep<'a> {
             if self.next == 0 {
                 self.cache.mark(&self.requests, true);
             }
-            let result = self.cache.layer(Part::Step(&self.runs), (self.next, n), [q, k, v], priors);
+            let part = Part { layer: self.next, n, of: Of::Step(&self.runs) };
+            let result = self.cache.layer(part, [q, k, v], priors);
             self.cache.remember(result)?;
         }
         self.next += 1;
