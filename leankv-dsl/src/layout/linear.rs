@@ -241,6 +241,18 @@ impl LinearLayout {
         out
     }
 
+    /// This layout, what is left of `before`, where lanes that have become copies share what they hold: the last registers go to them, so that vectors stay.
+    /// No thread gets an element that it did not hold.
+    pub fn spread_over_new_copies(&self, before: &LinearLayout) -> LinearLayout {
+        let mut out = self.clone();
+        for (lane, _) in
+            out.lanes.iter_mut().zip(&before.lanes).filter(|(now, before)| **now == 0 && **before != 0)
+        {
+            *lane = out.registers.pop().unwrap_or(0);
+        }
+        out
+    }
+
     /// How many elements next to each other along `axis` one thread holds in registers that differ only
     /// in their lowest bits, counted in bits.
     pub fn contiguous_register_bits(&self, axis: usize) -> u32 {

@@ -11,8 +11,10 @@ use leankv_kernels::basis::rotate;
 #[derive(Clone, Copy, Debug, KernelArg)]
 pub struct KeyOffset {
     /// Cosines and then sines of every position's angles, `[positions, head_dim]`. What their rounding leaves of the bias is coded with the keys.
+    #[arg(align = 16)]
     rope: View<f16, 2>,
     /// The layer's bias, `[kv_heads, head_dim]`.
+    #[arg(align = 16)]
     bias: View<f32, 2>,
 }
 
@@ -69,14 +71,12 @@ impl Codec for Unbiased {
     /// thousandth, which together are as exact as f32.
     fn logits(&self, q: Tile<f16, 2>, rows: &Rows) -> Tile<f32, 2> {
         let (rope, bias) = self.offset.tables(rows.tokens(), [rows.count(), rows.head_dim()]);
-        let asked = q.cast::<f32>();
-        let asked = if self.rotated { rotate(asked) } else { asked };
+        let asked = if self.rotated { rotate(q.cast()) } else { q.cast() };
         let ((q1, q2), (a, b)) = (halves(asked), halves(bias * (1.0 / 1024.0)));
         let factors = (q1 * a + q2 * b).cat(q2 * a - q1 * b, 1);
         let high = factors.cast::<f16>();
         let low = (factors - high.cast::<f32>()).cast::<f16>();
-        let zeros = Tile::zeros([q.extents()[0], rows.count()]);
-        let share = low.dot(rope.t(), high.dot(rope.t(), zeros));
+        let share = low.dot(rope.t(), high.dot(rope.t(), Tile::zeros([q.extents()[0], rows.count()])));
         share.fma(1024.0, self.inner.logits(q, rows))
     }
 }

@@ -251,6 +251,10 @@ impl Pass {
                 State::Fixed(layout) if is_elementwise(&data.op) || matches!(data.op, Op::Load { .. }) => {
                     Some(layout.clone())
                 }
+                // What lanes held pairs of, they hold copies of: each keeps one half instead.
+                State::Fixed(layout) if matches!(data.op, Op::Split) => {
+                    push(func, data, layout).map(|half| half.spread_over_new_copies(layout))
+                }
                 State::Fixed(layout) => push(func, data, layout),
                 State::Free => None,
             })

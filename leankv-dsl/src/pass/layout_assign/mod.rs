@@ -19,7 +19,7 @@ mod rewrite;
 
 use std::collections::BTreeMap;
 
-use crate::ir::{Dtype, Entity, Func, Inst, Op, SideTable, Type, Value};
+use crate::ir::{Dtype, Entity, Func, Inst, Op, Print, SideTable, Type, Value};
 use crate::layout::{Conversion, LANE_BITS, LinearLayout, Route, SharedLayout};
 use crate::pass::axis::AxisAnalysis;
 
@@ -234,7 +234,8 @@ mod tests;
 
 /// Prints a function with the layout of each tile: what the pass made of it.
 pub fn describe(func: &Func, assignment: &Assignment) -> String {
-    let mut out = func.to_string();
+    // Layouts are kept by the values' own numbers.
+    let mut out = Print { raw: true, ..Print::default() }.func(func);
     out.push_str("\n// layouts\n");
     for inst in func.walk() {
         for &result in &func.inst(inst).results {

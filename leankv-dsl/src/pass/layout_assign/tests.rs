@@ -56,3 +56,24 @@ fn an_elementwise_kernel_needs_no_conversion() {
     assert!(func.walk().iter().all(|&i| !matches!(func.inst(i).op, Op::ConvertLayout)));
     assert_eq!(out.conversions(&func), (0, 0));
 }
+
+#[test]
+fn a_description_has_the_layout_of_each_number_that_it_prints() {
+    let at = Loc::unknown();
+    let mut b = Builder::new("k", vec![pointer("x", Dtype::F32), pointer("y", Dtype::F32)], at);
+    let (x, y) = (b.func().param_values()[0], b.func().param_values()[1]);
+    let offsets = grid(&mut b, 64, 128, 128);
+    // Nobody uses it: its number is free after the pass.
+    load(&mut b, y, offsets);
+    let v = load(&mut b, x, offsets);
+    store(&mut b, y, offsets, v);
+    let mut func = b.build(at).unwrap();
+    let (out, _) = assign(&mut func, &NoDots);
+    let text = describe(&func, &out);
+    let (body, layouts) = text.split_once("// layouts").unwrap();
+    let loaded = body.lines().find_map(|line| line.trim().strip_suffix(" : tile<64x128xf32>")).unwrap();
+    let number = loaded.split_once(" = load").unwrap().0;
+    assert!(layouts.lines().any(|line| line.starts_with(&format!("// {number} : [64x128"))), "{text}");
+    let printed = body.lines().filter(|line| line.contains(" : tile<")).count();
+    assert_eq!(layouts.lines().filter(|line| line.starts_with("// %")).count(), printed, "{text}");
+}
