@@ -13,7 +13,7 @@
 use half::f16;
 use leankv_dsl::format::{KvFormat, Tiering};
 use leankv_dsl::lang::attention::{
-    ALL_PAGES, AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Partial, Site, Tiers, Work,
+    ALL_PAGES, AttentionHooks, Codecs, KvBlock, KvOperand, OnlineSoftmax, Partial, Site, Tier, Tiers, Work,
     splits_of,
 };
 use leankv_dsl::lang::*;
@@ -268,12 +268,21 @@ impl Partials {
     }
 }
 
+/// How a step adds to the words of a tier.
+#[derive(Clone, Copy)]
+struct Adding {
+    low: bool,
+    peaks: Peaks,
+    /// The last position that the window of the pending queries does not reach. Tokens of the window are in the high tier.
+    behind: Scalar<i32>,
+}
+
 /// Adds to a block's tokens what they received from the pending queries of one token, except to frozen tokens and to the newest one of the high tier; and looks for
-/// candidates among them, if any are looked for.
+/// candidates among them, if any are looked for. Peaks rise behind the window alone.
 #[track_caller]
 fn add(
     block: &impl KvBlock,
-    (low, peaks): (bool, Peaks),
+    Adding { low, peaks, behind }: Adding,
     step: Tile<f32, 1>,
     (frozen, newest): (Scalar<i32>, Scalar<i32>),
     search: Option<Search>,
@@ -281,7 +290,10 @@ fn add(
 ) {
     let numbers = block.first_token() + iota(step.extents()[0]);
     let step = if low { step } else { numbers.eq(newest).select(0.0, step) };
-    let words = block.update_significance(frozen, &|word| peaks.add_tile(word, Received::once(step)));
+    let all = !peaks.kept() || low;
+    let most = if all { step } else { block.positions().le(behind).select(step, 0.0) };
+    let received = Received { sum: step, most };
+    let words = block.update_significance(frozen, &|word| peaks.add_tile(word, received));
     if let Some(search) = search {
         let own = block.valid() & numbers.ge(frozen);
         let seen = search.look(words, block.positions(), numbers, own);
@@ -430,6 +442,10 @@ fn attend<H: AttentionHooks, K: KvOperand>(
     let (head, request) = (at.head, program_id(1));
     let position = query_positions.get([request]);
     let ((parts, _), peaks) = (parts_of(spec.group), Peaks::new(spec.peaks));
+    let adding = |tier: &Tier| {
+        let (low, behind) = (tier.is_low(), position - 1 - spec.window);
+        Adding { low, peaks, behind }
+    };
     if parts == 1 {
         let members = Members::all(head, spec.group);
         let load = |read: Read| {
@@ -454,7 +470,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
                     let (logits, before) = queries.logits(&spec, block, scale, &hooks);
                     if let (Some(asked), Some(before), Some(frozen)) = (asked, before, frozen) {
                         let (step, tokens) = (asked.received(before), (frozen, asked.newest));
-                        add(block, (tier.is_low(), peaks), step, tokens, search, best.of(tile));
+                        add(block, adding(tier), step, tokens, search, best.of(tile));
                     }
                     let weights = online.step(logits, &hooks);
                     block.accumulate(weights, &mut online.values);
@@ -490,7 +506,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
                             let (logits, _) = queries.logits(&spec, block, scale, &hooks);
                             step = step.max(asked.received(logits));
                         }
-                        add(block, (tier.is_low(), peaks), step, (frozen, newest), search, best.of(tile));
+                        add(block, adding(tier), step, (frozen, newest), search, best.of(tile));
                     }
                 }
                 if spec.candidates {

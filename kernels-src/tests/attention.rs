@@ -136,7 +136,7 @@ fn check_as(
     // The pending significance was added to every token that is neither frozen nor new, and nothing else changed.
     let mut arena = cache.arena.clone();
     let pending = PendingQueries { q: &old32, lse: &old_lse, newest: &newest };
-    add_pending(&args, &pending, Peaks::NONE, &kv, &mut arena).unwrap();
+    add_pending(&args, &pending, (Peaks::NONE, 0), &kv, &mut arena).unwrap();
     let words = |bytes: &[u8]| -> Vec<u32> {
         bytes.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect()
     };

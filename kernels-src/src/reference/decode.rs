@@ -261,14 +261,14 @@ pub struct PendingQueries<'a> {
 }
 
 /// Adds to `arena`, a copy of that of `kv`, what decode attention with these arguments adds: the significance of the pending queries,
-/// whose positions are one below those of the step's. Frozen and newest tokens get nothing.
+/// whose positions are one below those of the step's. Frozen and newest tokens get nothing. The peaks of the high tier rise behind a window of `window` tokens alone.
 ///
 /// # Errors
 /// As [`decode_attention`].
 pub fn add_pending(
     args: &DecodeArgs<'_>,
     pending: &PendingQueries<'_>,
-    peaks: Peaks,
+    (peaks, window): (Peaks, i32),
     kv: &PagedKv<'_>,
     arena: &mut [u8],
 ) -> Result<(), ReferenceError> {
@@ -298,7 +298,8 @@ pub fn add_pending(
             if let (false, Ok(newest)) = (low, usize::try_from(pending.newest[row])) {
                 step[newest] = 0.0;
             }
-            add_significance(paged, arena, &tier_ids(kv, list, low), peaks, &step)?;
+            let behind = if low { i32::MAX } else { positions[row / args.kv_heads] - window };
+            add_significance(paged, arena, &tier_ids(kv, list, low), (peaks, behind), &step)?;
         }
     }
     Ok(())
@@ -306,7 +307,7 @@ pub fn add_pending(
 
 /// Adds the significance of one decode step to the pages of one KV head.
 ///
-/// `page_ids` lists the pages of one tier of that head and `step` holds one number per token of it.
+/// `page_ids` lists the pages of one tier of that head and `step` holds one number per token of it. Peaks rise up to the position `behind`.
 ///
 /// # Errors
 /// More tokens than the list holds, or a page id outside the arena.
@@ -314,13 +315,16 @@ pub fn add_significance(
     paged: &PagedFormat,
     arena: &mut [u8],
     page_ids: &[i32],
-    peaks: Peaks,
+    (peaks, behind): (Peaks, i32),
     step: &[f32],
 ) -> Result<(), ReferenceError> {
     for (t, add) in step.iter().enumerate() {
         let (page, slot) = place(paged, page_ids, t)?;
-        let row = row_mut(page_mut(paged, arena, page)?, paged.layout().significance(), slot);
-        let word = peaks.add(f32::from_le_bytes(four(row)), *add, *add);
+        let (page, layout) = (page_mut(paged, arena, page)?, paged.layout());
+        let position = i32::from_le_bytes(four(row_mut(page, layout.positions(), slot)));
+        let most = if position <= behind { *add } else { 0.0 };
+        let row = row_mut(page, layout.significance(), slot);
+        let word = peaks.add(f32::from_le_bytes(four(row)), *add, most);
         row.copy_from_slice(&word.to_le_bytes());
     }
     Ok(())

@@ -162,7 +162,7 @@ fn significance_accumulates_in_the_pages() {
     let step = received(&args, &cache.view(), &lse).unwrap().remove(0);
     let ids = cache.table.clone();
     for _ in 0..2 {
-        add_significance(&cache.high, &mut cache.arena, &ids, Peaks::NONE, &step[..70]).unwrap();
+        add_significance(&cache.high, &mut cache.arena, &ids, (Peaks::NONE, i32::MAX), &step[..70]).unwrap();
     }
     let tokens = cache.tokens(0);
     for (token, step) in tokens[..70].iter().zip(&step) {
@@ -184,7 +184,7 @@ fn pending_queries_add_to_what_is_neither_frozen_nor_newer() {
     let step = received(&before, &cache.view(), &lse).unwrap().remove(0);
     let pending = PendingQueries { q: &old, lse: &lse, newest: &[69, -1] };
     let mut arena = cache.arena.clone();
-    add_pending(&args, &pending, Peaks::NONE, &cache.view(), &mut arena).unwrap();
+    add_pending(&args, &pending, (Peaks::NONE, 0), &cache.view(), &mut arena).unwrap();
     let after = Cache { arena, ..cache };
     for (t, (token, step)) in after.tokens(0).iter().zip(step).enumerate() {
         let none = t < 3 || t == 69 || (70..72).contains(&t);

@@ -158,7 +158,7 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
             .collect();
         let mut arena = cache.arena.clone();
         let pending = PendingQueries { q: &old32, lse: &lse, newest: &newest };
-        add_pending(&args, &pending, Peaks::new(spec.peaks), &cache.paged(), &mut arena)?;
+        add_pending(&args, &pending, (Peaks::new(spec.peaks), spec.window), &cache.paged(), &mut arena)?;
         launch.kv = cache.kv(given(&cache.arena).output(SIGNIFICANCE).expect(&arena, SIGNIFICANCE));
         launch.pending = PendingArgs {
             q: given(&old).tensor([requests, heads, d]),

@@ -165,7 +165,7 @@ impl Cache {
                     &paged,
                     &mut self.arena,
                     &ids,
-                    Peaks::NONE,
+                    (Peaks::NONE, i32::MAX),
                     &thawed,
                 )
                 .unwrap();
