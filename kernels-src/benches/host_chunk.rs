@@ -112,6 +112,8 @@ fn bench(tiering: &str, d: usize, block: usize, block_q: usize) {
             kv_heads: HEADS,
             scale,
             window: 64,
+            before: CACHED as i32,
+            recent: 64,
         },
         &cache,
     )

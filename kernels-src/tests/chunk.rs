@@ -98,7 +98,8 @@ fn check(
     let (k, k32) = halves(&random(32, n * KV_HEADS * shape.d));
     let (v, v32) = halves(&random(33, n * KV_HEADS * shape.d));
     let scale = 1.0 / (shape.d as f32).sqrt();
-    let args = ChunkArgs { q: &q32, k: &k32, v: &v32, query_heads: heads, kv_heads: KV_HEADS, scale, window };
+    let (query_heads, kv_heads, recent) = (heads, KV_HEADS, 64);
+    let args = ChunkArgs { q: &q32, k: &k32, v: &v32, query_heads, kv_heads, scale, window, before, recent };
     let expected = attend_chunk(&args, &cache.view()).unwrap();
 
     let settings = shape.settings(tiering, page);

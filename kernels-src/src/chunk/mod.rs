@@ -69,6 +69,9 @@ pub struct ChunkSpec {
     /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
     #[spec(default = 0)]
     pub peaks: u32,
+    /// Tokens of the recent window: a query raises the peaks of tokens behind it.
+    #[spec(default = 64)]
+    pub window: i32,
     /// Depth of the software pipeline.
     #[spec(default = 2)]
     pub stages: usize,

@@ -7,14 +7,14 @@ use leankv_dsl::lang::*;
 use super::{ChunkSpec, Queries, Read};
 use crate::policy::{Peaks, Received};
 
-/// What keys receive from the queries from chunk token `first` on, `[keys]`, of each the probability maximised over the query group. `logits` are
-/// `[rows, keys]`.
+/// What keys at these positions receive from the queries from chunk token `first` on, `[keys]`, of each the probability maximised over the query group; the most
+/// of those queries that have the key behind their window. `logits` are `[rows, keys]`.
 #[track_caller]
 fn received(
     spec: &ChunkSpec,
-    logits: Tile<f32, 2>,
+    (logits, positions): (Tile<f32, 2>, Tile<i32, 1>),
     lse: View<f32, 2>,
-    first: Scalar<i32>,
+    (before, first): (Scalar<i32>, Scalar<i32>),
     head: Scalar<i32>,
 ) -> Received {
     let lse = lse.tile((element(first), head), [spec.block_q, spec.group]).load();
@@ -22,11 +22,13 @@ fn received(
     let base = lse.gt(f32::NEG_INFINITY).select(lse, 0.0).reshape([spec.rows()]);
     let p = (logits - base.expand_dims(1)).exp();
     let p = p.reshape([spec.block_q, spec.group, spec.block]).reduce_max(1);
-    Received { sum: p.reduce_sum(0), most: p.reduce_max(0) }
+    let ends = before + first - spec.window + iota(spec.block_q);
+    let behind = positions.expand_dims(0).le(ends.expand_dims(1));
+    Received { sum: p.reduce_sum(0), most: behind.select(p, 0.0).reduce_max(0) }
 }
 
 /// Adds to the pages what each cached token received from the chunk's last `window` queries: the sum over queries of the probability,
-/// maximised over the query group, and the largest one to its peak.
+/// maximised over the query group, and to its peak the largest one of queries that have it behind their window.
 ///
 /// * Shapes: `q`, `before`, `scale`, `kv` and `lse` as in [`chunk_attention`](fn@crate::chunk::chunk_attention) after it ran, before the
 ///   chunk's own tokens are written.
@@ -64,8 +66,9 @@ pub fn cached_significance<C: Codecs, H: AttentionHooks, K: KvOperand>(
                 let exist = queries.numbers.lt(count).expand_dims(1);
                 let seen = block.valid().expand_dims(0) & exist;
                 let logits = block.logits(queries.q);
-                let logits = queries.logits(logits, block.positions(), seen, scale, &hooks);
-                all = all.and(received(&spec, logits, lse, first, head));
+                let positions = block.positions();
+                let logits = queries.logits(logits, positions, seen, scale, &hooks);
+                all = all.and(received(&spec, (logits, positions), lse, (before, first), head));
             }
             block.update_significance(frozen, &|word| peaks.add_tile(word, all));
         }
@@ -108,8 +111,9 @@ pub fn chunk_significance<H: AttentionHooks>(
         let queries = Queries::load(&spec, q, Read::Again, before, first, head, &hooks);
         let rows = queries.numbers.expand_dims(1);
         let seen = numbers.expand_dims(0).le(rows) & rows.lt(count);
-        let logits = queries.logits(queries.q.dot(keys.t(), zeros), before + numbers, seen, scale, &hooks);
-        all = all.and(received(&spec, logits, lse, first, head));
+        let positions = before + numbers;
+        let logits = queries.logits(queries.q.dot(keys.t(), zeros), positions, seen, scale, &hooks);
+        all = all.and(received(&spec, (logits, positions), lse, (before, first), head));
     }
     let peaks = Peaks::new(spec.peaks);
     if peaks.kept() {

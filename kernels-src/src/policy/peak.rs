@@ -2,8 +2,8 @@
 //!
 //! A mean over recent queries forgets what will be asked for again: a name or a number in the prompt is read once, long before. Its *peak* remembers: the
 //! largest share that it received from one query, or more where a model of attention predicts that a repetition of the text would give it more
-//! (its prior). Of decode queries those count that have the token behind their window: queries close by look at every token, and would make the text that is being
-//! written count for more than its prompt. A token's score is then its mean share plus a small weight times its peak (after KVzip, arXiv 2505.23416, which asks the
+//! (its prior). Only queries that have the token behind their window count: those close by look at every token, and would make the end of a prompt, and the text
+//! that is being written, count for more than all before. A token's score is then its mean share plus a small weight times its peak (after KVzip, arXiv 2505.23416, which asks the
 //! model to repeat the prompt instead).
 //!
 //! The peak takes no byte of a page: it is a logarithmic code in the last 6 bits of the word that holds the sum, of whose mantissa 18 bits are left: a share is lost where it is below a 2^18th of the sum so far.

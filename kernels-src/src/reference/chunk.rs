@@ -24,6 +24,10 @@ pub struct ChunkArgs<'a> {
     pub scale: f32,
     /// How many of the chunk's last queries are counted in the significance.
     pub window: usize,
+    /// Position of the chunk's first token.
+    pub before: i32,
+    /// Tokens of the recent window: a query raises the peaks of tokens behind it.
+    pub recent: i32,
 }
 
 /// What a chunk's attention gives.
@@ -44,7 +48,7 @@ pub struct ChunkOutput {
 pub struct Share {
     /// The sum over queries.
     pub sum: f32,
-    /// The most that one of them gave.
+    /// The most that one gave of those that have the token behind their window.
     pub most: f32,
 }
 
@@ -53,7 +57,7 @@ pub struct Share {
 /// # Errors
 /// Slices that do not fit the shapes, lengths beyond the page table, page ids outside the arena.
 pub fn attend_chunk(args: &ChunkArgs<'_>, kv: &PagedKv<'_>) -> Result<ChunkOutput, ReferenceError> {
-    let &ChunkArgs { q, k, v, query_heads, kv_heads, scale, window } = args;
+    let &ChunkArgs { q, k, v, query_heads, kv_heads, scale, window, before, recent } = args;
     let d = kv.high.head_dim();
     let group = group_size(query_heads, kv_heads)?;
     let n = q.len() / (query_heads * d).max(1);
@@ -105,8 +109,11 @@ pub fn attend_chunk(args: &ChunkArgs<'_>, kv: &PagedKv<'_>) -> Result<ChunkOutpu
                 best.iter_mut().zip(&p).for_each(|(best, p)| *best = best.max(*p));
             }
             if i + window >= n {
-                for (share, p) in shares.iter_mut().zip(&best) {
-                    *share = Share { sum: share.sum + p, most: share.most.max(*p) };
+                let positions = cached.iter().map(|token| token.position).chain(before..);
+                for ((share, p), position) in shares.iter_mut().zip(&best).zip(positions) {
+                    let behind = position <= before + i as i32 - recent;
+                    let most = if behind { share.most.max(*p) } else { share.most };
+                    *share = Share { sum: share.sum + p, most };
                 }
             }
         }

@@ -47,6 +47,8 @@ impl Chunk {
             kv_heads,
             scale,
             window,
+            before: cache.longest as i32,
+            recent: spec.window,
         };
         let expected = attend_chunk(&args, &cache.paged())?;
         let [q, k, v] = [q, k, v].map(|x| x.tensor);

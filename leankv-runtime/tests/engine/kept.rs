@@ -36,7 +36,7 @@ fn positions(cache: &KvCache, id: RequestId, list: usize) -> Vec<i32> {
 }
 
 #[test]
-fn a_peak_is_the_largest_share_that_a_query_of_the_prompt_or_one_from_afar_gave() {
+fn a_peak_is_the_largest_share_of_counted_queries_that_have_the_token_behind_their_window() {
     // Every query counts, and nothing is dropped.
     let config = CacheConfig { window_q: 16, ..with_peaks() };
     check_peaks(&Device::host(), &config);
@@ -63,8 +63,7 @@ fn check_peaks(device: &Device, config: &CacheConfig) {
                 };
                 let exps: Vec<f64> = seen.iter().map(|t| logit(&t.key).exp()).collect();
                 let sum: f64 = exps.iter().sum();
-                // A decode query counts for what is behind its window.
-                let counts = |position: i32| query < 40 || position <= query as i32 - config.window as i32;
+                let counts = |position: i32| position <= query as i32 - config.window as i32;
                 for (token, exp) in seen.iter().zip(exps).filter(|(token, _)| counts(token.position)) {
                     let most = &mut most[token.position as usize];
                     *most = most.max(exp / sum);

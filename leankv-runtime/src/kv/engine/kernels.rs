@@ -145,7 +145,7 @@ impl Build<'_> {
     }
 
     fn chunk(&self, tiering: Tiering) -> ChunkSpec {
-        let CacheConfig { head_dim, group, page_bytes, peaks, .. } = *self.config;
+        let CacheConfig { head_dim, group, page_bytes, peaks, window, .. } = *self.config;
         let input = self.config.inner_input();
         ChunkSpec {
             tiering,
@@ -157,6 +157,7 @@ impl Build<'_> {
             block_q: ChunkSpec::block_q_of(group),
             splits: SPLITS,
             peaks,
+            window: window as i32,
             stages: 1,
         }
     }
