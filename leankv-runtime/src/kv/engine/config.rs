@@ -47,8 +47,8 @@ pub struct CacheConfig {
     pub window: usize,
     /// Attention sinks: the first tokens of a sequence, always high, under every policy.
     pub sinks: usize,
-    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none. A token's peak is the largest share of attention that one query gave it, or its
-    /// prior where that is more: see [`Peaks`](leankv_kernels::policy::Peaks) and [`DecodeStep::layer_with_priors`](super::DecodeStep::layer_with_priors).
+    /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none. A token's peak is the largest share of attention that one query gave it that has it
+    /// behind its window, or its prior where that is more: see [`Peaks`](leankv_kernels::policy::Peaks) and [`DecodeStep::layer_with_priors`](super::DecodeStep::layer_with_priors).
     pub peaks: u32,
     /// What peaks start from where a layer is given nothing else, `[layers, kv_heads]`: shares of attention, from 0 to 1. Empty for 0.
     pub priors: Vec<f32>,
