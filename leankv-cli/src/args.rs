@@ -454,7 +454,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) model: String,
     /// The cache (see below).
-    #[arg(long, value_name = "CACHE", num_args = 1.., default_value = "K8V4/K4V2")]
+    #[arg(long, value_name = "CACHE", num_args = 1.., default_value = "@1/5")]
     pub(crate) kv: Vec<String>,
     /// The prompt; without it and without a file, standard input.
     #[arg(long, value_name = "TEXT", conflicts_with = "file")]

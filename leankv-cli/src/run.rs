@@ -220,7 +220,7 @@ impl Took {
     fn budget(&self, choice: &KvChoice) -> String {
         match self.asked_bytes {
             Some(asked) if self.page_bytes > asked => format!(
-                "warning: the pages take {} bytes, and the budget asks for {asked}: {}\n",
+                "note: the pages take {} bytes, and the budget asks for {asked}: {}\n",
                 self.page_bytes,
                 choice.floor()
             ),

@@ -17,7 +17,7 @@ use crate::table;
 use crate::terminal;
 
 /// Caches that are compared when none is named.
-const USUAL: [&str; 3] = ["fp16", "K8V4", "K8V4/K4V2"];
+const USUAL: [&str; 3] = ["fp16", "K8V4", "@1/5"];
 
 /// What was served, and how.
 pub(crate) struct Served {

@@ -301,9 +301,17 @@ fn serve_bench_prints_a_table_for_people() {
     let place = Place::new();
     let args = bench(&place, &["--kv-memory", "1MiB", "--requests", "3"]);
     let text = stdout(&place.leankv(&args.iter().map(String::as_str).collect::<Vec<_>>()));
-    for part in
-        ["fp16", "K8V4/K4V2", "tokens/s", "1.00x", "3/3", "mean batch", "latency", "attention", "pages"]
-    {
+    for part in [
+        "fp16",
+        "K8mV4m/K4mV4m@1/5",
+        "tokens/s",
+        "1.00x",
+        "3/3",
+        "mean batch",
+        "latency",
+        "attention",
+        "pages",
+    ] {
         assert!(text.contains(part), "`{part}` is missing in:\n{text}");
     }
 }
