@@ -9,7 +9,7 @@
 use leankv_dsl::lang::attention::{KvOperand, Lengths, Work};
 use leankv_dsl::lang::*;
 
-use crate::policy::{Candidate, Judged, Progress, Rule};
+use crate::policy::{Candidate, Judged, Progress, Rule, last_behind};
 
 /// Kinds of candidates: the least of the high tier, the one that leaves the window, the least of the low tier.
 const KINDS: usize = 3;
@@ -182,7 +182,11 @@ impl Search {
     /// For the step whose new token stands at `position`.
     #[track_caller]
     pub(crate) fn new(rule: Rule, prompt: Scalar<i32>, position: Scalar<i32>) -> Search {
-        Search { rule, now: Progress::new(prompt, position).one_more(), last: position - rule.window() }
+        Search {
+            rule,
+            now: Progress::new(prompt, position).one_more(),
+            last: last_behind(position, rule.window()),
+        }
     }
 
     /// Tokens of the sequence, the step's included.

@@ -22,7 +22,7 @@ use crate::candidates::{BestOfTile, Bests, Finds, Looking, Search, ShortlistMut,
 use crate::members::{Members, Read, parts_of, possible};
 use crate::pattern::HeadPattern;
 use crate::pending::{Asked, Pending, PendingMut};
-use crate::policy::{Peaks, Received, Rule, SINKS};
+use crate::policy::{Peaks, Received, Rule, SINKS, last_behind};
 
 /// Tierings whose kernels are tested at every declared specialisation.
 fn tierings() -> Vec<Tiering> {
@@ -443,7 +443,7 @@ fn attend<H: AttentionHooks, K: KvOperand>(
     let position = query_positions.get([request]);
     let ((parts, _), peaks) = (parts_of(spec.group), Peaks::new(spec.peaks));
     let adding = |tier: &Tier| {
-        let (low, behind) = (tier.is_low(), position - 1 - spec.window);
+        let (low, behind) = (tier.is_low(), last_behind(position - 1, spec.window));
         Adding { low, peaks, behind }
     };
     if parts == 1 {

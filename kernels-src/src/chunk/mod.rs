@@ -40,7 +40,7 @@ fn few_tierings() -> [Tiering; 2] {
 /// Specialisation of [`chunk_attention`](fn@chunk_attention), [`cached_significance`](fn@cached_significance) and
 /// [`chunk_significance`](fn@chunk_significance).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Spec)]
-#[spec(valid = |s| s.group >= 1 && s.block_q >= 1 && s.splits >= 1)]
+#[spec(valid = |s| s.group >= 1 && s.block_q >= 1 && s.splits >= 1 && s.window >= 0)]
 pub struct ChunkSpec {
     /// Formats of the tiers, such as `K8V4/K4V2`.
     #[spec(default = few_tierings()[0], values = few_tierings())]

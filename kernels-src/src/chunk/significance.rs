@@ -5,7 +5,7 @@ use leankv_dsl::lang::attention::{AttentionHooks, Codecs, KvBlock, KvOperand, Wo
 use leankv_dsl::lang::*;
 
 use super::{ChunkSpec, Queries, Read};
-use crate::policy::{Peaks, Received};
+use crate::policy::{Peaks, Received, last_behind};
 
 /// What keys at these positions receive from the queries from chunk token `first` on, `[keys]`, of each the probability maximised over the query group; the most
 /// of those queries that have the key behind their window. `logits` are `[rows, keys]`.
@@ -22,8 +22,8 @@ fn received(
     let base = lse.gt(f32::NEG_INFINITY).select(lse, 0.0).reshape([spec.rows()]);
     let p = (logits - base.expand_dims(1)).exp();
     let p = p.reshape([spec.block_q, spec.group, spec.block]).reduce_max(1);
-    let ends = before + first - spec.window + iota(spec.block_q);
-    let behind = positions.expand_dims(0).le(ends.expand_dims(1));
+    let last = last_behind(before + first + iota(spec.block_q), spec.window);
+    let behind = positions.expand_dims(0).le(last.expand_dims(1));
     Received { sum: p.reduce_sum(0), most: behind.select(p, 0.0).reduce_max(0) }
 }
 

@@ -23,6 +23,7 @@ pub use choice::{ChosenPolicies, PolicyChoice, PolicyVariant};
 pub use counted::Counting;
 pub use leankv::LeanKv;
 pub use peak::{Peaks, Received};
+pub use rule::last_behind;
 pub(crate) use rule::{Judged, Progress, Rule};
 pub use spec::UnknownPolicy;
 

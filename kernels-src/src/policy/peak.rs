@@ -66,6 +66,12 @@ impl Peaks {
         self.weight > 0
     }
 
+    /// Bits of a word that hold the peak.
+    #[must_use]
+    pub const fn code_bits(self) -> u32 {
+        if self.kept() { CODE_BITS } else { 0 }
+    }
+
     fn factor(self) -> f32 {
         self.weight as f32 / 1000.0
     }

@@ -4,6 +4,12 @@ use leankv_dsl::lang::*;
 
 use super::{Counting, Peaks};
 
+/// The last position that a query at this position has behind its window of so many tokens, itself included: tokens up to there are judged, and their peaks rise.
+#[track_caller]
+pub fn last_behind<T: std::ops::Sub<i32, Output = T>>(query: T, window: i32) -> T {
+    query - window
+}
+
 /// What stands above every policy: the recent window and attention sinks are always high, and a token is judged by the queries that
 /// count.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +73,7 @@ impl Rule {
         let prompt = now.prompt.splat(positions.extents());
         let queries = self.counting.before_tile(now.asked, now.prompt);
         let counted = queries - self.counting.before_tile(positions, prompt);
-        let old = positions.lt(now.tokens - self.window) & positions.ge(self.sinks);
+        let old = positions.le(last_behind(now.tokens - 1, self.window)) & positions.ge(self.sinks);
         let (mass, peak) = self.peaks.parts_tile(words);
         let sig = self.peaks.score_tile(Counting::significance_tile(mass, counted), peak);
         Judged { sig, positions, open: old & counted.gt(0) }

@@ -2,7 +2,7 @@
 
 use super::pages::Token;
 use crate::budget::Ladder;
-use crate::policy::{Counting, Peaks};
+use crate::policy::{Counting, Peaks, last_behind};
 
 /// What is the same for all lists of a request.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ impl BudgetList {
             let counted = queries - rules.counting.before(token.position, rules.prompt);
             let asked = index >= self.frozen
                 && counted > 0
-                && token.position < rules.tokens - rules.window
+                && token.position <= last_behind(rules.tokens - 1, rules.window)
                 && token.position >= rules.sinks;
             let (mass, peak) = rules.peaks.parts(token.significance);
             let sig = rules.peaks.score(Counting::significance(mass, counted), peak);

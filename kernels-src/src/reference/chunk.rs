@@ -2,6 +2,8 @@
 
 use leankv_dsl::lang::attention::{ALL_PAGES, Lengths};
 
+use crate::policy::last_behind;
+
 use super::basic::softmax;
 use super::decode::{PagedKv, split_tokens};
 use super::error::{ReferenceError, check_len, group_size};
@@ -50,6 +52,14 @@ pub struct Share {
     pub sum: f32,
     /// The most that one gave of those that have the token behind their window.
     pub most: f32,
+}
+
+impl Share {
+    /// What one query gave that has the token behind its window.
+    #[must_use]
+    pub fn once(share: f32) -> Share {
+        Share { sum: share, most: share }
+    }
 }
 
 /// Attention of a chunk to every cached token and causally to itself, with the significance that its last `window` queries give.
@@ -111,7 +121,7 @@ pub fn attend_chunk(args: &ChunkArgs<'_>, kv: &PagedKv<'_>) -> Result<ChunkOutpu
             if i + window >= n {
                 let positions = cached.iter().map(|token| token.position).chain(before..);
                 for ((share, p), position) in shares.iter_mut().zip(&best).zip(positions) {
-                    let behind = position <= before + i as i32 - recent;
+                    let behind = position <= last_behind(before + i as i32, recent);
                     let most = if behind { share.most.max(*p) } else { share.most };
                     *share = Share { sum: share.sum + p, most };
                 }

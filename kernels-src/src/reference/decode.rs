@@ -9,14 +9,15 @@
 //!
 //! Significance of a token in one decode step is its probability, maximised over the query group (LeanKV,
 //! significance in the decode phase): [`received`] by the logarithm of the sum of exponentials that the queries had when
-//! they were asked; [`add_significance`] accumulates it into the pages.
+//! they were asked; [`add_shares`] accumulates it into the pages.
 
 use leankv_dsl::lang::attention::{ALL_PAGES, Lengths, pages_of_split, splits_of};
 
+use super::chunk::Share;
 use super::error::{ReferenceError, check_len, group_size};
 use super::pages::{PagedFormat, four, page_mut, place, read_tokens, row_mut};
 use crate::pattern::HeadPattern;
-use crate::policy::Peaks;
+use crate::policy::{Peaks, last_behind};
 
 /// Paged keys and values of several requests.
 #[derive(Debug, Clone, Copy)]
@@ -290,42 +291,42 @@ pub fn add_pending(
         let Ok(slot) = usize::try_from(kv.slots[row / args.kv_heads]) else { continue };
         let list = slot * args.kv_heads + row % args.kv_heads;
         let lengths = Lengths::get(kv.lengths, list);
-        let (of_high, of_low) = step.split_at(lengths.high as usize);
-        for (low, paged, step) in [(false, Some(kv.high), of_high), (true, kv.low, of_low)] {
-            let Some(paged) = paged else { continue };
-            let mut step = step.to_vec();
-            step[..lengths.frozen(low) as usize].fill(0.0);
-            if let (false, Ok(newest)) = (low, usize::try_from(pending.newest[row])) {
-                step[newest] = 0.0;
-            }
-            let behind = if low { i32::MAX } else { positions[row / args.kv_heads] - window };
-            add_significance(paged, arena, &tier_ids(kv, list, low), (peaks, behind), &step)?;
-        }
+        let last = last_behind(positions[row / args.kv_heads], window);
+        let tokens = split_tokens(kv, list, ALL_PAGES)?.remove(0);
+        let share =
+            |(number, (token, share)): (usize, (&super::Token, f32))| match number < lengths.high as usize {
+                true if pending.newest[row] == number as i32 => Share::default(),
+                true if token.position > last => Share { sum: share, most: 0.0 },
+                _ => Share::once(share),
+            };
+        let shares: Vec<Share> = tokens.iter().zip(step).enumerate().map(share).collect();
+        add_shares(kv, list, peaks, &shares, arena)?;
     }
     Ok(())
 }
 
-/// Adds the significance of one decode step to the pages of one KV head.
-///
-/// `page_ids` lists the pages of one tier of that head and `step` holds one number per token of it. Peaks rise up to the position `behind`.
+/// Adds to `arena`, a copy of that of `kv`, what the tokens of list number `list` received: high tier's tokens, then the low tier's. Frozen ones get nothing.
 ///
 /// # Errors
 /// More tokens than the list holds, or a page id outside the arena.
-pub fn add_significance(
-    paged: &PagedFormat,
+pub fn add_shares(
+    kv: &PagedKv<'_>,
+    list: usize,
+    peaks: Peaks,
+    shares: &[Share],
     arena: &mut [u8],
-    page_ids: &[i32],
-    (peaks, behind): (Peaks, i32),
-    step: &[f32],
 ) -> Result<(), ReferenceError> {
-    for (t, add) in step.iter().enumerate() {
-        let (page, slot) = place(paged, page_ids, t)?;
-        let (page, layout) = (page_mut(paged, arena, page)?, paged.layout());
-        let position = i32::from_le_bytes(four(row_mut(page, layout.positions(), slot)));
-        let most = if position <= behind { *add } else { 0.0 };
-        let row = row_mut(page, layout.significance(), slot);
-        let word = peaks.add(f32::from_le_bytes(four(row)), *add, most);
-        row.copy_from_slice(&word.to_le_bytes());
+    let lengths = Lengths::get(kv.lengths, list);
+    let (of_high, of_low) = shares.split_at(lengths.high as usize);
+    for (low, paged, shares) in [(false, Some(kv.high), of_high), (true, kv.low, of_low)] {
+        let Some(paged) = paged else { continue };
+        let ids = tier_ids(kv, list, low);
+        for (t, share) in shares.iter().enumerate().skip(lengths.frozen(low) as usize) {
+            let (page, slot) = place(paged, &ids, t)?;
+            let row = row_mut(page_mut(paged, arena, page)?, paged.layout().significance(), slot);
+            let word = peaks.add(f32::from_le_bytes(four(row)), share.sum, share.most);
+            row.copy_from_slice(&word.to_le_bytes());
+        }
     }
     Ok(())
 }

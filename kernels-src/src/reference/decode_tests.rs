@@ -160,9 +160,12 @@ fn significance_accumulates_in_the_pages() {
     let args = cache.args(&q, &[0], 1);
     let lse = decode_attention(&args, &cache.view()).unwrap().lse;
     let step = received(&args, &cache.view(), &lse).unwrap().remove(0);
-    let ids = cache.table.clone();
+    let shares: Vec<Share> =
+        (0..90).map(|t| if t < 70 { Share::once(step[t]) } else { Share::default() }).collect();
     for _ in 0..2 {
-        add_significance(&cache.high, &mut cache.arena, &ids, (Peaks::NONE, i32::MAX), &step[..70]).unwrap();
+        let mut arena = cache.arena.clone();
+        add_shares(&cache.view(), 0, Peaks::NONE, &shares, &mut arena).unwrap();
+        cache.arena = arena;
     }
     let tokens = cache.tokens(0);
     for (token, step) in tokens[..70].iter().zip(&step) {

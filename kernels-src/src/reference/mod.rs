@@ -14,7 +14,7 @@
 //! | quantize, dequantize | [`quantize`], [`dequantize`] |
 //! | tokens of a page | [`write_token`], [`read_token`], [`read_tokens`] |
 //! | decode attention, merge of splits | [`decode_attention`], [`decode_partials`], [`merge_partials`] |
-//! | significance in decode attention | [`received`], [`add_pending`] |
+//! | significance in decode attention, and in pages | [`received`], [`add_pending`], [`add_shares`] |
 //! | chunk attention, cached significance, chunk writer | [`attend_chunk`], [`write_chunk`] |
 //! | classification of a chunk, compaction of what is cached | [`classify_chunk`], [`recompact()`] |
 //! | prepare, scan, commit; fork, copy of tails | [`PageState::rebalance`], [`PageState::fork`] |
@@ -39,8 +39,8 @@ pub use basis::{enter_basis, leave_basis, rotate};
 pub use budget::{BudgetList, BudgetRules, fill_pages, price_tally, solve_budget};
 pub use chunk::{ChunkArgs, ChunkOutput, Share, attend_chunk, write_chunk};
 pub use decode::{
-    DecodeArgs, DecodeOutput, PagedKv, Partial, PendingQueries, add_pending, add_significance,
-    decode_attention, decode_partials, merge_partials, received,
+    DecodeArgs, DecodeOutput, PagedKv, Partial, PendingQueries, add_pending, add_shares, decode_attention,
+    decode_partials, merge_partials, received,
 };
 pub use error::ReferenceError;
 pub use manager::{Answer, PageShape, PageState};

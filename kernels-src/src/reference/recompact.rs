@@ -5,7 +5,7 @@ use leankv_dsl::lang::attention::{Lengths, PerTier};
 use super::error::{ReferenceError, check_len};
 use super::pages::{PagedFormat, page, page_mut, place, read_token, row_mut, write_token};
 use super::step::HeadLists;
-use crate::policy::{Counting, HIGH, HeadNumbers, LOW, PRUNED, Peaks, PolicyMath};
+use crate::policy::{Counting, HIGH, HeadNumbers, LOW, PRUNED, Peaks, PolicyMath, last_behind};
 
 /// What decides the tier of a prompt's tokens besides their significance.
 #[derive(Clone, Copy)]
@@ -47,7 +47,7 @@ impl TierRule<'_> {
     pub fn tier(&self, thresholds: PerTier<f32>, word: f32, position: i32) -> i32 {
         let queries = self.counting.before(Counting::asked(self.tokens, self.prompt), self.prompt);
         let counted = queries - self.counting.before(position, self.prompt);
-        if position >= self.tokens - self.window || position < self.sinks || counted <= 0 {
+        if position > last_behind(self.tokens - 1, self.window) || position < self.sinks || counted <= 0 {
             return HIGH;
         }
         let PerTier { high: a_high, low: a_low } = thresholds;

@@ -6,7 +6,7 @@ use super::decode::{PagedKv, split_tokens, tier_ids};
 use super::error::{ReferenceError, check_len};
 use super::pages::{PagedFormat, page_mut, place, read_token, row_mut, write_token};
 use crate::candidates::ShortlistState;
-use crate::policy::{Counting, HeadNumbers, Peaks, PolicyMath, StepNumbers};
+use crate::policy::{Counting, HeadNumbers, Peaks, PolicyMath, StepNumbers, last_behind};
 use crate::step::StepPlan;
 
 /// Arguments of planning besides the cache.
@@ -119,7 +119,8 @@ fn plan_head(
         (candidates(args, kv, request, list, false)?, candidates(args, kv, request, list, true)?);
     let needs = args.policy.needs();
     let least_high = least(&high).filter(|_| needs.least_high || needs.leaving);
-    let leaving = high.iter().copied().find(|f| needs.leaving && f.position == position - args.window);
+    let leaving =
+        high.iter().copied().find(|f| needs.leaving && f.position == last_behind(position, args.window));
     let least_low = least(&low).filter(|_| needs.least_low);
     let (len_high, len_low) = (lengths.high, lengths.low);
     let choice = args.policy.step(&StepNumbers {
@@ -189,7 +190,7 @@ fn candidates(
         let (page, slot) = place(paged, &ids, index as usize)?;
         let token = token(paged, kv.arena, page, slot)?;
         let counted = queries - args.counting.before(token.position, prompt);
-        let old = position - token.position >= args.window && token.position >= args.sinks;
+        let old = token.position <= last_behind(position, args.window) && token.position >= args.sinks;
         if old && counted > 0 {
             let (mass, peak) = args.peaks.parts(token.significance);
             let sig = args.peaks.score(Counting::significance(mass, counted), peak);
@@ -231,7 +232,7 @@ pub fn shortlist(
         for list in slot * args.heads..(slot + 1) * args.heads {
             let (high, low) =
                 (candidates(args, kv, request, list, false)?, candidates(args, kv, request, list, true)?);
-            let last = args.positions[request] - args.window;
+            let last = last_behind(args.positions[request], args.window);
             let leaving: Vec<Found> = high.iter().copied().filter(|f| f.position == last).collect();
             let state = ShortlistState::new(args.positions[request], Lengths::get(kv.lengths, list));
             let of_split = |part: &Vec<super::Token>| {

@@ -33,7 +33,9 @@ fn exact_sums(n: usize) -> Check {
 const PRECISE: Check = Check::close(2e-4, 2e-4);
 
 /// Probabilities that are added to significance in the pages.
-const SIGNIFICANCE: Check = Check::WordSums { abs: 1e-3 };
+pub(super) fn significance(peaks: Peaks) -> Check {
+    Check::WordSums { rel: 0.0, abs: 1e-3, code_bits: peaks.code_bits() }
+}
 
 fn scale(head_dim: usize) -> f32 {
     1.0 / (head_dim.max(1) as f32).sqrt()
@@ -158,8 +160,10 @@ pub(super) fn decode(spec: &DecodeSpec, shapes: &Shapes, seed: u64) -> Result<Wo
             .collect();
         let mut arena = cache.arena.clone();
         let pending = PendingQueries { q: &old32, lse: &lse, newest: &newest };
-        add_pending(&args, &pending, (Peaks::new(spec.peaks), spec.window), &cache.paged(), &mut arena)?;
-        launch.kv = cache.kv(given(&cache.arena).output(SIGNIFICANCE).expect(&arena, SIGNIFICANCE));
+        let peaks = Peaks::new(spec.peaks);
+        add_pending(&args, &pending, (peaks, spec.window), &cache.paged(), &mut arena)?;
+        let check = significance(peaks);
+        launch.kv = cache.kv(given(&cache.arena).output(check).expect(&arena, check));
         launch.pending = PendingArgs {
             q: given(&old).tensor([requests, heads, d]),
             lse: given(&lse).tensor([requests, heads]),

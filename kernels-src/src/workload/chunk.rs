@@ -4,6 +4,7 @@ use leankv_dsl::lang::attention::{PagedKv, Plain, Stock};
 use leankv_dsl::lang::launch::FloatTensor;
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
+use super::attention::significance;
 use super::cache::Cache;
 use super::floats::{Floats, rounded};
 use super::{RecipeError, Shapes, filled};
@@ -12,7 +13,7 @@ use crate::chunk::{
     chunk_attention, chunk_significance,
 };
 use crate::policy::Peaks;
-use crate::reference::{ChunkArgs, ChunkOutput, Share, attend_chunk};
+use crate::reference::{ChunkArgs, ChunkOutput, Share, add_shares, attend_chunk};
 
 /// Probabilities, summed over counted queries.
 const MASS: Check = Check::close(2e-4, 2e-4);
@@ -86,6 +87,7 @@ pub(super) fn own(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
         peaks.word(share.sum, share.most.max(prior))
     };
     let words: Vec<f32> = expected.own.iter().enumerate().map(word).collect();
+    let check = Check::WordSums { rel: 2e-4, abs: 2e-4, code_bits: peaks.code_bits() };
     let args = ChunkSignificanceArgs {
         q,
         k,
@@ -94,7 +96,7 @@ pub(super) fn own(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
         scale,
         window: window as i32,
         priors: given(&priors).tensor([if peaks.kept() { n } else { 0 }, kv_heads]),
-        words: filled(f32::NAN, &words, MASS).tensor_mut([kv_heads, n]),
+        words: filled(f32::NAN, &words, check).tensor_mut([kv_heads, n]),
         hooks: (),
     };
     Ok(Workload::of::<chunk_significance<Plain>>([n.div_ceil(spec.block), cache.kv_heads, 1], args))
@@ -102,13 +104,20 @@ pub(super) fn own(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
 
 pub(super) fn cached(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let Chunk { cache, n, q, scale, window, expected, .. } = Chunk::new(spec, shapes, seed)?;
+    let peaks = Peaks::new(spec.peaks);
+    let mut arena = cache.arena.clone();
+    let first = cache.slots[0] as usize * cache.kv_heads;
+    for (head, shares) in expected.cached.iter().enumerate() {
+        add_shares(&cache.paged(), first + head, peaks, shares, &mut arena)?;
+    }
+    let check = significance(peaks);
     let args = CachedSignificanceArgs {
         q,
         lse: given(&expected.lse).tensor([n, cache.kv_heads * spec.group]),
         before: cache.longest as i32,
         scale,
         window: window as i32,
-        kv: cache.kv(given(&cache.arena).output(Check::WordSums { abs: 1e-3 })),
+        kv: cache.kv(given(&cache.arena).output(check).expect(&arena, check)),
         codecs: (),
         hooks: (),
     };

@@ -3,7 +3,7 @@
 use leankv_dsl::lang::attention::{LayeredKvMutArgs, Lengths, PagedKvArgs};
 use leankv_dsl::workload::given;
 use leankv_kernels::policy::Peaks;
-use leankv_kernels::reference::{PagedFormat, PagedKv, Token, read_tokens, write_token};
+use leankv_kernels::reference::{PagedFormat, PagedKv, Share, Token, add_shares, read_tokens, write_token};
 
 use super::random;
 
@@ -149,27 +149,9 @@ impl Cache {
 
     /// Adds to the significance of a head's tokens: high ones, then low ones, frozen ones left out.
     pub fn add(&mut self, head: usize, step: &[f32]) {
-        let lengths = Lengths::get(&self.lengths, SLOT * self.kv_heads + head);
-        let table = self.rows()[head * self.table_len..][..self.table_len].to_vec();
-        let reversed: Vec<i32> = table.iter().rev().copied().collect();
-        let (of_high, of_low) = step.split_at(lengths.high as usize);
-        for (low, ids, step) in [(false, table, of_high), (true, reversed, of_low)] {
-            let thawed: Vec<f32> = step
-                .iter()
-                .enumerate()
-                .map(|(t, x)| if (t as i32) < lengths.frozen(low) { 0.0 } else { *x })
-                .collect();
-            if !thawed.is_empty() {
-                let paged = self.paged(low).clone();
-                leankv_kernels::reference::add_significance(
-                    &paged,
-                    &mut self.arena,
-                    &ids,
-                    (Peaks::NONE, i32::MAX),
-                    &thawed,
-                )
-                .unwrap();
-            }
-        }
+        let (list, mut arena) = (SLOT * self.kv_heads + head, self.arena.clone());
+        let shares: Vec<Share> = step.iter().copied().map(Share::once).collect();
+        add_shares(&self.view(), list, Peaks::NONE, &shares, &mut arena).unwrap();
+        self.arena = arena;
     }
 }

@@ -229,25 +229,11 @@ impl LinearLayout {
         out
     }
 
-    /// This layout where lanes that hold copies share all that they hold: registers go to lanes as far as there are copies. No thread gets an element that
-    /// it did not hold.
-    pub fn spread_over_copies(&self) -> LinearLayout {
+    /// This layout where lanes that hold copies share all that they hold, as far as `may` allows it for a lane bit: the last registers go to them, so that vectors
+    /// stay. No thread gets an element that it did not hold.
+    pub fn spread_over_copies(&self, may: impl Fn(usize) -> bool) -> LinearLayout {
         let mut out = self.clone();
-        while let Some(lane) = out.lanes.iter().position(|&v| v == 0)
-            && !out.registers.is_empty()
-        {
-            out.lanes[lane] = out.registers.remove(0);
-        }
-        out
-    }
-
-    /// This layout, what is left of `before`, where lanes that have become copies share what they hold: the last registers go to them, so that vectors stay.
-    /// No thread gets an element that it did not hold.
-    pub fn spread_over_new_copies(&self, before: &LinearLayout) -> LinearLayout {
-        let mut out = self.clone();
-        for (lane, _) in
-            out.lanes.iter_mut().zip(&before.lanes).filter(|(now, before)| **now == 0 && **before != 0)
-        {
+        for (_, lane) in out.lanes.iter_mut().enumerate().filter(|(bit, lane)| **lane == 0 && may(*bit)) {
             *lane = out.registers.pop().unwrap_or(0);
         }
         out

@@ -81,9 +81,9 @@ impl Motion {
             let insts = std::mem::take(func.block_insts_mut(region));
             let mut kept = Vec::with_capacity(insts.len());
             for inst in insts {
-                let as_it_is = self.movable(func, inst, straight && runs, quiet);
-                if as_it_is || can_ask(func, looped, inst) && self.movable(func, inst, straight, quiet) {
-                    if !as_it_is {
+                let asks = !runs && can_ask(func, looped, inst);
+                if self.movable(func, inst, straight && (runs || asks), quiet) {
+                    if asks {
                         ask(func, looped, inst, out);
                     }
                     for &result in &func.inst(inst).results {

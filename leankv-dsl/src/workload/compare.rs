@@ -17,11 +17,15 @@ pub enum Check {
         /// Absolute bound.
         abs: f64,
     },
-    /// Bytes among which lie f32 sums, at multiples of 4: a word that the launch changed is compared as an f32 within `abs`, every
-    /// other one by its bits.
+    /// Bytes among which lie f32 sums, at multiples of 4: a word that the launch changed is compared as an f32 within `rel` of the larger magnitude plus `abs`,
+    /// every other one by its bits. The last `code_bits` of such a word are no part of the sum: they are a whole number, and may differ by 1.
     WordSums {
+        /// Relative bound.
+        rel: f64,
         /// Absolute bound.
         abs: f64,
+        /// Bits of the number beside the sum.
+        code_bits: u32,
     },
 }
 
@@ -60,11 +64,13 @@ pub fn compare(dtype: Dtype, check: Check, before: &[u8], got: &[u8], want: &[u8
         }
         let (a, b) = (float(dtype, got), float(dtype, want));
         let agree = match (check, a, b) {
-            (Check::WordSums { abs }, Some(a), Some(b)) => {
+            (Check::WordSums { rel, abs, code_bits }, ..) => {
                 let changed =
                     before.chunks(bytes).nth(i).is_some_and(|before| before != want && before != got);
-                largest = if changed { largest.max((a - b).abs()) } else { largest };
-                changed && (a - b).abs() <= abs
+                let ([a, got], [b, want]) = (sum_and_code(got, code_bits), sum_and_code(want, code_bits));
+                let difference = (a - b).abs();
+                largest = if changed { largest.max(difference) } else { largest };
+                changed && difference <= rel * a.abs().max(b.abs()) + abs && (got - want).abs() <= 1.0
             }
             (_, Some(a), Some(b)) if a.is_nan() || b.is_nan() => a.is_nan() && b.is_nan(),
             (Check::Close { rel, abs }, Some(a), Some(b)) => {
@@ -97,6 +103,13 @@ fn rounding(dtype: Dtype) -> f64 {
         Dtype::BF16 => 2f64.powi(-7),
         _ => 0.0,
     }
+}
+
+/// The sum of a word and the number in its last bits.
+fn sum_and_code(word: &[u8], code_bits: u32) -> [f64; 2] {
+    let bits = word.iter().rev().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+    let code = bits & ((1 << code_bits) - 1);
+    [f32::from_bits(bits ^ code).into(), code.into()]
 }
 
 fn float(dtype: Dtype, bytes: &[u8]) -> Option<f64> {
@@ -148,9 +161,21 @@ mod tests {
 
     #[test]
     fn of_words_among_bytes_only_those_that_changed_may_differ() {
-        let sums = Check::WordSums { abs: 0.1 };
+        let sums = Check::WordSums { rel: 0.0, abs: 0.1, code_bits: 0 };
         assert!(agree(sums, &[5.0, 1.0], &[5.0, 2.0], &[5.0, 2.05]));
         assert!(!agree(sums, &[5.0, 1.0], &[5.0, 2.0], &[5.0, 2.5]));
         assert!(!agree(sums, &[5.0, 1.0], &[5.05, 2.0], &[5.0, 2.0]));
+        let relative = Check::WordSums { rel: 0.1, abs: 0.0, code_bits: 0 };
+        assert!(agree(relative, &[0.0], &[20.0], &[21.0]) && !agree(relative, &[0.0], &[20.0], &[24.0]));
+    }
+
+    #[test]
+    fn numbers_beside_sums_differ_by_one_at_most() {
+        let coded = Check::WordSums { rel: 0.0, abs: 0.1, code_bits: 6 };
+        let word = |sum: f32, code: u32| f32::from_bits(sum.to_bits() | code);
+        assert!(agree(coded, &[1.0], &[word(2.0, 20)], &[word(2.0, 21)]));
+        assert!(!agree(coded, &[1.0], &[word(2.0, 20)], &[word(2.0, 22)]));
+        assert!(!agree(coded, &[1.0], &[word(2.0, 20)], &[word(2.25, 20)]));
+        assert!(!agree(coded, &[word(2.0, 20)], &[word(2.0, 20)], &[word(2.0, 21)]), "one is as it was");
     }
 }

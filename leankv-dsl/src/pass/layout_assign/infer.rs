@@ -252,9 +252,8 @@ impl Pass {
                     Some(layout.clone())
                 }
                 // What lanes held pairs of, they hold copies of: each keeps one half instead.
-                State::Fixed(layout) if matches!(data.op, Op::Split) => {
-                    push(func, data, layout).map(|half| half.spread_over_new_copies(layout))
-                }
+                State::Fixed(layout) if matches!(data.op, Op::Split) => push(func, data, layout)
+                    .map(|half| half.spread_over_copies(|lane| layout.lanes()[lane] != 0)),
                 State::Fixed(layout) => push(func, data, layout),
                 State::Free => None,
             })
@@ -272,7 +271,7 @@ impl Pass {
         let best = candidates.into_iter().reduce(|a, b| if b.copies() < a.copies() { b } else { a })?;
         let alone =
             best.rank() == 1 && is_elementwise(&data.op) && self.hint(func, data.results[0]).is_none();
-        Some(if alone { best.spread_over_copies() } else { best })
+        Some(if alone { best.spread_over_copies(|_| true) } else { best })
     }
 
     fn is_free(&self, func: &Func, value: Value) -> bool {

@@ -42,12 +42,18 @@ impl Target for NoDots {
     }
 }
 
+/// A kernel over two buffers, `x` and `y`, and offsets of 64 rows of 128.
+fn two_buffers() -> (Builder, [Value; 3]) {
+    let mut b = Builder::new("k", vec![pointer("x", Dtype::F32), pointer("y", Dtype::F32)], Loc::unknown());
+    let (x, y) = (b.func().param_values()[0], b.func().param_values()[1]);
+    let offsets = grid(&mut b, 64, 128, 128);
+    (b, [x, y, offsets])
+}
+
 #[test]
 fn an_elementwise_kernel_needs_no_conversion() {
     let at = Loc::unknown();
-    let mut b = Builder::new("k", vec![pointer("x", Dtype::F32), pointer("y", Dtype::F32)], at);
-    let (x, y) = (b.func().param_values()[0], b.func().param_values()[1]);
-    let offsets = grid(&mut b, 64, 128, 128);
+    let (mut b, [x, y, offsets]) = two_buffers();
     let v = load(&mut b, x, offsets);
     let v = b.value(Op::Unary(UnaryOp::Exp2), &[v], None, at).unwrap();
     store(&mut b, y, offsets, v);
@@ -60,9 +66,7 @@ fn an_elementwise_kernel_needs_no_conversion() {
 #[test]
 fn a_description_has_the_layout_of_each_number_that_it_prints() {
     let at = Loc::unknown();
-    let mut b = Builder::new("k", vec![pointer("x", Dtype::F32), pointer("y", Dtype::F32)], at);
-    let (x, y) = (b.func().param_values()[0], b.func().param_values()[1]);
-    let offsets = grid(&mut b, 64, 128, 128);
+    let (mut b, [x, y, offsets]) = two_buffers();
     // Nobody uses it: its number is free after the pass.
     load(&mut b, y, offsets);
     let v = load(&mut b, x, offsets);
