@@ -104,7 +104,7 @@ fn decode_attention_agrees_away_from_its_declared_space() {
         "tiering=K8V4,significance=true,candidates=true,split_pages=1,group=8,head_dim=128,window=9,chunk=16,window_q=2",
         "tiering=K8V4/K4V2,significance=true,candidates=true,split_pages=2,group=71,head_dim=64,page_bytes=2048,block=16,window=4,sinks=2",
         "tiering=K8V4/K4V2,significance=true,candidates=true,peaks=10,head_dim=64,page_bytes=2048,block=16,window=40,sinks=2",
-        "tiering=K8mV4m/K4mV4m,significance=true,candidates=true,peaks=10,split_pages=2,group=5,head_dim=64,page_bytes=2048",
+        "tiering=K8mV8m/K4mV4m,significance=true,candidates=true,peaks=10,split_pages=2,group=5,head_dim=64,page_bytes=2048",
         "tiering=K4mV4m/K3mV2m,head_dim=80,page_bytes=4096,input=f32",
         "tiering=K8V4,pattern=causal,group=3,head_dim=64,page_bytes=2048",
         "tiering=K8V4,significance=true,input=bf16,head_dim=64,page_bytes=2048",

@@ -303,7 +303,7 @@ fn serve_bench_prints_a_table_for_people() {
     let text = stdout(&place.leankv(&args.iter().map(String::as_str).collect::<Vec<_>>()));
     for part in [
         "fp16",
-        "K8mV4m/K4mV4m@1/5",
+        "K8mV8m/K4mV4m@1/5",
         "tokens/s",
         "1.00x",
         "3/3",

@@ -30,6 +30,8 @@ pub struct LayerRows<'a> {
     pub k: &'a [f16],
     /// `[rows, kv_heads, head_dim]`.
     pub v: &'a [f16],
+    /// The largest share of attention that each token is predicted to get from a later query, `[rows, kv_heads]`; none where no [`Probe`](crate::statistics::Probe) is known.
+    pub priors: Option<&'a [f32]>,
 }
 
 /// Where queries meet keys and values: a cache, or several.
@@ -249,6 +251,7 @@ impl Model {
         if config.query_scale != 1.0 {
             q.iter_mut().for_each(|x| *x *= config.query_scale as f32);
         }
+        let priors = self.statistics.as_ref().map(|known| known.probe.priors(at, &k, &v, positions));
         let rope = self.rope(at);
         rope.rotate(&mut q, config.heads, positions);
         rope.rotate(&mut k, config.kv_heads, positions);
@@ -258,7 +261,7 @@ impl Model {
         let mut out = vec![0.0; q.len()];
         let [q, k, v] = whole.map(|x| halves(x));
         watch.rounded([(whole[0], &q), (whole[1], &k), (whole[2], &v)]);
-        attend.layer(at, LayerRows { q: &q, k: &k, v: &v }, &mut out)?;
+        attend.layer(at, LayerRows { q: &q, k: &k, v: &v, priors: priors.as_deref() }, &mut out)?;
         watch.look(Place::Attention(at), &out);
         let mut y = layer.output.forward(&out)?;
         if let Some(norm) = &layer.post_attn_norm {

@@ -123,10 +123,26 @@ impl Rope {
 
     /// Rotates `[rows, heads, head_dim]` in place.
     pub(crate) fn rotate(&self, x: &mut [f32], heads: usize, positions: &[u32]) {
+        self.turn(x, heads, positions, |angles| angles);
+    }
+
+    /// Takes back what [`Rope::rotate`] did.
+    pub(crate) fn unrotate(&self, x: &mut [f32], heads: usize, positions: &[u32]) {
+        let square = self.magnitude * self.magnitude;
+        self.turn(x, heads, positions, |(cos, sin)| (cos / square, -sin / square));
+    }
+
+    fn turn(
+        &self,
+        x: &mut [f32],
+        heads: usize,
+        positions: &[u32],
+        by: impl Fn((f64, f64)) -> (f64, f64) + Sync,
+    ) {
         let half = self.frequencies.len();
         x.par_chunks_mut(heads * 2 * half).zip(positions).for_each(|(row, &position)| {
             let angles: Vec<(f32, f32)> =
-                self.angles(position).map(|(cos, sin)| (cos as f32, sin as f32)).collect();
+                self.angles(position).map(&by).map(|(cos, sin)| (cos as f32, sin as f32)).collect();
             for head in row.chunks_exact_mut(2 * half) {
                 for (i, &(cos, sin)) in angles.iter().enumerate() {
                     let (a, b) = match self.pairs {
@@ -157,6 +173,21 @@ mod tests {
             };
             assert!((product(17, 5) - product(1012, 1000)).abs() < 1e-3);
             assert!((product(17, 5) - product(8, 5)).abs() > 0.1, "distances differ");
+        }
+    }
+
+    #[test]
+    fn what_is_rotated_is_rotated_back() {
+        let yarn = RopeScaling::Yarn { factor: 4.0, original_context: 64, beta_fast: 8.0, beta_slow: 1.0 };
+        let config = RopeConfig { scaling: yarn, ..RopeConfig::plain(1e4) };
+        for pairs in [RopePairs::Neighbours, RopePairs::Halves] {
+            let rope = Rope::new(&config, 8, pairs, None);
+            let x: Vec<f32> = (0..32).map(|i| (i as f32).sin()).collect();
+            let mut back = x.clone();
+            rope.rotate(&mut back, 2, &[3, 901]);
+            assert!(back.iter().zip(&x).any(|(a, b)| (a - b).abs() > 0.1));
+            rope.unrotate(&mut back, 2, &[3, 901]);
+            assert!(back.iter().zip(&x).all(|(a, b)| (a - b).abs() < 1e-5), "{back:?}");
         }
     }
 

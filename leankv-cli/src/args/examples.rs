@@ -35,7 +35,7 @@ Caches:
   k8v4/k4v2@1/8:keep=0   a part of FP16 is at least what 512 tokens take in the
                          low tier, unless keep says otherwise: short sequences
                          drop none; 4 sinks and a window of 64 are always high.
-                         @1/11 alone has :keep=120:window=32:peaks=30
+                         @1/11 alone has :keep=120:window=32:peaks=100
   k8mv4m                 m: levels for rotated rows, s: symmetric ones, neither
                          with a zero point; m implies +rotated, and +centred
                          where `leankv calibrate` knows the model

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use half::f16;
+use leankv_runtime::Device;
 use leankv_runtime::kv::{DecodeStep, PromptChunk};
-use leankv_runtime::{Device, DeviceBuffer};
 
-use super::replay::Recorded;
+use super::replay::{Recorded, RecordedLayer};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::model::{Attend, LayerRows};
@@ -23,15 +23,22 @@ impl RowShape {
         RowShape { q: config.heads * config.head_dim, kv: config.kv_heads * config.head_dim }
     }
 
-    /// The tensors of some rows on a device.
+    /// Some rows on a device.
     fn upload(
         self,
         device: &Device,
         rows: LayerRows<'_>,
         of: Range<usize>,
-    ) -> Result<[DeviceBuffer<f16>; 3], ModelError> {
+    ) -> Result<RecordedLayer, ModelError> {
         let part = |x: &[f16], row: usize| device.upload(&x[of.start * row..of.end * row]);
-        Ok([part(rows.q, self.q)?, part(rows.k, self.kv)?, part(rows.v, self.kv)?])
+        let heads = |priors: &[f32]| priors.len() / (rows.k.len() / self.kv);
+        let priors = rows.priors.map(|x| device.upload(&x[of.start * heads(x)..of.end * heads(x)]));
+        Ok(RecordedLayer {
+            q: part(rows.q, self.q)?,
+            k: part(rows.k, self.kv)?,
+            v: part(rows.v, self.kv)?,
+            priors: priors.transpose()?,
+        })
     }
 }
 
@@ -69,10 +76,10 @@ impl<'a> PromptAttend<'a> {
 impl Attend for PromptAttend<'_> {
     fn layer(&mut self, _: usize, rows: LayerRows<'_>, out: &mut [f32]) -> Result<(), ModelError> {
         let n = rows.q.len() / self.shape.q;
-        let [q, k, v] = self.shape.upload(&self.device, rows, 0..n)?;
-        self.chunk.layer(&q, &k, &v)?.read_into(out)?;
+        let layer = self.shape.upload(&self.device, rows, 0..n)?;
+        layer.give(&mut self.chunk)?.read_into(out)?;
         if let Some(record) = &mut self.record {
-            record.push([q, k, v]);
+            record.push(layer);
         }
         Ok(())
     }
@@ -118,9 +125,10 @@ impl<'a> StepAttend<'a> {
 impl Attend for StepAttend<'_> {
     fn layer(&mut self, _: usize, rows: LayerRows<'_>, out: &mut [f32]) -> Result<(), ModelError> {
         for (step, of) in &mut self.steps {
-            let [q, k, v] = self.shape.upload(&self.device, rows, of.clone())?;
+            let layer = self.shape.upload(&self.device, rows, of.clone())?;
             let part = &mut out[of.start * self.shape.q..of.end * self.shape.q];
-            step.layer(&q, &k, &v)?.read_into(part)?;
+            let priors = layer.priors_for(step.cache());
+            step.layer_with_priors(&layer.q, &layer.k, &layer.v, priors)?.read_into(part)?;
         }
         Ok(())
     }

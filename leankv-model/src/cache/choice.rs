@@ -111,12 +111,12 @@ pub struct BadChoice {
 }
 
 impl KvChoice {
-    /// What a limit alone is of: mid-rise codes of rotated rows, without their means where these are known, in two tiers; a window of 32 tokens; and peaks, with the priors of the
-    /// model's heads where these are known.
-    pub const DEFAULT: &str = "K8mV4m/K4mV4m";
+    /// What a limit alone is of: mid-rise codes of rotated rows, without their means where these are known, in two tiers; a window of 32 tokens; and peaks, with the priors that
+    /// a probe predicts where one is known.
+    pub const DEFAULT: &str = "K8mV8m/K4mV4m";
 
-    /// Its numbers. The weight of peaks was chosen on Newton's *Opticks* and Python's `argparse.py` with SmolLM2.
-    const DEFAULT_ALWAYS: Always = Always { sinks: CacheConfig::SINKS, window: 32, keep: 120, peaks: 30 };
+    /// Its numbers. Formats and the weight of peaks were chosen on Newton's *Opticks* and Python's `argparse.py` with SmolLM2.
+    const DEFAULT_ALWAYS: Always = Always { sinks: CacheConfig::SINKS, window: 32, keep: 120, peaks: 100 };
 
     /// One format for every token.
     pub fn uniform(tiering: Tiering) -> KvChoice {
@@ -415,10 +415,10 @@ mod tests {
     #[test]
     fn a_limit_alone_is_of_the_default_formats() {
         let choice: KvChoice = "@1/11".parse().unwrap();
-        assert_eq!(choice.to_string(), "K8mV4m/K4mV4m@1/11:window=32:keep=120:peaks=30");
+        assert_eq!(choice.to_string(), "K8mV8m/K4mV4m@1/11:window=32:keep=120:peaks=100");
         assert_eq!(choice.to_string().parse::<KvChoice>().unwrap(), choice);
         let other: KvChoice = "@1/8:peaks=0:window=16".parse().unwrap();
-        assert_eq!(other.to_string(), "K8mV4m/K4mV4m@1/8:window=16:keep=120");
+        assert_eq!(other.to_string(), "K8mV8m/K4mV4m@1/8:window=16:keep=120");
         assert!("@".parse::<KvChoice>().is_err() && "@1/11:uniform".parse::<KvChoice>().is_err());
     }
 

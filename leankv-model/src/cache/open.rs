@@ -71,10 +71,6 @@ fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<Cache
         keep_tokens: choice.always.keep,
         peaks: choice.always.peaks as u32,
         gap: usual.gap.filter(|_| choice.always.peaks == 0),
-        priors: match context.model.statistics() {
-            Some(statistics) if choice.always.peaks > 0 => statistics.priors.clone(),
-            _ => Vec::new(),
-        },
         basis,
         window_q: WINDOW_Q.min(room.chunk),
         ..usual

@@ -4,15 +4,37 @@
 //! depend on how it is cached, and one pass of the model serves every cache.
 
 use half::f16;
-use leankv_runtime::DeviceBuffer;
-use leankv_runtime::kv::{KvCache, RequestId};
+use leankv_runtime::kv::{KvCache, KvError, PromptChunk, RequestId};
+use leankv_runtime::{BufferView, DeviceBuffer};
 
 use crate::error::ModelError;
 
 /// What every layer was given.
 #[derive(Debug, Default)]
 pub struct Recorded {
-    layers: Vec<[DeviceBuffer<f16>; 3]>,
+    layers: Vec<RecordedLayer>,
+}
+
+/// The rows of a layer on a device, as [`LayerRows`](crate::LayerRows) says.
+#[derive(Debug)]
+pub(super) struct RecordedLayer {
+    pub(super) q: DeviceBuffer<f16>,
+    pub(super) k: DeviceBuffer<f16>,
+    pub(super) v: DeviceBuffer<f16>,
+    pub(super) priors: Option<DeviceBuffer<f32>>,
+}
+
+impl RecordedLayer {
+    /// Its priors, if the cache has a use for them.
+    pub(super) fn priors_for(&self, cache: &KvCache) -> Option<&DeviceBuffer<f32>> {
+        self.priors.as_ref().filter(|_| cache.config().peaks > 0)
+    }
+
+    /// Gives it to the next layer of a chunk.
+    pub(super) fn give<'c>(&self, chunk: &'c mut PromptChunk<'_>) -> Result<BufferView<'c, f32>, KvError> {
+        let priors = self.priors_for(chunk.cache());
+        chunk.layer_with_priors(&self.q, &self.k, &self.v, priors)
+    }
 }
 
 impl Recorded {
@@ -21,7 +43,7 @@ impl Recorded {
         Recorded::default()
     }
 
-    pub(super) fn push(&mut self, layer: [DeviceBuffer<f16>; 3]) {
+    pub(super) fn push(&mut self, layer: RecordedLayer) {
         self.layers.push(layer);
     }
 
@@ -35,7 +57,7 @@ impl Recorded {
             buffer.as_view().read_into(&mut halves)?;
             Ok(halves.into_iter().map(f16::to_f32).collect())
         };
-        self.layers.iter().map(|[q, k, v]| Ok([numbers(q)?, numbers(k)?, numbers(v)?])).collect()
+        self.layers.iter().map(|of| Ok([numbers(&of.q)?, numbers(&of.k)?, numbers(&of.v)?])).collect()
     }
 
     /// Gives it to another request, whose prompt is the same and one chunk.
@@ -44,8 +66,8 @@ impl Recorded {
     /// What the cache says, for tensors of another length too.
     pub fn replay(&self, cache: &mut KvCache, request: RequestId) -> Result<(), ModelError> {
         let mut chunk = cache.prefill_chunk(request)?;
-        for [q, k, v] in &self.layers {
-            chunk.layer(q, k, v)?;
+        for layer in &self.layers {
+            layer.give(&mut chunk)?;
         }
         Ok(chunk.finish()?)
     }

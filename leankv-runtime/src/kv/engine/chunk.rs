@@ -61,6 +61,11 @@ impl<'a> PromptChunk<'a> {
         Ok(PromptChunk { cache, id, before, tokens, next: 0 })
     }
 
+    /// The cache.
+    pub fn cache(&self) -> &KvCache {
+        self.cache
+    }
+
     /// The request.
     pub fn request(&self) -> RequestId {
         self.id

@@ -22,6 +22,11 @@ impl<'a> DecodeStep<'a> {
         DecodeStep { cache, requests: requests.to_vec(), runs, next: 0 }
     }
 
+    /// The cache.
+    pub fn cache(&self) -> &KvCache {
+        self.cache
+    }
+
     /// The requests of the batch, in the order of rows of all tensors.
     pub fn requests(&self) -> &[RequestId] {
         &self.requests
