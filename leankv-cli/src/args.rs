@@ -244,6 +244,10 @@ pub(crate) struct On {
     /// Tokens of a chunk of text: half of them a prompt, half of them scored.
     #[arg(long, default_value_t = 1024)]
     pub(crate) ctx: usize,
+    /// Tokens of a chunk of a prompt. Within a chunk tokens see each other in FP16, and those before as they are cached. Default: all of the prompt in one, which lets all caches
+    /// share one pass of the model.
+    #[arg(long, value_name = "TOKENS", default_value_t = usize::MAX, hide_default_value = true, value_parser = at_least_one)]
+    pub(crate) prompt_chunk: usize,
     /// Chunks that are scored; with `eval --task`, 0 for tasks alone.
     #[arg(long, default_value_t = 4)]
     pub(crate) chunks: usize,
@@ -387,7 +391,7 @@ pub(crate) struct Calibrate {
 pub(crate) enum Calibrated {
     /// High and low threshold, for caches without a limit.
     Thresholds,
-    /// Means of keys and values, and how far back each head looks.
+    /// Means of keys and values, and a probe that predicts which tokens will be asked for again.
     Statistics,
 }
 

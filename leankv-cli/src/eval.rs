@@ -132,6 +132,7 @@ pub(crate) fn text_eval(on: &args::On, loaded: &Loaded) -> Result<TextEval, Fail
         bos,
         tokens: tokens.split_off(on.skip.min(tokens.len())),
         ctx: on.ctx,
+        prompt_chunk: on.prompt_chunk,
         chunks: on.chunks,
         choices: Vec::new(),
         batch: on.batch,
@@ -219,6 +220,7 @@ fn ask(
     let task = Questions {
         name: kind.name(),
         questions: &questions,
+        prompt_chunk: args.on.prompt_chunk,
         answer_tokens: kind.answer_tokens(),
         ends: loaded.tokenizer.eos(),
         decode: &|ids| loaded.tokenizer.decode(ids),
@@ -423,7 +425,7 @@ pub(crate) fn calibrate(args: &args::Calibrate, compiler: &Compiler) -> Result<(
         check_thresholds(args)?;
     }
     if args.only != Some(args::Calibrated::Thresholds) {
-        learn::statistics(args, compiler)?;
+        learn::statistics(args)?;
     }
     if args.only == Some(args::Calibrated::Statistics) {
         return Ok(());

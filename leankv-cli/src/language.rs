@@ -90,7 +90,7 @@ pub(crate) fn note_statistics<'a>(loaded: &Loaded, choices: impl IntoIterator<It
     if asked && loaded.model.statistics().is_none() {
         let name = &loaded.name;
         eprintln!(
-            "note: nothing is known of the attention of {name}, so means and priors are left out; `leankv calibrate --only statistics` measures them"
+            "note: nothing is known of the attention of {name}, which costs much (SmolLM2-135M at an eighth of FP16: a KL of 0.12 in place of 0.02); `leankv calibrate --model {name} --only statistics` measures it once"
         );
     }
 }

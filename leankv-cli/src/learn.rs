@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use leankv_model::statistics::{self, Statistics};
-use leankv_runtime::{Compiler, Device};
 
 use crate::args;
 use crate::eval::{bar, show};
@@ -19,7 +18,7 @@ const PIECES: usize = 2;
 const ALSO: &str = "data/code.txt";
 
 /// Measures a model's statistics and keeps them beside the file of settings.
-pub(crate) fn statistics(args: &args::Calibrate, compiler: &Compiler) -> Result<(), Failure> {
+pub(crate) fn statistics(args: &args::Calibrate) -> Result<(), Failure> {
     let folder = args.settings.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
         let what = format!("{}: there is no such folder", folder.display());
@@ -45,14 +44,14 @@ pub(crate) fn statistics(args: &args::Calibrate, compiler: &Compiler) -> Result<
     let texts: Vec<&[u32]> = pieces.iter().map(Vec::as_slice).collect();
     let bar = bar("pieces of text", texts.len() as u64);
     let progress = &mut |done, all| show(&bar, done, all);
-    let found = Statistics::measure(compiler, &Device::host(), &model, &texts, progress);
+    let found = Statistics::measure(&model, &texts, progress);
     bar.finish_and_clear();
     let found = found.map_err(failure)?;
     let path = statistics::path_of(&args.settings, &name);
     found.write(&path, model.config()).map_err(Failure::machine)?;
     let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     println!(
-        "{name}: means and priors of {} tokens of {}. Written to {}",
+        "{name}: means, and a probe for priors, of {} tokens of {}. Written to {}",
         pieces.iter().map(Vec::len).sum::<usize>(),
         files.join(", "),
         path.display()

@@ -44,6 +44,7 @@ pub(crate) fn run(args: &args::Run, compiler: &Compiler) -> Result<(), Failure> 
         max_tokens: args.max_tokens,
         sampling: Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed },
         stop: loaded.tokenizer.eos().to_vec(),
+        reconstruct: choice.reconstruct,
     };
     interrupt::watch();
     let mut stream = loaded.tokenizer.stream();

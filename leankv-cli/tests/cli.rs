@@ -130,8 +130,9 @@ fn a_bundle_holds_every_specialisation() {
 #[test]
 fn a_bundle_for_caches_has_all_kernels_of_any_size_of_cache_on_every_target() {
     use leankv_runtime::cache::{Bundle, KernelCache};
-    use leankv_runtime::kv::{CacheConfig, KvCache};
+    use leankv_runtime::kv::{Basis, CacheConfig, KvCache, Means};
     use leankv_runtime::{Compiler, Device, Sm};
+    use std::sync::Arc;
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kernels.lkvb");
@@ -144,6 +145,7 @@ fn a_bundle_for_caches_has_all_kernels_of_any_size_of_cache_on_every_target() {
         "sm_80,sm_90",
         "--kv",
         "k8v4/k4v2:sinks=1",
+        "@1/8",
     ];
     let output = leankv_in(&dir.path().join("cache"), &[&bundle[..], &kernels].concat());
     assert!(output.status.success(), "{output:?}");
@@ -158,8 +160,21 @@ fn a_bundle_for_caches_has_all_kernels_of_any_size_of_cache_on_every_target() {
             sinks: 1,
             ..CacheConfig::new([layers, kv_heads, 2, 64], slots, tokens, 100)
         };
-        for sm in [Sm::Sm80, Sm::Sm90] {
-            KvCache::new(&compiler, &Device::emulated(sm), config.clone()).unwrap_or_else(|e| panic!("{e}"));
+        // The default formats, of a model whose means are known and of one whose are not.
+        let rotated = CacheConfig {
+            page_bytes: 2048,
+            chunk: 16,
+            window_q: 16,
+            ..CacheConfig::rotated([layers, kv_heads, 2, 64], slots, tokens, 100)
+        };
+        let zeros = vec![0.0; layers * kv_heads * 64];
+        let means = Some(Arc::new(Means { keys: zeros.clone(), values: zeros }));
+        let centred = CacheConfig { basis: Basis { means, ..rotated.basis }, ..rotated.clone() };
+        for config in [config, rotated, centred] {
+            for sm in [Sm::Sm80, Sm::Sm90] {
+                let device = Device::emulated(sm);
+                KvCache::new(&compiler, &device, config.clone()).unwrap_or_else(|e| panic!("{e}"));
+            }
         }
     }
     let other = CacheConfig::new([1, 1, 2, 64], 1, 50, 100);

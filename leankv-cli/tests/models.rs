@@ -459,7 +459,7 @@ fn statistics_are_kept_beside_the_settings_and_make_a_difference() {
     let bundle = place.path("kernels.lkvb");
     let bundle =
         ["bundle-cache", "--bundle", &bundle, "--target", "sm_90", "--group", "2", "--head-dim", "64"];
-    fails(&[&bundle[..], &["--kv", "@1/8"]].concat(), 2, &["depends on the model"]);
+    fails(&[&bundle[..], &["--kv", "k4v4+offset"]].concat(), 2, &["depend on the model"]);
 }
 
 #[cfg(unix)]

@@ -10,6 +10,7 @@ use crate::error::ModelError;
 use crate::finite::BeyondF16;
 use crate::run::{Batch, prefill, step};
 use crate::sample::{Sampler, Sampling};
+use crate::statistics::Priors;
 
 /// How a text is continued.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,8 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// Tokens that end the text and are no part of it.
     pub stop: Vec<u32>,
+    /// Whether the prompt is read twice, for exact [`Priors`]: [`KvChoice::reconstruct`](crate::cache::KvChoice::reconstruct).
+    pub reconstruct: bool,
 }
 
 /// Why a text ended.
@@ -97,7 +100,8 @@ fn with_request(
 ) -> Result<Generation, ModelError> {
     let mut sampler = Sampler::new(options.sampling, 0)?;
     let start = Instant::now();
-    let (hidden, mut beyond_f16) = prefill(model, device, cache, request, prompt)?;
+    let priors = options.reconstruct.then(|| Priors::measure(model, prompt)).transpose()?;
+    let (hidden, mut beyond_f16) = prefill(model, device, cache, request, prompt, priors.as_ref())?;
     let mut token = sampler.choose(&model.logits(&hidden)?)?;
     let prompt_time = start.elapsed();
     let (mut tokens, mut steps) = (Vec::new(), 0);
@@ -174,7 +178,8 @@ mod tests {
             let mut cache = open(compiler(), &device, &model, &choice, &room).unwrap();
             for temperature in [0.0, 0.7] {
                 let sampling = Sampling { temperature, top_p: 0.9, seed: 1 };
-                let options = GenerateOptions { max_tokens: 5, sampling, stop: Vec::new() };
+                let options =
+                    GenerateOptions { max_tokens: 5, sampling, stop: Vec::new(), reconstruct: false };
                 let thresholds = Thresholds::new(0.0, 0.0);
                 let told = &mut |_| panic!("{place}: no token can be chosen");
                 let error = generate(&model, &device, &mut cache, &thresholds, &prompt, &options, told);

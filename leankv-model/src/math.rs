@@ -48,6 +48,14 @@ pub fn log_softmax(logits: &mut [f32]) {
     logits.iter_mut().for_each(|x| *x -= shift);
 }
 
+/// The probabilities that logits stand for, in place.
+pub(crate) fn softmax(logits: &mut [f32]) {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter_mut().for_each(|x| *x = (*x - max).exp());
+    let sum: f32 = logits.iter().sum();
+    logits.iter_mut().for_each(|x| *x /= sum);
+}
+
 /// The place of the largest number, the first of equals; 0 of none.
 pub fn argmax(x: &[f32]) -> usize {
     let mut best = (f32::NEG_INFINITY, 0);

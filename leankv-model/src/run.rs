@@ -7,8 +7,9 @@ use crate::Model;
 use crate::cache::{PromptAttend, Recorded, StepAttend};
 use crate::error::ModelError;
 use crate::finite::{BeyondF16, Hidden};
+use crate::statistics::Priors;
 
-/// Takes a request's prompt in, chunk by chunk; gives the hidden state of its last token, `[dim]`, and what did not fit f16 in all of it.
+/// Takes a request's prompt in, chunk by chunk, with its [`Priors`] or what the model predicts; gives the hidden state of its last token, `[dim]`, and what did not fit f16 in all of it.
 ///
 /// # Errors
 /// [`ModelError::Refused`] for an empty prompt, [`ModelError::NonFinite`] for one of which a token is not finite somewhere, after which the request
@@ -19,13 +20,15 @@ pub fn prefill(
     cache: &mut KvCache,
     request: RequestId,
     tokens: &[u32],
+    priors: Option<&Priors>,
 ) -> Result<(Hidden, BeyondF16), ModelError> {
     let (mut last, mut beyond) = (Hidden::default(), BeyondF16::default());
     let keep = &mut |hidden: Hidden| {
         beyond += hidden.beyond_all();
         last = hidden.last();
     };
-    for_chunks(model, device, cache, request, tokens, keep, None)?;
+    let prompt = Prompt { tokens, priors };
+    for_chunks(model, device, cache, request, prompt, keep, None)?;
     if last.is_empty() {
         return Err(ModelError::Refused("a prompt has at least one token".to_owned()));
     }
@@ -42,6 +45,7 @@ pub fn prefill_recording(
     cache: &mut KvCache,
     request: RequestId,
     tokens: &[u32],
+    priors: Option<&Priors>,
 ) -> Result<(Hidden, Recorded), ModelError> {
     if tokens.is_empty() || tokens.len() > cache.config().chunk {
         let (tokens, chunk) = (tokens.len(), cache.config().chunk);
@@ -49,8 +53,15 @@ pub fn prefill_recording(
     }
     let (mut all, mut recorded) = (Hidden::default(), Recorded::new());
     let keep = &mut |hidden: Hidden| all = hidden;
-    for_chunks(model, device, cache, request, tokens, keep, Some(&mut recorded))?;
+    let prompt = Prompt { tokens, priors };
+    for_chunks(model, device, cache, request, prompt, keep, Some(&mut recorded))?;
     Ok((all, recorded))
+}
+
+/// A prompt, and the priors of its tokens where they are not left to the model.
+struct Prompt<'a> {
+    tokens: &'a [u32],
+    priors: Option<&'a Priors>,
 }
 
 fn for_chunks(
@@ -58,7 +69,7 @@ fn for_chunks(
     device: &Device,
     cache: &mut KvCache,
     request: RequestId,
-    tokens: &[u32],
+    Prompt { tokens, priors }: Prompt<'_>,
     hidden: &mut dyn FnMut(Hidden),
     mut record: Option<&mut Recorded>,
 ) -> Result<(), ModelError> {
@@ -68,7 +79,7 @@ fn for_chunks(
         let of = chunk.positions();
         let positions: Vec<u32> = of.clone().map(|p| p as u32).collect();
         done = of.end;
-        let mut attend = PromptAttend::new(device, model.config(), chunk);
+        let mut attend = PromptAttend::new(device, model.config(), chunk).with_priors(priors);
         if let Some(record) = record.as_deref_mut() {
             attend = attend.recording(record);
         }

@@ -72,6 +72,7 @@ fn report(choices: &[KvChoice], chunks: usize, journal: Option<&Path>) -> String
         bos: None,
         tokens: (0..72).map(|at| at * 700 % 49152).collect(),
         ctx: 24,
+        prompt_chunk: usize::MAX,
         chunks: 3,
         batch: chunks * (choices.len() + 1),
         choices: choices.to_vec(),

@@ -34,6 +34,7 @@ fn text_eval(names: &[&str]) -> TextEval {
         bos: None,
         tokens: tokenizer().encode(&text, false).unwrap(),
         ctx: 256,
+        prompt_chunk: usize::MAX,
         chunks: 2,
         choices: choices(names),
         batch: 64,
@@ -117,6 +118,7 @@ fn questions_are_answered_from_every_cache() {
     let task = Questions {
         name: "sequences",
         questions: &questions,
+        prompt_chunk: usize::MAX,
         answer_tokens: 8,
         ends: tokenizer.eos(),
         decode: &|ids| tokenizer.decode(ids),

@@ -72,7 +72,7 @@ fn compare(name: &str, file: &Path, form: WeightForm) -> Found {
     let choice = KvChoice::fp16();
     let mut cache = open(&compiler, &device, &model, &choice, &room).unwrap();
     let request = cache.admit(prompt, &thresholds(&choice)).unwrap();
-    let (hidden, _) = prefill_recording(&model, &device, &mut cache, request, &ids[..prompt]).unwrap();
+    let (hidden, _) = prefill_recording(&model, &device, &mut cache, request, &ids[..prompt], None).unwrap();
 
     let (vocab, mut found) = (model.config().vocab, Found::default());
     for (at, row) in model.logits(&hidden).unwrap().chunks(vocab).enumerate() {

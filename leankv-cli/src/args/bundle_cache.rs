@@ -20,8 +20,9 @@ pub(crate) struct BundleCache {
     /// Elements of a vector.
     #[arg(long)]
     pub(crate) head_dim: usize,
-    /// The caches, such as `k8v4/k4v2` or `k8v4:window=32`. What limits their bytes is nothing that kernels depend on.
-    #[arg(long, value_name = "CACHE", num_args = 1.., default_value = "K8V4/K4V2")]
+    /// The caches, such as `k8v4/k4v2` or `k8v4:window=32`. What limits their bytes is nothing that kernels depend on. `@1/5` stands for the default formats, for models
+    /// whose key projection has no bias.
+    #[arg(long, value_name = "CACHE", num_args = 1.., default_value = "@1/5")]
     pub(crate) kv: Vec<String>,
     /// Element type of queries, keys and values as they come: f16, bf16, f32.
     #[arg(long, default_value = "f16")]

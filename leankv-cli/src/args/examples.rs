@@ -15,12 +15,11 @@ macro_rules! caches {
         "\
 Caches:
   FORMAT[/LOW][+VARIANT][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N]
-    [:peaks=N], or @LIMIT alone,
+    [:peaks=N][:reconstruct], or @LIMIT alone,
     in capitals or not, such as
   @1/11                  an eleventh of the bytes of FP16, in the formats that
-                         keep most: 8-bit keys and 4-bit values over 4 bits
-                         each, rotated, and centred where `leankv calibrate`
-                         knows the model
+                         keep most: 8 bits over 4 bits, rotated, and centred
+                         where `leankv calibrate` knows the model
   fp16                   no compression
   k8v4                   every token with 8-bit keys and 4-bit values
   k8v4/k4v2              significant tokens in K8V4, others in K4V2 or dropped,
@@ -41,6 +40,8 @@ Caches:
                          where `leankv calibrate` knows the model
   k8v4/k4v2@1/8:peaks=30 thousandths that a token's largest share of attention
                          adds to its mean share
+  @1/8:reconstruct       each prompt is read twice, which measures what is
+                         otherwise predicted: which tokens are asked for again
 
 "
     };

@@ -52,11 +52,6 @@ pub(super) fn run(args: &args::Demo, compiler: &Compiler) -> Result<Vec<Answer>,
     }
     let message = format!("{page}\n\n{QUESTION}");
     let prompt = loaded.tokenizer.encode_chat(&message).map_err(Failure::machine)?;
-    let options = GenerateOptions {
-        max_tokens: ANSWER,
-        sampling: Sampling::GREEDY,
-        stop: loaded.tokenizer.eos().to_vec(),
-    };
     if !args.json {
         println!(
             "{MODEL} is given the first page of {}, {} tokens, and asked: {QUESTION}\n",
@@ -67,6 +62,12 @@ pub(super) fn run(args: &args::Demo, compiler: &Compiler) -> Result<Vec<Answer>,
     let mut out = Vec::new();
     for name in CACHES {
         let choice = language::choice(name)?;
+        let options = GenerateOptions {
+            max_tokens: ANSWER,
+            sampling: Sampling::GREEDY,
+            stop: loaded.tokenizer.eos().to_vec(),
+            reconstruct: choice.reconstruct,
+        };
         let (generation, config) =
             continued(&loaded, compiler, &choice, &prompt, CHUNK, &options, &mut |_| true)?;
         let text = loaded.tokenizer.decode(&generation.tokens);

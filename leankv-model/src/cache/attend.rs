@@ -10,6 +10,7 @@ use super::replay::{Recorded, RecordedLayer};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::model::{Attend, LayerRows};
+use crate::statistics::Priors;
 
 /// Elements of a row of queries, and of keys or values.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +50,19 @@ pub struct PromptAttend<'a> {
     shape: RowShape,
     chunk: PromptChunk<'a>,
     record: Option<&'a mut Recorded>,
+    priors: Option<&'a Priors>,
 }
 
 impl<'a> PromptAttend<'a> {
     /// The rows of `chunk`, on its cache's device.
     pub fn new(device: &Device, config: &ModelConfig, chunk: PromptChunk<'a>) -> PromptAttend<'a> {
-        PromptAttend { device: device.clone(), shape: RowShape::of(config), chunk, record: None }
+        PromptAttend {
+            device: device.clone(),
+            shape: RowShape::of(config),
+            chunk,
+            record: None,
+            priors: None,
+        }
     }
 
     /// Keeps what the layers are given, to give it to other requests.
@@ -62,6 +70,12 @@ impl<'a> PromptAttend<'a> {
     pub fn recording(mut self, record: &'a mut Recorded) -> PromptAttend<'a> {
         self.record = Some(record);
         self
+    }
+
+    /// With the priors of the whole prompt, instead of what the model predicts.
+    #[must_use]
+    pub fn with_priors(self, priors: Option<&'a Priors>) -> PromptAttend<'a> {
+        PromptAttend { priors, ..self }
     }
 
     /// Ends the chunk, after all layers.
@@ -74,10 +88,12 @@ impl<'a> PromptAttend<'a> {
 }
 
 impl Attend for PromptAttend<'_> {
-    fn layer(&mut self, _: usize, rows: LayerRows<'_>, out: &mut [f32]) -> Result<(), ModelError> {
+    fn layer(&mut self, layer: usize, rows: LayerRows<'_>, out: &mut [f32]) -> Result<(), ModelError> {
         let n = rows.q.len() / self.shape.q;
+        let own = self.priors.map(|priors| priors.of(layer, self.chunk.positions()));
+        let rows = LayerRows { priors: own.or(rows.priors), ..rows };
         let layer = self.shape.upload(&self.device, rows, 0..n)?;
-        layer.give(&mut self.chunk)?.read_into(out)?;
+        layer.give(&mut self.chunk, None)?.read_into(out)?;
         if let Some(record) = &mut self.record {
             record.push(layer);
         }

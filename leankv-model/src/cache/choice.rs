@@ -13,7 +13,7 @@ use crate::settings::Settings;
 
 /// How a cache's keys and values are coded, and what stays.
 ///
-/// As text: `FORMAT[/LOW][+VARIANT...][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N]`, such as `fp16`, `K8V4`, `K8V4/K4V2`,
+/// As text: `FORMAT[/LOW][+VARIANT...][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N][:peaks=N][:reconstruct]`, such as `fp16`, `K8V4`, `K8V4/K4V2`,
 /// `K8V4/K4V2@1,0.02` (thresholds), `K8V4/K4V2@1/5` (a fifth of the bytes of FP16), `K4V4+offset`, `K8V4@1/5:sink-window`,
 /// `K8V4/K4V2@1/8:sinks=8:window=16`. Without a limit two tiers have the calibrated thresholds, or the paper's. A limit alone, such as `@1/11`, is of the formats and numbers
 /// that keep most at that size: [`KvChoice::DEFAULT`].
@@ -31,6 +31,8 @@ pub struct KvChoice {
     pub policy: NamedPolicy,
     /// Which stay whatever the policy says.
     pub always: Always,
+    /// Whether each prompt is read twice, so that the peaks of its tokens start from [exact priors](crate::statistics::Priors).
+    pub reconstruct: bool,
 }
 
 /// Tokens that stay whatever the policy says. As text each number that is not the usual one: `sinks=N`, `window=N`, `keep=N`.
@@ -100,7 +102,7 @@ pub enum Limit {
 /// A text that is no [`KvChoice`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` names no KV cache: {why}\n  write FORMAT[/LOW][+VARIANT...][@HIGH,LOW or @1/N][:POLICY][:sinks=N][:window=N][:keep=N][:peaks=N], or @1/N alone, such as \
+    "`{text}` names no KV cache: {why}\n  write FORMAT[/LOW][+VARIANT...][@HIGH,LOW or @1/N][:POLICY][:sinks=N][:window=N][:keep=N][:peaks=N][:reconstruct], or @1/N alone, such as \
      fp16, k8v4, k8v4/k4v2@1,0.02, k8v4/k4v2@1/5, k4v4+offset, k8v4@1/5:sink-window, k8v4/k4v2@1/8:sinks=8"
 )]
 pub struct BadChoice {
@@ -113,10 +115,15 @@ pub struct BadChoice {
 impl KvChoice {
     /// What a limit alone is of: mid-rise codes of rotated rows, without their means where these are known, in two tiers; a window of 32 tokens; and peaks, with the priors that
     /// a probe predicts where one is known.
-    pub const DEFAULT: &str = "K8mV8m/K4mV4m";
+    pub const DEFAULT: &str = CacheConfig::ROTATED;
 
     /// Its numbers. Formats and the weight of peaks were chosen on Newton's *Opticks* and Python's `argparse.py` with SmolLM2.
-    const DEFAULT_ALWAYS: Always = Always { sinks: CacheConfig::SINKS, window: 32, keep: 120, peaks: 100 };
+    const DEFAULT_ALWAYS: Always = Always {
+        sinks: CacheConfig::SINKS,
+        window: CacheConfig::ROTATED_WINDOW,
+        keep: CacheConfig::ROTATED_KEEP_TOKENS,
+        peaks: CacheConfig::ROTATED_PEAKS as usize,
+    };
 
     /// One format for every token.
     pub fn uniform(tiering: Tiering) -> KvChoice {
@@ -126,6 +133,7 @@ impl KvChoice {
             limit: Limit::Calibrated,
             policy: PolicySpec::Uniform.into(),
             always: Always::default(),
+            reconstruct: false,
         }
     }
 
@@ -225,6 +233,9 @@ impl fmt::Display for KvChoice {
         for (name, n, _) in numbers.into_iter().filter(|(_, n, usual)| n != usual) {
             write!(f, ":{name}={n}")?;
         }
+        if self.reconstruct {
+            f.write_str(":reconstruct")?;
+        }
         Ok(())
     }
 }
@@ -254,13 +265,18 @@ fn parse(text: &str) -> Result<KvChoice, String> {
         true => (format!("{}{rest}", KvChoice::DEFAULT), KvChoice::DEFAULT_ALWAYS),
         false => (rest.to_owned(), Always::default()),
     };
-    let (mut policy, mut always) = (None, usual);
+    let (mut policy, mut always, mut reconstruct) = (None, usual, false);
     for part in parts {
         match part.split_once('=') {
             Some((name, _)) if text.matches(&format!(":{name}=")).count() > 1 => {
                 return Err(format!("`{name}` is said twice"));
             }
             Some((name, number)) => always.set(name, number)?,
+            None if part == "reconstruct" => {
+                if std::mem::replace(&mut reconstruct, true) {
+                    return Err("`reconstruct` is said twice".to_owned());
+                }
+            }
             None if policy.is_some() => return Err(format!("`{part}` is a second policy")),
             None => {
                 policy = Some(match part.parse::<PolicySpec>() {
@@ -291,13 +307,18 @@ fn parse(text: &str) -> Result<KvChoice, String> {
         }
     }
     let policy = policy.unwrap_or_else(|| implied(&tiering, limit).into());
-    let choice = KvChoice { tiering, variants, limit, policy, always };
+    let choice = KvChoice { tiering, variants, limit, policy, always, reconstruct };
     check(&choice).map(|()| choice)
 }
 
 fn check(choice: &KvChoice) -> Result<(), String> {
     let KvChoice { tiering, limit, policy, always, .. } = choice;
     check_limit(*limit)?;
+    if choice.reconstruct && always.peaks == 0 {
+        return Err(
+            "reconstruct says what peaks start from: give them a weight too, such as peaks=100".to_owned()
+        );
+    }
     match (policy.stock().unwrap_or_default(), tiering.low, limit) {
         (PolicySpec::Uniform, Some(_), _) => Err("a uniform cache has one format".to_owned()),
         (PolicySpec::Uniform, None, Limit::Thresholds(_) | Limit::Part(_)) => {
@@ -397,6 +418,7 @@ mod tests {
             "fp16@1/8:heavy-hitter",
             "K8V4/K4V2@1/8:leankv-paper:sinks=8:window=16:keep=0",
             "K8V4@1/5:sink-window:sinks=0",
+            "K8V4@1/5:heavy-hitter:peaks=60:reconstruct",
         ] {
             let choice: KvChoice = name.parse().unwrap();
             assert_eq!(choice.to_string(), name);
@@ -417,6 +439,7 @@ mod tests {
         let choice: KvChoice = "@1/11".parse().unwrap();
         assert_eq!(choice.to_string(), "K8mV8m/K4mV4m@1/11:window=32:keep=120:peaks=100");
         assert_eq!(choice.to_string().parse::<KvChoice>().unwrap(), choice);
+        assert!("@1/8:reconstruct".parse::<KvChoice>().unwrap().reconstruct);
         let other: KvChoice = "@1/8:peaks=0:window=16".parse().unwrap();
         assert_eq!(other.to_string(), "K8mV8m/K4mV4m@1/8:window=16:keep=120");
         assert!("@".parse::<KvChoice>().is_err() && "@1/11:uniform".parse::<KvChoice>().is_err());
@@ -455,6 +478,8 @@ mod tests {
             ("k8v4/k4v2:peaks=1001", "at most 1000"),
             ("k8v4/k4v2:peaks=-1", "no weight of peaks"),
             ("k8v4@1/5:sink-window:peaks=30", "takes no peaks"),
+            ("k8v4/k4v2@1/5:reconstruct", "peaks=100"),
+            ("@1/5:reconstruct:reconstruct", "said twice"),
             ("@1/5+rotated", "before the limit"),
             ("k8v4/k4v2:sinks=1:sinks=2", "said twice"),
             ("k8v4/k4v2:keep=4294967295", "below 2147483648"),

@@ -5,9 +5,10 @@
 
 use half::f16;
 use leankv_runtime::kv::{KvCache, KvError, PromptChunk, RequestId};
-use leankv_runtime::{BufferView, DeviceBuffer};
+use leankv_runtime::{BufferView, Device, DeviceBuffer};
 
 use crate::error::ModelError;
+use crate::statistics::Priors;
 
 /// What every layer was given.
 #[derive(Debug, Default)]
@@ -30,9 +31,13 @@ impl RecordedLayer {
         self.priors.as_ref().filter(|_| cache.config().peaks > 0)
     }
 
-    /// Gives it to the next layer of a chunk.
-    pub(super) fn give<'c>(&self, chunk: &'c mut PromptChunk<'_>) -> Result<BufferView<'c, f32>, KvError> {
-        let priors = self.priors_for(chunk.cache());
+    /// Gives it to the next layer of a chunk, with priors of the caller's instead of its own, if any.
+    pub(super) fn give<'c>(
+        &self,
+        chunk: &'c mut PromptChunk<'_>,
+        priors: Option<&DeviceBuffer<f32>>,
+    ) -> Result<BufferView<'c, f32>, KvError> {
+        let priors = priors.or(self.priors_for(chunk.cache()));
         chunk.layer_with_priors(&self.q, &self.k, &self.v, priors)
     }
 }
@@ -47,27 +52,21 @@ impl Recorded {
         self.layers.push(layer);
     }
 
-    /// Queries, keys and values of every layer, as numbers.
-    ///
-    /// # Errors
-    /// What the device says.
-    pub fn read(&self) -> Result<Vec<[Vec<f32>; 3]>, ModelError> {
-        let numbers = |buffer: &DeviceBuffer<f16>| -> Result<Vec<f32>, ModelError> {
-            let mut halves = vec![f16::ZERO; buffer.len()];
-            buffer.as_view().read_into(&mut halves)?;
-            Ok(halves.into_iter().map(f16::to_f32).collect())
-        };
-        self.layers.iter().map(|of| Ok([numbers(&of.q)?, numbers(&of.k)?, numbers(&of.v)?])).collect()
-    }
-
-    /// Gives it to another request, whose prompt is the same and one chunk.
+    /// Gives it to another request, whose prompt is the same and one chunk; with other priors, if any.
     ///
     /// # Errors
     /// What the cache says, for tensors of another length too.
-    pub fn replay(&self, cache: &mut KvCache, request: RequestId) -> Result<(), ModelError> {
+    pub fn replay(
+        &self,
+        device: &Device,
+        cache: &mut KvCache,
+        request: RequestId,
+        priors: Option<&Priors>,
+    ) -> Result<(), ModelError> {
         let mut chunk = cache.prefill_chunk(request)?;
-        for layer in &self.layers {
-            layer.give(&mut chunk)?;
+        for (at, layer) in self.layers.iter().enumerate() {
+            let own = priors.map(|priors| device.upload(priors.of(at, chunk.positions()))).transpose()?;
+            layer.give(&mut chunk, own.as_ref())?;
         }
         Ok(chunk.finish()?)
     }

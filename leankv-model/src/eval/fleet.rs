@@ -7,7 +7,8 @@ use crate::Model;
 use crate::cache::{KvChoice, Recorded, Room, open, thresholds};
 use crate::error::ModelError;
 use crate::finite::{BeyondF16, Hidden};
-use crate::run::{Batch, prefill_recording, step};
+use crate::run::{Batch, prefill, prefill_recording, step};
+use crate::statistics::Priors;
 
 /// One cache of each choice.
 #[derive(Debug)]
@@ -32,6 +33,17 @@ pub struct Row {
     pub request: RequestId,
     /// The token.
     pub token: u32,
+}
+
+/// A prompt that a member holds.
+#[derive(Clone, Debug)]
+pub struct Prompted {
+    /// The request.
+    pub request: RequestId,
+    /// The hidden state of its last token, `[dim]`.
+    pub last: Vec<f32>,
+    /// What of it did not fit f16.
+    pub beyond_f16: BeyondF16,
 }
 
 impl<'m> Fleet<'m> {
@@ -69,29 +81,33 @@ impl<'m> Fleet<'m> {
         &self.members[member].cache
     }
 
-    /// Gives a prompt of one chunk to every cache, with one pass of the model. Gives a request of each, and the hidden state of the last
-    /// token, and what of the prompt did not fit f16.
+    /// Gives a prompt to every cache, of each a request. A prompt of one chunk takes one pass of the model; of a longer one every cache sees its own.
     ///
     /// # Errors
     /// [`ModelError::NonFinite`], and what model and caches say.
-    pub fn prompt(&mut self, tokens: &[u32]) -> Result<(Vec<RequestId>, Vec<f32>, BeyondF16), ModelError> {
-        let mut requests = Vec::with_capacity(self.members.len());
+    pub fn prompt(&mut self, tokens: &[u32]) -> Result<Vec<Prompted>, ModelError> {
+        let (model, device) = (self.model, &self.device);
+        let reconstruct = self.members.iter().any(|member| member.choice.reconstruct);
+        let priors = reconstruct.then(|| Priors::measure(model, tokens)).transpose()?;
+        let mut all = Vec::with_capacity(self.members.len());
         let mut first: Option<(Hidden, Recorded)> = None;
-        for member in &mut self.members {
-            let thresholds = thresholds(&member.choice);
-            let request = member.cache.admit(tokens.len(), &thresholds)?;
-            match &first {
-                None => {
-                    let (model, device) = (self.model, &self.device);
-                    first = Some(prefill_recording(model, device, &mut member.cache, request, tokens)?);
-                }
-                Some((_, recorded)) => recorded.replay(&mut member.cache, request)?,
+        for Member { cache, choice } in &mut self.members {
+            let request = cache.admit(tokens.len(), &thresholds(choice))?;
+            let priors = priors.as_ref().filter(|_| choice.reconstruct);
+            if tokens.len() > cache.config().chunk {
+                let (hidden, beyond_f16) = prefill(model, device, cache, request, tokens, priors)?;
+                all.push(Prompted { request, last: hidden.into_states(), beyond_f16 });
+                continue;
             }
-            requests.push(request);
+            match &first {
+                None => first = Some(prefill_recording(model, device, cache, request, tokens, priors)?),
+                Some((_, recorded)) => recorded.replay(device, cache, request, priors)?,
+            }
+            let hidden = first.as_ref().map(|(hidden, _)| hidden.clone()).unwrap_or_default();
+            let beyond_f16 = hidden.beyond_all();
+            all.push(Prompted { request, last: hidden.last().into_states(), beyond_f16 });
         }
-        let hidden = first.map(|(hidden, _)| hidden).unwrap_or_default();
-        let beyond = hidden.beyond_all();
-        Ok((requests, hidden.last().into_states(), beyond))
+        Ok(all)
     }
 
     /// A decode step of these rows, in the order of their members; gives logits, `[rows, vocab]`, and what of each row did not fit f16.

@@ -4,7 +4,7 @@ use leankv_runtime::kv::RequestId;
 use leankv_runtime::{Compiler, Device};
 use serde::{Deserialize, Serialize};
 
-use super::fleet::{Fleet, Row};
+use super::fleet::{Fleet, Prompted, Row};
 use super::memory::Memory;
 use crate::Model;
 use crate::cache::{KvChoice, Room};
@@ -26,6 +26,8 @@ pub struct Questions<'a> {
     pub name: &'a str,
     /// The questions.
     pub questions: &'a [Question],
+    /// Tokens of a chunk of a prompt; the whole of it where it has no more.
+    pub prompt_chunk: usize,
     /// Most tokens of an answer.
     pub answer_tokens: usize,
     /// Tokens that end an answer.
@@ -70,7 +72,13 @@ pub fn run_tasks(
         return Err(ModelError::Context { position: tokens - 1, context: model.config().context });
     }
     let together = together.clamp(1, task.questions.len().max(1));
-    let room = Room { requests: together, tokens, prompt: longest, chunk: longest.max(1), bytes: None };
+    let room = Room {
+        requests: together,
+        tokens,
+        prompt: longest,
+        chunk: longest.clamp(1, task.prompt_chunk),
+        bytes: None,
+    };
     let mut fleet = Fleet::open(compiler, device, model, choices, &room)?;
     let score = || TaskScore { task: task.name.to_owned(), asked: 0, right: 0, memory: Memory::default() };
     let mut scores: Vec<TaskScore> = choices.iter().map(|_| score()).collect();
@@ -99,9 +107,8 @@ fn ask(
 ) -> Result<(), ModelError> {
     let mut open = Vec::new();
     for (question, asked) in group.iter().enumerate() {
-        let (requests, hidden, _) = fleet.prompt(&asked.prompt)?;
-        let first = argmax(&model.logits(&hidden)?) as u32;
-        for (member, request) in requests.into_iter().enumerate() {
+        for (member, Prompted { request, last, .. }) in fleet.prompt(&asked.prompt)?.into_iter().enumerate() {
+            let first = argmax(&model.logits(&last)?) as u32;
             open.push(Answer { member, question, request, tokens: vec![first] });
         }
     }

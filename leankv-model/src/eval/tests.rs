@@ -19,6 +19,7 @@ fn eval(journal: Option<PathBuf>) -> TextEval {
         bos: None,
         tokens: (0..500u32).map(|i| i * i % 251).collect(),
         ctx: CTX,
+        prompt_chunk: usize::MAX,
         chunks: 3,
         choices: vec!["K8V4/K4V2@1/3".parse().unwrap()],
         // One chunk at a time.
@@ -38,6 +39,23 @@ fn broken() -> Model {
             numbers[7] = f32::NAN;
         }
     })
+}
+
+#[test]
+fn prompts_of_several_chunks_see_what_is_cached() {
+    let model = tiny_model(1, WeightForm::Dense);
+    let folder = tempfile::tempdir().unwrap();
+    let choices = vec!["K2V2".parse().unwrap(), "K8V4/K4V2@1/3:peaks=100:reconstruct".parse().unwrap()];
+    let whole = TextEval { choices, ..eval(Some(folder.path().join("run.jsonl"))) };
+    let chunked = TextEval { prompt_chunk: 7, journal: None, ..whole.clone() };
+    let [one, several] = [&whole, &chunked].map(|eval| run(&model, eval).unwrap());
+    let of = |report: &Report, at: usize| report.configs[at].figures.unwrap().nll.mean;
+    // FP16 is cached as it is; codes are not.
+    assert!((of(&one, 0) - of(&several, 0)).abs() < 1e-3);
+    assert!((of(&one, 1) - of(&several, 1)).abs() > 1e-3, "{} {}", of(&one, 1), of(&several, 1));
+    assert!(several.configs[1].figures.unwrap().kl.mean > several.configs[2].figures.unwrap().kl.mean);
+    let other = run(&model, &TextEval { journal: whole.journal.clone(), ..chunked });
+    assert!(matches!(other, Err(EvalError::Journal(JournalError::OtherRun(_)))));
 }
 
 #[test]

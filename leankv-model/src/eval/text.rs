@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::fleet::{Fleet, Row};
+use super::fleet::{Fleet, Prompted, Row};
 use super::journal::{Journal, JournalError};
 use super::memory::Memory;
 use super::report::{ConfigReport, Report};
@@ -35,6 +35,8 @@ pub struct TextEval {
     pub tokens: Vec<u32>,
     /// Tokens of a chunk.
     pub ctx: usize,
+    /// Tokens of a chunk of a prompt, which see each other in FP16 and those before as they are cached; the whole prompt where it has no more.
+    pub prompt_chunk: usize,
     /// How many chunks are scored.
     pub chunks: usize,
     /// The caches, besides FP16.
@@ -88,6 +90,9 @@ struct Head<'a> {
     tokens: String,
     bos: Option<u32>,
     ctx: usize,
+    /// Not there where a prompt is one chunk, as in journals of before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_chunk: Option<usize>,
     choices: &'a [KvChoice],
 }
 
@@ -189,15 +194,30 @@ pub fn evaluate(
     eval.tokens.iter().for_each(|token| tokens.update(token.to_le_bytes()));
     let tokens = tokens.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     let (model_name, text) = (&eval.model, &eval.text);
-    let head = Head { model: model_name, text, tokens, bos: eval.bos, ctx: eval.ctx, choices: &choices };
+    let prompt = eval.ctx / 2 - 1;
+    let prompt_chunk = Some(eval.prompt_chunk).filter(|&chunk| chunk < prompt);
+    let head = Head {
+        model: model_name,
+        text,
+        tokens,
+        bos: eval.bos,
+        ctx: eval.ctx,
+        prompt_chunk,
+        choices: &choices,
+    };
     let (mut journal, kept) = Journal::open::<_, Piece>(eval.journal.as_deref(), &head)?;
     let mut pieces: BTreeMap<usize, Vec<Scored>> =
         kept.into_iter().map(|piece| (piece.chunk, piece.caches)).collect();
     pieces.retain(|&chunk, caches| chunk < eval.chunks && caches.len() == choices.len());
     let left: Vec<usize> = (0..eval.chunks).filter(|chunk| !pieces.contains_key(chunk)).collect();
     let together = (eval.batch / choices.len()).clamp(1, left.len().max(1));
-    let prompt = eval.ctx / 2 - 1;
-    let room = Room { requests: together, tokens: eval.ctx, prompt, chunk: prompt, bytes: None };
+    let room = Room {
+        requests: together,
+        tokens: eval.ctx,
+        prompt,
+        chunk: prompt.min(eval.prompt_chunk),
+        bytes: None,
+    };
     let steps = eval.ctx - 1 - prompt;
     let (mut done, all) = (pieces.len() * steps, eval.chunks * steps);
     progress(done, all);
@@ -247,9 +267,10 @@ fn score(
     let mut requests = Vec::with_capacity(texts.len());
     let mut results = Vec::with_capacity(texts.len());
     for text in texts {
-        let (of, _, beyond_f16) = fleet.prompt(&text[..prompt])?;
-        requests.push(of);
-        results.push(vec![Scored { beyond_f16, ..Scored::default() }; members]);
+        let prompted = fleet.prompt(&text[..prompt])?;
+        requests.push(prompted.iter().map(|of| of.request).collect::<Vec<_>>());
+        let scored = |of: &Prompted| Scored { beyond_f16: of.beyond_f16, ..Scored::default() };
+        results.push(prompted.iter().map(scored).collect::<Vec<_>>());
     }
     let ctx = texts.first().map_or(0, Vec::len);
     for at in prompt..ctx - 1 {

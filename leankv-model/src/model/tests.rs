@@ -180,7 +180,7 @@ fn logits(file: &TinyFile, tokens: &[u32]) -> Vec<Vec<f64>> {
     let choice = KvChoice::fp16();
     let mut cache = open(compiler, &device, &model, &choice, &room).unwrap();
     let request = cache.admit(n, &thresholds(&choice)).unwrap();
-    let (hidden, _) = prefill_recording(&model, &device, &mut cache, request, tokens).unwrap();
+    let (hidden, _) = prefill_recording(&model, &device, &mut cache, request, tokens, None).unwrap();
     let rows = model.logits(&hidden).unwrap();
     rows.chunks(model.config().vocab).map(|row| row.iter().copied().map(f64::from).collect()).collect()
 }

@@ -7,6 +7,7 @@ use leankv_runtime::kv::RequestId;
 use super::Failed;
 use crate::finite::{BeyondF16, NonFinite};
 use crate::sample::Sampler;
+use crate::statistics::Priors;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub(super) struct Job {
     pub(super) submitted: Instant,
     pub(super) first_token: Option<Duration>,
     pub(super) preemptions: usize,
+    /// Where its cache is one that reconstructs.
+    pub(super) priors: Option<Priors>,
     /// Of what is in the cache now: a request that begins again is counted again.
     pub(super) beyond_f16: BeyondF16,
 }

@@ -15,6 +15,7 @@ use crate::cache::{KvChoice, PromptAttend, StepAttend, thresholds};
 use crate::error::ModelError;
 use crate::finite::{BeyondF16, Hidden, NonFinite};
 use crate::sample::{Sampler, Sampling};
+use crate::statistics::Priors;
 
 /// How requests are served.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +99,9 @@ impl<'m> Scheduler<'m> {
         if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= vocab) {
             return Err(ModelError::Token { token, vocab }.into());
         }
+        if self.choice.reconstruct {
+            Priors::check(self.model, prompt)?;
+        }
         let need = self.pages_at_least(&request);
         if need > self.cache.manager().shape().pages {
             return Err(self.too_large(tokens, need).into());
@@ -113,6 +117,7 @@ impl<'m> Scheduler<'m> {
             submitted: Instant::now(),
             first_token: None,
             preemptions: 0,
+            priors: None,
             beyond_f16: BeyondF16::default(),
         });
         Ok(number)
@@ -246,9 +251,23 @@ impl<'m> Scheduler<'m> {
 
     /// Takes in the next chunk of the prompt that is under way. Without room it waits for the others, unless there are none.
     fn prompt(&mut self) -> Result<(), ServeError> {
-        let Scheduler { model, device, cache, running, counts, times, .. } = self;
+        let Scheduler { model, device, cache, choice, running, counts, times, .. } = self;
         let alone = running.len() == 1;
         let Some(newest) = running.last_mut().filter(|newest| !newest.decodes()) else { return Ok(()) };
+        let start = Instant::now();
+        let Job { request, priors, .. } = &mut newest.job;
+        if choice.reconstruct && priors.is_none() {
+            let measured = Priors::measure(model, &request.prompt);
+            times.model += start.elapsed();
+            match measured {
+                Ok(measured) => *priors = Some(measured),
+                Err(ModelError::NonFinite(error)) => {
+                    let at = running.len() - 1;
+                    return self.end(vec![(at, Some(error.into()))]);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         let start = Instant::now();
         let chunk = match cache.prefill_chunk(newest.id) {
             Ok(chunk) => chunk,
@@ -262,7 +281,7 @@ impl<'m> Scheduler<'m> {
 
         let of = chunk.positions();
         let positions: Vec<u32> = of.clone().map(|p| p as u32).collect();
-        let attend = PromptAttend::new(device, model.config(), chunk);
+        let attend = PromptAttend::new(device, model.config(), chunk).with_priors(newest.job.priors.as_ref());
         let tokens = &newest.job.request.prompt[of.clone()];
         let hidden = forward(model, times, tokens, &positions, Timed::new(attend), PromptAttend::finish)?;
         newest.prompted = of.end;

@@ -5,21 +5,19 @@
 
 mod file;
 mod probe;
-
+mod reconstruct;
 
 use leankv_runtime::kv::Means;
-use leankv_runtime::{Compiler, Device};
 use rayon::prelude::*;
 
 pub use file::{StatisticsError, path_of};
 use probe::Fit;
 pub use probe::Probe;
+pub use reconstruct::Priors;
+use reconstruct::{ReadTwice, read_twice};
 
-use crate::cache::{KvChoice, Recorded, Room, open, thresholds};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::math::log_softmax;
-use crate::run::prefill_recording;
 use crate::{Model, RopePairs};
 
 /// Tokens at the start of a text that no statistics are taken of: attention sinks are like no others.
@@ -38,10 +36,8 @@ impl Statistics {
     /// Measures them on texts, each of which the model reads twice. A text has more than 4 tokens, and two of them are no longer than the model's context.
     ///
     /// # Errors
-    /// [`ModelError::Refused`] for no text and for one that is too short or too long, and what model and cache say.
+    /// [`ModelError::Refused`] for no text and for one that is too short or too long, and what the model says.
     pub fn measure(
-        compiler: &Compiler,
-        device: &Device,
         model: &Model,
         texts: &[&[u32]],
         progress: &mut dyn FnMut(usize, usize),
@@ -57,18 +53,11 @@ impl Statistics {
                 "a text of {n} tokens: statistics are of texts of {least} to {most} tokens"
             )));
         }
-        let lists = config.layers * config.kv_heads;
-        let mut sums = Sums::new(lists, config.head_dim);
+        let mut sums = Sums::new(config.layers * config.kv_heads, config.head_dim);
         for (number, text) in texts.iter().enumerate() {
             progress(number, texts.len());
-            let twice = [*text, *text].concat();
-            let n = twice.len();
-            let room = Room { requests: 1, tokens: n, prompt: n, chunk: n, bytes: None };
-            let choice = KvChoice::fp16();
-            let mut cache = open(compiler, device, model, &choice, &room)?;
-            let request = cache.admit(n, &thresholds(&choice))?;
-            let (_, recorded) = prefill_recording(model, device, &mut cache, request, &twice)?;
-            sums.add(model, &recorded, text.len())?;
+            read_twice(model, text, &mut |layer, read| sums.add(model, layer, &read))?;
+            sums.tokens += text.len() - LEFT_OUT;
         }
         progress(texts.len(), texts.len());
         Ok(sums.statistics(config))
@@ -89,33 +78,28 @@ impl Sums {
         Sums { keys: zeros.clone(), values: zeros, fits: vec![Fit::new(head_dim); lists], tokens: 0 }
     }
 
-    /// Adds what the layers were given for a text of `n` tokens that was read twice.
-    fn add(&mut self, model: &Model, recorded: &Recorded, n: usize) -> Result<(), ModelError> {
+    /// Adds a layer of a text.
+    fn add(&mut self, model: &Model, layer: usize, read: &ReadTwice) {
         let config = model.config();
         let (heads, d) = (config.kv_heads, config.head_dim);
-        for (layer, [q, k, v]) in recorded.read()?.into_iter().enumerate() {
-            let unbiased = without_bias(model, layer, &k);
-            for (sums, rows) in [(&mut self.keys, &unbiased), (&mut self.values, &v)] {
-                let sums = &mut sums[layer * heads * d..][..heads * d];
-                for row in rows.chunks_exact(heads * d).take(n).skip(LEFT_OUT) {
-                    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
-                }
+        let unbiased = without_bias(model, layer, &read.keys);
+        for (sums, rows) in [(&mut self.keys, &unbiased), (&mut self.values, &read.values)] {
+            let sums = &mut sums[layer * heads * d..][..heads * d];
+            for row in rows.chunks_exact(heads * d).skip(LEFT_OUT) {
+                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
             }
-            let shares = largest_shares(model, layer, (&q, &k), n);
-            let mut plain = k[..n * heads * d].to_vec();
-            let positions: Vec<u32> = (0..n as u32).collect();
-            model.rope(layer).unrotate(&mut plain, heads, &positions);
-            let fits = &mut self.fits[layer * heads..][..heads];
-            fits.par_iter_mut().enumerate().for_each(|(head, fit)| {
-                for token in LEFT_OUT..n {
-                    let at = token * heads + head;
-                    let row = at * d..(at + 1) * d;
-                    fit.push(&plain[row.clone()], &v[row], positions[token], shares[at]);
-                }
-            });
         }
-        self.tokens += n - LEFT_OUT;
-        Ok(())
+        let mut plain = read.keys.clone();
+        let positions: Vec<u32> = (0..(plain.len() / (heads * d)) as u32).collect();
+        model.rope(layer).unrotate(&mut plain, heads, &positions);
+        let fits = &mut self.fits[layer * heads..][..heads];
+        fits.par_iter_mut().enumerate().for_each(|(head, fit)| {
+            for (token, &position) in positions.iter().enumerate().skip(LEFT_OUT) {
+                let at = token * heads + head;
+                let row = at * d..(at + 1) * d;
+                fit.push(&plain[row.clone()], &read.values[row], position, read.shares[at]);
+            }
+        });
     }
 
     fn statistics(self, config: &ModelConfig) -> Statistics {
@@ -141,41 +125,6 @@ fn without_bias(model: &Model, layer: usize, keys: &[f32]) -> Vec<f32> {
         row.iter_mut().zip(&turned).for_each(|(x, bias)| *x -= bias);
     }
     keys
-}
-
-/// The largest share of attention that each of the first `n` tokens gets from a query of the second `n`, of any query head of a KV head's group:
-/// `[n, kv_heads]`.
-fn largest_shares(model: &Model, layer: usize, (q, k): (&[f32], &[f32]), n: usize) -> Vec<f32> {
-    let config = model.config();
-    let (heads, group, d) = (config.kv_heads, config.group(), config.head_dim);
-    let scale = 1.0 / (d as f32).sqrt();
-    let window = config.window_of(layer);
-    let of_head = |head: usize| {
-        let keys: Vec<f32> =
-            k.chunks_exact(heads * d).flat_map(|row| row[head * d..][..d].iter().copied()).collect();
-        let of_query = |query: usize| {
-            let mut most = vec![f32::NEG_INFINITY; n];
-            let end = n + query + 1;
-            let first = window.map_or(0, |window| end.saturating_sub(window));
-            for member in 0..group {
-                let q = &q[((n + query) * heads * group + head * group + member) * d..][..d];
-                let seen = keys.chunks_exact(d).take(end).skip(first);
-                let mut logs: Vec<f32> =
-                    seen.map(|k| scale * k.iter().zip(q).map(|(k, q)| k * q).sum::<f32>()).collect();
-                log_softmax(&mut logs);
-                let seen = most.iter_mut().skip(first);
-                seen.zip(&logs).for_each(|(most, log)| *most = most.max(*log));
-            }
-            most
-        };
-        let larger = |mut a: Vec<f32>, b: Vec<f32>| {
-            a.iter_mut().zip(&b).for_each(|(a, b)| *a = a.max(*b));
-            a
-        };
-        (0..n).into_par_iter().map(of_query).reduce(|| vec![f32::NEG_INFINITY; n], larger)
-    };
-    let logs: Vec<Vec<f32>> = (0..heads).map(of_head).collect();
-    (0..n).flat_map(|token| logs.iter().map(move |of| of[token].exp())).collect()
 }
 
 #[cfg(test)]

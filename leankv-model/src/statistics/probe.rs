@@ -37,7 +37,10 @@ impl Probe {
     #[must_use]
     pub fn priors(&self, layer: usize, keys: &[f32], values: &[f32], positions: &[u32]) -> Vec<f32> {
         let (d, heads, n) = (self.head_dim, self.kv_heads, Probe::features(self.head_dim));
-        assert!(keys.len() == values.len() && keys.len() == positions.len() * heads * d, "a row for each position");
+        assert!(
+            keys.len() == values.len() && keys.len() == positions.len() * heads * d,
+            "a row for each position"
+        );
         let weights = &self.weights[layer * heads * n..][..heads * n];
         let mut priors = vec![0.0; positions.len() * heads];
         priors.par_chunks_mut(heads).enumerate().for_each(|(row, priors)| {
@@ -185,7 +188,9 @@ mod tests {
     fn systems_are_solved() {
         let found = solve(vec![vec![4.0], vec![2.0, 3.0], vec![1.0, 0.5, 2.0]], vec![9.0, 9.5, 8.0]);
         // 4a + 2b + c = 9, 2a + 3b + c/2 = 9.5, a + b/2 + 2c = 8.
-        let exact = |a: f64, b: f64, c: f64| [4.0 * a + 2.0 * b + c, 2.0 * a + 3.0 * b + 0.5 * c, a + 0.5 * b + 2.0 * c];
+        let exact = |a: f64, b: f64, c: f64| {
+            [4.0 * a + 2.0 * b + c, 2.0 * a + 3.0 * b + 0.5 * c, a + 0.5 * b + 2.0 * c]
+        };
         let back = exact(found[0], found[1], found[2]);
         assert!(back.iter().zip([9.0, 9.5, 8.0]).all(|(a, b)| (a - b).abs() < 1e-9), "{back:?}");
     }

@@ -1,6 +1,8 @@
 //! The kernels of caches, compiled beforehand.
 
-use super::{CacheConfig, EngineKernels, KvError, ManagerKernels};
+use std::sync::Arc;
+
+use super::{Basis, CacheConfig, EngineKernels, KvError, ManagerKernels, Means};
 use crate::cache::{BundleWriter, KernelCache};
 use crate::compiler::Compiler;
 use crate::device::Device;
@@ -42,8 +44,19 @@ pub fn bundle(
             Target::Gpu(sm) => Device::emulated(sm),
         };
         for config in configs {
-            // It need not fit this machine.
-            let small = CacheConfig { layers: 1, kv_heads: 1, slots: 1, pages: 16, ..config.clone() };
+            // It need not fit this machine, and what means and priors are is nothing that kernels depend on.
+            let zeros = vec![0.0; config.head_dim];
+            let means = Means { keys: zeros.clone(), values: zeros };
+            let means = config.basis.means.as_ref().map(|_| Arc::new(means));
+            let small = CacheConfig {
+                layers: 1,
+                kv_heads: 1,
+                slots: 1,
+                pages: 16,
+                priors: Vec::new(),
+                basis: Basis { means, ..config.basis },
+                ..config.clone()
+            };
             EngineKernels::new(&compiler, &device, &small)?;
             let shape = small.shape()?;
             for size in ManagerKernels::SIZES {
