@@ -254,7 +254,7 @@ const LOOPS: (&str, &str) = ("split_pages", "0");
 
 /// What decode attention costs a token: its name, settings, the most PTX warp instructions, and the most that the busiest pipe takes of the memory's
 /// time on an H200.
-const DECODE: [(&str, &[(&str, &str)], f64, Option<f64>); 17] = [
+const DECODE: [(&str, &[(&str, &str)], f64, Option<f64>); 20] = [
     ("K8V4", &[("tiering", "K8V4"), LOOPS], 19.0, Some(0.7)),
     ("K8V4, group 8", &[("tiering", "K8V4"), ("group", "8"), LOOPS], 19.0, None),
     ("K4V2", &[("tiering", "K4V2"), LOOPS], 19.0, Some(0.95)),
@@ -280,6 +280,23 @@ const DECODE: [(&str, &[(&str, &str)], f64, Option<f64>); 17] = [
         &[("tiering", "K8V4/K4V2"), SIGNIFICANCE[0], SIGNIFICANCE[1]],
         28.0,
         None,
+    ),
+    // The default formats may take 1.2 times what K4V4 and two tiers may. The basis gives queries in f32.
+    ("K8mV8m", &[("tiering", "K8mV8m"), ("input", "f32"), LOOPS], 24.0, Some(0.95)),
+    ("K4mV4m", &[("tiering", "K4mV4m"), ("input", "f32"), LOOPS], 24.0, Some(0.95)),
+    (
+        "K8mV8m/K4mV4m, significance and peaks",
+        &[
+            ("tiering", "K8mV8m/K4mV4m"),
+            ("input", "f32"),
+            ("peaks", "100"),
+            ("window", "32"),
+            SIGNIFICANCE[0],
+            SIGNIFICANCE[1],
+            LOOPS,
+        ],
+        28.8,
+        Some(1.0),
     ),
     ("K8V4, subnormal", &[("tiering", "K8V4"), SUBNORMAL, LOOPS], 15.0, None),
     ("K4V2, subnormal", &[("tiering", "K4V2"), SUBNORMAL, LOOPS], 14.0, None),
