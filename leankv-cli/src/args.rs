@@ -369,7 +369,7 @@ pub(crate) struct Calibrate {
     /// is there.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) also: Vec<PathBuf>,
-    /// Only these, instead of both.
+    /// Only these, instead of both. Statistics look at `--text`, `--skip`, `--also`, `--weights` and `--settings` alone.
     #[arg(long, value_enum)]
     pub(crate) only: Option<Calibrated>,
     /// High thresholds to try, separated by commas. Default: 0 and the paper's 1 to 5.

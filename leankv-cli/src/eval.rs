@@ -286,8 +286,9 @@ pub(crate) fn heading(report: &Report) -> String {
         return format!("{}: questions, each with the likeliest token at every step", report.model);
     };
     let scored = figures.tokens;
+    let chunks = report.prompt_chunk.map_or(String::new(), |n| format!(", in chunks of {n} tokens"));
     format!(
-        "{}: {scored} scored tokens of {}, chunks of {}: the first half a prompt, the second token by token",
+        "{}: {scored} scored tokens of {}, chunks of {}: the first half a prompt{chunks}, the second token by token",
         report.model, report.text, report.ctx
     )
 }

@@ -164,7 +164,16 @@ mod tests {
         for &(high, kl, bytes) in tried {
             configs.push(config(format!("K8V4/K4V2@{high},0").parse().unwrap(), kl, bytes));
         }
-        Report { model: String::new(), text: String::new(), ctx: 16, layers: 1, kv_heads: 1, configs }
+        Report {
+            model: String::new(),
+            text: String::new(),
+            ctx: 16,
+            prompt_chunk: None,
+            statistics: None,
+            layers: 1,
+            kv_heads: 1,
+            configs,
+        }
     }
 
     #[test]

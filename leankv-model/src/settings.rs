@@ -152,7 +152,7 @@ impl Settings {
 /// Writes a file in one move: a reader sees the old one or the new one.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = leankv_runtime::staged_in(folder)?;
     std::io::Write::write_all(&mut file, bytes)?;
     file.persist(path)?;
     Ok(())

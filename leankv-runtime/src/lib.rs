@@ -55,6 +55,7 @@ mod lower;
 mod ptx_stats;
 pub mod roofline;
 mod signature;
+mod staged;
 mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -70,4 +71,5 @@ pub use kernel::{Kernel, KernelOf};
 pub use launch::{Grid, Launch, LaunchError};
 pub use ptx_stats::{PtxStats, opcode_histogram};
 pub use signature::{ArgumentError, ParamKind, ParamSpec, Signature};
+pub use staged::staged_in;
 pub use target::{Sm, Target, UnknownTarget};

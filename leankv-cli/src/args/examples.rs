@@ -15,8 +15,8 @@ macro_rules! caches {
         "\
 Caches:
   FORMAT[/LOW][+VARIANT][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N]
-    [:peaks=N][:reconstruct], or @LIMIT alone,
-    in capitals or not, such as
+    [:peaks=N][:reconstruct], or @LIMIT alone;
+    formats in capitals or not, such as
   @1/11                  an eleventh of the bytes of FP16, in the formats that
                          keep most: 8 bits over 4 bits, rotated, and centred
                          where `leankv calibrate` knows the model
@@ -40,8 +40,9 @@ Caches:
                          where `leankv calibrate` knows the model
   k8v4/k4v2@1/8:peaks=30 thousandths that a token's largest share of attention
                          adds to its mean share
-  @1/8:reconstruct       each prompt is read twice, which measures what is
-                         otherwise predicted: which tokens are asked for again
+  @1/8:reconstruct       each prompt is read twice, in three to seven times the
+                         time, which measures what is otherwise predicted:
+                         which of its tokens are asked for again
 
 "
     };

@@ -314,6 +314,9 @@ fn parse(text: &str) -> Result<KvChoice, String> {
 fn check(choice: &KvChoice) -> Result<(), String> {
     let KvChoice { tiering, limit, policy, always, .. } = choice;
     check_limit(*limit)?;
+    if choice.reconstruct && *policy == PolicySpec::Uniform {
+        return Err("a uniform cache keeps every token, so there is nothing to reconstruct for".to_owned());
+    }
     if choice.reconstruct && always.peaks == 0 {
         return Err(
             "reconstruct says what peaks start from: give them a weight too, such as peaks=100".to_owned()
@@ -479,6 +482,7 @@ mod tests {
             ("k8v4/k4v2:peaks=-1", "no weight of peaks"),
             ("k8v4@1/5:sink-window:peaks=30", "takes no peaks"),
             ("k8v4/k4v2@1/5:reconstruct", "peaks=100"),
+            ("fp16:reconstruct", "nothing to reconstruct"),
             ("@1/5:reconstruct:reconstruct", "said twice"),
             ("@1/5+rotated", "before the limit"),
             ("k8v4/k4v2:sinks=1:sinks=2", "said twice"),

@@ -27,7 +27,7 @@ pub enum JournalError {
     #[error("{} is no journal of an evaluation, or one of an earlier version; it was left as it is: name another file, or remove it", .0.display())]
     NoJournal(PathBuf),
     /// The file is of a run with other settings.
-    #[error("{} is the journal of another run (another model, text, context, or list of caches): name another file, or remove it", .0.display())]
+    #[error("{} is the journal of another run (another model, text, context, prompt chunk, list of caches, or other statistics of the model): name another file, or remove it", .0.display())]
     OtherRun(PathBuf),
     /// Another run writes to the file.
     #[error("{} is in use by another run: wait for its end, or name another file", .0.display())]

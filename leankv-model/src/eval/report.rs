@@ -17,6 +17,12 @@ pub struct Report {
     pub text: String,
     /// Tokens of a chunk of text.
     pub ctx: usize,
+    /// Tokens of a chunk of a prompt, where a prompt has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_chunk: Option<usize>,
+    /// The [fingerprint](crate::statistics::Statistics::fingerprint) of what is known of the model's attention, if anything is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<String>,
     /// Layers of the model.
     pub layers: usize,
     /// KV heads of a layer.

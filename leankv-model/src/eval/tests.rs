@@ -7,6 +7,7 @@ use leankv_runtime::Device;
 use super::{EvalError, JournalError, Report, TextEval, evaluate};
 use crate::cache::{KvChoice, Limit};
 use crate::calibrate::{Grid, calibrate};
+use crate::statistics::Statistics;
 use crate::testing::{LAYERS, TinyFile, compiler, tiny_model, tiny_model_with};
 use crate::{Model, ModelError, Place, WeightForm};
 
@@ -54,8 +55,15 @@ fn prompts_of_several_chunks_see_what_is_cached() {
     assert!((of(&one, 0) - of(&several, 0)).abs() < 1e-3);
     assert!((of(&one, 1) - of(&several, 1)).abs() > 1e-3, "{} {}", of(&one, 1), of(&several, 1));
     assert!(several.configs[1].figures.unwrap().kl.mean > several.configs[2].figures.unwrap().kl.mean);
-    let other = run(&model, &TextEval { journal: whole.journal.clone(), ..chunked });
+    let other = run(&model, &TextEval { journal: whole.journal.clone(), ..chunked.clone() });
     assert!(matches!(other, Err(EvalError::Journal(JournalError::OtherRun(_)))));
+    assert_eq!((one.prompt_chunk, several.prompt_chunk), (None, Some(7)));
+    // Nor are results taken for those with statistics of the model.
+    let text: Vec<u32> = whole.tokens[..100].to_vec();
+    let known = Statistics::measure(&model, &[&text], &mut |_, _| ()).unwrap();
+    let (fingerprint, model) = (known.fingerprint(), model.with_statistics(known));
+    assert!(matches!(run(&model, &whole), Err(EvalError::Journal(JournalError::OtherRun(_)))));
+    assert_eq!(run(&model, &chunked).unwrap().statistics, Some(fingerprint));
 }
 
 #[test]

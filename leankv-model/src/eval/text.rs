@@ -18,6 +18,7 @@ use crate::cache::{KvChoice, Room};
 use crate::error::ModelError;
 use crate::finite::{BeyondF16, NonFinite};
 use crate::math::log_softmax;
+use crate::statistics::Statistics;
 
 /// A run over a text.
 ///
@@ -93,6 +94,9 @@ struct Head<'a> {
     /// Not there where a prompt is one chunk, as in journals of before.
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_chunk: Option<usize>,
+    /// Of what is known of the model's attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statistics: Option<String>,
     choices: &'a [KvChoice],
 }
 
@@ -127,6 +131,16 @@ impl TextEval {
         all
     }
 
+    /// Tokens of a prompt.
+    fn prompt(&self) -> usize {
+        (self.ctx / 2).saturating_sub(1)
+    }
+
+    /// Tokens of a chunk of a prompt, where that is not all of it.
+    fn several_chunks(&self) -> Option<usize> {
+        Some(self.prompt_chunk).filter(|&chunk| chunk < self.prompt())
+    }
+
     /// The tokens of a chunk.
     fn chunk(&self, at: usize) -> Vec<u32> {
         let own = self.ctx - usize::from(self.bos.is_some());
@@ -146,6 +160,8 @@ impl TextEval {
             model: self.model.clone(),
             text: self.text.clone(),
             ctx: self.ctx,
+            prompt_chunk: self.several_chunks(),
+            statistics: model.statistics().map(Statistics::fingerprint),
             layers: model.config().layers,
             kv_heads: model.config().kv_heads,
             configs,
@@ -194,8 +210,7 @@ pub fn evaluate(
     eval.tokens.iter().for_each(|token| tokens.update(token.to_le_bytes()));
     let tokens = tokens.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     let (model_name, text) = (&eval.model, &eval.text);
-    let prompt = eval.ctx / 2 - 1;
-    let prompt_chunk = Some(eval.prompt_chunk).filter(|&chunk| chunk < prompt);
+    let (prompt, prompt_chunk) = (eval.prompt(), eval.several_chunks());
     let head = Head {
         model: model_name,
         text,
@@ -203,6 +218,7 @@ pub fn evaluate(
         bos: eval.bos,
         ctx: eval.ctx,
         prompt_chunk,
+        statistics: model.statistics().map(Statistics::fingerprint),
         choices: &choices,
     };
     let (mut journal, kept) = Journal::open::<_, Piece>(eval.journal.as_deref(), &head)?;

@@ -9,14 +9,22 @@ use super::{Probe, Statistics};
 use crate::config::ModelConfig;
 use crate::settings::replace;
 
+/// What to do about a file that is damaged, or of an earlier version.
+const AGAIN: &str = "`leankv calibrate --model MODEL --only statistics` measures it again and replaces it";
+/// What to do where a file cannot be written.
+const ELSEWHERE: &str =
+    "statistics stand beside the file of settings: name one in another folder with `--settings`";
+
 /// Why a file of statistics cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {why}\n  correct it, or remove it and run `leankv calibrate`", path.display())]
+#[error("{}: {why}\n  {advice}", path.display())]
 pub struct StatisticsError {
     /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
     pub why: String,
+    /// What to do.
+    pub advice: &'static str,
 }
 
 /// Where the statistics of a model are kept beside a file of settings.
@@ -31,7 +39,7 @@ impl Statistics {
     /// # Errors
     /// [`StatisticsError`] for a file that cannot be read, or is of another model.
     pub fn read(path: &Path, config: &ModelConfig) -> Result<Option<Statistics>, StatisticsError> {
-        let wrong = |why: String| StatisticsError { path: path.to_owned(), why };
+        let wrong = |why: String| StatisticsError { path: path.to_owned(), why, advice: AGAIN };
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -67,7 +75,7 @@ impl Statistics {
     /// # Errors
     /// [`StatisticsError`] where it cannot be written.
     pub fn write(&self, path: &Path, config: &ModelConfig) -> Result<(), StatisticsError> {
-        let wrong = |why: String| StatisticsError { path: path.to_owned(), why };
+        let wrong = |why: String| StatisticsError { path: path.to_owned(), why, advice: ELSEWHERE };
         let ModelConfig { layers, kv_heads, head_dim, .. } = *config;
         let tensors = [
             ("key_means", &self.means.keys, vec![layers, kv_heads, head_dim]),

@@ -9,6 +9,7 @@ mod reconstruct;
 
 use leankv_runtime::kv::Means;
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 pub use file::{StatisticsError, path_of};
 use probe::Fit;
@@ -33,6 +34,16 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// The beginning of the SHA-256 of all numbers: results with other statistics are other results.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for numbers in [&self.means.keys, &self.means.values, &self.probe.weights] {
+            numbers.iter().for_each(|x| hash.update(x.to_le_bytes()));
+        }
+        hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Measures them on texts, each of which the model reads twice. A text has more than 4 tokens, and two of them are no longer than the model's context.
     ///
     /// # Errors

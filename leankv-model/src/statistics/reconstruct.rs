@@ -24,7 +24,7 @@ pub struct Priors {
 }
 
 impl Priors {
-    /// Reads a prompt twice, which takes three times the work of reading it once.
+    /// Reads a prompt twice, which takes three to seven times as long as reading it once: the longer it is, the more.
     ///
     /// # Errors
     /// [`ModelError::Refused`] for an empty prompt and one of more than half of the model's context, and what the model says.
@@ -45,7 +45,7 @@ impl Priors {
         match (1..=most).contains(&tokens) {
             true => Ok(()),
             false => Err(ModelError::Refused(format!(
-                "a prompt of {tokens} tokens: `:reconstruct` reads a prompt twice, so it takes prompts of 1 to {most} tokens, half of the model's context"
+                "a prompt of {tokens} tokens: `:reconstruct` reads a prompt twice, so it takes prompts of 1 to {most} tokens, half of the model's context: leave it out, or shorten the prompt"
             ))),
         }
     }

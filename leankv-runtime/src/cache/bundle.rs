@@ -163,7 +163,7 @@ impl BundleWriter {
         }
         let entries = u32::try_from(self.entries.len()).map_err(io::Error::other)?;
         let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(dir)?;
+        let mut file = crate::staged_in(dir)?;
         file.write_all(MAGIC)?;
         file.write_all(&FORMAT.to_le_bytes())?;
         file.write_all(&entries.to_le_bytes())?;
