@@ -138,7 +138,7 @@ impl CacheConfig {
     /// use leankv_runtime::kv::{Budget, CacheConfig, KvCache, Thresholds};
     /// use leankv_runtime::{Compiler, Device, cache::KernelCache};
     ///
-    /// let config = CacheConfig::rotated([2, 2, 2, 64], 4, 1000, 100);
+    /// let config = CacheConfig::rotated([2, 2, 2, 64], 4, 1000, 200);
     /// let mut cache = KvCache::new(&Compiler::new(KernelCache::without_folder()), &Device::host(), config)?;
     /// // An eighth of the bytes of FP16.
     /// cache.admit(300, &Thresholds::solved(Budget::Part(8.0)))?;
