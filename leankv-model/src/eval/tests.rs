@@ -66,6 +66,24 @@ fn prompts_of_several_chunks_see_what_is_cached() {
     assert_eq!(run(&model, &chunked).unwrap().statistics, Some(fingerprint));
 }
 
+/// In formats that take no means out.
+#[test]
+fn priors_that_are_predicted_or_measured_decide_what_stays() {
+    let model = tiny_model(1, WeightForm::Dense);
+    let names = ["K8V4@1/3:keep=0:window=4:peaks=1000", "K8V4@1/3:keep=0:window=4:peaks=1000:reconstruct"];
+    let eval = TextEval { choices: names.map(|name| name.parse().unwrap()).to_vec(), ..eval(None) };
+    let scores =
+        |model: &Model| run(model, &eval).unwrap().configs.into_iter().map(|c| c.score).collect::<Vec<_>>();
+    let plain = scores(&model);
+    let text: Vec<u32> = eval.tokens[..100].to_vec();
+    let known = Statistics::measure(&model, &[&text], &mut |_, _| ()).unwrap();
+    let probed = scores(&model.with_statistics(known));
+    assert_ne!(plain[1], plain[2], "a prompt that was read twice");
+    assert_ne!(plain[1], probed[1], "a probe");
+    assert_ne!(probed[1], probed[2], "measured in place of predicted");
+    assert_eq!(plain[0], probed[0], "FP16 has no use for them");
+}
+
 #[test]
 fn every_token_is_reported_and_the_means_are_theirs() {
     let report = run(&tiny_model(1, WeightForm::Quantised), &eval(None)).unwrap();

@@ -113,7 +113,7 @@ fn means_and_shares_equal_f64() {
             }
             for (token, (share, most)) in priors.of(layer, 0..n).iter().zip(&most).enumerate() {
                 assert!(
-                    (f64::from(*share) / most - 1.0).abs() < 2e-3,
+                    (f64::from(*share) / most - 1.0).abs() < 1e-3,
                     "layer {layer}, token {token}: {most}"
                 );
             }
