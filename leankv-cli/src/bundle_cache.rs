@@ -48,7 +48,7 @@ fn configs(args: &args::BundleCache, name: &str) -> Result<Vec<CacheConfig>, Fai
         policy: policy.into(),
         ..CacheConfig::new([1, 1, args.group, args.head_dim], 1, 1, 1)
     };
-    if !choice.tiering.formats().any(|f| f.key.is_mid_rise() || f.value.is_mid_rise()) {
+    if !choice.tiering.formats().any(|format| format.is_mid_rise()) {
         return Ok(vec![config]);
     }
     let zeros = vec![0.0; args.head_dim];

@@ -22,6 +22,12 @@ impl KvFormat {
     /// The unquantised baseline.
     pub const FP16: Self = Self { key: CodecSpec::F16, value: CodecSpec::F16 };
 
+    /// Whether keys or values have mid-rise codes, which are of rotated rows.
+    #[must_use]
+    pub const fn is_mid_rise(&self) -> bool {
+        self.key.is_mid_rise() || self.value.is_mid_rise()
+    }
+
     /// Affine one-group format with f16 metadata.
     ///
     /// # Errors

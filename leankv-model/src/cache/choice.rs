@@ -195,8 +195,7 @@ impl KvChoice {
     /// Whether what is learned of a model's attention ([`Statistics`](crate::statistics::Statistics)) makes a difference.
     #[must_use]
     pub fn asks_for_statistics(&self) -> bool {
-        let suits =
-            self.tiering.formats().any(|format| format.key.is_mid_rise() || format.value.is_mid_rise());
+        let suits = self.tiering.formats().any(|format| format.is_mid_rise());
         self.always.peaks > 0 || (suits && self.variants.is_none())
     }
 

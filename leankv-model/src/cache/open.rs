@@ -1,6 +1,6 @@
 //! Opening a cache for a model.
 
-use leankv_dsl::format::{CodecSpec, KvFormat, Tiering, cache_page_bytes};
+use leankv_dsl::format::{KvFormat, Tiering, cache_page_bytes};
 use leankv_dsl::lang::attention::HookChoice;
 use leankv_kernels::policy::PolicySpec;
 use leankv_runtime::kv::{Budget, CacheConfig, KvCache, Thresholds};
@@ -138,10 +138,9 @@ fn variants(context: &Context<'_>, choice: &KvChoice) -> Result<Variants, ModelE
 /// mid-rise codes are of rotated rows, without their means where these are known.
 fn names_that_suit(model: &Model, tiering: &Tiering) -> Vec<&'static str> {
     let codes = |format: KvFormat| format.key.shape().code_bits < 16;
-    let mid_rise = |format: KvFormat| [format.key, format.value].into_iter().any(CodecSpec::is_mid_rise);
     let biased = (0..model.config().layers)
         .all(|layer| model.key_bias(layer).is_some() && model.rope(layer).pairs() == RopePairs::Halves);
-    let rotated = tiering.formats().any(mid_rise);
+    let rotated = tiering.formats().any(|format| format.is_mid_rise());
     [
         ("offset", biased && tiering.formats().any(codes)),
         ("rotated", rotated),

@@ -9,7 +9,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Failed, Request, Scheduler, ServeError, ServeOptions};
-use crate::cache::{KvChoice, Room, open};
+use crate::cache::{KvChoice, Room, open, thresholds};
+use crate::generate::{GenerateOptions, generate};
 use crate::sample::Sampling;
 use crate::testing::{DIM, compiler, tiny_model, tiny_model_with};
 use crate::{Model, ModelError, Place, WeightForm};
@@ -85,6 +86,29 @@ fn serve(scheduler: &mut Scheduler<'_>, requests: &[Request]) -> Vec<Vec<u32>> {
         "all came back"
     );
     out
+}
+
+#[test]
+fn prompts_are_read_twice_where_a_cache_reconstructs() {
+    let plain = "K8V4@1/3:keep=0:window=4:peaks=1000";
+    let twice = format!("{plain}:reconstruct");
+    let requests: Vec<Request> = (0..4).map(|seed| request(seed, 100, 40)).collect();
+    let options = ServeOptions::default();
+    let expected = alone(&twice, &requests, &options);
+    assert_eq!(serve(&mut scheduler(&twice, 4, None, options.clone()), &requests), expected);
+    assert_ne!(alone(plain, &requests, &options), expected);
+    // As `generate` has it.
+    let model = model(WeightForm::Quantised);
+    let Request { prompt, output } = &requests[0];
+    let choice: KvChoice = twice.parse().unwrap();
+    let room = Room { requests: 1, tokens: MOST, prompt: MOST, chunk: CHUNK, bytes: None };
+    let mut cache = open(compiler(), &Device::host(), model, &choice, &room).unwrap();
+    let sampling = Sampling::GREEDY;
+    let options = GenerateOptions { max_tokens: *output, sampling, stop: Vec::new(), reconstruct: true };
+    let limits = thresholds(&choice);
+    let told = &mut |_| true;
+    let one = generate(model, &Device::host(), &mut cache, &limits, prompt, &options, told).unwrap();
+    assert_eq!(one.tokens, expected[0]);
 }
 
 proptest! {
