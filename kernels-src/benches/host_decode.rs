@@ -176,7 +176,7 @@ fn main() {
     let kernel = decode_attention::<Stock, Plain, PagedKv>::KERNEL;
     let rows = ROWS.map(|(name, more, two)| {
         let tiering: Tiering = if two { "K8V4/K4V2" } else { "K8V4" }.parse().expect("names of formats");
-        let page_bytes = asked.unwrap_or_else(|| cache_page_bytes(&tiering, D as u32).expect("a page holds tokens"));
+        let page_bytes = asked.unwrap_or_else(|| cache_page_bytes(&tiering.into(), D as u32).expect("a page holds tokens"));
         let settings =
             format!("tiering={tiering},head_dim={D},group={GROUP},split_pages=0,page_bytes={page_bytes}{more}");
         let start = Instant::now();

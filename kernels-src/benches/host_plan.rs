@@ -60,10 +60,12 @@ fn main() {
         let settings = format!("policy={policy},shortlist={listed}");
         let code = compiled(&kernel, &settings, &HostOptions::default());
         let columns = SHORTLIST_COLUMNS;
+        let layers: Vec<i32> = (0..LAYERS as i32).collect();
         for (high, low) in [(64, 0), (256, 256), (448, 576)] {
             let lengths = Lengths { high, low, frozen_high: 0, frozen_low: 0 };
             let state = ShortlistState::new(4200, lengths);
             let args = PlanStepArgs {
+                layers: given(&layers).tensor([LAYERS]),
                 positions: given(&positions).tensor([REQUESTS]),
                 prompts: given(&prompts).tensor([REQUESTS]),
                 thresholds: given(&thresholds).tensor(of(2)),

@@ -7,7 +7,7 @@
 //! demoting by them needs. Four launches, whatever the number of requests, layers and heads (all but the third once for each tiering), and
 //! nothing is read back.
 //!
-//! The high threshold stands so many rungs above the low one as the caller says, its gap. Where a head's pages have places left, its low threshold
+//! One rung is solved for, for all layers and heads of a request. How the thresholds of a layer stand to it, its [`LayerRungs`] say. Where a head's pages have places left, its low threshold
 //! is lowered until they are filled.
 
 use leankv_dsl::format::Tiering;
@@ -65,6 +65,34 @@ impl Ladder {
         let bits = ratio.max(0.0).bitcast::<i32>() >> Self::SHIFT as i32;
         (bits - Self::FIRST + 1).clamp(0, Self::LAST - 1)
     }
+}
+
+row! {
+    /// Where the thresholds of a layer stand on the [`Ladder`].
+    pub struct LayerRungs {
+        /// Rungs from the one that is solved for up to the high threshold; may be negative.
+        lift,
+        /// Rungs from the high threshold down to the low one; 0 for formats without a low tier.
+        gap,
+    }
+}
+
+impl LayerRungs {
+    /// The rungs of the high and of the low threshold where `rung` is solved for. Infinity stays infinity, whatever the lift.
+    #[must_use]
+    pub fn of(self, rung: i32) -> PerTier {
+        let lifted = if rung >= Ladder::LAST { Ladder::LAST } else { rung + self.lift };
+        let high = lifted.clamp(0, Ladder::LAST);
+        PerTier { high, low: (high - self.gap).max(0) }
+    }
+}
+
+/// As [`LayerRungs::of`], in a kernel.
+#[track_caller]
+fn rungs_of<const R: usize>(of: LayerRungs<Tile<i32, R>>, rung: Tile<i32, R>) -> PerTier<Tile<i32, R>> {
+    let lifted = (rung + of.lift).clamp(0, Ladder::LAST);
+    let high = rung.ge(Ladder::LAST).select(Ladder::LAST, lifted);
+    PerTier { high, low: (high - of.gap).max(0) }
 }
 
 /// Specialisation of [`tally_tokens`](fn@tally_tokens) and [`price_tally`](fn@price_tally).
@@ -136,11 +164,11 @@ pub fn pages_for([high, low]: [usize; 2], per_page: (usize, Option<usize>), ahea
     low_pages + if first <= ahead { all.max(one) } else { all }
 }
 
-/// Counts, for every list and every edge of the [`Ladder`], the tokens whose ratio is at or above it.
+/// Counts, for every list of layers of one tiering and every edge of the [`Ladder`], the tokens whose ratio is at or above it.
 ///
-/// * Shapes: `tokens` is `[requests]`, the lengths of the sequences; `prompts` is `[requests]`, the lengths of their prompts; `kv` holds all layers;
+/// * Shapes: `layers` is `[tallied]`, the numbers of those layers; `tokens` is `[requests]`, the lengths of the sequences; `prompts` is `[requests]`, the lengths of their prompts; `kv` holds all layers;
 ///   `tally` is `[requests, layers, kv_heads, 2, RUNGS]`: tokens of the high list, of the low list.
-/// * Grid: `[kv_heads, layers, requests]`.
+/// * Grid: `[kv_heads, tallied, requests]`.
 /// * Values: tokens that no policy is asked about (window, sinks, frozen, not counted yet) are at or above every edge. A request that
 ///   is left out (a negative slot) has no tokens.
 /// * Errors: formats that do not fit the page are refused at specialisation.
@@ -148,6 +176,7 @@ pub fn pages_for([high, low]: [usize; 2], per_page: (usize, Option<usize>), ahea
 #[kernel]
 pub fn tally_tokens<C: Codecs>(
     #[comptime] spec: BudgetSpec,
+    layers: View<i32, 1>,
     tokens: View<i32, 1>,
     prompts: View<i32, 1>,
     kv: LayeredKv,
@@ -155,7 +184,7 @@ pub fn tally_tokens<C: Codecs>(
     codecs: C,
 ) {
     let Some(tiers) = spec.tiers(&codecs) else { return };
-    let (head, layer, request) = (program_id(0), program_id(1), program_id(2));
+    let (head, layer, request) = (program_id(0), layers.get([program_id(1)]), program_id(2));
     let kv = kv.layer(layer);
     let at = Work::all(kv.slot(request), head);
     let (tokens, prompt) = (tokens.get([request]), prompts.get([request]));
@@ -183,31 +212,36 @@ pub fn tally_tokens<C: Codecs>(
     }
 }
 
-/// Pages that the lists of each request would take under every edge of the [`Ladder`] as its high threshold.
+/// Pages that the lists of each request in layers of one tiering would take under every rung that a budget can be solved with.
 ///
-/// * Shapes: `tally` as [`tally_tokens`](fn@tally_tokens) left it; `ahead` is `[requests]`; `gaps` is `[requests]`: rungs between the low and the
-///   high threshold, 0 for formats without a low tier; `prices` is `[requests, RUNGS]`.
+/// * Shapes: `layers` is `[priced]`, the numbers of those layers; `tally` as [`tally_tokens`](fn@tally_tokens) left it; `ahead` is `[requests]`;
+///   `stands` is `[requests, layers, 2]`, rows of [`LayerRungs`]; `prices` is `[requests, RUNGS]`.
 /// * Grid: `[requests]`.
-/// * Values: enough for `ahead` tokens more in every list, in whichever tier they come to lie, so that what is solved for holds for as many
+/// * Values: where `more` is not 0, on top of what is in `prices`, that of layers of other tierings; else in its place. Enough for `ahead` tokens more in every list, in whichever tier they come to lie, so that what is solved for holds for as many
 ///   steps. A low token that reaches the high threshold stays low.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 #[kernel(warps = 1)]
 pub fn price_tally<C: Codecs>(
     #[comptime] spec: BudgetSpec,
+    layers: View<i32, 1>,
+    more: Scalar<i32>,
     tally: View<i32, 5>,
     ahead: View<i32, 1>,
-    gaps: View<i32, 1>,
+    stands: View<i32, 3>,
     prices: ViewMut<i64, 2>,
     codecs: C,
 ) {
     let Some(tiers) = spec.tiers(&codecs) else { return };
     let request = program_id(0);
     let ahead = ahead.get([request]);
-    let (layers, heads) = (tally.extent(1).cast::<i32>(), tally.extent(2).cast::<i32>());
-    let rungs = iota(Ladder::RUNGS);
-    let below = (rungs - gaps.get([request])).max(0);
-    let mut need = Tile::<i64, 1>::zeros([Ladder::RUNGS]);
-    for layer in range(0, layers) {
+    let heads = tally.extent(2).cast::<i32>();
+    let before = prices.tile((request, 0), [1, Ladder::RUNGS]).load().squeeze(0);
+    let mut need = more.ne(0).splat([Ladder::RUNGS]).select(before, 0i64);
+    for number in range(0, layers.extent(0).cast::<i32>()) {
+        let layer = layers.get([number]);
+        let stands =
+            LayerRungs::load(|column| stands.get([request, layer, lit(column)]).splat([Ladder::RUNGS]));
+        let at = rungs_of(stands, iota(Ladder::RUNGS));
         for head in range(0, heads) {
             let at_edge = |list: i32, rung: Tile<i32, 1>| {
                 let extents = [1, 1, 1, 1, Ladder::RUNGS];
@@ -215,9 +249,9 @@ pub fn price_tally<C: Codecs>(
                 let counts = tally.tile((request, layer, head, list, from), extents).load();
                 counts.reshape([Ladder::RUNGS])
             };
-            let high = at_edge(0, rungs);
+            let high = at_edge(0, at.high);
             let low = match tiers.low() {
-                Some(_) => at_edge(1, below) + at_edge(0, below) - high,
+                Some(_) => at_edge(1, at.low) + at_edge(0, at.low) - high,
                 None => Tile::zeros([Ladder::RUNGS]),
             };
             need += pages_of(&tiers, high, low, ahead).cast::<i64>();
@@ -237,20 +271,20 @@ row! {
 }
 
 /// Sets the thresholds of requests with a budget to the loosest ones under which their pages fit it. Requests that share a budget, of
-/// whatever formats, get the same high threshold.
+/// whatever formats, get the same rung.
 ///
-/// * Shapes: `slots` is `[requests]`; `gaps` is `[requests]`: edges between the low and the high threshold, 0 for a request without a low tier;
+/// * Shapes: `slots` is `[requests]`; `stands` is `[requests, layers, 2]`, rows of [`LayerRungs`];
 ///   `prices` is `[requests, RUNGS]`, as [`price_tally`](fn@price_tally) left it; `groups` is `[groups, 2]`, rows of [`BudgetGroup`]; `budgets` is `[groups]`, bytes, negative for a group whose thresholds stay; `thresholds` is `[slots, layers, kv_heads, 2]`, high
-///   and low; `pages` is `[groups]`: the pages that the lists take under the new thresholds, `rungs` is `[requests]`: the edge that is the high
-///   threshold now; -1 where nothing was set.
+///   and low; `pages` is `[groups]`: the pages that the lists take under the new thresholds, `rungs` is `[requests]`: the rung that was
+///   taken; -1 where nothing was set.
 /// * Grid: `[groups]`.
-/// * Values: the same thresholds for all layers and heads. Where even infinity does not fit (window, sinks and frozen tokens stay under every
+/// * Values: the same rung for all layers and heads. Where even infinity does not fit (window, sinks and frozen tokens stay under every
 ///   threshold), infinity is set, and `pages` is more than the budget has. A request with a negative slot costs nothing and keeps its thresholds.
 #[kernel(warps = 1, space(page_bytes = [6784]))]
 pub fn solve_budget(
     #[comptime] page_bytes: usize,
     slots: View<i32, 1>,
-    gaps: View<i32, 1>,
+    stands: View<i32, 3>,
     prices: View<i64, 2>,
     groups: View<i32, 2>,
     budgets: View<i64, 1>,
@@ -271,13 +305,14 @@ pub fn solve_budget(
         }
         let fits = (need * page_bytes as i64).le(budget.splat([Ladder::RUNGS]));
         let rung = fits.select(all, Ladder::LAST).reduce_min(0);
-        let high = Ladder::edge_scalar(rung);
         for request in range(first, first + count) {
             let slot = slots.get([request]);
             rungs.set([request], slot.ge(0).select(rung, -1));
-            let low = Ladder::edge_scalar(rung - gaps.get([request]));
             if slot.ge(0) {
                 for layer in range(0, layers) {
+                    let stands = LayerRungs::load(|column| stands.get([request, layer, lit(column)]));
+                    let at = rungs_of(stands, rung);
+                    let (high, low) = (Ladder::edge_scalar(at.high), Ladder::edge_scalar(at.low));
                     for head in range(0, heads) {
                         let pair = PerTier { high, low };
                         pair.store(|column, edge| thresholds.set([slot, layer, head, lit(column)], edge));
@@ -299,20 +334,21 @@ pub fn solve_budget(
 /// there is a place. Then says which pages of the low tier demotion needs, as targets of a rebalance; what is demoted finds no room
 /// otherwise, and stays high.
 ///
-/// * Shapes: `tally` as [`tally_tokens`](fn@tally_tokens) and `rungs` as [`solve_budget`](fn@solve_budget) left it; `slots`, `ahead` and `gaps` are
-///   `[requests]`, as there; a request whose slot in `moving`, `[requests]`, is negative has thresholds set and no target; `held` is
+/// * Shapes: `layers` is `[made]`, the numbers of the layers, of one tiering; `tally` as [`tally_tokens`](fn@tally_tokens) and `rungs` as
+///   [`solve_budget`](fn@solve_budget) left it; `slots`, `ahead` and `stands` as there; a request whose slot in `moving`, `[requests]`, is negative has thresholds set and no target; `held` is
 ///   `[slots, layers, kv_heads, 2]`; `thresholds` is `[slots, layers, kv_heads, 2]`; `targets` is `[requests, layers, kv_heads, 2]`.
-/// * Grid: `[kv_heads, layers, requests]`.
+/// * Grid: `[kv_heads, made, requests]`.
 /// * Values: no list is to lose pages; -1 where nothing is wanted.
 /// * Errors: formats that do not fit the page are refused at specialisation.
 #[kernel(warps = 1)]
 pub fn make_room<C: Codecs>(
     #[comptime] spec: BudgetSpec,
+    layers: View<i32, 1>,
     slots: View<i32, 1>,
     moving: View<i32, 1>,
     rungs: View<i32, 1>,
     ahead: View<i32, 1>,
-    gaps: View<i32, 1>,
+    stands: View<i32, 3>,
     tally: View<i32, 5>,
     held: View<i32, 4>,
     thresholds: ViewMut<f32, 4>,
@@ -320,11 +356,12 @@ pub fn make_room<C: Codecs>(
     codecs: C,
 ) {
     let Some(tiers) = spec.tiers(&codecs) else { return };
-    let (head, layer, request) = (program_id(0), program_id(1), program_id(2));
+    let (head, layer, request) = (program_id(0), layers.get([program_id(1)]), program_id(2));
     let (slot, rung) = (slots.get([request]), rungs.get([request]));
     let mut wanted: Scalar<i32> = lit(-1);
     if slot.ge(0) & rung.ge(0) {
-        let below = (rung - gaps.get([request])).max(0);
+        let stands = LayerRungs::load(|column| stands.get([request, layer, lit(column)]));
+        let PerTier { high: rung, low: below } = rungs_of(stands, rung);
         let at_all = |list: i32| {
             let counts = tally.tile((request, layer, head, list, 0), [1, 1, 1, 1, Ladder::RUNGS]).load();
             counts.reshape([Ladder::RUNGS])

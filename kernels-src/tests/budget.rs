@@ -10,8 +10,8 @@ use common::{Run, filled};
 use leankv_dsl::lang::attention::{Lengths, PerTier, Stock};
 use leankv_dsl::workload::given;
 use leankv_kernels::budget::{
-    BudgetGroup, Ladder, PriceTallyArgs, SolveBudgetArgs, TallyTokensArgs, price_tally, solve_budget,
-    tally_tokens,
+    BudgetGroup, Ladder, LayerRungs, PriceTallyArgs, SolveBudgetArgs, TallyTokensArgs, price_tally,
+    solve_budget, tally_tokens,
 };
 use leankv_kernels::policy::Peaks;
 use leankv_kernels::reference::{self, BudgetList, BudgetRules};
@@ -32,7 +32,9 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
     let tokens: Vec<i32> = (0..4).map(|r| PROMPTS[slot_of(r)]).collect();
     let settings = format!("tiering={tiering},block=16,{}", RULES.settings());
     let extents = [4, LAYERS, HEADS, 2, Ladder::RUNGS];
+    let layers = || given(&(0..LAYERS as i32).collect::<Vec<_>>()).tensor([LAYERS]);
     let args = TallyTokensArgs {
+        layers: layers(),
         tokens: given(&tokens).tensor([4]),
         prompts: given(&tokens).tensor([4]),
         kv: lists.layered(&lists.arena, &REQUESTS, [LAYERS, HEADS]),
@@ -64,11 +66,19 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
         .collect();
     assert_eq!(tally, tallies.iter().flatten().flatten().copied().collect::<Vec<i32>>());
 
-    let gap = if lists.low.is_some() { gap } else { 0 };
+    // Every other layer's thresholds are higher.
+    let stands_of = |layer: usize| LayerRungs {
+        lift: 5 * (layer as i32 % 2),
+        gap: if lists.low.is_some() { gap } else { 0 },
+    };
+    let stands: Vec<i32> = (0..4 * LAYERS).flat_map(|row| stands_of(row % LAYERS).to_row()).collect();
+    let stands = || given(&stands).tensor([4, LAYERS, LayerRungs::COLUMNS]);
     let args = PriceTallyArgs {
+        layers: layers(),
+        more: 0,
         tally: given(&tally).tensor(extents),
         ahead: given(&[ahead; 4]).tensor([4]),
-        gaps: given(&[gap; 4]).tensor([4]),
+        stands: stands(),
         prices: filled(-7, [4, Ladder::RUNGS]),
         codecs: (),
     };
@@ -78,7 +88,13 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
     let per_page = [&lists.high, low.unwrap_or(&lists.high)].map(|paged| paged.tokens_per_page() as i32);
     let expected: Vec<Vec<i64>> = tallies
         .chunks(LAYERS * HEADS)
-        .map(|heads| reference::price_tally(heads, per_page, (low.is_some(), gap), ahead))
+        .map(|of_request| {
+            let price = |(layer, heads): (usize, &[[Vec<i32>; 2]])| {
+                reference::price_tally(heads, per_page, (low.is_some(), stands_of(layer)), ahead)
+            };
+            let of_layers: Vec<Vec<i64>> = of_request.chunks(HEADS).enumerate().map(price).collect();
+            (0..Ladder::RUNGS).map(|rung| of_layers.iter().map(|prices| prices[rung]).sum()).collect()
+        })
         .collect();
     assert_eq!(prices, expected.concat());
 
@@ -87,7 +103,7 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
     let untouched = 0.125;
     let args = SolveBudgetArgs {
         slots: given(&REQUESTS).tensor([4]),
-        gaps: given(&[gap; 4]).tensor([4]),
+        stands: stands(),
         prices: given(&prices).tensor([4, Ladder::RUNGS]),
         groups: given(&groups).tensor([shared.len(), 2]),
         budgets: given(budgets).tensor([budgets.len()]),
@@ -113,8 +129,12 @@ fn check(tiering: &str, gap: i32, ahead: i32, shared: &[Range<usize>], budgets: 
             assert!(i64::from(taken) * PAGE as i64 <= budget);
         }
         for slot in here.into_iter().map(|request| REQUESTS[request] as usize) {
-            let pair = PerTier { high: Ladder::edge(rung), low: Ladder::edge(rung - gap) };
-            (slot * LAYERS * HEADS..(slot + 1) * LAYERS * HEADS).for_each(|list| pair.put(&mut want, list));
+            for layer in 0..LAYERS {
+                let at = stands_of(layer).of(rung);
+                let pair = PerTier { high: Ladder::edge(at.high), low: Ladder::edge(at.low) };
+                let first = (slot * LAYERS + layer) * HEADS;
+                (first..first + HEADS).for_each(|list| pair.put(&mut want, list));
+            }
         }
     }
     assert_eq!(thresholds, want, "{tiering}");

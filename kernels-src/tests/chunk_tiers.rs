@@ -184,7 +184,7 @@ fn check_compaction(case: &Case) {
     let args = RecompactArgs {
         tokens,
         prompt,
-        first_layer: 0,
+        layers: given(&(0..layers as i32).collect::<Vec<_>>()).tensor([layers]),
         thresholds: thresholds(case.pair, [SLOTS, layers, kv_heads, 2]),
         held: given(&helds).tensor([SLOTS, layers, kv_heads, 2]),
         kv: cache.layered(layers),
@@ -392,7 +392,7 @@ fn check_prompt(tiering: &str, knobs: &Knobs, group: usize, prompt: usize, pair:
         let args = RecompactArgs {
             tokens: (before + n) as i32,
             prompt: prompt as i32,
-            first_layer: 0,
+            layers: given(&[0]).tensor([1]),
             thresholds: thresholds(pair, [SLOTS, 1, kv_heads, 2]),
             held: given(&held).tensor([SLOTS, 1, kv_heads, 2]),
             kv: cache.layered(1),

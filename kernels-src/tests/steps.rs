@@ -66,6 +66,7 @@ fn check<E: Item + Float>(input: FloatType, tiering: &str, policy: PolicySpec, s
         let plan = |listed: bool, arena: &[u8], sig: &[f32], at: &[i32], state: &[i32]| {
             let of = |len: usize| [SLOTS, LAYERS, HEADS, len / (SLOTS * LAYERS * HEADS)];
             let args = PlanStepArgs {
+                layers: given(&(0..LAYERS as i32).collect::<Vec<_>>()).tensor([LAYERS]),
                 positions: given(&positions).tensor([3]),
                 prompts: given(&prompt_of).tensor([3]),
                 thresholds: given(&lists.thresholds).tensor([SLOTS, LAYERS, HEADS, 2]),

@@ -88,6 +88,7 @@ fn attention(group: usize, significance: bool) -> u64 {
 fn planning() -> u64 {
     let [high, low, ..] = lengths();
     let args = PlanStepArgs {
+        layers: given(&[0]).tensor([1]),
         positions: given(&[1000]).tensor([1]),
         prompts: given(&[900]).tensor([1]),
         thresholds: given(&[1.0, 0.0]).tensor([1, 1, 1, 2]),

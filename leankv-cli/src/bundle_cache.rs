@@ -34,11 +34,13 @@ fn configs(args: &args::BundleCache, name: &str) -> Result<Vec<CacheConfig>, Fai
     }
     let page_bytes = match args.page_bytes {
         Some(bytes) => bytes,
-        None => page_bytes(&choice.tiering, args.head_dim).map_err(Failure::usage)?,
+        None => page_bytes(&choice.formats, args.head_dim).map_err(Failure::usage)?,
     };
+    // Kernels depend on formats, not on which layers have them.
+    let layers = choice.formats.last_named().map_or(1, |last| last + 1);
     let config = CacheConfig {
         input: args.input,
-        tiering: choice.tiering,
+        formats: choice.formats.clone(),
         page_bytes,
         chunk: args.chunk,
         window_q: args.window_q.unwrap_or(64.min(args.chunk)),
@@ -46,9 +48,9 @@ fn configs(args: &args::BundleCache, name: &str) -> Result<Vec<CacheConfig>, Fai
         sinks: choice.always.sinks,
         peaks: choice.always.peaks as u32,
         policy: policy.into(),
-        ..CacheConfig::new([1, 1, args.group, args.head_dim], 1, 1, 1)
+        ..CacheConfig::new([layers, 1, args.group, args.head_dim], 1, 1, 1)
     };
-    if !choice.tiering.formats().any(|format| format.is_mid_rise()) {
+    if !choice.formats.formats().any(|format| format.is_mid_rise()) {
         return Ok(vec![config]);
     }
     let zeros = vec![0.0; args.head_dim];

@@ -370,7 +370,7 @@ pub(crate) fn row(config: &ConfigReport) -> Vec<String> {
 /// The cache that thresholds are looked for, and what is tried, if all of it can be.
 fn check_thresholds(args: &args::Calibrate) -> Result<(KvChoice, Grid), Failure> {
     let cache = language::choice(&args.kv)?;
-    if cache.tiering.low.is_none() {
+    if !cache.formats.has_low() {
         return Err(Failure::usage(format_args!("`{cache}` has one tier; thresholds are between two"))
             .help("such as K8V4/K4V2"));
     }

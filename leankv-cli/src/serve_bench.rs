@@ -115,7 +115,7 @@ fn serve(
     requests: &[Request],
 ) -> Result<Option<One>, Failure> {
     let (model, device) = (&loaded.model, Device::host());
-    let page = page_bytes(&choice.tiering, model.config().head_dim).map_err(Failure::usage)?;
+    let page = page_bytes(&choice.formats, model.config().head_dim).map_err(Failure::usage)?;
     if args.kv_memory < page {
         let bytes = args.kv_memory;
         return Err(Failure::usage(format_args!(

@@ -133,7 +133,7 @@ impl Settings {
     pub fn get(&self, model: &str, cache: &KvChoice) -> Option<&Calibration> {
         let known = self.models.get(model)?;
         let of = |cache: &KvChoice| known.iter().find(|c| c.cache == *cache);
-        of(&cache.unlimited()).or_else(|| of(&KvChoice::calibrated(cache.tiering)))
+        of(&cache.unlimited()).or_else(|| of(&KvChoice::calibrated(cache.formats.clone())))
     }
 
     /// Thresholds of a model and a cache; the paper's where it was not calibrated.

@@ -57,7 +57,7 @@ proptest! {
             prompts.into_iter().map(|prompt| Request { output: 12 - prompt.len() / 8, prompt }).collect();
         // Room for all at their largest, or for a few of them: then some are given up and computed again.
         let config = model().config();
-        let page = page_bytes(&choice.tiering, config.head_dim).unwrap();
+        let page = page_bytes(&choice.formats, config.head_dim).unwrap();
         let few = 12 * page * config.layers * config.kv_heads;
         let batch = serve(&choice, &requests, at_once, tight.then_some(few));
         prop_assert_eq!(batch, serve(&choice, &requests, 1, None));

@@ -5,6 +5,7 @@
 use std::error::Error;
 
 use half::f16;
+use leankv_dsl::format::LayerFormats;
 use leankv_examples::numbers;
 use leankv_runtime::cache::KernelCache;
 use leankv_runtime::kv::{Budget, CacheConfig, KvCache, RequestStats, Thresholds};
@@ -31,8 +32,8 @@ fn projected(seed: u64, first: usize, tokens: usize, heads: usize) -> Vec<f16> {
 fn run(device: &Device) -> Result<Vec<RequestStats>, Box<dyn Error>> {
     let mut config = CacheConfig::new([LAYERS, KV_HEADS, GROUP, HEAD_DIM], 3, 2048, 700);
     config.page_bytes = 1920;
-    let plain = "K8V8".parse()?;
-    config.more_tierings = vec![plain];
+    let plain: LayerFormats = "K8V8".parse()?;
+    config.more_formats = vec![plain.clone()];
     let mut cache = KvCache::new(&Compiler::new(KernelCache::user()), device, config)?;
 
     let by_thresholds = cache.admit(PROMPT, &Thresholds::new(3.0, 0.5))?;

@@ -17,8 +17,8 @@ const PROMPT: usize = 38;
 fn config(tiering: &str) -> CacheConfig {
     let extents = [2, 2, 2, D];
     let config = CacheConfig::new(extents, 1, 48, 64);
-    let tiering = tiering.parse().unwrap();
-    CacheConfig { tiering, page_bytes: 1024, chunk: 16, window_q: 4, window: 4, sinks: 2, ..config }
+    let formats = tiering.parse().unwrap();
+    CacheConfig { formats, page_bytes: 1024, chunk: 16, window_q: 4, window: 4, sinks: 2, ..config }
 }
 
 fn devices() -> [Device; 3] {
@@ -124,7 +124,7 @@ fn an_outlier_apart_makes_four_bits_finer() {
 fn a_codec_of_another_shape_takes_the_bytes_that_it_says() {
     let plain = config("K4V4");
     let more = CacheConfig { codecs: CodecChoice::stock().with("outlier", Outlier), ..config("K4V4") };
-    let tokens = |config: &CacheConfig| config.page_tokens(&config.tiering).unwrap()[0];
+    let tokens = |config: &CacheConfig| config.page_tokens(config.formats.usual()).unwrap()[0];
     // 4 bytes of metadata more for each of a key and a value.
     let bytes = |config: &CacheConfig| 1024 / tokens(config);
     assert!((7..=12).contains(&(bytes(&more) - bytes(&plain))), "{} and {}", bytes(&more), bytes(&plain));

@@ -85,14 +85,14 @@ impl<'t> Looked<'t> {
     }
 }
 
-/// Reclassifies every token of one request that is not frozen, after a chunk of its prompt or where its budget is solved for again: high ones
+/// Reclassifies every token of one request that is not frozen in layers of one tiering, after a chunk of its prompt or where its budget is solved for again: high ones
 /// stay, are demoted or dropped, low ones stay or are dropped, and both lists close up.
 ///
-/// * Shapes: `tokens` is the number of tokens of the sequence so far, `prompt` the length of the prompt; `first_layer` is the number of the first layer,
-///   which policies are told; `thresholds` is
+/// * Shapes: `tokens` is the number of tokens of the sequence so far, `prompt` the length of the prompt; `layers` is `[moved]`, the numbers of those layers;
+///   `thresholds` is
 ///   `[slots, layers, kv_heads, 2]`, high and low; `held` is `[slots, layers, kv_heads, 2]`, the pages of each list; `kv` holds all layers, `kv.slots`
 ///   is `[1]`.
-/// * Grid: `[kv_heads, layers]`.
+/// * Grid: `[kv_heads, moved]`.
 /// * Values: tokens keep their order, their significance and their positions; who stays high or low keeps every byte. A demoted token is decoded
 ///   and encoded again. Where the low list's pages are full, the rest of the demoted tokens stay high until there is room. Tokens of the
 ///   recent window, sinks, and those for which no query has counted stay; frozen ones are neither read nor written. Lengths become the
@@ -104,7 +104,7 @@ pub fn recompact<C: Codecs, P: Policies>(
     #[comptime] spec: RecompactSpec,
     tokens: Scalar<i32>,
     prompt: Scalar<i32>,
-    first_layer: Scalar<i32>,
+    layers: View<i32, 1>,
     thresholds: View<f32, 4>,
     held: View<i32, 4>,
     kv: LayeredKvMut,
@@ -115,16 +115,15 @@ pub fn recompact<C: Codecs, P: Policies>(
     let Some(tiers) = tiers else { return };
     let policy = policies.policy(&spec.policy);
     let rule = Rule::new(spec.window, spec.sinks, spec.chunk, spec.window_q, spec.peaks);
-    let (head, layer, block) = (program_id(0), program_id(1), spec.block as i32);
+    let (head, layer, block) = (program_id(0), layers.get([program_id(1)]), spec.block as i32);
     let kv = kv.layer(layer);
     let slot = kv.slot(lit(0));
     if slot.ge(0) {
         let now = Progress::new(prompt, tokens);
         let threshold = |column: i32| thresholds.get([slot, layer, head, lit(column)]);
         let has_low = tiers.low().is_some();
-        let number = first_layer + layer;
         let (a_high, a_low) = (threshold(PerTier::AT.high), threshold(PerTier::AT.low));
-        let facts = HeadFacts { a_high, a_low, tokens, has_low, layer: number, head };
+        let facts = HeadFacts { a_high, a_low, tokens, has_low, layer, head };
 
         // The low list first: what it drops makes room for what is demoted.
         let (mut low, mut room) = (kv.length(slot, head, true), lit(0));

@@ -14,7 +14,7 @@ pub fn fit_pages(
     slots: View<i32, 1>,
     more_high: Scalar<i32>,
     more_low: Scalar<i32>,
-    page_tokens: View<i32, 2>,
+    page_tokens: View<i32, 3>,
     lengths: View<i32, 3>,
     targets: ViewMut<i32, 3>,
 ) {
@@ -24,7 +24,9 @@ pub fn fit_pages(
     for (low, more) in [(false, more_high), (true, more_low)] {
         let tier = PerTier::AT.of(low);
         let tokens = lengths.tile((row, tile, Lengths::AT.tokens(low)), extents).load() + more;
-        let pages = tokens.cdiv(page_tokens.get([row, lit(tier)]));
+        // Behind the last list there is 0.
+        let per_page = page_tokens.tile((row, tile, tier), extents).load().max(1);
+        let pages = tokens.cdiv(per_page);
         targets.tile((request, tile, tier), extents).store(slot.ge(0).splat(extents).select(pages, -1));
     }
 }

@@ -13,14 +13,15 @@ pub fn plan_fork(
     #[comptime] block: usize,
     parents: View<i32, 1>,
     lengths: View<i32, 3>,
-    page_tokens: View<i32, 2>,
+    page_tokens: View<i32, 3>,
     targets: ViewMut<i32, 3>,
 ) {
     let (tile, fork) = (program_id(0), program_id(1));
     let parent = parents.get([fork]);
     for low in [false, true] {
         let tier = PerTier::AT.of(low);
-        let tokens = page_tokens.get([parent, lit(tier)]);
+        // Behind the last list there is 0.
+        let tokens = page_tokens.tile((parent, tile, tier), [1, block, 1]).load().max(1);
         let length = lengths.tile((parent, tile, Lengths::AT.tokens(low)), [1, block, 1]).load();
         let partly = (length % tokens).ne(0);
         targets.tile((fork, tile, tier), [1, block, 1]).store(partly.cast::<i32>());
@@ -42,7 +43,7 @@ pub fn fork_pages(
     parents: View<i32, 1>,
     children: View<i32, 1>,
     granted: View<i32, 1>,
-    page_tokens: ViewMut<i32, 2>,
+    page_tokens: ViewMut<i32, 3>,
     table: ViewMut<i32, 3>,
     lengths: ViewMut<i32, 3>,
     held: ViewMut<i32, 3>,
@@ -56,10 +57,8 @@ pub fn fork_pages(
         for low in [false, true] {
             let (tier, at, frozen_at) =
                 (PerTier::AT.of(low), Lengths::AT.tokens(low), Lengths::AT.frozen(low));
-            let tokens = page_tokens.get([parent, lit(tier)]);
-            if list.eq(0) {
-                page_tokens.set([child, lit(tier)], tokens);
-            }
+            let tokens = page_tokens.get([parent, list, lit(tier)]);
+            page_tokens.set([child, list, lit(tier)], tokens);
             let length = lengths.get([parent, list, lit(at)]);
             let (full, partly) = (length / tokens, (length % tokens).ne(0));
             let entry = |k: Scalar<i32>| if low { last - k } else { k };
@@ -101,7 +100,7 @@ pub fn copy_tails(
     parents: View<i32, 1>,
     children: View<i32, 1>,
     granted: View<i32, 1>,
-    page_tokens: View<i32, 2>,
+    page_tokens: View<i32, 3>,
     table: View<i32, 3>,
     lengths: View<i32, 3>,
     #[arg(align = 16)] arena: ViewMut<i64, 2>,
@@ -111,7 +110,7 @@ pub fn copy_tails(
         let (parent, child) = (parents.get([fork]), children.get([fork]));
         let last = table.extent(2).cast::<i32>() - 1;
         for low in [false, true] {
-            let tokens = page_tokens.get([parent, lit(PerTier::AT.of(low))]);
+            let tokens = page_tokens.get([parent, list, lit(PerTier::AT.of(low))]);
             let length = lengths.get([parent, list, lit(Lengths::AT.tokens(low))]);
             if (length % tokens).ne(0) {
                 let full = length / tokens;

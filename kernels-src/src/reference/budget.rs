@@ -1,7 +1,9 @@
 //! A byte budget turned into thresholds, edge by edge.
 
+use leankv_dsl::lang::attention::PerTier;
+
 use super::pages::Token;
-use crate::budget::Ladder;
+use crate::budget::{Ladder, LayerRungs};
 use crate::policy::{Counting, Peaks, last_behind};
 
 /// What is the same for all lists of a request.
@@ -54,20 +56,20 @@ impl BudgetList {
     }
 }
 
-/// The pages that a request takes under every rung of its high threshold: what [`price_tally`](fn@crate::budget::price_tally) gives. `heads`
-/// are the tallies of the high and the low list of every head, `per_page` the tokens of a page of either tier, `gap` the rungs between
-/// the thresholds; `ahead` tokens more find room in every head, in whichever tier they come to lie.
+/// The pages that heads of one layer take under every rung that a budget can be solved with: what [`price_tally`](fn@crate::budget::price_tally) gives.
+/// `heads` are the tallies of the high and the low list of every head, `per_page` the tokens of a page of either tier, `stands` where the layer's
+/// thresholds stand; `ahead` tokens more find room in every head, in whichever tier they come to lie.
 #[must_use]
 pub fn price_tally(
     heads: &[[Vec<i32>; 2]],
     per_page: [i32; 2],
-    (two_tiers, gap): (bool, i32),
+    (two_tiers, stands): (bool, LayerRungs),
     ahead: i32,
 ) -> Vec<i64> {
-    let gap = if two_tiers { gap } else { 0 };
     let pages = |rung: usize| -> i64 {
-        let below = (rung as i32 - gap).max(0) as usize;
-        let of_head = |head: &[Vec<i32>; 2]| pages_of(head, per_page, two_tiers, [rung, below], ahead);
+        let PerTier { high, low } = stands.of(rung as i32);
+        let at = [high, low].map(|rung| rung as usize);
+        let of_head = |head: &[Vec<i32>; 2]| pages_of(head, per_page, two_tiers, at, ahead);
         heads.iter().map(of_head).sum()
     };
     (0..Ladder::RUNGS).map(pages).collect()
@@ -97,11 +99,12 @@ fn pages_of(
 pub fn fill_pages(
     head: &[Vec<i32>; 2],
     per_page: [i32; 2],
-    (two_tiers, gap): (bool, i32),
+    (two_tiers, stands): (bool, LayerRungs),
     rung: i32,
     ahead: i32,
 ) -> (i32, i32) {
-    let below = (rung - if two_tiers { gap } else { 0 }).max(0) as usize;
+    let PerTier { high: rung, low: below } = stands.of(rung);
+    let below = below as usize;
     let pages = |below: usize| pages_of(head, per_page, two_tiers, [rung as usize, below], ahead);
     let lowest = (0..below).find(|&lower| pages(lower) <= pages(below)).unwrap_or(below);
     let low = head[0][lowest] + head[1][lowest] - head[0][rung as usize];

@@ -30,7 +30,7 @@ pub struct PageState {
     pub held: Vec<i32>,
     /// `[slots, lists, 4]`.
     pub lengths: Vec<i32>,
-    /// `[slots, 2]`.
+    /// `[slots, lists, 2]`.
     pub page_tokens: Vec<i32>,
     /// `[slots, lists, 2]`.
     pub thresholds: Vec<f32>,
@@ -63,7 +63,7 @@ impl PageState {
             table: vec![-1; slots * lists * table_len],
             held: vec![0; slots * lists * PerTier::COLUMNS],
             lengths: vec![0; slots * lists * Lengths::COLUMNS],
-            page_tokens: page_tokens.map(|tokens| tokens as i32).repeat(slots),
+            page_tokens: page_tokens.map(|tokens| tokens as i32).repeat(slots * lists),
             thresholds: vec![0.0; slots * lists * PerTier::COLUMNS],
             refs: vec![0; pages],
             generation: vec![0; pages],
@@ -175,20 +175,23 @@ impl PageState {
         }
     }
 
-    /// Tokens of a high and of a low page of a request.
+    /// Tokens of a high and of a low page of a list pair of a request.
     #[must_use]
-    pub fn page_tokens(&self, slot: usize) -> [usize; 2] {
-        [0, 1].map(|tier| self.page_tokens[slot * 2 + tier].max(1) as usize)
+    pub fn page_tokens(&self, slot: usize, list: usize) -> [usize; 2] {
+        let row = (slot * self.shape.lists + list) * PerTier::COLUMNS;
+        [0, 1].map(|tier| self.page_tokens[row + tier].max(1) as usize)
     }
 
     /// Pages that a child of `parent` takes for itself, `[lists, 2]`.
     #[must_use]
     pub fn fork_targets(&self, parent: usize) -> Vec<i32> {
-        let tokens = self.page_tokens(parent);
-        let partly = |length: i32, tier: usize| i32::from(length % tokens[tier] as i32 != 0);
-        let lists = parent * self.shape.lists..(parent + 1) * self.shape.lists;
-        let lengths = lists.map(|list| Lengths::get(&self.lengths, list));
-        lengths.flat_map(|lengths| [partly(lengths.high, 0), partly(lengths.low, 1)]).collect()
+        let of_list = |list: usize| {
+            let tokens = self.page_tokens(parent, list);
+            let lengths = Lengths::get(&self.lengths, parent * self.shape.lists + list);
+            let partly = |length: i32, tier: usize| i32::from(length % tokens[tier] as i32 != 0);
+            [partly(lengths.high, 0), partly(lengths.low, 1)]
+        };
+        (0..self.shape.lists).flat_map(of_list).collect()
     }
 
     /// Lets `child`, which took its own pages, read the parent's full pages. `copy` is told the pages whose bytes are to be copied:
@@ -203,9 +206,10 @@ impl PageState {
         mut copy: impl FnMut(i32, i32),
     ) -> Result<(), ReferenceError> {
         self.check_slots(&[parent, child])?;
-        let tokens = self.page_tokens(parent);
-        self.page_tokens.copy_within(parent * 2..parent * 2 + 2, child * 2);
+        let of_slot = self.shape.lists * PerTier::COLUMNS;
+        self.page_tokens.copy_within(parent * of_slot..(parent + 1) * of_slot, child * of_slot);
         for list in 0..self.shape.lists {
+            let tokens = self.page_tokens(parent, list);
             for (tier, &per_page) in tokens.iter().enumerate() {
                 let low = tier == 1;
                 let tokens_at = |slot: usize| self.length_at(slot, list, Lengths::AT.tokens(low));

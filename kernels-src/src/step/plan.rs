@@ -101,11 +101,11 @@ fn scan_both(
 
 /// Decides what a decode step does to every (request, layer, KV head), from the significance of before the step.
 ///
-/// * Shapes: `positions` is `[requests]`, the positions of the new tokens, and `prompts` is `[requests]`, the lengths of the prompts;
+/// * Shapes: `layers` is `[planned]`, the numbers of the layers that are planned, those of one tiering; `positions` is `[requests]`, the positions of the new tokens, and `prompts` is `[requests]`, the lengths of the prompts;
 ///   `thresholds` is `[slots, layers, kv_heads, 2]`, high and low; `kv` holds all layers; `plan` is `[requests, layers, kv_heads, StepPlan::COLUMNS]`, one
 ///   [`StepPlan`](super::StepPlan) each; `target` is `[requests, layers, kv_heads, 2]`, the pages of either tier that carrying the plan out
 ///   needs, -1 for a request that is left out (a negative slot).
-/// * Grid: `[kv_heads, layers, requests]`.
+/// * Grid: `[kv_heads, planned, requests]`.
 /// * With `spec.shortlist`, candidates are taken from `shortlist` where that holds; without, it is not looked at. It is what
 ///   [`decode_attention`](fn@crate::decode::decode_attention) found, so that the plan is the same with it.
 /// * Values: candidates are the tokens outside of window and sinks that are not frozen and for which a query has counted; of equally
@@ -116,6 +116,7 @@ fn scan_both(
 #[kernel(warps = 1)]
 pub fn plan_step<C: Codecs, P: Policies>(
     #[comptime] spec: PlanSpec,
+    layers: View<i32, 1>,
     positions: View<i32, 1>,
     prompts: View<i32, 1>,
     thresholds: View<f32, 4>,
@@ -130,7 +131,7 @@ pub fn plan_step<C: Codecs, P: Policies>(
     let Some(tiers) = tiers else { return };
     let policy = policies.policy(&spec.policy);
     let needs = policy.needs();
-    let (head, layer, request) = (program_id(0), program_id(1), program_id(2));
+    let (head, layer, request) = (program_id(0), layers.get([program_id(1)]), program_id(2));
     let kv = kv.layer(layer);
     let slot = kv.slot(request);
     let at = Work::all(slot, head);

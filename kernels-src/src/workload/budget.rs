@@ -1,13 +1,14 @@
 //! A byte budget: the tally of what thresholds would cost, and the thresholds.
 
 use leankv_dsl::lang::attention::{Lengths, PerTier, Stock};
+use leankv_dsl::lang::launch::Tensor;
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
-use super::cache::Cache;
-use super::{RecipeError, Shapes, filled};
+use super::cache::{Cache, all_layers};
+use super::{RecipeError, Shapes, changed, filled};
 use crate::budget::{
-    BudgetGroup, BudgetSpec, Ladder, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs, SolveBudgetSpec,
-    TallyTokensArgs, make_room, price_tally, solve_budget, tally_tokens,
+    BudgetGroup, BudgetSpec, Ladder, LayerRungs, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs,
+    SolveBudgetSpec, TallyTokensArgs, make_room, price_tally, solve_budget, tally_tokens,
 };
 use crate::policy::{Counting, Peaks};
 use crate::reference::{self, BudgetList, BudgetRules};
@@ -85,6 +86,7 @@ pub(super) fn tally(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Wor
     let t = Tallies::new(spec, shapes, seed)?;
     let requests = t.cache.requests;
     let args = TallyTokensArgs {
+        layers: all_layers(t.layers),
         tokens: given(&t.tokens).tensor([requests]),
         prompts: given(&t.prompts).tensor([requests]),
         kv: t.cache.layered(t.layers),
@@ -99,9 +101,10 @@ fn ahead(request: usize) -> i32 {
     [0, 3, 40][request % 3]
 }
 
-/// Rungs between the thresholds of a request with a low tier.
-fn gap(request: usize) -> i32 {
-    [16, Ladder::LAST, 5][request % 3]
+/// Where the thresholds of a request's layer stand.
+fn stands(request: usize, layer: usize, two_tiers: bool) -> LayerRungs {
+    let gap = [16, Ladder::LAST, 5][request % 3];
+    LayerRungs { lift: [0, 3, -6][(request + layer) % 3], gap: if two_tiers { gap } else { 0 } }
 }
 
 impl Tallies {
@@ -111,30 +114,49 @@ impl Tallies {
         tiers.map(|paged| paged.tokens_per_page() as i32)
     }
 
-    /// The prices of each request.
-    fn prices(&self) -> Vec<Vec<i64>> {
-        let (lists, low, per_page) = (self.layers * self.kv_heads, self.cache.low.as_ref(), self.per_page());
-        let heads = |request: usize| &self.tallies[request * lists..][..lists];
-        let price = |request: usize| {
-            reference::price_tally(heads(request), per_page, (low.is_some(), gap(request)), ahead(request))
-        };
-        (0..self.cache.requests).map(price).collect()
+    /// The prices of each request, on top of `before`.
+    fn prices(&self, before: i64) -> Vec<i64> {
+        let mut prices = Vec::new();
+        for request in 0..self.cache.requests {
+            let mut of_request = vec![before; Ladder::RUNGS];
+            for layer in 0..self.layers {
+                let heads = &self.tallies[(request * self.layers + layer) * self.kv_heads..][..self.kv_heads];
+                let how = (self.two_tiers(), stands(request, layer, self.two_tiers()));
+                let of_layer = reference::price_tally(heads, self.per_page(), how, ahead(request));
+                of_request.iter_mut().zip(of_layer).for_each(|(sum, price)| *sum += price);
+            }
+            prices.extend(of_request);
+        }
+        prices
     }
 
-    /// The gaps of all requests, as kernels are told them.
-    fn gaps(&self) -> Vec<i32> {
-        (0..self.cache.requests).map(|r| if self.cache.low.is_some() { gap(r) } else { 0 }).collect()
+    fn two_tiers(&self) -> bool {
+        self.cache.low.is_some()
+    }
+
+    /// Where the thresholds of all layers of all requests stand, as kernels are told.
+    fn stands(&self) -> Tensor<'static, i32, 3> {
+        let of = |request| {
+            (0..self.layers).flat_map(move |layer| stands(request, layer, self.two_tiers()).to_row())
+        };
+        let all: Vec<i32> = (0..self.cache.requests).flat_map(of).collect();
+        given(&all).tensor([self.cache.requests, self.layers, LayerRungs::COLUMNS])
     }
 }
 
 pub(super) fn price(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
     let t = Tallies::new(spec, shapes, seed)?;
     let requests = t.cache.requests;
+    // Those of other tierings.
+    let before = 7;
+    let given_prices = vec![before; requests * Ladder::RUNGS];
     let args = PriceTallyArgs {
+        layers: all_layers(t.layers),
+        more: 1,
         tally: given(&t.flat()).tensor(t.extents()),
         ahead: given(&(0..requests).map(ahead).collect::<Vec<_>>()).tensor([requests]),
-        gaps: given(&t.gaps()).tensor([requests]),
-        prices: filled(-7, &t.prices().concat(), Check::Bits).tensor_mut([requests, Ladder::RUNGS]),
+        stands: t.stands(),
+        prices: changed(&given_prices, &t.prices(before)).tensor_mut([requests, Ladder::RUNGS]),
         codecs: (),
     };
     Ok(Workload::of::<price_tally<Stock>>([requests, 1, 1], args))
@@ -147,7 +169,7 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
     let mut slots: Vec<i32> = random.permutation(requests).iter().map(|&slot| slot as i32).collect();
     // Of every five requests, the fourth is left out; of three, one has a single tier.
     slots.iter_mut().skip(3).step_by(5).for_each(|slot| *slot = -1);
-    let gaps: Vec<i32> = (0..requests).map(|request| if request % 3 == 1 { 0 } else { 8 }).collect();
+    let stands_of = |request: usize, layer: usize| stands(request, layer, request % 3 != 1);
     // The higher the threshold, the fewer the pages.
     let mut price = || {
         let mut left = 40 + random.below(100) as i64;
@@ -180,17 +202,21 @@ pub(super) fn solve(spec: &SolveBudgetSpec, shapes: &Shapes, seed: u64) -> Resul
             pages.push(taken);
             for member in members.filter(|&member| slots[member] >= 0) {
                 rungs[member] = rung;
-                let (high, low) = (Ladder::edge(rung), Ladder::edge(rung - gaps[member]));
-                let first = slots[member] as usize * layers * kv_heads;
-                (first..first + layers * kv_heads)
-                    .for_each(|list| PerTier { high, low }.put(&mut after, list));
+                for layer in 0..layers {
+                    let PerTier { high, low } = stands_of(member, layer).of(rung);
+                    let (high, low) = (Ladder::edge(high), Ladder::edge(low));
+                    let first = (slots[member] as usize * layers + layer) * kv_heads;
+                    (first..first + kv_heads).for_each(|list| PerTier { high, low }.put(&mut after, list));
+                }
             }
         }
         first += count;
     }
+    let all = (0..requests).flat_map(|request| (0..layers).map(move |layer| (request, layer)));
+    let all: Vec<i32> = all.flat_map(|(request, layer)| stands_of(request, layer).to_row()).collect();
     let args = SolveBudgetArgs {
         slots: given(&slots).tensor([requests]),
-        gaps: given(&gaps).tensor([requests]),
+        stands: given(&all).tensor([requests, layers, LayerRungs::COLUMNS]),
         prices: given(&prices.concat()).tensor([requests, Ladder::RUNGS]),
         groups: given(&groups).tensor([budgets.len(), 2]),
         budgets: given(&budgets).tensor([budgets.len()]),
@@ -208,15 +234,15 @@ pub(super) fn room(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Work
     let rungs: Vec<i32> = (0..requests).map(|request| [40, 52, -1, 47, 3][request % 5]).collect();
     let moving: Vec<i32> =
         (0..requests).map(|request| if request == 1 { -1 } else { t.cache.slots[request] }).collect();
-    let (two_tiers, per_page) = (t.cache.low.is_some(), t.per_page());
+    let (two_tiers, per_page) = (t.two_tiers(), t.per_page());
     let (mut targets, mut thresholds) = (Vec::new(), vec![0.125f32; requests * lists * 2]);
     for (request, &rung) in rungs.iter().enumerate() {
         for list in 0..lists {
             let mut wanted = -1;
             if let (0.., 0..) = (t.cache.slots[request], rung) {
                 let head = &t.tallies[request * lists + list];
-                let gap = (two_tiers, gap(request));
-                let (lowest, low) = reference::fill_pages(head, per_page, gap, rung, ahead(request));
+                let how = (two_tiers, stands(request, list / t.kv_heads, two_tiers));
+                let (lowest, low) = reference::fill_pages(head, per_page, how, rung, ahead(request));
                 let list = t.cache.slots[request] as usize * lists + list;
                 thresholds[list * 2 + 1] = Ladder::edge(lowest);
                 if two_tiers && moving[request] >= 0 {
@@ -229,11 +255,12 @@ pub(super) fn room(spec: &BudgetSpec, shapes: &Shapes, seed: u64) -> Result<Work
     }
     let extents = [requests, t.layers, t.kv_heads, 2];
     let args = MakeRoomArgs {
+        layers: all_layers(t.layers),
         slots: given(&t.cache.slots).tensor([requests]),
         moving: given(&moving).tensor([requests]),
         rungs: given(&rungs).tensor([requests]),
         ahead: given(&(0..requests).map(ahead).collect::<Vec<_>>()).tensor([requests]),
-        gaps: given(&t.gaps()).tensor([requests]),
+        stands: t.stands(),
         tally: given(&t.flat()).tensor(t.extents()),
         held: given(&t.cache.held).tensor(extents),
         thresholds: filled(0.125, &thresholds, Check::Bits).tensor_mut(extents),

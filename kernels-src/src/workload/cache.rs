@@ -10,6 +10,11 @@ use leankv_dsl::workload::{Generator, Given, given};
 use super::{RecipeError, Shapes};
 use crate::reference::{HeadLists, PagedFormat, PagedKv, ReferenceError, write_token};
 
+/// The numbers of all of so many layers, as launches over layers are told them.
+pub(super) fn all_layers(layers: usize) -> Tensor<'static, i32, 1> {
+    given(&(0..layers as i32).collect::<Vec<_>>()).tensor([layers])
+}
+
 /// Pages of several requests, each in a slot of its own.
 pub(super) struct Cache {
     pub(super) requests: usize,

@@ -1,6 +1,6 @@
 //! Prefix sharing: children that read their parents' pages.
 
-use leankv_dsl::lang::attention::Lengths;
+use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_dsl::lang::launch::Tensor;
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
@@ -11,8 +11,10 @@ use crate::manager::{
 };
 use crate::reference::{PageShape, PageState};
 
-/// Tokens of a high and of a low page.
-const TOKENS: [usize; 2] = [5, 9];
+/// Tokens of a high and of a low page of a list.
+fn tokens_of(list: usize) -> [usize; 2] {
+    [[5, 9], [4, 7], [6, 6]][list % 3]
+}
 
 /// The most pages of a list that is not among the longest.
 const FEW: usize = 3;
@@ -53,12 +55,16 @@ impl Forks {
         let mut before = PageState::new(shape);
         // Children get theirs from their parents.
         for &parent in heads {
-            before.page_tokens[parent * 2..][..2].copy_from_slice(&TOKENS.map(|tokens| tokens as i32));
+            for list in 0..lists {
+                let tokens = tokens_of(list).map(|tokens| tokens as i32);
+                PerTier::from_row(tokens).put(&mut before.page_tokens, parent * lists + list);
+            }
         }
         before.rebalance(heads, &held)?;
         for (family, &parent) in heads.iter().enumerate() {
             for place in 0..lists * 2 {
-                let (n, per_page) = (held[family * lists * 2 + place] as usize, TOKENS[place % 2]);
+                let (n, per_page) =
+                    (held[family * lists * 2 + place] as usize, tokens_of(place / 2)[place % 2]);
                 // Half of the lists end with their last page.
                 let last = if random.below(2) == 0 { per_page } else { 1 + random.below(per_page) };
                 let length = n.saturating_sub(1) * per_page + if n == 0 { 0 } else { last };
@@ -109,7 +115,7 @@ pub(super) fn plan(spec: &PlanForkSpec, shapes: &Shapes, seed: u64) -> Result<Wo
     let args = PlanForkArgs {
         parents: f.each(&f.parents),
         lengths: given(&f.before.lengths).tensor([slots, f.lists, 4]),
-        page_tokens: given(&f.before.page_tokens).tensor([slots, 2]),
+        page_tokens: given(&f.before.page_tokens).tensor([slots, f.lists, 2]),
         targets: filled(-9, &f.targets, Check::Bits).tensor_mut([f.parents.len(), f.lists, 2]),
     };
     Ok(Workload::of::<plan_fork>(f.grid(f.lists.div_ceil(spec.block.max(1))), args))
@@ -123,7 +129,7 @@ pub(super) fn share(_: &ForkPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         parents: f.each(&f.parents),
         children: f.each(&f.children),
         granted: f.each(&f.granted),
-        page_tokens: changed(&before.page_tokens, &after.page_tokens).tensor_mut([slots, 2]),
+        page_tokens: changed(&before.page_tokens, &after.page_tokens).tensor_mut([slots, lists, 2]),
         table: changed(&before.table, &after.table).tensor_mut([slots, lists, table_len]),
         lengths: changed(&before.lengths, &after.lengths).tensor_mut([slots, lists, 4]),
         held: changed(&before.held, &after.held).tensor_mut([slots, lists, 2]),
@@ -149,7 +155,7 @@ pub(super) fn tails(_: &CopyTailsSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         parents: f.each(&f.parents),
         children: f.each(&f.children),
         granted: f.each(&f.granted),
-        page_tokens: given(&f.before.page_tokens).tensor([slots, 2]),
+        page_tokens: given(&f.before.page_tokens).tensor([slots, f.lists, 2]),
         table: given(&f.after.table).tensor([slots, lists, table_len]),
         lengths: given(&f.after.lengths).tensor([slots, lists, 4]),
         arena: changed(&arena, &copied).tensor_mut([pages, words]),

@@ -180,7 +180,7 @@ pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
     let mut random = Generator::new(seed);
     let mut slots: Vec<i32> = random.permutation(requests).iter().map(|&slot| slot as i32).collect();
     slots.iter_mut().skip(1).step_by(3).for_each(|slot| *slot = -1);
-    let page_tokens: Vec<i32> = (0..requests * 2).map(|_| 1 + random.below(9) as i32).collect();
+    let page_tokens: Vec<i32> = (0..requests * lists * 2).map(|_| 1 + random.below(9) as i32).collect();
     let lengths: Vec<i32> = (0..requests * lists * 4).map(|_| random.below(40) as i32).collect();
     let more = [3, 17];
     let of_place = |slot: i32, place: usize| match usize::try_from(slot) {
@@ -188,7 +188,7 @@ pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         Ok(slot) => {
             let (list, tier) = (place / 2, place % 2);
             let tokens = Lengths::get(&lengths, slot * lists + list).tokens(tier == 1) + more[tier];
-            let per_page = page_tokens[slot * 2 + tier];
+            let per_page = page_tokens[(slot * lists + list) * 2 + tier];
             (tokens + per_page - 1) / per_page
         }
     };
@@ -198,7 +198,7 @@ pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         slots: given(&slots).tensor([requests]),
         more_high: more[0],
         more_low: more[1],
-        page_tokens: given(&page_tokens).tensor([requests, 2]),
+        page_tokens: given(&page_tokens).tensor([requests, lists, 2]),
         lengths: given(&lengths).tensor([requests, lists, 4]),
         targets: filled(-9, &targets, Check::Bits).tensor_mut([requests, lists, 2]),
     };

@@ -4,7 +4,7 @@ use leankv_dsl::format::Tiering;
 use leankv_dsl::lang::attention::{Lengths, Stock};
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
-use super::cache::Cache;
+use super::cache::{Cache, all_layers};
 use super::floats::Floats;
 use super::{RecipeError, Shapes, changed, filled};
 use crate::candidates::{ShortlistArgs, ShortlistState};
@@ -85,6 +85,7 @@ pub(super) fn plan(spec: &PlanSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
     let target: Vec<i32> = step.plans.iter().flat_map(|p| p.target).collect();
     let of = |columns: usize| step.cache.of_layers(layers, columns);
     let args = PlanStepArgs {
+        layers: all_layers(layers),
         positions: given(&step.positions).tensor([requests]),
         prompts: given(&step.prompts).tensor([requests]),
         thresholds: given(&step.thresholds).tensor(of(2)),

@@ -3,7 +3,7 @@
 use leankv_dsl::lang::attention::{Lengths, PerTier, Stock};
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
-use super::cache::Cache;
+use super::cache::{Cache, all_layers};
 use super::floats::Floats;
 use super::{RecipeError, Shapes, changed, filled};
 use crate::chunk::{
@@ -159,7 +159,7 @@ pub(super) fn recompact(spec: &RecompactSpec, shapes: &Shapes, seed: u64) -> Res
     let args = RecompactArgs {
         tokens,
         prompt: tokens,
-        first_layer: 0,
+        layers: all_layers(layers),
         thresholds: given(&thresholds).tensor(cache.of_layers(layers, 2)),
         held: given(&cache.held).tensor(cache.of_layers(layers, 2)),
         kv: cache.layered_mut(layers, changed(&cache.arena, &arena), changed(&cache.lengths, &lengths)),

@@ -82,7 +82,7 @@ pub(super) fn run(
     let ways = THRESHOLDS.len() + BUDGETS.len();
     let extents = [recorded.layers.len(), recorded.kv_heads, recorded.group(), recorded.head_dim];
     let mut config = CacheConfig::new(extents, ways, recorded.tokens, 0);
-    config.tiering = tiering;
+    config.formats = tiering.into();
     config.page_bytes = page_bytes;
     // The recording has no queries of earlier chunks, so the prompt is one.
     config.chunk = prompt;

@@ -206,6 +206,8 @@ macro_rules! text_conversions {
     )*};
 }
 
+pub(super) use text_conversions;
+
 text_conversions!(KvFormat, Tiering);
 
 #[cfg(test)]

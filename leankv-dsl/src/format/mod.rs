@@ -3,7 +3,7 @@
 //! | concept | type | what it says |
 //! |---|---|---|
 //! | codec | [`CodecSpec`], [`CodecMath`] | how one vector becomes codes and group metadata, and back |
-//! | KV format | [`KvFormat`], [`Tiering`] | which codec keys and values use, per tier |
+//! | KV format | [`KvFormat`], [`Tiering`], [`LayerFormats`] | which codec keys and values use, per tier, per layer |
 //! | packing | [`pack_row`], [`unpack_row`], [`planes`] | how codes of 1 to 8 bits lie in bytes |
 //! | page | [`PageLayout`] | where each segment of a page lies and how many tokens fit |
 //! | account | [`Account`] | true bytes per token, payload bytes per token, compression |
@@ -33,6 +33,7 @@ pub mod codec;
 mod error;
 mod half_type;
 pub mod kv;
+mod layers;
 mod loss;
 pub mod pack;
 pub mod page;
@@ -44,6 +45,7 @@ pub use codec::{Bits, CodecShape, CodecSpec, Groups, Levels};
 pub use error::FormatError;
 pub use half_type::HalfType;
 pub use kv::{KvFormat, Tiering};
+pub use layers::LayerFormats;
 pub use loss::normal_loss;
 pub use pack::{Plane, pack_row, planes, row_bytes, unpack_row};
 pub use page::{PageLayout, Segment, SegmentKind};

@@ -1,7 +1,7 @@
 //! Choosing a page size for a set of formats that share one arena.
 
 use super::page::Rows;
-use super::{FormatError, KvFormat, PageLayout, Tiering};
+use super::{FormatError, KvFormat, LayerFormats, PageLayout};
 
 /// Most tokens that kernels work on at once.
 pub const TILE_TOKENS: usize = 32;
@@ -26,13 +26,13 @@ pub fn page_tiles(tokens: usize, most: usize) -> Vec<(usize, usize)> {
     tiles
 }
 
-/// Bytes of a page of a cache of this tiering: the smallest of those that waste little of bytes (padding, and the half of a page that a list leaves
-/// empty) and of kernels' work, in the tier that wastes most.
+/// Bytes of a page of a cache of these formats: the smallest of those that waste little of bytes (padding, and the half of a page that a list leaves
+/// empty) and of kernels' work, in the tier of the layer that wastes most.
 ///
 /// # Errors
 /// A head dim that is not supported, or [`FormatError::NoPageSize`] for formats that no page fits.
-pub fn cache_page_bytes(tiering: &Tiering, head_dim: u32) -> Result<u32, FormatError> {
-    let formats: Vec<KvFormat> = tiering.formats().collect();
+pub fn cache_page_bytes(formats: &LayerFormats, head_dim: u32) -> Result<u32, FormatError> {
+    let formats: Vec<KvFormat> = formats.formats().collect();
     // Smaller pages would make long tables, and turns of loops that have little to do.
     let options = PlanOptions {
         min_bytes: 2048,
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn pages_of_caches_fill_their_tiles() {
         let page = |tiering: &str, head_dim| {
-            let tiering: Tiering = tiering.parse().unwrap();
+            let tiering: LayerFormats = tiering.parse().unwrap();
             let bytes = cache_page_bytes(&tiering, head_dim).unwrap();
             let tokens =
                 |format: KvFormat| PageLayout::derive(&format, head_dim, bytes).unwrap().tokens_per_page();

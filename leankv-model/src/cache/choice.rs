@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use leankv_dsl::format::Tiering;
+use leankv_dsl::format::{KvFormat, LayerFormats, Tiering};
 use leankv_kernels::policy::PolicySpec;
 use leankv_runtime::kv::CacheConfig;
 use serde::{Deserialize, Serialize};
@@ -13,15 +13,15 @@ use crate::settings::Settings;
 
 /// How a cache's keys and values are coded, and what stays.
 ///
-/// As text: `FORMAT[/LOW][+VARIANT...][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N][:peaks=N][:reconstruct]`, such as `fp16`, `K8V4`, `K8V4/K4V2`,
+/// As text: `FORMAT[/LOW][;LAYERS=FORMAT[/LOW]...][+VARIANT...][@LIMIT][:POLICY][:sinks=N][:window=N][:keep=N][:peaks=N][:reconstruct]`, such as `fp16`, `K8V4`, `K8V4/K4V2`,
 /// `K8V4/K4V2@1,0.02` (thresholds), `K8V4/K4V2@1/5` (a fifth of the bytes of FP16), `K4V4+offset`, `K8V4@1/5:sink-window`,
-/// `K8V4/K4V2@1/8:sinks=8:window=16`. Without a limit two tiers have the calibrated thresholds, or the paper's. A limit alone, such as `@1/11`, is of the formats and numbers
+/// `K8V4/K4V2@1/8:sinks=8:window=16`, and `K8V4/K4V2;0,27=K8V8@1/5` where layers differ ([`LayerFormats`]). Without a limit two tiers have the calibrated thresholds, or the paper's. A limit alone, such as `@1/11`, is of the formats and numbers
 /// that keep most at that size: [`KvChoice::DEFAULT`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KvChoice {
-    /// Formats of the tiers.
-    pub tiering: Tiering,
+    /// Formats of the tiers of every layer.
+    pub formats: LayerFormats,
     /// What is done to keys and values, or to attention; nothing is `+plain`. Without a word, what suits the model: a bias of its key projection
     /// is taken out, since no format of few bits holds keys with one.
     pub variants: Option<Vec<NamedVariant>>,
@@ -102,8 +102,8 @@ pub enum Limit {
 /// A text that is no [`KvChoice`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` names no KV cache: {why}\n  write FORMAT[/LOW][+VARIANT...][@HIGH,LOW or @1/N][:POLICY][:sinks=N][:window=N][:keep=N][:peaks=N][:reconstruct], or @1/N alone, such as \
-     fp16, k8v4, k8v4/k4v2@1,0.02, k8v4/k4v2@1/5, k4v4+offset, k8v4@1/5:sink-window, k8v4/k4v2@1/8:sinks=8"
+    "`{text}` names no KV cache: {why}\n  write FORMAT[/LOW][;LAYERS=FORMAT[/LOW]...][+VARIANT...][@HIGH,LOW or @1/N][:POLICY][:sinks=N][:window=N][:keep=N][:peaks=N][:reconstruct], or @1/N alone, such as \
+     fp16, k8v4, k8v4/k4v2@1,0.02, k8v4/k4v2@1/5, k4v4;0,27=k8v8, k4v4+offset, k8v4@1/5:sink-window, k8v4/k4v2@1/8:sinks=8"
 )]
 pub struct BadChoice {
     /// The text.
@@ -126,9 +126,9 @@ impl KvChoice {
     };
 
     /// One format for every token.
-    pub fn uniform(tiering: Tiering) -> KvChoice {
+    pub fn uniform(formats: impl Into<LayerFormats>) -> KvChoice {
         KvChoice {
-            tiering,
+            formats: formats.into(),
             variants: None,
             limit: Limit::Calibrated,
             policy: PolicySpec::Uniform.into(),
@@ -138,8 +138,8 @@ impl KvChoice {
     }
 
     /// Two tiers by the thresholds that are calibrated for these formats.
-    pub fn calibrated(tiering: Tiering) -> KvChoice {
-        KvChoice { policy: PolicySpec::default().into(), ..KvChoice::uniform(tiering) }
+    pub fn calibrated(formats: impl Into<LayerFormats>) -> KvChoice {
+        KvChoice { policy: PolicySpec::default().into(), ..KvChoice::uniform(formats) }
     }
 
     /// The same without what limits its bytes.
@@ -150,7 +150,7 @@ impl KvChoice {
 
     /// FP16: the yardstick.
     pub fn fp16() -> KvChoice {
-        KvChoice::uniform("fp16".parse().expect("this is a format's name"))
+        KvChoice::uniform(Tiering::single(KvFormat::FP16))
     }
 
     /// As its text is read, but with any names of variants and policies.
@@ -183,7 +183,7 @@ impl KvChoice {
             Some(PolicySpec::SinkWindow) => format!("{sinks} sinks"),
             _ => format!("{sinks} sinks and a window of {window} tokens"),
         };
-        let format = self.tiering.low.unwrap_or(self.tiering.high);
+        let format = self.formats.usual().low.unwrap_or(self.formats.usual().high);
         match keep {
             0 => format!("{always} are always kept, in whole pages"),
             _ => format!(
@@ -195,7 +195,7 @@ impl KvChoice {
     /// Whether what is learned of a model's attention ([`Statistics`](crate::statistics::Statistics)) makes a difference.
     #[must_use]
     pub fn asks_for_statistics(&self) -> bool {
-        let suits = self.tiering.formats().any(|format| format.is_mid_rise());
+        let suits = self.formats.formats().any(|format| format.is_mid_rise());
         self.always.peaks > 0 || (suits && self.variants.is_none())
     }
 
@@ -207,7 +207,7 @@ impl KvChoice {
 
 impl fmt::Display for KvChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.tiering)?;
+        write!(f, "{}", self.formats)?;
         match self.variants.as_deref() {
             None => {}
             Some([]) => f.write_str("+plain")?,
@@ -219,7 +219,7 @@ impl fmt::Display for KvChoice {
             Limit::Part(part) => write!(f, "@1/{part}")?,
         }
         // The policy that is meant when none is written.
-        if self.policy != implied(&self.tiering, self.limit) {
+        if self.policy != implied(&self.formats, self.limit) {
             write!(f, ":{}", self.policy)?;
         }
         let (own, usual) = (self.always, Always::default());
@@ -240,9 +240,9 @@ impl fmt::Display for KvChoice {
 }
 
 /// Two tiers and limits are LeanKV's; one format without a limit keeps every token.
-fn implied(tiering: &Tiering, limit: Limit) -> PolicySpec {
-    match (tiering.low, limit) {
-        (None, Limit::Calibrated) => PolicySpec::Uniform,
+fn implied(formats: &LayerFormats, limit: Limit) -> PolicySpec {
+    match (formats.has_low(), limit) {
+        (false, Limit::Calibrated) => PolicySpec::Uniform,
         _ => PolicySpec::default(),
     }
 }
@@ -291,7 +291,7 @@ fn parse(text: &str) -> Result<KvChoice, String> {
         None => (&*rest, Limit::Calibrated),
     };
     let mut parts = rest.split('+');
-    let tiering: Tiering = parts.next().unwrap_or_default().parse().map_err(|e| format!("{e}"))?;
+    let formats: LayerFormats = parts.next().unwrap_or_default().parse().map_err(|e| format!("{e}"))?;
     let mut variants: Option<Vec<NamedVariant>> = None;
     for part in parts {
         let others = variants.get_or_insert_default();
@@ -305,13 +305,13 @@ fn parse(text: &str) -> Result<KvChoice, String> {
             other => return Err(format!("`{other}` is no variant: a name is small letters, digits and `-`")),
         }
     }
-    let policy = policy.unwrap_or_else(|| implied(&tiering, limit).into());
-    let choice = KvChoice { tiering, variants, limit, policy, always, reconstruct };
+    let policy = policy.unwrap_or_else(|| implied(&formats, limit).into());
+    let choice = KvChoice { formats, variants, limit, policy, always, reconstruct };
     check(&choice).map(|()| choice)
 }
 
 fn check(choice: &KvChoice) -> Result<(), String> {
-    let KvChoice { tiering, limit, policy, always, .. } = choice;
+    let KvChoice { formats, limit, policy, always, .. } = choice;
     check_limit(*limit)?;
     if choice.reconstruct && *policy == PolicySpec::Uniform {
         return Err("a uniform cache keeps every token, so there is nothing to reconstruct for".to_owned());
@@ -321,15 +321,15 @@ fn check(choice: &KvChoice) -> Result<(), String> {
             "reconstruct says what peaks start from: give them a weight too, such as peaks=100".to_owned()
         );
     }
-    match (policy.stock().unwrap_or_default(), tiering.low, limit) {
-        (PolicySpec::Uniform, Some(_), _) => Err("a uniform cache has one format".to_owned()),
-        (PolicySpec::Uniform, None, Limit::Thresholds(_) | Limit::Part(_)) => {
+    match (policy.stock().unwrap_or_default(), formats.has_low(), limit) {
+        (PolicySpec::Uniform, true, _) => Err("a uniform cache has one format".to_owned()),
+        (PolicySpec::Uniform, false, Limit::Thresholds(_) | Limit::Part(_)) => {
             Err("a uniform cache keeps every token, so it takes no limit".to_owned())
         }
         (PolicySpec::SinkWindow | PolicySpec::HeavyHitter, _, Limit::Calibrated | Limit::Thresholds(_)) => {
             Err(format!("{policy} takes a part of FP16, such as @1/5"))
         }
-        (PolicySpec::SinkWindow | PolicySpec::HeavyHitter, Some(_), _) => {
+        (PolicySpec::SinkWindow | PolicySpec::HeavyHitter, true, _) => {
             Err(format!("{policy} keeps tokens in one format"))
         }
         (PolicySpec::SinkWindow, ..) if always.window != Always::default().window => {
@@ -420,6 +420,8 @@ mod tests {
             "fp16@1/8:heavy-hitter",
             "K8V4/K4V2@1/8:leankv-paper:sinks=8:window=16:keep=0",
             "K8V4@1/5:sink-window:sinks=0",
+            "K4V4;0,29=K8V8;3-5=K4V2",
+            "K8V4/K4V2;0=K8V8+plain@1/5:peaks=100",
             "K8V4@1/5:heavy-hitter:peaks=60:reconstruct",
         ] {
             let choice: KvChoice = name.parse().unwrap();
@@ -458,6 +460,9 @@ mod tests {
         for (text, why) in [
             ("k9v4", "K"),
             ("k8v4/k4v2:uniform", "one format"),
+            ("k8v4;1=k8v4/k4v2:uniform", "one format"),
+            ("k8v4;1", "LAYERS=TIERING"),
+            ("k8v4;2=k4v4;1-3=k4v2", "layer 2 is named twice"),
             ("k8v4@1/5:uniform", "no limit"),
             ("k8v4:sink-window", "1/5"),
             ("k8v4/k4v2@1/5:heavy-hitter", "one format"),

@@ -1,6 +1,6 @@
 //! Opening a cache for a model.
 
-use leankv_dsl::format::{KvFormat, Tiering, cache_page_bytes};
+use leankv_dsl::format::{KvFormat, LayerFormats, cache_page_bytes};
 use leankv_dsl::lang::attention::HookChoice;
 use leankv_kernels::policy::PolicySpec;
 use leankv_runtime::kv::{Budget, CacheConfig, KvCache, Thresholds};
@@ -35,9 +35,9 @@ const WINDOW_Q: usize = 64;
 ///
 /// # Errors
 /// [`ModelError::Refused`] for a head dim or formats that no page fits.
-pub fn page_bytes(tiering: &Tiering, head_dim: usize) -> Result<usize, ModelError> {
+pub fn page_bytes(formats: &LayerFormats, head_dim: usize) -> Result<usize, ModelError> {
     let head_dim = u32::try_from(head_dim).unwrap_or(u32::MAX);
-    let bytes = cache_page_bytes(tiering, head_dim).map_err(|e| ModelError::Refused(e.to_string()))?;
+    let bytes = cache_page_bytes(formats, head_dim).map_err(|e| ModelError::Refused(e.to_string()))?;
     Ok(bytes as usize)
 }
 
@@ -56,11 +56,11 @@ pub fn thresholds(choice: &KvChoice) -> Thresholds {
 fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<CacheConfig, ModelError> {
     let model = context.model.config();
     let Variants { codecs, hooks, basis } = variants(context, choice)?;
-    let page_bytes = page_bytes(&choice.tiering, model.head_dim)?;
+    let page_bytes = page_bytes(&choice.formats, model.head_dim)?;
     let extents = [model.layers, model.kv_heads, model.group(), model.head_dim];
     let usual = CacheConfig::new(extents, room.requests, room.tokens, 1);
     let mut config = CacheConfig {
-        tiering: choice.tiering,
+        formats: choice.formats.clone(),
         page_bytes,
         policy: choice.policy.make(context)?,
         codecs,
@@ -76,10 +76,14 @@ fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<Cache
         ..usual
     };
     if let (Some(PolicySpec::SinkWindow), Limit::Part(part)) = (choice.policy.stock(), choice.limit) {
-        let (layout, _) = config.layouts()?;
+        let mut of_token = 0.0;
+        for layer in 0..config.layers {
+            let (layout, _) = config.layouts_of(config.formats.of(layer))?;
+            of_token += layout.account().true_bytes_per_token();
+        }
         // The tokens that a part of the prompt's bytes in FP16 pays for.
-        let pays = (room.prompt * 4 * model.head_dim) as f64 / f64::from(part);
-        let tokens = (pays / layout.account().true_bytes_per_token()) as usize;
+        let pays = (room.prompt * 4 * model.head_dim * config.layers) as f64 / f64::from(part);
+        let tokens = (pays / of_token) as usize;
         config.window = tokens.max(choice.always.keep).saturating_sub(config.sinks).max(1);
     }
     let shape = config.shape()?;
@@ -120,7 +124,7 @@ fn variants(context: &Context<'_>, choice: &KvChoice) -> Result<Variants, ModelE
     if let Some(named) = &choice.variants {
         return registry::make(named, context, own);
     }
-    let suits = names_that_suit(model, &choice.tiering);
+    let suits = names_that_suit(model, &choice.formats);
     match suits.is_empty() {
         true => Ok(own),
         false => {
@@ -136,13 +140,13 @@ fn variants(context: &Context<'_>, choice: &KvChoice) -> Result<Variants, ModelE
 
 /// The variants that suit a model and formats, where a choice names none: a bias is taken out of keys, since no format of few bits holds keys with one; and
 /// mid-rise codes are of rotated rows, without their means where these are known.
-fn names_that_suit(model: &Model, tiering: &Tiering) -> Vec<&'static str> {
+fn names_that_suit(model: &Model, formats: &LayerFormats) -> Vec<&'static str> {
     let codes = |format: KvFormat| format.key.shape().code_bits < 16;
     let biased = (0..model.config().layers)
         .all(|layer| model.key_bias(layer).is_some() && model.rope(layer).pairs() == RopePairs::Halves);
-    let rotated = tiering.formats().any(|format| format.is_mid_rise());
+    let rotated = formats.formats().any(|format| format.is_mid_rise());
     [
-        ("offset", biased && tiering.formats().any(codes)),
+        ("offset", biased && formats.formats().any(codes)),
         ("rotated", rotated),
         ("centred", rotated && model.statistics().is_some()),
     ]

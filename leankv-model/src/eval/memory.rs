@@ -1,6 +1,6 @@
 //! What caches hold: true bytes, and what counting codes alone would give.
 
-use leankv_dsl::format::PageLayout;
+use leankv_dsl::format::{PageLayout, Tiering};
 use leankv_runtime::kv::{CacheConfig, RequestStats};
 use serde::{Deserialize, Serialize};
 
@@ -32,19 +32,24 @@ pub struct HeadMemory {
     pub bytes: f64,
 }
 
-/// Bytes of a token's codes in the high and in the low tier. They are whole bits, so that sums are exact: in any order, and after a journal's
-/// decimal digits.
-fn payload_bytes(config: &CacheConfig) -> [f64; 2] {
+/// Bytes of a token's codes in the high and in the low tier of a layer. They are whole bits, so that sums are exact: in any order, and after a
+/// journal's decimal digits.
+fn payload_bytes(config: &CacheConfig, tiering: &Tiering) -> [f64; 2] {
     let bytes = |layout: PageLayout| layout.account().payload_bytes_per_token();
     // A cache that was opened has layouts.
     let fp16 = (4 * config.head_dim) as f64;
-    config.layouts().map_or([fp16; 2], |(high, low)| [bytes(high), low.map_or(0.0, bytes)])
+    config.layouts_of(tiering).map_or([fp16; 2], |(high, low)| [bytes(high), low.map_or(0.0, bytes)])
 }
 
 impl Memory {
     /// One request as it is now.
     pub fn of(stats: &RequestStats, config: &CacheConfig) -> Memory {
-        let [in_high, in_low] = payload_bytes(config);
+        let of_layer = |layer| payload_bytes(config, stats.formats.of(layer));
+        let in_layers: Vec<[f64; 2]> = (0..config.layers).map(of_layer).collect();
+        let payload = |(list, h): (usize, &HeadMemory)| {
+            let [in_high, in_low] = in_layers[list / config.kv_heads];
+            h.high * in_high + h.low * in_low
+        };
         let head = |h: &leankv_runtime::kv::HeadStats| HeadMemory {
             high: h.high as f64,
             low: h.low as f64,
@@ -55,7 +60,7 @@ impl Memory {
         Memory {
             bytes: stats.bytes as f64,
             fp16_bytes: stats.fp16_bytes as f64,
-            payload_bytes: heads.iter().map(|h| h.high * in_high + h.low * in_low).sum(),
+            payload_bytes: heads.iter().enumerate().map(payload).sum(),
             tokens: (stats.tokens * heads.len()) as f64,
             heads,
         }

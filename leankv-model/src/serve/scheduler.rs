@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use leankv_runtime::Device;
-use leankv_runtime::kv::{KvCache, KvError, OutOfPages, PageManager, Refused, RequestId, Side};
+use leankv_runtime::kv::{KvCache, KvError, OutOfPages, PageManager, Refused, RequestId};
 
 use super::job::{Job, Running};
 use super::report::Counts;
@@ -185,32 +185,33 @@ impl<'m> Scheduler<'m> {
     /// Pages that a request surely needs at some time: where every token stays in one format those of all of them, else those that a chunk
     /// takes for its worst case.
     fn pages_at_least(&self, request: &Request) -> usize {
-        let (config, shape) = (self.cache.config(), self.cache.manager().shape());
-        let first = request.prompt.len().min(config.chunk);
-        let pages = if self.choice.is_uniform() {
-            shape.pages_for(Side::High, request.cached())
+        if self.choice.is_uniform() {
+            self.pages_of([request.cached(), 0])
         } else {
-            self.chunk_pages(first)
-        };
-        pages * shape.lists()
+            self.chunk_pages(request.prompt.len().min(self.cache.config().chunk))
+        }
     }
 
     /// Pages that the prompt needs before the first decode step, as far as they are known.
     fn pages_of_prompt(&self, prompt: usize) -> usize {
-        let shape = self.cache.manager().shape();
-        let pages = if self.choice.is_uniform() {
-            shape.pages_for(Side::High, prompt)
+        if self.choice.is_uniform() {
+            self.pages_of([prompt, 0])
         } else {
             self.chunk_pages(prompt.min(self.cache.config().chunk))
-        };
-        pages * shape.lists()
+        }
     }
 
-    /// Pages of one list pair for the worst case of a chunk: all high, or all low.
+    /// Pages for the worst case of a chunk: all high, or all low.
     fn chunk_pages(&self, tokens: usize) -> usize {
-        let (config, shape) = (self.cache.config(), self.cache.manager().shape());
-        let low = if config.tiering.low.is_some() { tokens } else { 0 };
-        shape.pages_for(Side::High, tokens) + shape.pages_for(Side::Low, low)
+        let low = if self.cache.config().formats.has_low() { tokens } else { 0 };
+        self.pages_of([tokens, low])
+    }
+
+    /// Pages of a request each of whose high and low lists has so many tokens.
+    fn pages_of(&self, tokens: [usize; 2]) -> usize {
+        let config = self.cache.config();
+        // Formats of a cache that there is fit its pages.
+        config.pages_of(&config.formats, tokens).unwrap_or_default()
     }
 
     fn too_large(&self, tokens: usize, pages: usize) -> TooLarge {

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use leankv_runtime::Device;
-use leankv_runtime::kv::{PageManager, Side};
+use leankv_runtime::kv::PageManager;
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -37,7 +37,7 @@ fn scheduler_of<'m>(
     options: ServeOptions,
 ) -> Scheduler<'m> {
     let choice: KvChoice = choice.parse().unwrap();
-    let page_bytes = crate::cache::page_bytes(&choice.tiering, model.config().head_dim).unwrap();
+    let page_bytes = crate::cache::page_bytes(&choice.formats, model.config().head_dim).unwrap();
     let room = Room {
         requests: slots,
         tokens: MOST,
@@ -52,9 +52,10 @@ fn scheduler_of<'m>(
 
 /// Pages that surely hold one request of so many tokens, whatever its thresholds leave.
 fn enough(scheduler: &Scheduler<'_>, tokens: usize) -> usize {
-    let (shape, config) = (scheduler.cache().manager().shape(), scheduler.cache().config());
-    let low = if config.tiering.low.is_some() { shape.pages_for(Side::Low, tokens) + 1 } else { 0 };
-    (shape.pages_for(Side::High, tokens) + low) * shape.lists()
+    let config = scheduler.cache().config();
+    // Another page for each low list: both tiers may end within one.
+    let (low, more) = if config.formats.has_low() { (tokens, config.lists()) } else { (0, 0) };
+    config.pages_of(&config.formats, [tokens, low]).unwrap() + more
 }
 
 fn request(seed: u64, prompt: usize, output: usize) -> Request {

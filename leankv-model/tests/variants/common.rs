@@ -221,7 +221,7 @@ impl Run {
         let (slot, list) = (self.id.slot(), layer * config.kv_heads + head);
         let at = slot * state.shape.lists + list;
         let (mut seen, mut furthest) = (Vec::new(), 0.0f64);
-        for (tier, format) in config.tiering.formats().enumerate() {
+        for (tier, format) in config.formats.formats().enumerate() {
             let paged = PagedFormat::new(format, D as u32, config.page_bytes as u32).unwrap();
             let held = state.held[at * 2 + tier] as usize;
             let pages: Vec<i32> =
@@ -354,7 +354,7 @@ impl Run {
 
 /// Relative error of decode attention over keys in `tiering` against f64 over the keys that were given: root mean squares over steps.
 pub(crate) fn error_of(kind: Kind, model: &Model, tiering: &str) -> f64 {
-    let config = CacheConfig { tiering: tiering.parse().unwrap(), ..two_tiers() };
+    let config = CacheConfig { formats: tiering.parse().unwrap(), ..two_tiers() };
     let device = Device::host();
     static COMPILER: OnceLock<Compiler> = OnceLock::new();
     let compiler = COMPILER.get_or_init(|| Compiler::new(KernelCache::without_folder()));

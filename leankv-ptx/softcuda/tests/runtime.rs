@@ -197,7 +197,7 @@ fn replayed(requests: &[(&str, Thresholds)]) -> Vec<RequestStats> {
         window: 3,
         sinks: 0,
         solve_every: 4,
-        more_tierings: vec!["K4V4".parse().unwrap()],
+        more_formats: vec!["K4V4".parse().unwrap()],
         ..CacheConfig::new([2, 1, 2, 64], 3, 64, 36)
     };
     let compiler = Compiler::new(KernelCache::without_folder());

@@ -52,7 +52,7 @@ impl Model {
     /// With thresholds under which a typical sequence takes `share` of its FP16 bytes, or none.
     fn new(tiering: &str, share: Option<f64>) -> Outcome<Model> {
         let mut config = CacheConfig::new([LAYERS, KV_HEADS, 4, 128], SLOTS, 4096, 1);
-        config.tiering = tiering.parse()?;
+        config.formats = tiering.parse()?;
         let (high, low) = config.layouts()?;
         let raw =
             [Some(&high), low.as_ref()].map(|layout| layout.map_or(0, |l| l.account().raw_bytes_per_token()));
@@ -73,7 +73,7 @@ impl Model {
 
     /// The loosest thresholds under which a typical token takes `bytes`; the two stand as far apart as the budget's do.
     fn solve(&mut self, bytes: f64) {
-        let gap = if self.config.tiering.low.is_some() { 16.0 } else { 1.0 };
+        let gap = if self.config.formats.has_low() { 16.0 } else { 1.0 };
         let (mut least, mut most) = (0.0f64, 1000.0f64);
         for _ in 0..60 {
             let middle = 0.5 * (least + most);
@@ -92,7 +92,7 @@ impl Model {
         let window = tokens.min(self.config.window);
         let [high, low] = self.thresholds.map(|threshold| head.above(threshold * taste));
         let of = |share: f64| ((tokens - window) as f64 * share) as usize;
-        if self.config.tiering.low.is_some() {
+        if self.config.formats.has_low() {
             [window + of(high), of(low - high)]
         } else {
             [window + of(low), 0]

@@ -209,7 +209,7 @@ fn visit(
     holders: &mut [Vec<Holder>],
     findings: &mut Vec<Finding>,
 ) {
-    let (table_len, tokens) = (state.shape.table_len, state.page_tokens(slot));
+    let (table_len, tokens) = (state.shape.table_len, state.page_tokens(slot, list));
     let pair = slot * state.shape.lists + list;
     let held @ PerTier { high, low } = PerTier::get(&state.held, pair);
     let lengths = Lengths::get(&state.lengths, pair);

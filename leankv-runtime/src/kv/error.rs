@@ -83,9 +83,9 @@ pub enum KvError {
     },
     /// Formats that the cache was not made for.
     #[error(
-        "no kernels for requests in {asked}; the cache was made for {known}: add it to `CacheConfig::more_tierings`"
+        "no kernels for requests in {asked}; the cache was made for {known}: add it to `CacheConfig::more_formats`"
     )]
-    NoTiering {
+    NoFormats {
         /// What was asked for.
         asked: String,
         /// What the cache knows.

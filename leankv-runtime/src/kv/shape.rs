@@ -39,11 +39,6 @@ impl CacheShape {
         self.pages * self.page_bytes
     }
 
-    /// Pages that hold `tokens` tokens of a tier, for requests that say nothing else.
-    pub fn pages_for(&self, tier: super::Side, tokens: usize) -> usize {
-        tokens.div_ceil(self.tokens[tier as usize])
-    }
-
     pub(crate) fn page_shape(&self) -> PageShape {
         PageShape {
             slots: self.slots,

@@ -16,8 +16,8 @@ impl CacheShape {
     /// Bytes of lists, counts and arena.
     pub(super) fn bytes(&self) -> u128 {
         let lists = product(&[self.slots, self.layers, self.kv_heads]);
-        // Table; lengths, held, thresholds, and what the manager's launches tell one another.
-        let of_lists = lists.saturating_mul(self.table_len as u128 * 4 + 16 + 8 + 8 + 40);
+        // Table; lengths, held, tokens of pages, thresholds, and what the manager's launches tell one another.
+        let of_lists = lists.saturating_mul(self.table_len as u128 * 4 + 16 + 8 + 8 + 8 + 40);
         // References, generation, ring.
         let of_pages = product(&[self.pages, self.page_bytes]).saturating_add(product(&[self.pages, 12]));
         of_lists.saturating_add(of_pages).saturating_add(product(&[self.slots, 32]))
@@ -42,7 +42,9 @@ impl CacheConfig {
         let of_queries = product(&[self.slots, self.kv_heads, self.group]).saturating_mul(row);
         let of_chunk = product(&[self.chunk, self.kv_heads, self.group, d + 1]).saturating_mul(4);
         let of_tokens = product(&[self.chunk, self.kv_heads, 8]);
-        let of_slots = product(&[self.slots, 64 + 8 * Ladder::RUNGS]);
+        // Where the thresholds of every layer stand, and the numbers of the layers of every tiering.
+        let of_slots = product(&[self.slots, 64 + 8 * Ladder::RUNGS + 8 * self.layers])
+            .saturating_add(product(&[1 + self.more_formats.len(), self.layers, 4]));
         // Rows in another basis, and the means of all layers.
         let of_basis = match self.basis.changes() {
             true => product(&[self.slots.max(self.chunk), self.kv_heads, self.group + 2, d])

@@ -1,7 +1,7 @@
 //! Byte budgets: at the end of a prompt, while a sequence grows, and shared by requests.
 
 use half::f16;
-use leankv_dsl::format::Tiering;
+use leankv_dsl::format::LayerFormats;
 use leankv_runtime::Device;
 use leankv_runtime::kv::{Budget, CacheConfig, KvCache, KvError, RequestId, Thresholds};
 
@@ -82,10 +82,11 @@ fn a_part_of_fp16_grows_with_the_sequence() {
 
 #[test]
 fn requests_of_several_formats_share_a_budget_and_have_one_high_threshold() {
-    let fewer: Tiering = "K8V4".parse().unwrap();
+    let fewer: LayerFormats = "K8V4".parse().unwrap();
     let config = long();
     let bytes = |pages: usize| Some(pages * config.page_bytes);
-    let shared = CacheConfig { more_tierings: vec![fewer], shared_budget: bytes(44), ..config.clone() };
+    let shared =
+        CacheConfig { more_formats: vec![fewer.clone()], shared_budget: bytes(44), ..config.clone() };
     let mut cache = cache(&Device::host(), &shared);
     let solved = Thresholds::solved(Budget::Shared);
     let ids = [
@@ -188,7 +189,7 @@ fn a_budget_of_bytes_holds_whatever_queries_and_keys_are() {
 fn a_budget_of_bytes_that_cannot_be_kept_is_refused_and_the_least_is_kept() {
     let config = long();
     let mut cache = cache(&Device::host(), &config);
-    let least = config.least_bytes(&config.tiering).unwrap();
+    let least = config.least_bytes(&config.formats).unwrap();
     let error = cache.admit(60, &Thresholds::within(least - 1)).unwrap_err();
     assert!(
         matches!(error, KvError::OverBudget { need, bytes } if need == least && bytes == least - 1),

@@ -205,17 +205,21 @@ pub(crate) fn of_request(out: &[Vec<f32>], request: usize, requests: usize) -> V
     out.iter().map(bits).collect()
 }
 
-/// The two tiers' formats of a request in pages.
-pub(crate) fn formats(cache: &KvCache, id: RequestId) -> [PagedFormat; 2] {
-    let (config, tiering) = (cache.config(), cache.stats(id).unwrap().tiering);
+/// The two tiers' formats of each list of a request, in pages.
+pub(crate) fn formats(cache: &KvCache, id: RequestId) -> Vec<[PagedFormat; 2]> {
+    let (config, formats) = (cache.config(), cache.stats(id).unwrap().formats);
     let format = |format| PagedFormat::new(format, config.head_dim as u32, config.page_bytes as u32).unwrap();
-    [format(tiering.high), format(tiering.low.unwrap_or(tiering.high))]
+    let of_list = |list: usize| {
+        let tiering = formats.of(list / config.kv_heads);
+        [format(tiering.high), format(tiering.low.unwrap_or(tiering.high))]
+    };
+    (0..config.lists()).map(of_list).collect()
 }
 
 /// What one (layer, KV head) of a request holds: high tokens, low tokens.
 pub(crate) fn held(cache: &KvCache, id: RequestId, list: usize) -> [Vec<Token>; 2] {
     let (state, arena) = (cache.dump().unwrap(), cache.manager().state().arena.to_vec().unwrap());
-    let formats = formats(cache, id);
+    let formats = &formats(cache, id)[list];
     [0, 1].map(|tier| {
         let pages = pages(&state, id.slot(), list, tier);
         let len = state.lengths[(id.slot() * state.shape.lists + list) * 4 + tier] as usize;
@@ -226,7 +230,8 @@ pub(crate) fn held(cache: &KvCache, id: RequestId, list: usize) -> [Vec<Token>; 
 /// As [`held`], of keys that are coded in another way than the formats say.
 fn held_as(cache: &KvCache, id: RequestId, list: usize, keys: &dyn CodecMath) -> [Vec<Token>; 2] {
     let (state, arena) = (cache.dump().unwrap(), cache.manager().state().arena.to_vec().unwrap());
-    let (config, tiering) = (cache.config(), cache.stats(id).unwrap().tiering);
+    let config = cache.config();
+    let tiering = *cache.stats(id).unwrap().formats.of(list / config.kv_heads);
     let (d, page_bytes) = (config.head_dim, config.page_bytes);
     [(0, tiering.high), (1, tiering.low.unwrap_or(tiering.high))].map(|(tier, format)| {
         let layout =

@@ -22,7 +22,7 @@ fn check(device: &Device, config: &CacheConfig, thresholds: &Thresholds, prompt:
     }
     let heads = cache.stats(id).unwrap().heads;
     let sum = |of: fn(&leankv_runtime::kv::HeadStats) -> usize| heads.iter().map(of).sum::<usize>();
-    let two = config.tiering.low.is_some();
+    let two = config.formats.has_low();
     assert!(sum(|h| h.high) > 0 && sum(if two { |h| h.low } else { |h| h.pruned }) > 0, "{heads:?}");
 }
 
@@ -73,7 +73,7 @@ fn formats_of_one_and_two_tiers_and_one_two_and_four_groups_attend_as_f64_does()
         "K6V5/K3V3",
     ] {
         let config =
-            CacheConfig { tiering: tiering.parse().unwrap(), page_bytes: 4096, pages: 60, ..config() };
+            CacheConfig { formats: tiering.parse().unwrap(), page_bytes: 4096, pages: 60, ..config() };
         check(&Device::host(), &config, &thresholds(), 40);
     }
 }
@@ -84,8 +84,8 @@ fn other_extents_and_formats_hold_on_devices_that_check_every_access() {
     let cases = [(128, 4, "K8V4g2/K4V2g4", 4096), (256, 1, "fp16/K8V4", 8192), (64, 8, "K8sV4/K3V2g4", 2048)];
     for device in checking_devices() {
         for (head_dim, group, tiering, page_bytes) in cases {
-            let tiering = tiering.parse().unwrap();
-            let config = CacheConfig { head_dim, group, tiering, page_bytes, ..small.clone() };
+            let formats = tiering.parse().unwrap();
+            let config = CacheConfig { head_dim, group, formats, page_bytes, ..small.clone() };
             check(&device, &config, &Thresholds::new(50.0, 0.5), 20);
         }
     }
@@ -153,7 +153,7 @@ fn the_same_numbers_give_the_same_as_f16_bf16_and_f32() {
 
 #[test]
 fn keys_of_f32_are_coded_from_all_their_bits() {
-    let config = CacheConfig { input: FloatType::F32, tiering: "K8V8".parse().unwrap(), ..config() };
+    let config = CacheConfig { input: FloatType::F32, formats: "K8V8".parse().unwrap(), ..config() };
     let device = Device::host();
     let mut cache = cache(&device, &config);
     let id = cache.admit(16, &Thresholds::new(0.0, 0.0)).unwrap();

@@ -145,7 +145,7 @@ fn rotated_and_centred() -> Basis {
 /// In a basis of its own a cache gives what it gives without: to rounding, where nothing is coded in few bits.
 #[test]
 fn a_basis_changes_nothing_but_roundings() {
-    let fp16 = CacheConfig { tiering: "fp16".parse().unwrap(), ..config() };
+    let fp16 = CacheConfig { formats: "fp16".parse().unwrap(), ..config() };
     let devices = checking_devices();
     for (device, config) in
         [(&Device::host(), fp16.clone()), (&devices[1], CacheConfig { layers: 1, ..fp16 })]
@@ -183,7 +183,7 @@ fn a_basis_keeps_outliers_and_means_out_of_the_codes() {
             .flat_map(|_| crate::common::step_of(&mut cache, &[(id, 5)], &variant).unwrap())
             .collect::<Vec<_>>()
     };
-    let tiering = |name: &str| CacheConfig { tiering: name.parse().unwrap(), ..config() };
+    let tiering = |name: &str| CacheConfig { formats: name.parse().unwrap(), ..config() };
     let exact = run(&tiering("fp16"));
     let error = |config: &CacheConfig| {
         let got = run(config);

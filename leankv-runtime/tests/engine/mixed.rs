@@ -1,43 +1,46 @@
 //! Requests of several formats in one arena and one batch.
 
-use leankv_dsl::format::Tiering;
+use leankv_dsl::format::LayerFormats;
 use leankv_runtime::Device;
 use leankv_runtime::kv::{CacheConfig, EngineKernels, KvCache, KvError, Refused, RequestId, Thresholds};
 
 use crate::common::{cache, checking_devices, chunk, config, held, of_request, sound, step, thresholds};
 use crate::promises::poison;
 
-const NAMES: [&str; 4] = ["K8V4/K4V2", "fp16", "K4V4", "K8V8/K4V4g2"];
+/// In the last one the layers differ, in one tier and two.
+const NAMES: [&str; 5] = ["K8V4/K4V2", "fp16", "K4V4", "K8V8/K4V4g2", "K8V4/K4V2;1=fp16"];
 
-fn tierings() -> [Tiering; 4] {
+fn all_formats() -> [LayerFormats; 5] {
     NAMES.map(|name| name.parse().unwrap())
 }
 
 /// Small pages, and all the formats.
 fn mixed() -> CacheConfig {
-    let [tiering, more @ ..] = tierings();
-    CacheConfig { page_bytes: 4096, tiering, more_tierings: more.to_vec(), ..config() }
+    let [formats, more @ ..] = all_formats();
+    CacheConfig { page_bytes: 4096, formats, more_formats: more.to_vec(), slots: 5, pages: 120, ..config() }
 }
 
-/// A cache for one tiering alone.
-fn alone(device: &Device, tiering: Tiering) -> KvCache {
-    cache(device, &CacheConfig { tiering, more_tierings: Vec::new(), ..mixed() })
+/// A cache for requests of the same formats alone.
+fn alone(device: &Device, formats: LayerFormats) -> KvCache {
+    cache(device, &CacheConfig { formats, more_formats: Vec::new(), ..mixed() })
 }
 
 #[test]
 fn p3_requests_of_several_formats_in_one_batch_get_the_bits_they_get_alone() {
     let (device, prompt) = (Device::host(), 20);
     let mut shared = cache(&device, &mixed());
-    let mut lone: Vec<(KvCache, RequestId)> = tierings()
+    let mut lone: Vec<(KvCache, RequestId)> = all_formats()
         .into_iter()
-        .map(|tiering| {
-            let mut cache = alone(&device, tiering);
+        .map(|formats| {
+            let mut cache = alone(&device, formats);
             let id = cache.admit(prompt, &thresholds()).unwrap();
             (cache, id)
         })
         .collect();
-    let ids: Vec<RequestId> =
-        tierings().iter().map(|tiering| shared.admit_as(tiering, prompt, &thresholds()).unwrap()).collect();
+    let ids: Vec<RequestId> = all_formats()
+        .iter()
+        .map(|formats| shared.admit_as(formats, prompt, &thresholds()).unwrap())
+        .collect();
     for _ in 0..2 {
         for (i, (id, (cache, lone))) in ids.iter().zip(&mut lone).enumerate() {
             poison(&mut shared);
@@ -49,7 +52,7 @@ fn p3_requests_of_several_formats_in_one_batch_get_the_bits_they_get_alone() {
         }
     }
     // Side by side, apart, alone.
-    let orders: [&[usize]; 4] = [&[0, 1, 2, 3], &[3, 1, 0, 2], &[2], &[1, 3]];
+    let orders: [&[usize]; 4] = [&[0, 1, 2, 3, 4], &[4, 3, 1, 0, 2], &[2], &[1, 4, 3]];
     for turn in 0..40 {
         let order = orders[turn % orders.len()];
         let batch: Vec<(RequestId, u64)> = order.iter().map(|&i| (ids[i], i as u64)).collect();
@@ -65,7 +68,7 @@ fn p3_requests_of_several_formats_in_one_batch_get_the_bits_they_get_alone() {
     let mut bytes = Vec::new();
     for (i, (cache, id)) in lone.iter().enumerate() {
         let stats = shared.stats(ids[i]).unwrap();
-        assert_eq!(stats.tiering, tierings()[i]);
+        assert_eq!(stats.formats, all_formats()[i]);
         assert_eq!(stats.heads, cache.stats(*id).unwrap().heads);
         for list in 0..mixed().lists() {
             assert_eq!(held(&shared, ids[i], list), held(cache, *id, list));
@@ -79,14 +82,14 @@ fn p3_requests_of_several_formats_in_one_batch_get_the_bits_they_get_alone() {
 fn a_fork_has_its_parents_formats() {
     let device = Device::host();
     let mut cache = cache(&device, &mixed());
-    let parent = cache.admit_as(&tierings()[3], 0, &thresholds()).unwrap();
+    let parent = cache.admit_as(&all_formats()[3], 0, &thresholds()).unwrap();
     let other = cache.admit(0, &thresholds()).unwrap();
     for _ in 0..40 {
         step(&mut cache, &[(other, 1), (parent, 2)]).unwrap();
     }
     let child = cache.fork(parent).unwrap();
     sound(&cache);
-    assert_eq!(cache.stats(child).unwrap().tiering, tierings()[3]);
+    assert_eq!(cache.stats(child).unwrap().formats, all_formats()[3]);
     for list in 0..mixed().lists() {
         assert_eq!(held(&cache, child, list), held(&cache, parent, list));
     }
@@ -96,7 +99,7 @@ fn a_fork_has_its_parents_formats() {
     }
     // The next request in a slot has its own formats.
     cache.free(&[child]).unwrap();
-    let next = cache.admit_as(&tierings()[1], 0, &thresholds()).unwrap();
+    let next = cache.admit_as(&all_formats()[1], 0, &thresholds()).unwrap();
     assert_eq!(next.slot(), child.slot());
     for _ in 0..20 {
         step(&mut cache, &[(next, 4), (parent, 2)]).unwrap();
@@ -112,7 +115,7 @@ fn p5_pages_that_one_format_lacks_are_given_back_by_another() {
     let mut cache = cache(&device, &small);
     let keep = Thresholds::new(0.0, 0.0);
     // 16 tokens a page in FP16, 48 in K4V4: after 16 steps one of them needs four pages more.
-    let ids = [cache.admit_as(&tierings()[1], 0, &keep), cache.admit_as(&tierings()[2], 0, &keep)];
+    let ids = [cache.admit_as(&all_formats()[1], 0, &keep), cache.admit_as(&all_formats()[2], 0, &keep)];
     let [wide, narrow] = ids.map(Result::unwrap);
     let error = loop {
         match step(&mut cache, &[(narrow, 1), (wide, 2)]) {
@@ -136,25 +139,25 @@ fn formats_that_a_cache_was_not_made_for_are_errors() {
     let error = cache.admit_as(&"K8V2".parse().unwrap(), 0, &thresholds()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no kernels for requests in K8V2; the cache was made for K8V4/K4V2, fp16, K4V4, K8V8/K4V4g2: add it to \
-         `CacheConfig::more_tierings`"
+        "no kernels for requests in K8V2; the cache was made for K8V4/K4V2, fp16, K4V4, K8V8/K4V4g2, K8V4/K4V2;1=fp16: add it to \
+         `CacheConfig::more_formats`"
     );
     assert_eq!(cache.requests(), []);
 
     let compiler = leankv_runtime::Compiler::new(leankv_runtime::cache::KernelCache::without_folder());
-    let one = CacheConfig { more_tierings: Vec::new(), ..mixed() };
+    let one = CacheConfig { more_formats: Vec::new(), ..mixed() };
     let kernels = EngineKernels::new(&compiler, &Device::reference(), &one).unwrap();
     let error = KvCache::with_kernels(&Device::reference(), mixed(), kernels).unwrap_err();
     let differ = "tierings (K8V4/K4V2, not K8V4/K4V2, fp16, K4V4, K8V8/K4V4g2)";
     assert!(error.to_string().contains(differ), "{error}");
     // One token of K16V16 at this head dim does not fit the page.
-    let wide = CacheConfig { page_bytes: 256, tiering: "K4V4".parse().unwrap(), ..mixed() };
+    let wide = CacheConfig { page_bytes: 256, formats: "K4V4".parse().unwrap(), ..mixed() };
     assert!(matches!(wide.shape(), Err(KvError::Shape { .. })));
 }
 
 #[test]
 fn several_formats_hold_on_devices_that_check_every_access() {
-    let [tiering, fp16, ..] = tierings();
+    let [formats, fp16, ..] = all_formats();
     let small = CacheConfig {
         layers: 1,
         kv_heads: 1,
@@ -162,8 +165,8 @@ fn several_formats_hold_on_devices_that_check_every_access() {
         sinks: 0,
         slots: 2,
         pages: 12,
-        tiering,
-        more_tierings: vec![fp16],
+        formats,
+        more_formats: vec![fp16.clone()],
         ..mixed()
     };
     for device in checking_devices() {

@@ -70,13 +70,13 @@ fn precision(config: &CacheConfig, variant: &Variant, low: bool) -> f32 {
             step(f32::from(bits.max_code()))
         }
     };
-    let tiering = config.tiering;
+    let tiering = config.formats.usual();
     of(tiering.high) + tiering.low.filter(|_| low).map_or(0.0, of)
 }
 
 /// How far outputs may be from those of f64: weights are rounded to f16 before they meet values, or to bf16 where values are.
 pub(crate) fn weights(config: &CacheConfig) -> f64 {
-    let coarse = config.tiering.formats().any(|format| format.value == CodecSpec::BF16);
+    let coarse = config.formats.formats().any(|format| format.value == CodecSpec::BF16);
     if coarse { 8e-3 } else { 2e-3 }
 }
 

@@ -420,15 +420,15 @@ impl CodecVariant for MeanKeys {
 fn pages_follow_the_shape_of_a_user_s_codec_under_the_name_of_another() {
     let codecs = CodecChoice::stock().with("mean", MeanKeys);
     let mean = Variant { keys: Some(&AroundMean), ..PLAIN };
-    let one = CacheConfig { tiering: "K8V4".parse().unwrap(), codecs: codecs.clone(), ..config() };
+    let one = CacheConfig { formats: "K8V4".parse().unwrap(), codecs: codecs.clone(), ..config() };
     // 40 bytes of codes and 6 of metadata instead of 64 and 4: 21 tokens a page instead of 16.
     let layout = one.layouts().unwrap().0;
     let values = "affine4".parse::<CodecSpec>().unwrap().shape();
     assert_eq!(layout, PageLayout::from_shapes(Codec::shape(&AroundMean), values, 64, 2048).unwrap());
     assert_eq!((layout.keys().row_bytes, layout.key_meta().row_bytes), (40, 6));
-    assert_eq!(one.page_tokens(&one.tiering).unwrap(), [21, 21]);
+    assert_eq!(one.page_tokens(one.formats.usual()).unwrap(), [21, 21]);
     let plain = CacheConfig { codecs: CodecChoice::stock(), ..one.clone() };
-    assert_eq!(plain.page_tokens(&plain.tiering).unwrap(), [16, 16]);
+    assert_eq!(plain.page_tokens(plain.formats.usual()).unwrap(), [16, 16]);
 
     // What is kept lies in as many pages as the shape says.
     let mut kept = cache(&Device::host(), &one);

@@ -264,8 +264,8 @@ fn a_policy_that_names_what_there_is_not_keeps_the_cache_sound() {
     let small = CacheConfig { layers: 1, kv_heads: 1, window: 3, sinks: 0, slots: 1, pages: 16, ..config() };
     for tiering in ["K8V4/K4V2", "K4V4"] {
         for device in checking_devices() {
-            let (tiering, policy) = (tiering.parse().unwrap(), PolicyChoice::user("wild", Wild));
-            let config = CacheConfig { tiering, policy, ..small.clone() };
+            let (formats, policy) = (tiering.parse().unwrap(), PolicyChoice::user("wild", Wild));
+            let config = CacheConfig { formats, policy, ..small.clone() };
             let mut cache = cache(&device, &config);
             let id = cache.admit(20, &Thresholds::new(1.0, 0.5)).unwrap();
             for _ in 0..2 {

@@ -116,12 +116,12 @@ fn thresholds_and_budgets_that_mean_nothing_are_refused() {
         cache.admit(0, &edge).unwrap();
     }
 
-    let check = |thresholds: Thresholds, config: &CacheConfig| thresholds.check(config, &config.tiering);
+    let check = |thresholds: Thresholds, config: &CacheConfig| thresholds.check(config, &config.formats);
     let nothing = CacheConfig { shared_budget: Some(0), ..config.clone() };
     let error = check(Thresholds::solved(Budget::Shared), &nothing).unwrap_err();
     assert!(matches!(error, KvError::Budget { .. }), "{error}");
     // With one tier the high threshold is not read, and for heavy hitters it is a number of tokens.
-    let one = CacheConfig { tiering: "K8V4".parse().unwrap(), ..config.clone() };
+    let one = CacheConfig { formats: "K8V4".parse().unwrap(), ..config.clone() };
     check(Thresholds::new(0.0, 0.7), &one).unwrap();
     check(Thresholds::new(0.0, 0.7), &CacheConfig { policy: PolicySpec::HeavyHitter.into(), ..config })
         .unwrap();

@@ -14,7 +14,7 @@ pub(crate) fn poison(cache: &mut KvCache) {
     let mut mine = vec![false; arena.len()];
     for id in cache.requests() {
         let (slot, formats) = (id.slot(), formats(cache, id));
-        for list in 0..state.shape.lists {
+        for (list, formats) in formats.iter().enumerate() {
             for (tier, format) in formats.iter().enumerate() {
                 let len = state.lengths[(slot * state.shape.lists + list) * 4 + tier] as usize;
                 let (layout, pages) = (format.layout(), pages(&state, slot, list, tier));

@@ -8,7 +8,7 @@ mod picture;
 mod seen;
 mod world;
 
-use leankv_dsl::format::Tiering;
+use leankv_dsl::format::LayerFormats;
 use leankv_runtime::Device;
 use leankv_runtime::kv::{Budget, CacheConfig, KvError, Thresholds};
 use proptest::prelude::*;
@@ -28,14 +28,14 @@ fn config() -> CacheConfig {
         window_q: 4,
         max_tokens: 40,
         solve_every: 4,
-        more_tierings: vec![other_tiering()],
+        more_formats: vec![other_formats()],
         ..common::config()
     }
 }
 
-/// One tier, of 9 tokens a page.
-fn other_tiering() -> Tiering {
-    "K4V4".parse().expect("this is the name of a format")
+/// A layer of one tier, of 9 tokens a page, and one of two tiers.
+fn other_formats() -> LayerFormats {
+    "K4V4;1=K8V4/K4V2".parse().expect("these are names of formats")
 }
 
 /// What is asked of the cache. Whom it concerns is chosen among those that are there when it is done.
@@ -204,8 +204,8 @@ impl World {
     fn act(&mut self, act: Act) {
         match act {
             Act::Admit { prompt, rule, other } => {
-                let tiering = if other { other_tiering() } else { config().tiering };
-                self.admit(&tiering, prompt, &rule.thresholds());
+                let formats = if other { other_formats() } else { config().formats };
+                self.admit(&formats, prompt, &rule.thresholds());
             }
             Act::Chunks { of, times } => {
                 let Some(who) = self.one(of, World::prefills) else { return };

@@ -39,8 +39,8 @@ fn kernels_of_another_configuration_are_refused_by_the_names_of_what_differs() {
         ("group (2, not 3)", |c| c.group = 3),
         ("head_dim (64, not 32)", |c| c.head_dim = 32),
         ("input (f16, not f32)", |c| c.input = FloatType::F32),
-        ("tierings (K8V4/K4V2, not K4V2)", |c| c.tiering = "K4V2".parse().unwrap()),
-        ("tierings (K8V4/K4V2, not K8V4/K4V2, fp16)", |c| c.more_tierings = vec!["fp16".parse().unwrap()]),
+        ("tierings (K8V4/K4V2, not K4V2)", |c| c.formats = "K4V2".parse().unwrap()),
+        ("tierings (K8V4/K4V2, not K8V4/K4V2, fp16)", |c| c.more_formats = vec!["fp16".parse().unwrap()]),
         ("page_bytes (2048, not 4096)", |c| c.page_bytes = 4096),
         ("chunk (16, not 17)", |c| c.chunk = 17),
         ("window_q (8, not 9)", |c| c.window_q = 9),
@@ -153,7 +153,9 @@ fn a_page_manager_refuses_kernels_of_another_device_and_lengths_that_its_pages_h
     for wrong in [full(2 * shape.tokens[0] + 1), [3, 0, 4, 0].repeat(lists), [-1, 0, 0, 0].repeat(lists)] {
         assert!(matches!(manager.set_lengths(0, &wrong), Err(KvError::Shape { .. })));
     }
-    assert!(matches!(manager.set_page_tokens(0, [1, 1]), Err(KvError::SlotInUse { slot: 0 })));
+    assert!(matches!(manager.set_page_tokens(0, &vec![[1, 1]; lists]), Err(KvError::SlotInUse { slot: 0 })));
+    assert!(matches!(manager.set_page_tokens(1, &[[1, 1]]), Err(KvError::Length { .. })));
+    assert!(matches!(manager.set_page_tokens(1, &vec![[1, 0]; lists]), Err(KvError::Shape { .. })));
     manager.set_lengths(0, &full(2 * shape.tokens[0])).unwrap();
     // The pages go, the tokens are still counted: there is nothing to fork.
     manager.rebalance(&[0], &vec![1; lists * 2]).unwrap();
@@ -402,7 +404,7 @@ fn four_bits() -> CodecSpec {
 /// Why kernels with such a change of the configuration are refused.
 pub(crate) fn refusal(change: impl FnOnce(&mut CacheConfig)) -> String {
     let compiler = Compiler::new(KernelCache::without_folder());
-    let mut config = CacheConfig { tiering: "K4V4".parse().unwrap(), ..small() };
+    let mut config = CacheConfig { formats: "K4V4".parse().unwrap(), ..small() };
     change(&mut config);
     match EngineKernels::new(&compiler, &Device::reference(), &config) {
         Err(KvError::Compile(error)) => error.to_string(),
@@ -494,7 +496,7 @@ impl PolicyVariant for Pointed {
 fn a_codec_has_the_shape_that_it_said_first() {
     for device in checking_devices() {
         let codecs = CodecChoice::stock().with("fickle", Fickle::default());
-        let config = CacheConfig { codecs, tiering: "K4V4".parse().unwrap(), ..small() };
+        let config = CacheConfig { codecs, formats: "K4V4".parse().unwrap(), ..small() };
         let mut cache = crate::common::cache(&device, &config);
         assert_eq!(config.layouts().unwrap().0.key_shape(), four_bits().shape());
         let id = cache.admit(5, &Thresholds::new(0.0, 0.0)).unwrap();

@@ -16,21 +16,21 @@ pub(super) struct Batch {
     pub(super) runs: Vec<Run>,
 }
 
-/// Requests of one tiering that stand side by side in a batch.
+/// Requests of the same formats that stand side by side in a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
-    pub(super) tiering: usize,
+    pub(super) formats: usize,
     pub(super) rows: Range<usize>,
 }
 
 impl Run {
-    /// The runs of rows with these tierings.
-    pub(super) fn of(tierings: impl IntoIterator<Item = usize>) -> Vec<Run> {
+    /// The runs of rows with these formats.
+    pub(super) fn of(formats: impl IntoIterator<Item = usize>) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
-        for (row, tiering) in tierings.into_iter().enumerate() {
+        for (row, formats) in formats.into_iter().enumerate() {
             match runs.last_mut() {
-                Some(run) if run.tiering == tiering => run.rows.end = row + 1,
-                _ => runs.push(Run { tiering, rows: row..row + 1 }),
+                Some(run) if run.formats == formats => run.rows.end = row + 1,
+                _ => runs.push(Run { formats, rows: row..row + 1 }),
             }
         }
         runs
@@ -91,7 +91,7 @@ impl KvCache {
 
     /// The runs of a batch of requests that are here.
     pub(super) fn runs(&self, requests: &[RequestId]) -> Vec<Run> {
-        Run::of(requests.iter().filter_map(|id| Some(self.slots[id.slot].as_ref()?.tiering)))
+        Run::of(requests.iter().filter_map(|id| Some(self.slots[id.slot].as_ref()?.formats)))
     }
 
     /// Moves the positions on, on the device.

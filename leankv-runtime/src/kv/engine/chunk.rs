@@ -47,7 +47,7 @@ impl<'a> PromptChunk<'a> {
         if tokens == 0 {
             return Err(KvError::PromptDone { id });
         }
-        let low = cache.config.tierings().nth(request.tiering).is_some_and(|tiering| tiering.low.is_some());
+        let low = cache.formats.of(request.formats).formats.has_low();
         cache.free_floor = 0;
         cache.chunk.slot.write(&[slot as i32])?;
         let more = [tokens, if low { tokens } else { 0 }];
@@ -168,7 +168,7 @@ impl KvCache {
         priors: Option<&DeviceBuffer<f32>>,
     ) -> Result<(), KvError> {
         let request = self.request(id)?;
-        let (prompt, tiering) = (request.prompt as i32, request.tiering);
+        let (prompt, tiering) = (request.prompt as i32, self.formats.of(request.formats).tierings[layer]);
         let shape = *self.manager.shape();
         let heads = shape.kv_heads;
         let (d, query_heads, scale) = (self.config.head_dim, self.config.query_heads(), self.config.scale());

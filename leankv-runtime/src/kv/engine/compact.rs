@@ -1,11 +1,13 @@
 //! Reclassifying what is cached, after a chunk of a prompt and where a budget is due, by thresholds that are solved for if there is one.
 
-use leankv_dsl::format::Tiering;
 use leankv_dsl::lang::attention::{ForLayer, LayeredKvArgs, LayeredKvMutArgs, Lengths};
-use leankv_kernels::budget::{Ladder, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs, TallyTokensArgs};
+use leankv_kernels::budget::{
+    Ladder, LayerRungs, MakeRoomArgs, PriceTallyArgs, SolveBudgetArgs, TallyTokensArgs,
+};
 use leankv_kernels::chunk::RecompactArgs;
 
 use super::batch::Run;
+use super::formats::Band;
 use super::launch::run;
 use super::request::Request;
 use super::{Budget, KvCache, RequestId, short};
@@ -20,7 +22,8 @@ pub(super) struct CompactScratch {
     pub(super) tokens: DeviceBuffer<i32>,
     pub(super) prompts: DeviceBuffer<i32>,
     pub(super) ahead: DeviceBuffer<i32>,
-    pub(super) gaps: DeviceBuffer<i32>,
+    /// `[slots, layers, 2]`: rows of [`LayerRungs`].
+    pub(super) stands: DeviceBuffer<i32>,
     pub(super) tally: DeviceBuffer<i32>,
     pub(super) prices: DeviceBuffer<i64>,
     pub(super) groups: DeviceBuffer<i32>,
@@ -39,7 +42,7 @@ impl CompactScratch {
             tokens: device.zeros(slots)?,
             prompts: device.zeros(slots)?,
             ahead: device.zeros(slots)?,
-            gaps: device.zeros(slots)?,
+            stands: device.zeros(slots * shape.layers * LayerRungs::COLUMNS)?,
             tally: device.zeros(slots * shape.lists() * 2 * Ladder::RUNGS)?,
             prices: device.zeros(slots * Ladder::RUNGS)?,
             groups: device.zeros(slots * 2)?,
@@ -60,8 +63,9 @@ struct Rows {
     tokens: Vec<i32>,
     prompts: Vec<i32>,
     ahead: Vec<i32>,
-    gaps: Vec<i32>,
-    tierings: Vec<usize>,
+    /// `[rows, layers, 2]`.
+    stands: Vec<i32>,
+    formats: Vec<usize>,
     /// The first of a group, and how many there are.
     groups: Vec<i32>,
     budgets: Vec<i64>,
@@ -114,7 +118,7 @@ impl KvCache {
             let others: Vec<Request> = others.cloned().collect();
             rows.extend(others);
         }
-        rows.sort_by_key(|request| (request.budget == Budget::Shared, request.tiering));
+        rows.sort_by_key(|request| (request.budget == Budget::Shared, request.formats));
         let mut told = self.told(&rows)?;
         told.moving = told
             .slots
@@ -148,13 +152,11 @@ impl KvCache {
 
     /// Steps of a request until its thresholds are solved for again, after it had so many tokens.
     fn steps_between(&self, request: &Request, tokens: usize) -> Result<usize, KvError> {
-        let tiering = self.config.tierings().nth(request.tiering).unwrap_or(&self.config.tiering);
-        self.config.steps_between(tiering, request.budget, tokens)
+        self.config.steps_between(&self.formats.of(request.formats).formats, request.budget, tokens)
     }
 
     /// What the device is told of these requests, which are in order.
     fn told(&self, rows: &[Request]) -> Result<Rows, KvError> {
-        let tierings: Vec<&Tiering> = self.config.tierings().collect();
         let mut told = Rows::default();
         for (row, request) in rows.iter().enumerate() {
             told.slots.push(request.slot as i32);
@@ -162,10 +164,11 @@ impl KvCache {
             told.prompts.push(request.prompt as i32);
             let ahead = self.steps_between(request, request.tokens)?;
             told.ahead.push(ahead as i32);
-            told.tierings.push(request.tiering);
-            let tiering = tierings[request.tiering];
+            told.formats.push(request.formats);
+            let of_request = self.formats.of(request.formats);
+            let formats = &of_request.formats;
             let tokens = request.tokens.max(request.prompt);
-            let floor = self.config.demoted_bytes(tiering, tokens.min(self.config.keep_tokens), ahead)?;
+            let floor = self.config.demoted_bytes(formats, tokens.min(self.config.keep_tokens), ahead)?;
             let budget = match request.budget {
                 Budget::None => None,
                 Budget::Bytes(bytes) => Some(bytes),
@@ -174,14 +177,17 @@ impl KvCache {
                     Some(self.config.shared_budget.unwrap_or(self.manager.shape().arena_bytes()))
                 }
             };
-            // Nothing is dropped while the low tier has room for all that is not always high.
-            let demoted = self.config.demoted_bytes(tiering, request.tokens, ahead)?;
+            // Nothing is dropped while there is room for all tokens, those that are not always high in the low tier of layers that have one.
+            let demoted = self.config.demoted_bytes(formats, request.tokens, ahead)?;
             let all = request.budget != Budget::Shared && budget.is_some_and(|bytes| bytes >= demoted);
-            told.gaps.push(match (tiering.low, all) {
-                (None, _) => 0,
-                (Some(_), true) => Ladder::LAST,
-                (Some(_), false) => self.gaps[request.tiering],
-            });
+            for (layer, &stands) in of_request.stands.iter().enumerate() {
+                let stands = match (formats.of(layer).low, all && formats.has_low()) {
+                    (_, false) => stands,
+                    (Some(_), true) => LayerRungs { gap: Ladder::LAST, ..stands },
+                    (None, true) => LayerRungs { lift: -Ladder::LAST, ..stands },
+                };
+                told.stands.extend(stands.to_row());
+            }
             // Thresholds stay where there is no budget.
             let budget = budget.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
             match (request.budget, told.groups.last_mut()) {
@@ -232,14 +238,22 @@ impl KvCache {
             return Ok(());
         }
         scratch.ahead.write_at(0, &rows.ahead)?;
-        scratch.gaps.write_at(0, &rows.gaps)?;
+        scratch.stands.write_at(0, &rows.stands)?;
         scratch.groups.write_at(0, &rows.groups)?;
         scratch.budgets.write_at(0, &rows.budgets)?;
-        for Run { tiering, rows: of } in Run::of(rows.tierings.iter().copied()) {
-            let (kernels, n) = (&self.kernels.tierings[tiering], of.len());
+        let runs = Run::of(rows.formats.iter().copied());
+        let bands: Vec<(&Run, &Band)> = runs
+            .iter()
+            .flat_map(|run| self.formats.of(run.formats).bands.iter().map(move |band| (run, band)))
+            .collect();
+        let columns = LayerRungs::COLUMNS;
+        for &(Run { formats, rows: of }, band) in &bands {
+            let (kernels, n) = (&self.kernels.tierings[band.tiering], of.len());
+            let first = self.formats.of(*formats).bands.first();
             let part = |each: usize| of.start * each..of.end * each;
             let (each, extents) = (layers * heads * 2 * rungs, [n, layers, heads, 2, rungs]);
             let args = TallyTokensArgs {
+                layers: self.formats.numbers(band)?.tensor([band.layers.len()]),
                 tokens: scratch.tokens.slice(part(1))?.tensor([n]),
                 prompts: scratch.prompts.slice(part(1))?.tensor([n]),
                 kv: LayeredKvArgs {
@@ -251,12 +265,14 @@ impl KvCache {
                 tally: scratch.tally.slice_mut(part(each))?.tensor(extents),
                 codecs: ForLayer { choice: &self.config.codecs, layer: 0 },
             };
-            run(kernels.tally.launch((heads as u32, layers as u32, n as u32), args))?;
+            run(kernels.tally.launch((heads as u32, band.layers.len() as u32, n as u32), args))?;
 
             let args = PriceTallyArgs {
+                layers: self.formats.numbers(band)?.tensor([band.layers.len()]),
+                more: i32::from(first.is_some_and(|first| first.tiering != band.tiering)),
                 tally: scratch.tally.slice(part(each))?.tensor(extents),
                 ahead: scratch.ahead.slice(part(1))?.tensor([n]),
-                gaps: scratch.gaps.slice(part(1))?.tensor([n]),
+                stands: scratch.stands.slice(part(layers * columns))?.tensor([n, layers, columns]),
                 prices: scratch.prices.slice_mut(part(rungs))?.tensor([n, rungs]),
                 codecs: ForLayer { choice: &self.config.codecs, layer: 0 },
             };
@@ -264,7 +280,7 @@ impl KvCache {
         }
         let args = SolveBudgetArgs {
             slots: scratch.slots.slice(..n)?.tensor([n]),
-            gaps: scratch.gaps.slice(..n)?.tensor([n]),
+            stands: scratch.stands.slice(..n * layers * columns)?.tensor([n, layers, columns]),
             prices: scratch.prices.slice(..n * rungs)?.tensor([n, rungs]),
             groups: scratch.groups.slice(..groups * 2)?.tensor([groups, 2]),
             budgets: scratch.budgets.slice(..groups)?.tensor([groups]),
@@ -274,24 +290,25 @@ impl KvCache {
         };
         run(self.kernels.solve.launch(groups as u32, args))?;
 
-        for Run { tiering, rows: of } in Run::of(rows.tierings.iter().copied()) {
+        for &(Run { rows: of, .. }, band) in &bands {
             let n = of.len();
             let part = |each: usize| of.start * each..of.end * each;
             let (each, extents) = (layers * heads * 2, [n, layers, heads, 2]);
             let args = MakeRoomArgs {
+                layers: self.formats.numbers(band)?.tensor([band.layers.len()]),
                 slots: scratch.slots.slice(part(1))?.tensor([n]),
                 moving: scratch.moving.slice(part(1))?.tensor([n]),
                 rungs: scratch.rungs.slice(part(1))?.tensor([n]),
                 ahead: scratch.ahead.slice(part(1))?.tensor([n]),
-                gaps: scratch.gaps.slice(part(1))?.tensor([n]),
+                stands: scratch.stands.slice(part(layers * columns))?.tensor([n, layers, columns]),
                 tally: scratch.tally.slice(part(each * rungs))?.tensor([n, layers, heads, 2, rungs]),
                 held: state.held.tensor([slots, layers, heads, 2]),
                 thresholds: state.thresholds.tensor_mut([slots, layers, heads, 2]),
                 targets: scratch.targets.slice_mut(part(each))?.tensor(extents),
                 codecs: ForLayer { choice: &self.config.codecs, layer: 0 },
             };
-            let grid = (heads as u32, layers as u32, n as u32);
-            run(self.kernels.tierings[tiering].room.launch(grid, args))?;
+            let grid = (heads as u32, band.layers.len() as u32, n as u32);
+            run(self.kernels.tierings[band.tiering].room.launch(grid, args))?;
         }
         if room == Room::Held {
             return Ok(());
@@ -310,35 +327,35 @@ impl KvCache {
 
     /// One of them, in all layers.
     fn launch_recompact_row(&mut self, rows: &Rows, row: usize) -> Result<(), KvError> {
-        let shape = *self.manager.shape();
-        let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
-        let kernels = &self.kernels.tierings[rows.tierings[row]];
-        let (state, scratch, config) = (self.manager.state_for_kernels(), &self.compact, &self.config);
+        let bands = &self.formats.of(rows.formats[row]).bands;
         // A launch takes the codecs' parameters of one layer.
-        let count = if config.codecs.is_stock() { layers } else { 1 };
-        for layer in (0..layers).step_by(count) {
-            let at = layer * heads;
-            // `[slots, count, kv_heads, columns]` within that of all layers.
-            let extents = |columns: usize| [slots, count, heads, columns];
-            let strides = |columns: usize| [layers * heads * columns, heads * columns, columns, 1];
-            let (table, len) = (shape.table_len, Lengths::COLUMNS);
-            let args = RecompactArgs {
-                tokens: rows.tokens[row],
-                prompt: rows.prompts[row],
-                first_layer: layer as i32,
-                thresholds: state.thresholds.slice(at * 2..)?.tensor(extents(2)).strided(strides(2)),
-                held: state.held.slice(at * 2..)?.tensor(extents(2)).strided(strides(2)),
-                kv: LayeredKvMutArgs {
-                    arena: (&mut state.arena).into(),
-                    slots: scratch.slots.slice(row..row + 1)?.tensor([1]),
-                    table: state.table.slice(at * table..)?.tensor(extents(table)).strided(strides(table)),
-                    lengths: state.lengths.slice_mut(at * len..)?.tensor(extents(len)).strided(strides(len)),
-                },
-                codecs: ForLayer { choice: &config.codecs, layer },
-                policies: &config.policy,
-            };
-            run(kernels.recompact.launch((heads as u32, count as u32), args))?;
-        }
-        Ok(())
+        let bands: Vec<Band> = match self.config.codecs.is_stock() {
+            true => bands.clone(),
+            false => bands.iter().flat_map(Band::single).collect(),
+        };
+        bands.iter().try_for_each(|band| self.launch_recompact_band(rows, row, band))
+    }
+
+    fn launch_recompact_band(&mut self, rows: &Rows, row: usize, band: &Band) -> Result<(), KvError> {
+        let shape = *self.manager.shape();
+        let extents = |columns: usize| [shape.slots, shape.layers, shape.kv_heads, columns];
+        let (state, scratch, config) = (self.manager.state_for_kernels(), &self.compact, &self.config);
+        let args = RecompactArgs {
+            tokens: rows.tokens[row],
+            prompt: rows.prompts[row],
+            layers: self.formats.numbers(band)?.tensor([band.layers.len()]),
+            thresholds: state.thresholds.tensor(extents(2)),
+            held: state.held.tensor(extents(2)),
+            kv: LayeredKvMutArgs {
+                arena: (&mut state.arena).into(),
+                slots: scratch.slots.slice(row..row + 1)?.tensor([1]),
+                table: state.table.tensor(extents(shape.table_len)),
+                lengths: state.lengths.tensor_mut(extents(Lengths::COLUMNS)),
+            },
+            codecs: ForLayer { choice: &config.codecs, layer: band.layers[0] },
+            policies: &config.policy,
+        };
+        let grid = (shape.kv_heads as u32, band.layers.len() as u32);
+        run(self.kernels.tierings[band.tiering].recompact.launch(grid, args))
     }
 }

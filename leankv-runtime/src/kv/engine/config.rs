@@ -1,14 +1,14 @@
 //! What a cache is for.
 
-use leankv_dsl::format::{KvFormat, PageLayout, Tiering, cache_page_bytes, normal_loss};
+use leankv_dsl::format::{KvFormat, LayerFormats, PageLayout, Tiering, cache_page_bytes, normal_loss};
 use leankv_dsl::lang::FloatType;
 use leankv_dsl::lang::attention::{ALL_PAGES, CodecChoice, HookChoice, splits_of};
 use leankv_kernels::MAX_GROUP;
 use leankv_kernels::budget::pages_for;
 use leankv_kernels::decode::DecodeSpec;
-use leankv_kernels::policy::{PolicyChoice, PolicySpec, SINKS};
+use leankv_kernels::policy::{PolicyChoice, SINKS};
 
-use super::Basis;
+use super::{Basis, Budget};
 use crate::compiler::CompileError;
 use crate::device::Device;
 use crate::kv::size::check_bytes;
@@ -27,10 +27,10 @@ pub struct CacheConfig {
     pub head_dim: usize,
     /// Element type of queries, keys and values as they come.
     pub input: FloatType,
-    /// Formats of the tiers, of requests that ask for nothing else.
-    pub tiering: Tiering,
+    /// Formats of every layer's tiers, of requests that ask for nothing else.
+    pub formats: LayerFormats,
     /// What else requests may ask for: see [`KvCache::admit_as`](super::KvCache::admit_as). All share the arena.
-    pub more_tierings: Vec<Tiering>,
+    pub more_formats: Vec<LayerFormats>,
     /// Bytes of a page.
     pub page_bytes: usize,
     /// Pages of the arena.
@@ -97,8 +97,8 @@ impl CacheConfig {
             group,
             head_dim,
             input: FloatType::F16,
-            tiering: "K8V4/K4V2".parse().expect("this is a tiering's name"),
-            more_tierings: Vec::new(),
+            formats: "K8V4/K4V2".parse().expect("this is a tiering's name"),
+            more_formats: Vec::new(),
             page_bytes: 6784,
             pages,
             slots,
@@ -145,11 +145,11 @@ impl CacheConfig {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn rotated(extents: [usize; 4], slots: usize, max_tokens: usize, pages: usize) -> CacheConfig {
-        let tiering: Tiering = CacheConfig::ROTATED.parse().expect("this is a tiering's name");
+        let formats: LayerFormats = CacheConfig::ROTATED.parse().expect("this is a tiering's name");
         let usual = CacheConfig::new(extents, slots, max_tokens, pages);
-        let page_bytes = u32::try_from(usual.head_dim).ok().and_then(|d| cache_page_bytes(&tiering, d).ok());
+        let page_bytes = u32::try_from(usual.head_dim).ok().and_then(|d| cache_page_bytes(&formats, d).ok());
         CacheConfig {
-            tiering,
+            formats,
             // A head dim that no page fits is refused with the cache.
             page_bytes: page_bytes.map_or(usual.page_bytes, |bytes| bytes as usize),
             window: CacheConfig::ROTATED_WINDOW,
@@ -205,16 +205,27 @@ impl CacheConfig {
     }
 
     /// What requests may ask for, the one for those that ask for nothing first.
-    pub fn tierings(&self) -> impl Iterator<Item = &Tiering> {
-        std::iter::once(&self.tiering).chain(&self.more_tierings)
+    pub fn all_formats(&self) -> impl Iterator<Item = &LayerFormats> {
+        std::iter::once(&self.formats).chain(&self.more_formats)
     }
 
-    /// The page layouts of the high and the low tier, of requests that ask for nothing else.
+    /// Every tiering that layers of requests may have, once.
+    pub fn tierings(&self) -> Vec<Tiering> {
+        let mut all: Vec<Tiering> = Vec::new();
+        for tiering in self.all_formats().flat_map(LayerFormats::tierings) {
+            if !all.contains(&tiering) {
+                all.push(tiering);
+            }
+        }
+        all
+    }
+
+    /// The page layouts of the high and the low tier, of most layers of requests that ask for nothing else.
     ///
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
     pub fn layouts(&self) -> Result<(PageLayout, Option<PageLayout>), KvError> {
-        self.layouts_of(&self.tiering)
+        self.layouts_of(self.formats.usual())
     }
 
     /// The page layouts of the high and the low tier of a tiering, by the shapes of the codecs that are used.
@@ -242,6 +253,19 @@ impl CacheConfig {
         Ok([high, low.map_or(high, |low| low.tokens_per_page() as usize)])
     }
 
+    /// Pages of a request in these formats each of whose high and low lists has so many tokens.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`] for formats that do not fit the page.
+    pub fn pages_of(&self, formats: &LayerFormats, [high, low]: [usize; 2]) -> Result<usize, KvError> {
+        let mut pages = 0;
+        for layer in 0..self.layers {
+            let [in_high, in_low] = self.page_tokens(formats.of(layer))?;
+            pages += (high.div_ceil(in_high) + low.div_ceil(in_low)) * self.kv_heads;
+        }
+        Ok(pages)
+    }
+
     /// Edges between the low and the high threshold of a tiering, where a budget solves for them; 0 without a low tier.
     ///
     /// A token whose score is `s` loses the square of `s` times the distortion of its format: the losses of key and value ([`normal_loss`]), and 2 where it is
@@ -257,15 +281,44 @@ impl CacheConfig {
             return Ok(gap);
         }
         let bytes = |layout: &PageLayout| layout.account().true_bytes_per_token();
-        let loss =
-            |codec| normal_loss(&codec, self.head_dim).map_err(|e| KvError::Shape { why: e.to_string() });
-        let lost = |format: KvFormat| Ok::<f64, KvError>(loss(format.key)? + loss(format.value)?);
         let (b_high, b_low) = (bytes(&layout_high), bytes(&layout_low));
-        let (d_high, d_low) = (lost(tiering.high)?, lost(low)?);
+        let (d_high, d_low) = (self.lost(tiering.high)?, self.lost(low)?);
         let square = (b_high - b_low) * (2.0 - d_low) / (b_low * (d_low - d_high));
         // A low format that saves nothing, or loses nothing, takes all tokens or none; so large and so small ratios are no different.
         let rungs = if square > 0.0 { 4.0 * square.sqrt().log2() } else { 0.0 };
         Ok(rungs.round().clamp(0.0, 64.0) as u32)
+    }
+
+    /// Edges by which the high threshold of layers of a tiering stands above that of layers of `usual`, where a budget solves for both: by the price of
+    /// [`gap_of`](CacheConfig::gap_of), the square of a high threshold is in proportion to `(b_high - b_low) / (d_low - d_high)`; without a low tier, to
+    /// `b / (2 - d)`.
+    ///
+    /// # Errors
+    /// [`KvError::Shape`] for formats that do not fit the page.
+    pub fn lift_of(&self, tiering: &Tiering, usual: &Tiering) -> Result<i32, KvError> {
+        if tiering == usual {
+            return Ok(0);
+        }
+        let square = |tiering: &Tiering| {
+            let (high, low) = self.layouts_of(tiering)?;
+            let bytes = |layout: &PageLayout| layout.account().true_bytes_per_token();
+            let (b_low, d_low) = match (tiering.low, &low) {
+                (Some(format), Some(layout)) => (bytes(layout), self.lost(format)?),
+                _ => (0.0, 2.0),
+            };
+            Ok::<f64, KvError>((bytes(&high) - b_low) / (d_low - self.lost(tiering.high)?))
+        };
+        let ratio = square(tiering)? / square(usual)?;
+        // Formats that save or lose nothing are as if they were the usual ones.
+        let rungs = if ratio > 0.0 && ratio.is_finite() { 4.0 * ratio.sqrt().log2() } else { 0.0 };
+        Ok(rungs.round().clamp(-64.0, 64.0) as i32)
+    }
+
+    /// The losses of key and value of a token in a format.
+    fn lost(&self, format: KvFormat) -> Result<f64, KvError> {
+        let loss =
+            |codec| normal_loss(&codec, self.head_dim).map_err(|e| KvError::Shape { why: e.to_string() });
+        Ok(loss(format.key)? + loss(format.value)?)
     }
 
     /// Most parts into which a decode step cuts the pages of a KV head: a launch has no more programs along an axis.
@@ -289,7 +342,7 @@ impl CacheConfig {
     fn most_splits(&self, split_pages: usize) -> Result<usize, KvError> {
         let mut most = 1;
         for tiering in self.tierings() {
-            most = most.max(self.splits_of(split_pages, self.page_tokens(tiering)?, self.max_tokens));
+            most = most.max(self.splits_of(split_pages, self.page_tokens(&tiering)?, self.max_tokens));
         }
         if most <= Self::MAX_SPLITS {
             return Ok(most);
@@ -307,10 +360,15 @@ impl CacheConfig {
     ///
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
-    pub fn steps_between(&self, tiering: &Tiering, budget: Budget, tokens: usize) -> Result<usize, KvError> {
+    pub fn steps_between(
+        &self,
+        formats: &LayerFormats,
+        budget: Budget,
+        tokens: usize,
+    ) -> Result<usize, KvError> {
         let mut steps = (tokens / 32).max(4).min(self.solve_every);
         if let Budget::Bytes(bytes) = budget {
-            while steps > 1 && self.always_bytes(tiering, steps)? > bytes {
+            while steps > 1 && self.always_bytes(formats, steps)? > bytes {
                 steps -= 1;
             }
         }
@@ -322,14 +380,24 @@ impl CacheConfig {
     ///
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
-    pub fn demoted_bytes(&self, tiering: &Tiering, tokens: usize, ahead: usize) -> Result<usize, KvError> {
-        let [in_high, in_low] = self.page_tokens(tiering)?;
-        let high = match tiering.low {
-            Some(_) => tokens.min(self.window + self.sinks),
-            None => tokens,
-        };
-        let per_page = (in_high, tiering.low.map(|_| in_low));
-        Ok(pages_for([high, tokens - high], per_page, ahead) * self.lists() * self.page_bytes)
+    pub fn demoted_bytes(
+        &self,
+        formats: &LayerFormats,
+        tokens: usize,
+        ahead: usize,
+    ) -> Result<usize, KvError> {
+        let mut pages = 0;
+        for tiering in formats.tierings() {
+            let [in_high, in_low] = self.page_tokens(&tiering)?;
+            let high = match tiering.low {
+                Some(_) => tokens.min(self.window + self.sinks),
+                None => tokens,
+            };
+            let per_page = (in_high, tiering.low.map(|_| in_low));
+            let layers = (0..self.layers).filter(|&layer| *formats.of(layer) == tiering).count();
+            pages += pages_for([high, tokens - high], per_page, ahead) * layers * self.kv_heads;
+        }
+        Ok(pages * self.page_bytes)
     }
 
     /// Bytes of the pages that no threshold can take from a request in these formats: window and sinks, with room for a step. No budget of bytes can
@@ -337,13 +405,13 @@ impl CacheConfig {
     ///
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
-    pub fn least_bytes(&self, tiering: &Tiering) -> Result<usize, KvError> {
-        self.always_bytes(tiering, 1)
+    pub fn least_bytes(&self, formats: &LayerFormats) -> Result<usize, KvError> {
+        self.always_bytes(formats, 1)
     }
 
     /// Window and sinks, with room for `ahead` tokens.
-    fn always_bytes(&self, tiering: &Tiering, ahead: usize) -> Result<usize, KvError> {
-        self.demoted_bytes(tiering, (self.window + self.sinks).min(self.max_tokens), ahead)
+    fn always_bytes(&self, formats: &LayerFormats, ahead: usize) -> Result<usize, KvError> {
+        self.demoted_bytes(formats, (self.window + self.sinks).min(self.max_tokens), ahead)
     }
 
     /// As [`CacheConfig::shape`], of a cache that the device has memory for, with the splits of the longest list that there can be.
@@ -379,15 +447,25 @@ impl CacheConfig {
             let why = format!("{} query heads a KV head; at most {MAX_GROUP} are possible", self.group);
             return Err(KvError::Shape { why });
         }
-        // Requests of another tiering are rows in the middle of a tensor, which kernels read in vectors.
-        if !self.more_tierings.is_empty() && !self.head_dim.is_multiple_of(8) {
-            let why =
-                format!("several tierings and vectors of {} elements; take a multiple of 8", self.head_dim);
+        let named = self.all_formats().filter_map(LayerFormats::last_named).max();
+        if let Some(layer) = named.filter(|&layer| layer >= self.layers) {
+            let why = format!(
+                "formats of layer {layer}, and layers are counted from 0 to {}",
+                self.layers.saturating_sub(1)
+            );
+            return Err(KvError::Shape { why });
+        }
+        // Requests of other formats are rows in the middle of a tensor, which kernels read in vectors.
+        if !self.more_formats.is_empty() && !self.head_dim.is_multiple_of(8) {
+            let why = format!(
+                "requests of several formats and vectors of {} elements; take a multiple of 8",
+                self.head_dim
+            );
             return Err(KvError::Shape { why });
         }
         let mut table_len = 0;
         for tiering in self.tierings() {
-            let [high, low] = self.page_tokens(tiering)?;
+            let [high, low] = self.page_tokens(&tiering)?;
             let whole = self.max_tokens.div_ceil(high.min(low));
             table_len = table_len.max(whole + self.chunk.div_ceil(high) + self.chunk.div_ceil(low) + 4);
         }
@@ -400,122 +478,12 @@ impl CacheConfig {
             table_len,
             pages: self.pages,
             page_bytes: self.page_bytes,
-            tokens: self.page_tokens(&self.tiering)?,
+            tokens: self.page_tokens(self.formats.usual())?,
         };
         shape.check()?;
         // Without a device nobody knows in how many splits, but where they are given.
         let splits = self.most_splits(self.split_pages.unwrap_or(ALL_PAGES))?;
         check_bytes(self.bytes(&shape, splits), &shape, None)?;
         Ok(shape)
-    }
-}
-
-/// Thresholds of a request: multiples of `1 / tokens`. More significant than `high` stays high, less than `low` is dropped.
-///
-/// A threshold is a finite number of at least 0. 0 is the loosest: nothing falls below it. `tokens` or more is the strictest: everything does, since a
-/// significance is at most 1. `low` is at most `high`, but for [`PolicySpec::HeavyHitter`], whose `high` is the number of tokens to keep; one below
-/// sinks and window keeps just those. [`KvCache::admit`](super::KvCache::admit) refuses the rest: see [`Thresholds::check`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Thresholds {
-    /// For every layer and KV head that is not named below.
-    pub all: [f32; 2],
-    /// For single layers, or KV heads of them: layer, KV head or all of the layer's, high and low. Later ones win.
-    pub overrides: Vec<(usize, Option<usize>, [f32; 2])>,
-    /// What the request's pages may take. The loosest thresholds that keep to it are solved for at the end of every chunk of the prompt and, as
-    /// the sequence grows, after every [`CacheConfig::solve_every`] steps; they are the same for all layers and KV heads, and take the place of
-    /// those above.
-    pub budget: Budget,
-}
-
-/// What the pages of a request may take, at the end of every chunk of its prompt and after every step. They are counted in whole pages, with room
-/// for the steps until thresholds are solved for again. While a chunk of a prompt is under way its pages come on top.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Budget {
-    /// Anything: thresholds are given.
-    #[default]
-    None,
-    /// So many bytes, and never more; fewer than [`CacheConfig::least_bytes`] are refused when the request is admitted. Of a request that was forked,
-    /// and of its forks, what is frozen may come on top: it lies in pages that they share.
-    Bytes(usize),
-    /// The bytes of the sequence in FP16 over this number, and of the whole prompt while that is still coming; but what
-    /// [`CacheConfig::keep_tokens`] tokens take, or all tokens of a shorter sequence, is there in any case. It is finite and above 0. What came of it is in
-    /// [`RequestStats::asked_bytes`](super::RequestStats::asked_bytes).
-    Part(f32),
-    /// A share of [`CacheConfig::shared_budget`], which is not 0: requests with this budget have the same high threshold.
-    Shared,
-}
-
-impl Thresholds {
-    /// One pair for all.
-    pub fn new(high: f32, low: f32) -> Thresholds {
-        Thresholds { all: [high, low], overrides: Vec::new(), budget: Budget::None }
-    }
-
-    /// Thresholds that are solved for, so that the pages of the request take at most `bytes`.
-    pub fn within(bytes: usize) -> Thresholds {
-        Thresholds::solved(Budget::Bytes(bytes))
-    }
-
-    /// Thresholds that are solved for. Before the first chunk ends everything is high.
-    pub fn solved(budget: Budget) -> Thresholds {
-        Thresholds { budget, ..Thresholds::new(0.0, 0.0) }
-    }
-
-    /// Another pair for a layer, or for one KV head of it.
-    #[must_use]
-    pub fn with(mut self, layer: usize, kv_head: Option<usize>, high: f32, low: f32) -> Thresholds {
-        self.overrides.push((layer, kv_head, [high, low]));
-        self
-    }
-
-    /// Whether a request in these formats can have them.
-    ///
-    /// # Errors
-    /// [`KvError::Threshold`] for a threshold that is negative, infinite or no number, and for a low one above the high one of its pair where that
-    /// has no meaning; [`KvError::NoHead`] for an override of a layer or a KV head that does not exist; [`KvError::Budget`] for a budget that
-    /// is no number above 0.
-    pub fn check(&self, config: &CacheConfig, tiering: &Tiering) -> Result<(), KvError> {
-        // Policies with one cut, or a count, read each number by itself.
-        let ordered = tiering.low.is_some() && config.policy.stock() != Some(PolicySpec::HeavyHitter);
-        let pairs = std::iter::once(&self.all).chain(self.overrides.iter().map(|(_, _, pair)| pair));
-        for &[high, low] in pairs {
-            let number = |x: f32| x.is_finite() && x >= 0.0;
-            let why = match (number(high) && number(low), ordered && low > high) {
-                (false, _) => "a threshold is a finite number of at least 0",
-                (true, true) => "the low threshold is above the high one",
-                (true, false) => continue,
-            };
-            return Err(KvError::Threshold { high, low, why });
-        }
-        let (layers, kv_heads) = (config.layers, config.kv_heads);
-        for &(layer, kv_head, _) in &self.overrides {
-            if layer >= layers || kv_head.is_some_and(|head| head >= kv_heads) {
-                return Err(KvError::NoHead { layer, kv_head, layers, kv_heads });
-            }
-        }
-        let why = match self.budget {
-            Budget::Part(part) if !(part.is_finite() && part > 0.0) => {
-                format!("FP16 over {part}, and a part is of a finite number above 0")
-            }
-            Budget::Bytes(0) => "0 bytes".to_owned(),
-            Budget::Shared if config.shared_budget == Some(0) => "a share of 0 bytes".to_owned(),
-            Budget::None | Budget::Bytes(_) | Budget::Part(_) | Budget::Shared => return Ok(()),
-        };
-        Err(KvError::Budget { why })
-    }
-
-    /// `[layers, kv_heads, 2]`, of thresholds that were checked.
-    pub(super) fn expand(&self, config: &CacheConfig) -> Vec<f32> {
-        let mut out = self.all.repeat(config.lists());
-        for &(layer, kv_head, pair) in &self.overrides {
-            let heads = match kv_head {
-                Some(head) => head..head + 1,
-                None => 0..config.kv_heads,
-            };
-            for head in heads {
-                out[(layer * config.kv_heads + head) * 2..][..2].copy_from_slice(&pair);
-            }
-        }
-        out
     }
 }

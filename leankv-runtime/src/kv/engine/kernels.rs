@@ -90,8 +90,9 @@ impl EngineKernels {
             config: config.clone(),
             manager: ManagerKernels::new(compiler, device, &shape)?,
             // These two read no page, so that one is for all tierings.
-            chunk_significance: build.load(&chunk_significance::KERNEL, &build.chunk(config.tiering))?,
-            merge: build.load(&merge_splits::KERNEL, &build.decode(config.tiering))?,
+            chunk_significance: build
+                .load(&chunk_significance::KERNEL, &build.chunk(*config.formats.usual()))?,
+            merge: build.load(&merge_splits::KERNEL, &build.decode(*config.formats.usual()))?,
             solve: build.load(&solve_budget::KERNEL, &solve)?,
             advance: build.load(&advance_positions::KERNEL, &advance)?,
             basis: match config.basis.changes() {
@@ -101,7 +102,11 @@ impl EngineKernels {
                 }),
                 false => None,
             },
-            tierings: config.tierings().map(|&tiering| build.tiering(tiering)).collect::<Result<_, _>>()?,
+            tierings: config
+                .tierings()
+                .into_iter()
+                .map(|tiering| build.tiering(tiering))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -270,8 +275,8 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
         group,
         head_dim,
         input,
-        tiering: _,
-        more_tierings: _,
+        formats: _,
+        more_formats: _,
         page_bytes,
         pages: _,
         slots: _,
@@ -292,8 +297,9 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
         shared_budget: _,
         keep_tokens: _,
     } = built;
-    let tierings =
-        |config: &CacheConfig| config.tierings().map(Tiering::to_string).collect::<Vec<_>>().join(", ");
+    let tierings = |config: &CacheConfig| {
+        config.tierings().iter().map(Tiering::to_string).collect::<Vec<_>>().join(", ")
+    };
     let pages = |config: &CacheConfig| {
         config.split_pages.map_or("the device's".to_owned(), |pages| pages.to_string())
     };

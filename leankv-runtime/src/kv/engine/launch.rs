@@ -15,17 +15,21 @@ use crate::kv::{KvError, PageManager};
 use crate::launch::Launch;
 
 impl KvCache {
-    /// Plans a step of requests, tiering by tiering, and queues the pages that it needs.
+    /// Plans a step of requests, one launch for all layers of one tiering, and queues the pages that it needs.
     pub(super) fn launch_plan(&mut self, runs: &[Run], requests: usize) -> Result<(), KvError> {
         let shape = *self.manager.shape();
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
         let scratch = &mut self.scratch;
         let (lists, columns) = (layers * heads, StepPlan::COLUMNS);
-        for Run { tiering, rows } in runs {
+        let of_runs = runs
+            .iter()
+            .flat_map(|run| self.formats.of(run.formats).bands.iter().map(move |band| (run, band)));
+        for (Run { rows, .. }, band) in of_runs {
             let (of, n) = (rows.clone(), rows.len());
             let part = |each: usize| of.start * each..of.end * each;
             let state = self.manager.state_for_kernels();
             let args = PlanStepArgs {
+                layers: self.formats.numbers(band)?.tensor([band.layers.len()]),
                 positions: scratch.positions.slice(of.clone())?.tensor([n]),
                 prompts: scratch.prompts.slice(of.clone())?.tensor([n]),
                 thresholds: state.thresholds.tensor([slots, layers, heads, 2]),
@@ -41,8 +45,8 @@ impl KvCache {
                 codecs: ForLayer { choice: &self.config.codecs, layer: 0 },
                 policies: &self.config.policy,
             };
-            let grid = (heads as u32, layers as u32, n as u32);
-            run(self.kernels.tierings[*tiering].plan.launch(grid, args))?;
+            let grid = (heads as u32, band.layers.len() as u32, n as u32);
+            run(self.kernels.tierings[band.tiering].plan.launch(grid, args))?;
         }
         let (slots, targets) =
             (scratch.slots.slice(..requests)?, scratch.target.slice(..requests * lists * 2)?);
@@ -50,7 +54,7 @@ impl KvCache {
         unsafe { self.manager.queue(slots, targets) }
     }
 
-    /// Inserts one layer's new tokens of requests of one tiering, and attends; the output is in `scratch.out`.
+    /// Inserts one layer's new tokens of requests of the same formats, and attends; the output is in `scratch.out`.
     pub(super) fn step_layer<E: InputElement>(
         &mut self,
         these: &Run,
@@ -60,7 +64,7 @@ impl KvCache {
     ) -> Result<(), KvError> {
         let shape = *self.manager.shape();
         let (d, query_heads) = (self.config.head_dim, self.config.query_heads());
-        let splits = self.splits(these, self.manager.state().device().is_capturing());
+        let splits = self.splits(these, layer, self.manager.state().device().is_capturing());
         let (n, heads, table_len) = (these.rows.len(), shape.kv_heads, shape.table_len);
         let codecs = ForLayer { choice: &self.config.codecs, layer };
         let hooks = ForLayer { choice: &self.config.hooks, layer };
@@ -70,7 +74,7 @@ impl KvCache {
         let q = q.slice(part(query_heads * d))?.tensor([n, query_heads, d]);
         let (k, v) = (k.slice(part(heads * d))?, v.slice(part(heads * d))?);
         let of = OfLayer { slots: shape.slots, layers: shape.layers, heads, layer };
-        let kernels = &self.kernels.tierings[these.tiering];
+        let kernels = &self.kernels.tierings[self.formats.of(these.formats).tierings[layer]];
         let (state, scratch) = (self.manager.state_for_kernels(), &mut self.scratch);
 
         let args = InsertTokenArgs {
@@ -129,14 +133,15 @@ impl KvCache {
         run(self.kernels.merge.launch((heads as u32, n as u32), args))
     }
 
-    /// Splits that the longest list of these requests may have in this step. A graph is replayed while lists grow, so that one that is captured is
+    /// Splits that the longest list of a layer of these requests may have in this step. A graph is replayed while lists grow, so that one that is captured is
     /// for the longest list that there can be.
-    pub(super) fn splits(&self, these: &Run, captured: bool) -> usize {
+    pub(super) fn splits(&self, these: &Run, layer: usize, captured: bool) -> usize {
         let batch = self.scratch.batch.as_ref().filter(|_| !captured);
         let longest = batch.and_then(|batch| batch.positions.get(these.rows.clone())?.iter().max());
         let tokens = longest.map_or(self.config.max_tokens, |&position| position as usize + 1);
         let split_pages = self.config.split_pages_on(self.manager.state().device());
-        self.config.splits_of(split_pages, self.page_tokens[these.tiering], tokens)
+        let page_tokens = self.formats.of(these.formats).page_tokens[layer * self.config.kv_heads];
+        self.config.splits_of(split_pages, page_tokens, tokens)
     }
 }
 

@@ -16,6 +16,7 @@ mod batch;
 mod chunk;
 mod compact;
 mod config;
+mod formats;
 mod input;
 mod kernels;
 mod launch;
@@ -26,25 +27,28 @@ mod request;
 mod shortlist;
 mod stats;
 mod step;
+mod thresholds;
 
 pub use basis::{Basis, Means};
 pub use chunk::PromptChunk;
-pub use config::{Budget, CacheConfig, Thresholds};
+pub use config::CacheConfig;
 pub use input::InputElement;
 pub use kernels::EngineKernels;
 pub use request::RequestId;
 pub use stats::{HeadStats, RequestStats};
 pub use step::DecodeStep;
+pub use thresholds::{Budget, Thresholds};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use leankv_dsl::format::Tiering;
+use leankv_dsl::format::LayerFormats;
 use leankv_dsl::lang::attention::{Lengths, PerTier};
 
 use self::basis::BasisScratch;
 use self::batch::Batch;
 use self::chunk::ChunkScratch;
 use self::compact::CompactScratch;
+use self::formats::AllFormats;
 use self::parts::Parts;
 use self::pending::Pending;
 use self::request::Request;
@@ -77,10 +81,7 @@ pub struct KvCache {
     /// What peaks start from where nothing else is given, `[layers, kv_heads]`; empty where none are kept.
     priors: DeviceBuffer<f32>,
     compact: CompactScratch,
-    /// Tokens of a high and of a low page, for each tiering.
-    page_tokens: Vec<[usize; 2]>,
-    /// Edges between the thresholds that a budget solves for, for each tiering.
-    gaps: Vec<i32>,
+    formats: AllFormats,
     poisoned: Option<String>,
 }
 
@@ -125,11 +126,8 @@ impl KvCache {
         kernels: EngineKernels,
     ) -> Result<KvCache, KvError> {
         let (shape, splits) = config.check_room(device)?;
-        let page_tokens: Vec<[usize; 2]> =
-            config.tierings().map(|tiering| config.page_tokens(tiering)).collect::<Result<_, _>>()?;
-        let gap_of = |tiering| Ok(config.gap_of(tiering)? as i32);
-        let gaps = config.tierings().map(gap_of).collect::<Result<_, KvError>>()?;
         kernels.check(device, &config)?;
+        let formats = AllFormats::new(device, &config)?;
         let manager = DeviceManager::with_kernels(device, shape, kernels.manager.clone())?;
         let (slots, lists) = (shape.slots, shape.lists());
         let queries = slots * config.query_heads();
@@ -179,8 +177,7 @@ impl KvCache {
             basis,
             priors,
             compact,
-            page_tokens,
-            gaps,
+            formats,
             poisoned: None,
         })
     }
@@ -196,52 +193,51 @@ impl KvCache {
     }
 
     /// Takes a request in whose prompt has `prompt` tokens, which come in chunks before its first decode step. It holds no page until then. Its
-    /// formats are those of [`CacheConfig::tiering`].
+    /// formats are those of [`CacheConfig::formats`].
     ///
     /// # Errors
     /// As [`KvCache::admit_as`].
     pub fn admit(&mut self, prompt: usize, thresholds: &Thresholds) -> Result<RequestId, KvError> {
-        let tiering = self.config.tiering;
-        self.admit_as(&tiering, prompt, thresholds)
+        let formats = self.config.formats.clone();
+        self.admit_as(&formats, prompt, thresholds)
     }
 
-    /// As [`KvCache::admit`], in formats of its own: one of [`CacheConfig::tierings`]. Requests of all formats share the arena, and may be in one
-    /// batch; launches are fewest when those of one tiering stand side by side in it.
+    /// As [`KvCache::admit`], in formats of its own: one of [`CacheConfig::all_formats`]. Requests of all formats share the arena, and may be in one
+    /// batch; launches are fewest when those of the same formats stand side by side in it.
     ///
     /// # Errors
-    /// [`KvError::NoTiering`] for formats that the cache was not made for, [`KvError::OverBudget`] for fewer bytes than no threshold can take away,
+    /// [`KvError::NoFormats`] for formats that the cache was not made for, [`KvError::OverBudget`] for fewer bytes than no threshold can take away,
     /// [`KvError::NoSlotFree`] when all slots are taken, [`KvError::Length`] for a prompt longer than the longest sequence, what
     /// [`Thresholds::check`] says, [`Refused::OutOfPages`] when the first chunk, or the first token where there is no prompt, might
     /// not find room, and what the device says.
     pub fn admit_as(
         &mut self,
-        tiering: &Tiering,
+        formats: &LayerFormats,
         prompt: usize,
         thresholds: &Thresholds,
     ) -> Result<RequestId, KvError> {
         self.alive()?;
-        let Some(number) = self.config.tierings().position(|known| known == tiering) else {
-            let known = self.config.tierings().map(Tiering::to_string).collect::<Vec<_>>().join(", ");
-            return Err(KvError::NoTiering { asked: tiering.to_string(), known });
+        let Some(number) = self.config.all_formats().position(|known| known == formats) else {
+            let known = self.config.all_formats().map(LayerFormats::to_string).collect::<Vec<_>>().join(", ");
+            return Err(KvError::NoFormats { asked: formats.to_string(), known });
         };
         if prompt > self.config.max_tokens {
             let (what, expected) = ("tokens of a prompt, at most", self.config.max_tokens);
             return Err(KvError::Length { what, expected, got: prompt });
         }
-        thresholds.check(&self.config, tiering)?;
+        thresholds.check(&self.config, formats)?;
         let numbers = thresholds.expand(&self.config);
         if let Budget::Bytes(bytes) = thresholds.budget {
-            let need = self.config.least_bytes(tiering)?;
+            let need = self.config.least_bytes(formats)?;
             if need > bytes {
                 return Err(KvError::OverBudget { need, bytes });
             }
         }
         let slot = self.free_slot()?;
         let first = prompt.min(self.config.chunk).max(1);
-        let low = if prompt > 0 && tiering.low.is_some() { first } else { 0 };
-        let [in_high, in_low] = self.page_tokens[number];
-        let pages = first.div_ceil(in_high) + low.div_ceil(in_low);
-        let need = pages * self.config.lists();
+        let of_request = self.formats.of(number);
+        let low = if prompt > 0 && formats.has_low() { first } else { 0 };
+        let need = self.config.pages_of(formats, [first, low])?;
         if self.free_floor < need {
             self.free_floor = self.manager.free_pages()?;
         }
@@ -249,7 +245,7 @@ impl KvCache {
             return Err(Refused::OutOfPages(OutOfPages { need, free: self.free_floor }).into());
         }
         self.manager.state_for_kernels().thresholds.write_at(slot * numbers.len(), &numbers)?;
-        self.manager.set_page_tokens_of_empty(slot, self.page_tokens[number])?;
+        self.manager.set_page_tokens_of_empty(slot, &of_request.page_tokens)?;
         self.pending.clear(slot)?;
         self.shortlist.clear(slot)?;
         Ok(self.occupy(slot, |id| Request {
@@ -257,7 +253,7 @@ impl KvCache {
             slot,
             tokens: 0,
             prompt,
-            tiering: number,
+            formats: number,
             budget: thresholds.budget,
             solved: Some(0),
             forked: false,
@@ -385,8 +381,8 @@ impl KvCache {
         let lists = shape.lists();
         let lengths = of_slot(&state.lengths, request.slot, lists * Lengths::COLUMNS)?;
         let held = of_slot(&state.held, request.slot, lists * PerTier::COLUMNS)?;
-        let tiering = self.config.tierings().nth(request.tiering).copied().unwrap_or(self.config.tiering);
-        let formats = (tiering, self.page_tokens[request.tiering]);
+        let of_request = self.formats.of(request.formats);
+        let formats = (of_request.formats.clone(), &*of_request.page_tokens);
         let fp16_bytes = self.config.fp16_bytes(request.tokens);
         let mut stats = RequestStats::new(shape, formats, fp16_bytes, request.tokens, &lengths, &held);
         stats.asked_bytes = match request.budget {

@@ -34,8 +34,8 @@ pub(super) struct Request {
     pub(super) tokens: usize,
     /// Tokens of its prompt, there yet or not.
     pub(super) prompt: usize,
-    /// Which of the cache's tierings it has.
-    pub(super) tiering: usize,
+    /// Which of the cache's formats it has: a number of [`CacheConfig::all_formats`](super::CacheConfig::all_formats).
+    pub(super) formats: usize,
     /// What its pages may take, if thresholds are solved for.
     pub(super) budget: Budget,
     /// Tokens of its sequence when thresholds were last solved for; none when that is due.

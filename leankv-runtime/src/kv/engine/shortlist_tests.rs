@@ -78,9 +78,9 @@ impl Twins {
             2 => Thresholds::new(8.0, 0.9),
             _ => Thresholds::within(8 * 2048),
         };
-        let tiering = self.caches[0].config.tierings().nth(self.numbers.below(2)).copied();
-        let tiering = tiering.expect("there are two");
-        if let Some(slot) = self.both(|cache| Ok(cache.admit_as(&tiering, prompt, &thresholds)?.slot)) {
+        let formats = self.caches[0].config.all_formats().nth(self.numbers.below(2)).cloned();
+        let formats = formats.expect("there are two");
+        if let Some(slot) = self.both(|cache| Ok(cache.admit_as(&formats, prompt, &thresholds)?.slot)) {
             let id = self.caches[0].slots[slot].as_ref().expect("it was admitted").id;
             let lists = self.caches[0].config.lists() * ShortlistState::COLUMNS;
             let state = self.caches[0].shortlist.state().unwrap();
@@ -202,7 +202,6 @@ fn a_plan_from_a_shortlist_is_the_plan_of_a_cache_that_looks_itself() {
     let policies = [PolicySpec::default(), PolicySpec::Released, PolicySpec::HeavyHitter];
     let mut all_stale = 0;
     for (policy, split_pages) in policies.into_iter().zip([None, Some(1), Some(2)]) {
-        let one = |name: &str| name.parse::<Tiering>().unwrap();
         let config = CacheConfig {
             page_bytes: 2048,
             chunk: 16,
@@ -212,7 +211,7 @@ fn a_plan_from_a_shortlist_is_the_plan_of_a_cache_that_looks_itself() {
             policy: policy.into(),
             split_pages,
             solve_every: 4,
-            more_tierings: vec![one("K8V4")],
+            more_formats: vec!["K8V4;1=K8V4/K4V2".parse().unwrap()],
             ..CacheConfig::new([2, 2, 2, 64], 6, 90, 110)
         };
         let kernels = EngineKernels::new(&compiler, &device, &config).unwrap();

@@ -1,7 +1,7 @@
 //! What requests hold.
 
 use crate::kv::CacheShape;
-use leankv_dsl::format::Tiering;
+use leankv_dsl::format::LayerFormats;
 use leankv_dsl::lang::attention::{Lengths, PerTier};
 
 /// One (layer, KV head) of a request.
@@ -22,8 +22,8 @@ pub struct HeadStats {
 /// A request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestStats {
-    /// Formats of its tiers.
-    pub tiering: Tiering,
+    /// Formats of its layers.
+    pub formats: LayerFormats,
     /// Tokens of the sequence so far.
     pub tokens: usize,
     /// `[layers, kv_heads]`.
@@ -42,7 +42,7 @@ pub struct RequestStats {
 impl RequestStats {
     pub(super) fn new(
         shape: &CacheShape,
-        (tiering, page_tokens): (Tiering, [usize; 2]),
+        (formats, page_tokens): (LayerFormats, &[[usize; 2]]),
         fp16_bytes: usize,
         tokens: usize,
         lengths: &[i32],
@@ -54,7 +54,8 @@ impl RequestStats {
                 let (lengths, held) = (Lengths::get(lengths, list), PerTier::get(held, list));
                 let (high, low) = (count(lengths.high), count(lengths.low));
                 let pages = [held.high, held.low].map(count);
-                let room = pages[0] * page_tokens[0] + pages[1] * page_tokens[1];
+                let [in_high, in_low] = page_tokens[list];
+                let room = pages[0] * in_high + pages[1] * in_low;
                 HeadStats {
                     high,
                     low,
@@ -66,7 +67,7 @@ impl RequestStats {
             .collect();
         let pages: usize = heads.iter().map(|head| head.pages).sum();
         RequestStats {
-            tiering,
+            formats,
             tokens,
             bytes: pages * shape.page_bytes + shape.lists() * shape.table_len * size_of::<i32>(),
             page_bytes: pages * shape.page_bytes,

@@ -1,7 +1,6 @@
 //! What cannot be seen or done from outside.
 
 use half::f16;
-use leankv_dsl::format::Tiering;
 
 use super::batch::Run;
 use super::*;
@@ -13,7 +12,7 @@ fn pages_of_a_slot_without_a_request_are_a_finding() {
     let compiler = Compiler::new(KernelCache::without_folder());
     // The reference device compiles nothing.
     let config = CacheConfig { page_bytes: 2048, ..CacheConfig::new([1, 2, 2, 64], 3, 64, 20) };
-    assert!(matches!(config.tiering, Tiering { low: Some(_), .. }));
+    assert!(config.formats.has_low());
     let mut cache = KvCache::new(&compiler, &Device::reference(), config).unwrap();
     let id = cache.admit(0, &Thresholds::new(0.0, 0.0)).unwrap();
     cache.manager.rebalance(&[id.slot()], &[1, 0, 2, 1]).unwrap();
@@ -174,8 +173,8 @@ fn a_launch_has_programs_for_its_longest_list_and_a_captured_one_for_any() {
         take_step(&mut cache, batch).unwrap();
         // The positions are those of the next step by now.
         let run = Run::of(batch.iter().map(|_| 0)).remove(0);
-        let [splits, captured] = [false, true].map(|captured| cache.splits(&run, captured));
-        let [high, low] = cache.page_tokens[0];
+        let [splits, captured] = [false, true].map(|captured| cache.splits(&run, 0, captured));
+        let [high, low] = cache.config.page_tokens(cache.config.formats.usual()).unwrap();
         let lengths = cache.dump().unwrap().lengths;
         let pages = |l: &[i32]| (l[0] as usize).div_ceil(high) + (l[1] as usize).div_ceil(low);
         let longest = lengths.chunks(Lengths::COLUMNS).map(pages).max().unwrap();
@@ -202,7 +201,7 @@ fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
         tokens,
         prompts,
         ahead,
-        gaps,
+        stands,
         tally,
         prices,
         groups,
@@ -211,7 +210,7 @@ fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
         rungs,
         targets,
     } = &mut cache.compact;
-    for buffer in [slots, moving, tokens, prompts, ahead, gaps, tally, groups, pages, rungs, targets] {
+    for buffer in [slots, moving, tokens, prompts, ahead, stands, tally, groups, pages, rungs, targets] {
         buffer.write(&vec![word; buffer.len()])?;
     }
     for buffer in [prices, budgets] {

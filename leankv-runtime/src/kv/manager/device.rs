@@ -199,17 +199,17 @@ impl DeviceManager {
     pub(in crate::kv) fn set_page_tokens_of_empty(
         &mut self,
         slot: usize,
-        tokens: [usize; 2],
+        tokens: &[[usize; 2]],
     ) -> Result<(), KvError> {
         let tokens = check_page_tokens(self.state.shape(), slot, tokens)?;
-        Ok(self.state.page_tokens.write_at(slot * 2, &tokens)?)
+        Ok(self.state.page_tokens.write_at(slot * tokens.len(), &tokens)?)
     }
 
     /// Whether the pages that a slot holds have room for lengths `[lists, 4]`.
     fn check_room(&self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
         let lists = self.state.shape().lists() * PerTier::COLUMNS;
-        let tokens = PerTier::get(&of_slot(&self.state.page_tokens, slot, PerTier::COLUMNS)?, 0).to_row();
-        check_lengths(&of_slot(&self.state.held, slot, lists)?, tokens, lengths)
+        let tokens = of_slot(&self.state.page_tokens, slot, lists)?;
+        check_lengths(&of_slot(&self.state.held, slot, lists)?, &tokens, lengths)
     }
 
     /// Whether a slot that exists holds no page.
@@ -256,7 +256,7 @@ impl DeviceManager {
             slots: slots.tensor([requests]),
             more_high,
             more_low,
-            page_tokens: self.state.page_tokens.tensor([shape.slots, 2]),
+            page_tokens: self.state.page_tokens.tensor([shape.slots, lists, 2]),
             lengths: self.state.lengths.tensor([shape.slots, lists, Lengths::COLUMNS]),
             targets: targets.tensor([requests, lists, 2]),
         };
@@ -324,7 +324,7 @@ impl DeviceManager {
     fn launch_fork(&mut self, forks: usize) -> Result<(), KvError> {
         let shape = *self.state.shape();
         let lists = shape.lists();
-        let (lengths, of_slots) = ([shape.slots, lists, Lengths::COLUMNS], [shape.slots, 2]);
+        let (lengths, of_slots) = ([shape.slots, lists, Lengths::COLUMNS], [shape.slots, lists, 2]);
         {
             let scratch = &mut self.scratch;
             #[cfg(test)]
@@ -457,7 +457,7 @@ impl PageManager for DeviceManager {
         Ok(self.state.lengths.write_at(slot * lists, lengths)?)
     }
 
-    fn set_page_tokens(&mut self, slot: usize, tokens: [usize; 2]) -> Result<(), KvError> {
+    fn set_page_tokens(&mut self, slot: usize, tokens: &[[usize; 2]]) -> Result<(), KvError> {
         check_page_tokens(self.state.shape(), slot, tokens)?;
         self.check_empty(slot)?;
         self.set_page_tokens_of_empty(slot, tokens)

@@ -56,11 +56,13 @@ pub trait PageManager {
     /// [`KvError::NoSlot`], [`KvError::Length`], [`KvError::Shape`] for more tokens than the pages held have room for, and what the device says.
     fn set_lengths(&mut self, slot: usize, lengths: &[i32]) -> Result<(), KvError>;
 
-    /// Sets the tokens of a high and of a low page of a request, which holds none. A child of a fork gets its parent's.
+    /// Sets the tokens of a high and of a low page of a request, which holds none: of each of its pairs of lists, `[layers, kv_heads]`. A child
+    /// of a fork gets its parent's.
     ///
     /// # Errors
-    /// [`KvError::NoSlot`], [`KvError::SlotInUse`] when it holds pages, [`KvError::Shape`] for pages without tokens, and what the device says.
-    fn set_page_tokens(&mut self, slot: usize, tokens: [usize; 2]) -> Result<(), KvError>;
+    /// [`KvError::NoSlot`], [`KvError::SlotInUse`] when it holds pages, [`KvError::Length`] for another number of pairs, [`KvError::Shape`] for
+    /// pages without tokens, and what the device says.
+    fn set_page_tokens(&mut self, slot: usize, tokens: &[[usize; 2]]) -> Result<(), KvError>;
 
     /// Free pages, after the work queued so far.
     ///
@@ -101,23 +103,27 @@ fn check_targets(shape: &CacheShape, slots: &[usize], targets: &[i32]) -> Result
     check_len("targets [slots, layers, kv_heads, 2]", slots.len() * shape.lists() * 2, targets.len())
 }
 
-/// Tokens of pages as the device knows them.
-fn check_page_tokens(shape: &CacheShape, slot: usize, tokens: [usize; 2]) -> Result<[i32; 2], KvError> {
+/// Tokens of pages as the device knows them, `[lists, 2]`.
+fn check_page_tokens(shape: &CacheShape, slot: usize, tokens: &[[usize; 2]]) -> Result<Vec<i32>, KvError> {
     check_slots(shape, &[slot])?;
-    let number = |tokens: usize| i32::try_from(tokens).ok().filter(|&tokens| tokens > 0);
-    match tokens.map(number) {
-        [Some(high), Some(low)] => Ok([high, low]),
-        _ => Err(KvError::Shape { why: format!("pages of {tokens:?} tokens; a page holds at least 1") }),
-    }
+    check_len("tokens of pages [layers, kv_heads]", shape.lists(), tokens.len())?;
+    let number = |&tokens: &usize| {
+        let number = i32::try_from(tokens).ok().filter(|&tokens| tokens > 0);
+        number.ok_or_else(|| KvError::Shape {
+            why: format!("pages of {tokens} tokens; a page holds at least 1"),
+        })
+    };
+    tokens.as_flattened().iter().map(number).collect()
 }
 
-/// Lengths `[lists, 4]` that pages held `[lists, 2]` of so many tokens have room for.
-fn check_lengths(held: &[i32], tokens: [i32; 2], lengths: &[i32]) -> Result<(), KvError> {
+/// Lengths `[lists, 4]` that pages held `[lists, 2]` of so many tokens, `[lists, 2]`, have room for.
+fn check_lengths(held: &[i32], tokens: &[i32], lengths: &[i32]) -> Result<(), KvError> {
     for list in 0..lengths.len() / Lengths::COLUMNS {
         let (lengths, held) = (Lengths::get(lengths, list), PerTier::get(held, list));
-        for (tokens, low) in tokens.into_iter().zip([false, true]) {
+        let tokens = PerTier::get(tokens, list);
+        for low in [false, true] {
             let (length, frozen) = (lengths.tokens(low), lengths.frozen(low));
-            let room = i64::from(held.of(low)) * i64::from(tokens);
+            let room = i64::from(held.of(low)) * i64::from(tokens.of(low));
             if frozen < 0 || frozen > length || i64::from(length) > room {
                 let why = format!(
                     "{length} tokens, {frozen} of them frozen, in list {list} of a request whose pages there hold {room}"

@@ -45,7 +45,7 @@ impl SequentialManager {
     /// Whether the pages that a slot holds have room for lengths `[lists, 4]`.
     fn check_room(&self, slot: usize, lengths: &[i32]) -> Result<(), KvError> {
         let lists = self.shape.lists() * PerTier::COLUMNS;
-        let tokens = PerTier::get(&self.state.page_tokens, slot).to_row();
+        let tokens = &self.state.page_tokens[slot * lists..][..lists];
         check_lengths(&self.state.held[slot * lists..][..lists], tokens, lengths)
     }
 
@@ -109,10 +109,10 @@ impl PageManager for SequentialManager {
         Ok(())
     }
 
-    fn set_page_tokens(&mut self, slot: usize, tokens: [usize; 2]) -> Result<(), KvError> {
+    fn set_page_tokens(&mut self, slot: usize, tokens: &[[usize; 2]]) -> Result<(), KvError> {
         let tokens = check_page_tokens(&self.shape, slot, tokens)?;
         self.check_empty(slot)?;
-        PerTier::from_row(tokens).put(&mut self.state.page_tokens, slot);
+        self.state.page_tokens[slot * tokens.len()..][..tokens.len()].copy_from_slice(&tokens);
         Ok(())
     }
 

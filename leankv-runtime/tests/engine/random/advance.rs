@@ -18,17 +18,17 @@ impl World {
         let Living { id, family, alone, sequence, .. } = self.living[who];
         let before = Picture::of(&self.cache);
         let shape = *self.cache.manager().shape();
-        let (page_tokens, two) =
-            (self.page_tokens(&self.living[who]), self.living[who].tiering.low.is_some());
+        let request = self.living[who].clone();
+        let two = request.formats.has_low();
         let n = (self.living[who].prompt - self.tokens(who)).min(self.cache.config().chunk);
         // What is reserved: all of the chunk high, or all of it low.
-        let reserved = |tier: usize, tokens: usize| {
-            if tier == 0 || two { (tokens + n).div_ceil(page_tokens[tier]) } else { 0 }
+        let reserved = |list: usize, tier: usize, tokens: usize| {
+            if tier == 0 || two { (tokens + n).div_ceil(self.page_tokens(&request, list)[tier]) } else { 0 }
         };
         let mut need = 0;
         for list in 0..shape.lists() {
             let (tokens, pages) = before.counts(id.slot(), list);
-            need += (0..2).map(|t| reserved(t, tokens[t]).saturating_sub(pages[t])).sum::<usize>();
+            need += (0..2).map(|t| reserved(list, t, tokens[t]).saturating_sub(pages[t])).sum::<usize>();
         }
         let mut begun = match self.cache.prefill_chunk(id) {
             Ok(begun) => begun,
@@ -60,6 +60,7 @@ impl World {
         let after = Picture::of(&self.cache);
         for list in 0..shape.lists() {
             let (tokens, pages) = after.counts(id.slot(), list);
+            let page_tokens = self.page_tokens(&request, list);
             let needed = [0, 1].map(|t| tokens[t].div_ceil(page_tokens[t]));
             assert_eq!(pages, needed, "{id}, list {list}: what was reserved and is not needed went back");
         }
@@ -149,7 +150,7 @@ impl World {
             }
         }
         note(Seen::Step);
-        note_if(named.iter().any(|request| request.tiering != named[0].tiering), Seen::Mixed);
+        note_if(named.iter().any(|request| request.formats != named[0].formats), Seen::Mixed);
         true
     }
 
@@ -172,7 +173,7 @@ impl World {
         let mut full = 0;
         for (id, list) in ids.iter().flat_map(|id| (0..shape.lists()).map(move |list| (id, list))) {
             let (tokens, pages) = before.counts(id.slot(), list);
-            let page_tokens = self.page_tokens(&self.living[self.place(*id)]);
+            let page_tokens = self.page_tokens(&self.living[self.place(*id)], list);
             full += usize::from((0..2).any(|t| tokens[t] == pages[t] * page_tokens[t]));
         }
         assert!(full > before.free(), "P6: at most {full} pages can be lacking, of {}", before.free());

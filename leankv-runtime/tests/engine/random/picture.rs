@@ -80,11 +80,12 @@ impl Picture {
 
     /// Every byte of a request's tokens, list by list, tier by tier, in the order in which they lie: codes, scales, zero points, significance,
     /// positions.
-    pub(super) fn bytes(&self, formats: &[PagedFormat; 2], slot: usize) -> Vec<[Vec<u8>; 2]> {
+    pub(super) fn bytes(&self, formats: &[[PagedFormat; 2]], slot: usize) -> Vec<[Vec<u8>; 2]> {
         let tier = |list: usize, tier: usize| {
             let mut bytes = Vec::new();
-            for (page, token) in self.places(&formats[tier], slot, list, tier) {
-                for segment in formats[tier].layout().segments() {
+            let format = &formats[list][tier];
+            for (page, token) in self.places(format, slot, list, tier) {
+                for segment in format.layout().segments() {
                     let row = page + segment.row(token) as usize;
                     bytes.extend_from_slice(&self.arena[row..row + segment.row_bytes as usize]);
                 }

@@ -1,6 +1,6 @@
 //! A small cache, and every family of requests a second time in a cache of its own.
 
-use leankv_dsl::format::Tiering;
+use leankv_dsl::format::{LayerFormats, Tiering};
 use leankv_runtime::Device;
 use leankv_runtime::kv::{
     Budget, CacheConfig, KvCache, KvError, OutOfPages, PageManager, Refused, RequestId, Thresholds,
@@ -22,7 +22,7 @@ pub(super) struct Living {
     /// Names the tokens that the model feeds it from here on.
     pub(super) sequence: u64,
     pub(super) prompt: usize,
-    pub(super) tiering: Tiering,
+    pub(super) formats: LayerFormats,
     pub(super) budget: Budget,
     /// Tokens when its budget was last solved for.
     pub(super) solved: usize,
@@ -85,29 +85,29 @@ impl World {
         note(Seen::Refusal);
     }
 
-    pub(super) fn admit(&mut self, tiering: &Tiering, prompt: usize, thresholds: &Thresholds) {
-        if matches!(thresholds.budget, Budget::Bytes(bytes) if bytes < self.cache.config().least_bytes(tiering).unwrap())
+    pub(super) fn admit(&mut self, formats: &LayerFormats, prompt: usize, thresholds: &Thresholds) {
+        if matches!(thresholds.budget, Budget::Bytes(bytes) if bytes < self.cache.config().least_bytes(formats).unwrap())
         {
             let bound = |error: &KvError| matches!(error, KvError::OverBudget { .. });
-            return self.refused(|cache| cache.admit_as(tiering, prompt, thresholds), bound);
+            return self.refused(|cache| cache.admit_as(formats, prompt, thresholds), bound);
         }
         let before = Picture::of(&self.cache);
         let slots = self.cache.config().slots;
-        if before.free() < self.first_pages(tiering, prompt) && self.living.len() < slots {
+        if before.free() < self.first_pages(formats, prompt) && self.living.len() < slots {
             let short = |error: &KvError| shortage(error).is_some();
-            self.refused(|cache| cache.admit_as(tiering, prompt, thresholds), short);
+            self.refused(|cache| cache.admit_as(formats, prompt, thresholds), short);
             return note(Seen::NoAdmission);
         }
         if self.living.len() == slots {
             let full = |error: &KvError| matches!(error, KvError::NoSlotFree { .. });
-            return self.refused(|cache| cache.admit_as(tiering, prompt, thresholds), full);
+            return self.refused(|cache| cache.admit_as(formats, prompt, thresholds), full);
         }
-        let id = self.cache.admit_as(tiering, prompt, thresholds).expect("there are a slot and pages enough");
+        let id = self.cache.admit_as(formats, prompt, thresholds).expect("there are a slot and pages enough");
         let config = self.cache.config();
         let shape = config.shape().unwrap();
         let ample = config.slots * shape.lists() * shape.table_len;
         let mut alone = cache(&self.device, &CacheConfig { pages: ample, ..config.clone() });
-        let its = alone.admit_as(tiering, prompt, thresholds).unwrap();
+        let its = alone.admit_as(formats, prompt, thresholds).unwrap();
         self.alone.push(alone);
         let family = self.alone.len() - 1;
         let sequence = self.next_sequence();
@@ -117,7 +117,7 @@ impl World {
             alone: its,
             sequence,
             prompt,
-            tiering: *tiering,
+            formats: formats.clone(),
             budget: thresholds.budget,
             solved: 0,
             unsure: false,
@@ -127,16 +127,26 @@ impl World {
     }
 
     /// Pages without which a request is not taken in.
-    fn first_pages(&self, tiering: &Tiering, prompt: usize) -> usize {
+    fn first_pages(&self, formats: &LayerFormats, prompt: usize) -> usize {
         let config = self.cache.config();
-        let (first, [in_high, in_low]) = (prompt.min(config.chunk), config.page_tokens(tiering).unwrap());
-        let low = if prompt > 0 && tiering.low.is_some() { first.div_ceil(in_low) } else { 0 };
-        (first.max(1).div_ceil(in_high) + low) * config.lists()
+        let first = prompt.min(config.chunk);
+        let of_layer = |layer: usize| {
+            let [in_high, in_low] = config.page_tokens(formats.of(layer)).unwrap();
+            // Where any layer has a low tier, there is room for one in each.
+            let low = if prompt > 0 && formats.has_low() { first.div_ceil(in_low) } else { 0 };
+            (first.max(1).div_ceil(in_high) + low) * config.kv_heads
+        };
+        (0..config.layers).map(of_layer).sum()
     }
 
-    /// Tokens of a high and of a low page of a request.
-    pub(super) fn page_tokens(&self, request: &Living) -> [usize; 2] {
-        self.cache.config().page_tokens(&request.tiering).unwrap()
+    /// The tiering of a list of a request.
+    pub(super) fn tiering<'r>(&self, request: &'r Living, list: usize) -> &'r Tiering {
+        request.formats.of(list / self.cache.config().kv_heads)
+    }
+
+    /// Tokens of a high and of a low page of a list of a request.
+    pub(super) fn page_tokens(&self, request: &Living, list: usize) -> [usize; 2] {
+        self.cache.config().page_tokens(self.tiering(request, list)).unwrap()
     }
 
     /// Whether a budget is solved for before the next step.
@@ -147,7 +157,7 @@ impl World {
 
     /// Steps until it is solved for again.
     fn steps_between(&self, request: &Living) -> usize {
-        self.cache.config().steps_between(&request.tiering, request.budget, request.solved).unwrap()
+        self.cache.config().steps_between(&request.formats, request.budget, request.solved).unwrap()
     }
 
     /// What was solved for when a request had so many tokens holds: its pages fit its budget, or nothing stricter can be.
@@ -159,7 +169,7 @@ impl World {
             Budget::Part(part) => {
                 let tokens = request.solved.max(request.prompt);
                 let (tokens_kept, ahead) = (tokens.min(config.keep_tokens), self.steps_between(request));
-                let floor = config.demoted_bytes(&request.tiering, tokens_kept, ahead).unwrap();
+                let floor = config.demoted_bytes(&request.formats, tokens_kept, ahead).unwrap();
                 ((config.fp16_bytes(tokens) as f64 / f64::from(part)) as usize).max(floor)
             }
         };
@@ -199,10 +209,11 @@ impl World {
             return self.refused(|cache| cache.fork(parent.id), full);
         }
         let before = Picture::of(&self.cache);
-        let (shape, page_tokens) = (*self.cache.manager().shape(), self.page_tokens(&parent));
+        let shape = *self.cache.manager().shape();
         // Pages that are partly filled are copied.
         let partly = |list: usize| {
             let (tokens, _) = before.counts(parent.id.slot(), list);
+            let page_tokens = self.page_tokens(&parent, list);
             (0..2).filter(|&t| !tokens[t].is_multiple_of(page_tokens[t])).count()
         };
         let need: usize = (0..shape.lists()).map(partly).sum();
@@ -270,8 +281,8 @@ impl World {
                 let what = format!("{id}, list {list}");
                 assert_eq!(now.counts(id.slot(), list).0, [head.high, head.low], "{what}");
                 assert_eq!(head.high + head.low + head.pruned, tokens, "{what}");
-                assert!(request.tiering.low.is_some() || head.low == 0, "{what}");
-                let [high, low] = [0, 1].map(|t| now.positions(&formats[t], id.slot(), list, t));
+                assert!(self.tiering(request, list).low.is_some() || head.low == 0, "{what}");
+                let [high, low] = [0, 1].map(|t| now.positions(&formats[list][t], id.slot(), list, t));
                 let mut all = [&high[..], &low[..]].concat();
                 all.sort_unstable();
                 let rising = all.windows(2).all(|pair| pair[0] < pair[1]);
