@@ -2,6 +2,7 @@
 
 mod bundle_cache;
 mod examples;
+mod tune;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
 pub(crate) use bundle_cache::BundleCache;
+pub(crate) use tune::{Bits, ExplainCache, ShowTuned, Tune, TuneWhat};
 
 /// Compiles, inspects and runs LeanKV kernels.
 #[derive(Debug, Parser)]
@@ -54,6 +56,9 @@ pub(crate) enum Command {
     /// Find a model's thresholds on a text, and write them to leankv.toml; and what caches want to know of its attention, written beside it.
     #[command(after_help = examples::CALIBRATE)]
     Calibrate(Calibrate),
+    /// Find formats for every layer of a model, keys and values apart.
+    #[command(after_help = examples::TUNE)]
+    Tune(Tune),
     /// Run the measurements of a document, such as RESULTS.md, and write it with their tables.
     Results(Results),
     /// Print the folder of compiled kernels, or empty it.

@@ -106,8 +106,7 @@ fn warn_of_calibration_text(eval: &TextEval, settings: &Settings, model: &str) {
 pub(crate) fn choices(names: &[String], settings: &Settings, model: &str) -> Result<Vec<KvChoice>, Failure> {
     let usual = || USUAL.iter().map(|&name| name.to_owned()).collect();
     let names: Vec<String> = if names.is_empty() { usual() } else { names.to_vec() };
-    let parse = |name: &String| language::choice(name).map(|choice| choice.resolved(settings, model));
-    names.iter().map(parse).collect()
+    names.iter().map(|name| language::choice_for(name, settings, model)).collect()
 }
 
 /// The text of an evaluation, without its caches.
@@ -329,7 +328,7 @@ pub(crate) fn not_kept(report: &Report) -> Option<String> {
 }
 
 /// A mean with its standard error.
-fn shown(Estimate { mean, se }: Estimate, digits: usize) -> String {
+pub(crate) fn shown(Estimate { mean, se }: Estimate, digits: usize) -> String {
     format!("{mean:.digits$} \u{b1} {se:.digits$}")
 }
 
@@ -339,7 +338,7 @@ fn percent(Estimate { mean, se }: Estimate) -> Estimate {
 }
 
 /// How much more than one a ratio is.
-fn over(ratio: Estimate) -> String {
+pub(crate) fn over(ratio: Estimate) -> String {
     let Estimate { mean, se } = percent(ratio);
     format!("{:+.2} \u{b1} {se:.2} %", mean - 100.0)
 }

@@ -5,8 +5,8 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use leankv_model::cache::{KvChoice, Registry};
-use leankv_model::settings::Settings;
+use leankv_model::cache::{BadChoice, KvChoice, Registry};
+use leankv_model::settings::{Settings, tuned_part};
 use leankv_model::statistics::{self, Statistics};
 use leankv_model::tokenizer::Tokenizer;
 use leankv_model::{BeyondF16, Model, ModelError, WeightForm, fetch, gguf};
@@ -23,9 +23,22 @@ pub(crate) fn take(registry: Registry) {
     let _ = REGISTRY.set(registry);
 }
 
-/// A cache by its text.
+/// A cache by its text, of whatever model.
 pub(crate) fn choice(text: &str) -> Result<KvChoice, Failure> {
     REGISTRY.get_or_init(Registry::builtin).parse(text).map_err(Failure::usage)
+}
+
+/// A cache by its text, with what is known of a model.
+pub(crate) fn choice_for(text: &str, settings: &Settings, model: &str) -> Result<KvChoice, Failure> {
+    settings.choice(REGISTRY.get_or_init(Registry::builtin), model, text).map_err(Failure::usage)
+}
+
+/// Whether a text names a cache, before a model is loaded.
+pub(crate) fn check_choice(text: &str) -> Result<(), Failure> {
+    match tuned_part(text).map_err(|why| BadChoice { text: text.to_owned(), why }).map_err(Failure::usage)? {
+        Some(_) => Ok(()),
+        None => choice(text).map(drop),
+    }
 }
 
 /// A model, ready to run.

@@ -20,18 +20,23 @@ const PIECES: usize = 2;
 /// What is read besides `--text` where nothing is named, if it is there.
 const ALSO: &str = "data/code.txt";
 
-/// Measures a model's statistics and keeps them beside the file of settings.
-pub(crate) fn statistics(args: &args::Calibrate) -> Result<(), Failure> {
-    let folder = args.settings.parent().filter(|folder| !folder.as_os_str().is_empty());
+/// Whether a file of settings can be written, before anything is measured for it.
+pub(crate) fn check_writable(settings: &Path) -> Result<(), Failure> {
+    let folder = settings.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
         let what = format!("{}: there is no such folder", folder.display());
         return Err(Failure::usage(what).help("make it, or name another file with `--settings`"));
     }
-    // Before anything is measured for it.
     if let Err(error) = leankv_runtime::staged_in(folder.unwrap_or(Path::new("."))) {
-        let what = format!("{}: nothing can be written beside it: {error}", args.settings.display());
+        let what = format!("{}: nothing can be written beside it: {error}", settings.display());
         return Err(Failure::machine(what).help("name a file in another folder with `--settings`"));
     }
+    Ok(())
+}
+
+/// Measures a model's statistics and keeps them beside the file of settings.
+pub(crate) fn statistics(args: &args::Calibrate) -> Result<(), Failure> {
+    check_writable(&args.settings)?;
     let Loaded { name, model, tokenizer, .. } = load_alone(&args.on.model, args.on.weights.form())?;
     let also = match args.also.is_empty() && Path::new(ALSO).exists() {
         true => vec![PathBuf::from(ALSO)],

@@ -41,6 +41,7 @@ mod serve_bench;
 mod svg;
 mod table;
 mod terminal;
+mod tune;
 mod verify;
 mod workload;
 
@@ -98,6 +99,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(args, &compiler()),
         Command::Eval(args) => eval::run(args, &compiler()),
         Command::Calibrate(args) => eval::calibrate(args, &compiler()),
+        Command::Tune(args) => tune::run(args, &compiler()),
         Command::Results(args) => results::run(args, &compiler()),
         Command::Cache(args) => cache::run(args, &KernelCache::user()),
         Command::Devices(args) => devices::run(args),

@@ -45,18 +45,31 @@ fn colour(config: &ConfigReport) -> RGBColor {
 }
 
 /// A cache in the plot.
-struct Point {
-    name: String,
-    colour: RGBColor,
+pub(crate) struct Point {
+    /// What stands beside its number.
+    pub(crate) name: String,
+    /// Its colour.
+    pub(crate) colour: RGBColor,
     /// How many times fewer bytes than FP16.
-    smaller: f64,
+    pub(crate) smaller: f64,
     /// KL divergence from FP16.
-    kl: f64,
+    pub(crate) kl: f64,
+}
+
+/// Below it a KL divergence is drawn as this: the axis is logarithmic.
+const FLOOR: f64 = 1e-5;
+
+/// Quality against bytes as the text of a picture, from the largest cache to the smallest.
+pub(crate) fn svg(model: &str, mut points: Vec<Point>) -> Result<String, Box<dyn std::error::Error>> {
+    points.iter_mut().for_each(|point| point.kl = point.kl.max(FLOOR));
+    points.sort_by(|a, b| a.smaller.total_cmp(&b.smaller));
+    let mut text = String::new();
+    quality(model, &points, &SVGBackend::with_string(&mut text, size(model, &points)).into_drawing_area())?;
+    Ok(text)
 }
 
 /// From the largest cache to the smallest. FP16 itself has a KL of 0 and is not drawn.
 fn points(report: &Report) -> Vec<Point> {
-    let floor = 1e-5;
     let mut points: Vec<Point> = report.configs[1..]
         .iter()
         .filter_map(|config| {
@@ -64,7 +77,7 @@ fn points(report: &Report) -> Vec<Point> {
                 name: config.choice.to_string(),
                 colour: colour(config),
                 smaller: config.memory.compression(),
-                kl: config.figures?.kl.mean.max(floor),
+                kl: config.figures?.kl.mean.max(FLOOR),
             })
         })
         .collect();

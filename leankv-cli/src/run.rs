@@ -26,7 +26,7 @@ pub(crate) fn run(args: &args::Run, compiler: &Compiler) -> Result<(), Failure> 
             "`leankv eval --kv` compares several; `leankv serve-bench --kv` serves requests over each of several",
         ));
     };
-    let choice = language::choice(choice)?;
+    language::check_choice(choice)?;
     let settings = language::settings(&args.settings)?;
     let text = prompt(args)?;
     let loaded = load(&args.model, WeightForm::Quantised, &args.settings)?;
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &args::Run, compiler: &Compiler) -> Result<(), Failure> 
             "the prompt has {tokens} tokens, and the model's context is {context}"
         )));
     }
-    let choice = choice.resolved(&settings, &loaded.name);
+    let choice = language::choice_for(choice, &settings, &loaded.name)?;
     language::note_statistics(&loaded, [&choice]);
     let options = GenerateOptions {
         max_tokens: args.max_tokens,

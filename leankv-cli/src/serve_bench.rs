@@ -59,19 +59,20 @@ pub(crate) fn run(args: &args::ServeBench, compiler: &Compiler) -> Result<(), Fa
 pub(crate) fn measure(args: &args::ServeBench, compiler: &Compiler) -> Result<Served, Failure> {
     let usual: Vec<String> = USUAL.map(str::to_owned).to_vec();
     let names = if args.kv.is_empty() { &usual } else { &args.kv };
-    let choices = names.iter().map(|name| language::choice(name)).collect::<Result<Vec<_>, _>>()?;
+    names.iter().try_for_each(|name| language::check_choice(name))?;
     let settings = language::settings(&args.settings)?;
     let text = std::fs::read_to_string(&args.text)
         .map_err(at_path(&args.text))
         .map_err(|f| f.help("prompts are pieces of a text: name one with `--text`"))?;
     let loaded = load(&args.model, WeightForm::Quantised, &args.settings)?;
+    let known = |name: &String| language::choice_for(name, &settings, &loaded.name);
+    let choices = names.iter().map(known).collect::<Result<Vec<_>, _>>()?;
     language::note_statistics(&loaded, &choices);
     let requests = requests(args, &loaded, &text)?;
     interrupt::watch();
     let mut reports: Vec<(KvChoice, Report)> = Vec::new();
     let mut broken = None;
     for choice in choices {
-        let choice = choice.resolved(&settings, &loaded.name);
         let Some(one) = serve(args, &loaded, compiler, &choice, &requests)? else { break };
         warn_beyond_f16(&choice, &one.report.beyond_f16);
         broken = broken.or(one.broken);

@@ -5,7 +5,7 @@
 //!
 //! * `make X`: the Makefile has the target. `cargo ..`: packages, programs, tests, benches and manifests that it names exist, and what stands
 //!   behind `-p leankv-cli --` is a command line of `leankv`. (`examples/tests/programs.rs` runs the examples.)
-//! * `leankv demo` and `leankv results` take minutes to hours: their arguments are parsed.
+//! * `leankv demo`, `leankv results` and `leankv tune` take minutes to hours: their arguments are parsed.
 //! * Commands with a language model are [shortened](SHORTER): less text, fewer questions. `run` and tasks have SmolLM2-135M, whatever model they
 //!   name; `eval`, `calibrate` and `serve-bench` have a tiny one with random weights. Neither has a bias on its keys that could be taken out, so
 //!   `+hadamard` stands for `+offset`. Of several tasks the last one is run, without `--kv` over one cache instead of the usual ones.
@@ -36,7 +36,7 @@ const SHORTER: [(&str, &[(&str, &str)]); 4] = [
 ];
 
 /// Sub-commands that take too long for a test.
-const LONG: [&str; 2] = ["demo", "results"];
+const LONG: [&str; 3] = ["demo", "results", "tune"];
 
 const MODEL: &str = "smollm2-135m";
 

@@ -494,3 +494,78 @@ fn ctrl_c_ends_run_with_what_was_generated() {
     assert!(numbers.contains("ended: "), "{numbers}");
     assert!(numbers.contains("cache fp16:"), "{numbers}");
 }
+
+#[test]
+fn tune_finds_formats_that_other_commands_take() {
+    let place = Place::new();
+    let (model, text, settings, report) = (
+        place.path("tiny.gguf"),
+        place.path("text.txt"),
+        place.path("leankv.toml"),
+        place.path("report.html"),
+    );
+    let refused = |output: Output, code: i32, why: &str| {
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{error}");
+        assert!(error.contains(why), "`{why}` is missing in:\n{error}");
+    };
+    let bits = |more: &[&str]| {
+        let args = [
+            "tune",
+            "bits",
+            "--model",
+            &model,
+            "--text",
+            &text,
+            "--skip",
+            "0",
+            "--held",
+            &text,
+            "--parts",
+            "6",
+            "--settings",
+            &settings,
+            "--report",
+            &report,
+        ];
+        place.leankv(&[&args[..], more].concat())
+    };
+    refused(bits(&["--widths", "4"]), 2, "at least two from 1 to 8");
+    refused(bits(&["--held-skip", "999999"]), 2, "take a longer text");
+    refused(bits(&["--max-kl", "-1"]), 2, "at least 0");
+    refused(
+        place.leankv(&["run", "--model", &model, "--settings", &settings, "--kv", "tuned"]),
+        2,
+        "no such file",
+    );
+    let plan = stdout(&bits(&["--widths", "2,4,8", "--dry-run"]));
+    assert!(plan.contains("one side of one layer") && plan.contains("minutes here"), "{plan}");
+    assert!(
+        !place.file("leankv.toml").exists() && !place.file("tiny.trials.jsonl").exists(),
+        "nothing was measured"
+    );
+
+    let usual = ["--widths", "2,4,8", "--held-skip", "4000"];
+    let found = stdout(&bits(&usual));
+    assert!(found.contains("--kv tuned@1/8"), "{found}");
+    assert!(std::fs::read_to_string(place.file("report.html")).unwrap().contains("<svg"));
+    let kept = std::fs::read_to_string(place.file("leankv.toml")).unwrap();
+    assert!(kept.contains("[tuned.tiny]") && kept.contains("\nkl = ["), "{kept}");
+    // A second run measures nothing and finds the same.
+    stdout(&bits(&usual));
+    assert_eq!(std::fs::read_to_string(place.file("leankv.toml")).unwrap(), kept);
+    refused(bits(&["--widths", "2,8"]), 2, "another run");
+
+    let shown = stdout(&place.leankv(&["tune", "show", "--settings", &settings]));
+    assert!(shown.contains("tiny") && shown.contains("held out"), "{shown}");
+    refused(
+        place.leankv(&["tune", "show", "--settings", &settings, "--model", "other"]),
+        2,
+        "nothing was tuned",
+    );
+    let explained =
+        stdout(&place.leankv(&["tune", "explain", "tuned", "--model", &model, "--settings", &settings]));
+    assert!(explained.contains("K8mV8m") && explained.contains("As it was measured"), "{explained}");
+    let report = generate(&place, "tuned@1/3", &["--settings", &settings]);
+    assert!(report["kv"].as_str().unwrap().starts_with("K8mV8m/"), "{report}");
+}

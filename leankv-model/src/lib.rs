@@ -36,6 +36,7 @@ pub mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tokenizer;
+pub mod tune;
 pub mod variants;
 
 pub use config::{Architecture, ModelConfig, SlidingWindow};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::KvChoice;
+use crate::cache::{BadChoice, KvChoice, Limit, Registry};
+use crate::tune::{Measured, Tuned};
 
 /// The file's name where none is given: in the current folder.
 pub const FILE: &str = "leankv.toml";
@@ -13,7 +14,8 @@ pub const FILE: &str = "leankv.toml";
 /// The paper's thresholds for its smallest model, for models that were not calibrated (LeanKV, section on calibration: Llama3-8B).
 pub const PAPER: [f32; 2] = [1.0, 0.02];
 
-const SCHEMA: u32 = 1;
+/// The version that is written; all up to it are read.
+const SCHEMA: u32 = 2;
 
 /// The file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct Settings {
     /// By model.
     #[serde(default)]
     pub models: BTreeMap<String, Vec<Calibration>>,
+    /// What was [tuned](crate::tune), by model.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tuned: BTreeMap<String, Tuned>,
 }
 
 /// One model's thresholds for one cache.
@@ -72,7 +77,7 @@ pub enum SettingsError {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { schema_version: SCHEMA, models: BTreeMap::new() }
+        Settings { schema_version: SCHEMA, models: BTreeMap::new(), tuned: BTreeMap::new() }
     }
 }
 
@@ -88,11 +93,12 @@ impl Settings {
             Err(error) => return Err(SettingsError::Io { path: path.to_owned(), error }),
         };
         let form = |why: String| SettingsError::Form { path: path.to_owned(), why };
-        let settings: Settings = toml::from_str(&text).map_err(|e| form(e.to_string()))?;
-        if settings.schema_version != SCHEMA {
+        let mut settings: Settings = toml::from_str(&text).map_err(|e| form(e.to_string()))?;
+        if !(1..=SCHEMA).contains(&settings.schema_version) {
             let found = settings.schema_version;
-            return Err(form(format!("schema_version is {found}, and this program reads {SCHEMA}")));
+            return Err(form(format!("schema_version is {found}, and this program reads 1 to {SCHEMA}")));
         }
+        settings.schema_version = SCHEMA;
         settings.check().map_err(form)?;
         Ok(settings)
     }
@@ -106,7 +112,8 @@ impl Settings {
         let io = |error| SettingsError::Io { path: path.to_owned(), error };
         let text = toml::to_string(self).map_err(|e| io(std::io::Error::other(e)))?;
         let text = format!(
-            "# Thresholds found by `leankv calibrate`; `leankv run` and `leankv eval` read this file.\n{text}"
+            "# Thresholds found by `leankv calibrate` ([[models.NAME]]), and formats found by `leankv tune bits` ([tuned.NAME], `--kv tuned`).\n\
+             # `leankv run`, `leankv eval` and `leankv serve-bench` read this file.\n{text}"
         );
         replace(path, text.as_bytes()).map_err(io)
     }
@@ -126,6 +133,15 @@ impl Settings {
                 return Err("nothing is found on 0 tokens".to_owned());
             }
         }
+        for point in self.tuned.values().flat_map(|tuned| &tuned.points) {
+            for measured in [&point.on, &point.held, &point.uniform_held] {
+                let Measured { kl, over_fp16, compression, .. } = measured;
+                let found = [kl.mean, kl.se, over_fp16.mean, over_fp16.se, *compression];
+                if let Some(x) = found.into_iter().find(|x| !(x.is_finite() && *x >= 0.0)) {
+                    return Err(format!("{}: {x} is no finite number of at least 0", point.cache));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -139,6 +155,26 @@ impl Settings {
     /// Thresholds of a model and a cache; the paper's where it was not calibrated.
     pub fn thresholds(&self, model: &str, cache: &KvChoice) -> [f32; 2] {
         self.get(model, cache).map_or(PAPER, |c| [c.high, c.low])
+    }
+
+    /// A cache by its text, with what is known of a model: calibrated thresholds, and for `tuned` and `tuned@1/N` the formats that were
+    /// [found](crate::tune) for it.
+    ///
+    /// # Errors
+    /// [`BadChoice`], also where nothing was tuned.
+    pub fn choice(&self, registry: &Registry, model: &str, text: &str) -> Result<KvChoice, BadChoice> {
+        let bad = |why: String| BadChoice { text: text.to_owned(), why };
+        match tuned_part(text).map_err(bad)? {
+            None => Ok(registry.parse(text)?.resolved(self, model)),
+            Some(part) => {
+                let found = self.tuned.get(model).and_then(|tuned| tuned.choice(part));
+                found.ok_or_else(|| {
+                    bad(format!(
+                        "nothing was tuned for {model}: `leankv tune bits --model {model}` does it once"
+                    ))
+                })
+            }
+        }
     }
 
     /// Keeps a calibration in place of an earlier one.
@@ -156,6 +192,35 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::io::Write::write_all(&mut file, bytes)?;
     file.persist(path)?;
     Ok(())
+}
+
+/// The part of FP16 of `tuned@1/N`, or none of `tuned` alone, where a text is one of these.
+///
+/// # Errors
+/// What is wrong with a text that begins so.
+pub fn tuned_part(text: &str) -> Result<Option<Option<f32>>, String> {
+    const TUNED: &str = "tuned";
+    let text = text.trim();
+    let Some((name, rest)) =
+        text.split_at_checked(TUNED.len()).filter(|(name, _)| name.eq_ignore_ascii_case(TUNED))
+    else {
+        return Ok(None);
+    };
+    if rest.is_empty() {
+        return Ok(Some(None));
+    }
+    let wrong = || format!("`{name}` takes a part of FP16 and nothing else: tuned, or tuned@1/8");
+    if !rest.starts_with('@') {
+        return Err(wrong());
+    }
+    // The default formats take any part that there can be, and say what is wrong with others.
+    let read = |text: &str| text.parse::<KvChoice>().map_err(|error| error.why);
+    let choice = read(rest)?;
+    let plain = KvChoice { limit: choice.limit, ..read("@1/8")? };
+    match choice.limit {
+        Limit::Part(part) if choice == plain => Ok(Some(Some(part))),
+        _ => Err(wrong()),
+    }
 }
 
 #[cfg(test)]
@@ -240,7 +305,7 @@ mod tests {
         assert!(matches!(settings.write(&path), Err(SettingsError::Form { .. })));
         assert!(Settings::read(&path).is_ok(), "the old file stays");
         for (text, why) in [
-            ("schema_version = 2", "reads 1"),
+            ("schema_version = 3", "reads 1 to 2"),
             ("nothing", "expected"),
             ("schema_version = 1\nmodel = 3", "unknown field"),
             (

@@ -105,6 +105,15 @@ Examples:
       --kv k8v4/k4v2+hadamard"
 );
 
+pub(super) const TUNE: &str = "\
+Examples:
+  leankv tune bits --model smollm2-135m --report out/tune.html
+  # what it would measure, and how long that takes
+  leankv tune bits --model smollm2-135m --effort full --dry-run
+  leankv tune show
+  leankv tune explain tuned@1/8 --model smollm2-135m
+  leankv run --model smollm2-135m --kv tuned@1/8 --prompt 'What is a page table?'";
+
 pub(super) const FETCH_MODEL: &str = "\
 Examples:
   leankv fetch-model

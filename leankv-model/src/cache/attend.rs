@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use half::f16;
 use leankv_runtime::Device;
+use leankv_runtime::device::Kind;
 use leankv_runtime::kv::{DecodeStep, PromptChunk};
+use rayon::prelude::*;
 
 use super::replay::{Recorded, RecordedLayer};
 use crate::config::ModelConfig;
@@ -139,13 +141,24 @@ impl<'a> StepAttend<'a> {
 }
 
 impl Attend for StepAttend<'_> {
-    fn layer(&mut self, _: usize, rows: LayerRows<'_>, out: &mut [f32]) -> Result<(), ModelError> {
-        for (step, of) in &mut self.steps {
-            let layer = self.shape.upload(&self.device, rows, of.clone())?;
-            let part = &mut out[of.start * self.shape.q..of.end * self.shape.q];
+    fn layer(&mut self, _: usize, rows: LayerRows<'_>, mut out: &mut [f32]) -> Result<(), ModelError> {
+        let (device, shape) = (&self.device, self.shape);
+        let one = |(step, of): &mut (DecodeStep<'_>, Range<usize>), part: &mut [f32]| {
+            let layer = shape.upload(device, rows, of.clone())?;
             let priors = layer.priors_for(step.cache());
             step.layer_with_priors(&layer.q, &layer.k, &layer.v, priors)?.read_into(part)?;
+            Ok::<(), ModelError>(())
+        };
+        let mut parts = Vec::with_capacity(self.steps.len());
+        for step in &mut self.steps {
+            let (part, rest) = std::mem::take(&mut out).split_at_mut(step.1.len() * shape.q);
+            parts.push((step, part));
+            out = rest;
         }
-        Ok(())
+        // A launch on the host keeps its caller waiting, so that many small ones are better done side by side.
+        match device.kind() {
+            Kind::Host => parts.into_par_iter().try_for_each(|(step, part)| one(step, part)),
+            _ => parts.into_iter().try_for_each(|(step, part)| one(step, part)),
+        }
     }
 }

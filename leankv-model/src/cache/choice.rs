@@ -118,7 +118,7 @@ impl KvChoice {
     pub const DEFAULT: &str = CacheConfig::ROTATED;
 
     /// Its numbers. Formats and the weight of peaks were chosen on Newton's *Opticks* and Python's `argparse.py` with SmolLM2.
-    const DEFAULT_ALWAYS: Always = Always {
+    pub(crate) const DEFAULT_ALWAYS: Always = Always {
         sinks: CacheConfig::SINKS,
         window: CacheConfig::ROTATED_WINDOW,
         keep: CacheConfig::ROTATED_KEEP_TOKENS,

@@ -14,6 +14,7 @@ mod tests;
 mod text;
 
 pub use fleet::{Fleet, Row};
+pub(crate) use journal::Journal;
 pub use journal::JournalError;
 pub use memory::{HeadMemory, Memory};
 pub use report::{ConfigReport, Report};

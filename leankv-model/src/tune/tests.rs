@@ -1,0 +1,201 @@
+//! What tuning promises, on a tiny model.
+
+use std::path::{Path, PathBuf};
+
+use leankv_runtime::Device;
+
+use super::{Effort, Found, Measured, Point, Progress, Space, Tune, TuneError, TuneText, Tuned, tune};
+use crate::cache::KvChoice;
+use crate::eval::Estimate;
+use crate::settings::{Settings, tuned_part};
+use crate::testing::{LAYERS, compiler, tiny_model};
+use crate::{Model, WeightForm};
+
+fn text(name: &str, step: u32) -> TuneText {
+    TuneText { name: name.to_owned(), tokens: (0..400u32).map(|i| i * i % 251 * step % 256).collect() }
+}
+
+fn what(trials: Option<PathBuf>) -> Tune {
+    Tune {
+        model: "tiny".to_owned(),
+        bos: None,
+        on: vec![text("squares", 1), text("fives", 5)],
+        held: vec![text("others", 3)],
+        most_ctx: 64,
+        space: Space { widths: vec![2, 4, 8], ..Space::usual() },
+        parts: vec![6.0],
+        effort: Effort::Quick,
+        max_kl: 0.01,
+        time: None,
+        trials,
+    }
+}
+
+/// A run, with how many scored tokens were measured.
+fn run(model: &Model, tune_what: &Tune) -> (Result<Found, TuneError>, usize) {
+    let mut measured = 0;
+    let mut last = None;
+    let found =
+        tune(compiler(), &Device::host(), model, tune_what, &mut |Progress { stage, done, .. }| {
+            let before = last.filter(|&(of, _)| of == stage).map_or(0, |(_, before)| before);
+            measured += done - before;
+            last = Some((stage, done));
+        });
+    (found, measured)
+}
+
+#[test]
+fn a_run_that_was_cut_off_goes_on_and_finds_the_same() {
+    let model = tiny_model(3, WeightForm::Dense);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trials.jsonl");
+    let tune = what(Some(path.clone()));
+    let (found, all) = run(&model, &tune);
+    let found = found.unwrap();
+    assert_eq!(found.added.len(), 2 * LAYERS * 2, "two widths of every side");
+    for point in &found.tuned.points {
+        assert!(point.held.kl.mean < point.uniform_held.kl.mean, "{point:?}");
+        assert!(point.uniform_held.compression > 0.9 * point.held.compression, "{point:?}");
+    }
+    let whole = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(whole.lines().count(), 1 + found.trials.len(), "a line a trial, after the first one");
+
+    let again = |lines: usize| {
+        let kept: String = whole.split_inclusive('\n').take(lines).collect();
+        std::fs::write(&path, kept).unwrap();
+        let (again, measured) = run(&model, &tune);
+        let again = again.unwrap();
+        assert_eq!((&again.tuned, &again.trials), (&found.tuned, &found.trials));
+        measured
+    };
+    assert_eq!(again(usize::MAX), 0, "nothing is measured twice");
+    let half = again(whole.lines().count() / 2);
+    assert!(half > 0 && half < all, "{half} of {all}");
+}
+
+#[test]
+fn what_cannot_be_tuned_is_refused_before_anything_is_measured() {
+    let model = tiny_model(3, WeightForm::Dense);
+    let refused = |change: &dyn Fn(&mut Tune), why: &str| {
+        let mut tune = what(None);
+        change(&mut tune);
+        let (found, measured) = run(&model, &tune);
+        let error = found.unwrap_err().to_string();
+        assert!(error.contains(why) && measured == 0, "{error}");
+    };
+    refused(&|tune| tune.on[1].tokens.truncate(100), "fives has 100 tokens");
+    refused(&|tune| tune.held[0].tokens.clear(), "take a longer text");
+    refused(&|tune| tune.held.clear(), "no text");
+    for widths in [vec![], vec![4], vec![4, 2], vec![2, 2], vec![0, 4], vec![4, 9]] {
+        refused(&|tune| tune.space.widths = widths.clone(), "at least two from 1 to 8");
+    }
+    for part in [1.0, 0.0, -3.0, f32::NAN, f32::INFINITY] {
+        refused(&|tune| tune.parts = vec![8.0, part], "above 1");
+    }
+}
+
+#[test]
+fn another_run_s_trials_are_not_taken() {
+    let model = tiny_model(3, WeightForm::Dense);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trials.jsonl");
+    let short = |widths: &[u32]| {
+        let tune = what(Some(path.clone()));
+        Tune { space: Space { widths: widths.to_vec(), ..tune.space.clone() }, parts: Vec::new(), ..tune }
+    };
+    run(&model, &short(&[4, 8])).0.unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let error = run(&model, &short(&[2, 8])).0.unwrap_err();
+    assert!(matches!(error, TuneError::Journal(_)), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+fn measured(kl: f64, compression: f64) -> Measured {
+    let estimate = |mean| Estimate { mean, se: 0.0 };
+    Measured { tokens: 100, kl: estimate(kl), over_fp16: estimate(1.0), compression }
+}
+
+fn point(cache: &str, kl: f64, compression: f64) -> Point {
+    Point {
+        cache: cache.parse().unwrap(),
+        estimated_kl: None,
+        on: measured(kl, compression),
+        held: measured(kl, compression),
+        uniform: KvChoice::fp16(),
+        uniform_held: measured(2.0 * kl, compression),
+    }
+}
+
+fn tuned() -> Tuned {
+    Tuned {
+        texts: vec!["one".to_owned()],
+        held: vec!["another".to_owned()],
+        effort: Effort::Full,
+        max_kl: 0.01,
+        points: vec![
+            point("K8mV8m/K6mV4m;0=K8mV8m/K8mV4m@99,0", 0.002, 2.2),
+            point("K8mV8m/K4mV3m;0=K8mV8m/K6mV4m@99,0", 0.008, 3.4),
+            point("K8mV8m/K3mV2m;0=K8mV8m/K4mV2m@99,0", 0.04, 4.3),
+            point("K8mV8m/K4mV2m;0=K8mV8m/K6mV3m@1/5", 0.015, 5.1),
+            point("K8mV8m/K3mV2m;1=K8mV8m/K4mV2m@1/8", 0.03, 8.2),
+        ],
+    }
+}
+
+#[test]
+fn the_nearest_to_fp16_of_those_that_are_small_enough_is_taken() {
+    let tuned = tuned();
+    let taken = |part: Option<f32>| tuned.choice(part).unwrap().to_string();
+    let text = |at: usize| tuned.points[at].cache.to_string();
+    assert_eq!(taken(None), text(1), "the smallest within the divergence");
+    assert_eq!(taken(Some(2.0)), text(0));
+    assert_eq!(taken(Some(3.0)), text(1));
+    // What drops tokens is better there than what drops none.
+    assert_eq!(taken(Some(4.0)), "K8mV8m/K4mV2m;0=K8mV8m/K6mV3m@1/4");
+    assert_eq!(taken(Some(5.0)), text(3));
+    assert_eq!(taken(Some(6.5)), "K8mV8m/K3mV2m;1=K8mV8m/K4mV2m@1/6.5");
+    assert_eq!(taken(Some(20.0)), "K8mV8m/K3mV2m;1=K8mV8m/K4mV2m@1/20");
+    let strict = Tuned { max_kl: 1e-6, ..tuned.clone() };
+    assert_eq!(strict.choice(None).unwrap(), tuned.points[0].cache, "the nearest");
+    assert_eq!(Tuned { points: Vec::new(), ..tuned.clone() }.choice(None), None);
+}
+
+#[test]
+fn settings_keep_what_was_tuned_and_know_it_by_its_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("leankv.toml");
+    let mut settings = Settings::default();
+    settings.tuned.insert("tiny".to_owned(), tuned());
+    settings.write(&path).unwrap();
+    let read = Settings::read(&path).unwrap();
+    assert_eq!(read, settings);
+    let registry = crate::cache::Registry::builtin();
+    let choice = |model: &str, text: &str| read.choice(&registry, model, text);
+    assert_eq!(choice("tiny", "tuned").unwrap(), tuned().points[1].cache);
+    assert_eq!(choice("tiny", " Tuned@1/8 ").unwrap(), tuned().points[4].cache);
+    assert_eq!(choice("tiny", "k4v4").unwrap(), "K4V4".parse().unwrap());
+    let error = choice("other", "tuned").unwrap_err().to_string();
+    assert!(error.contains("leankv tune bits --model other"), "{error}");
+    // One of before is read, and says nothing of it.
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("../leankv.toml");
+    assert!(Settings::read(&old).is_ok());
+}
+
+#[test]
+fn texts_of_tuned_caches_take_a_part_and_nothing_else() {
+    assert_eq!(tuned_part("tuned"), Ok(Some(None)));
+    assert_eq!(tuned_part("tuned@1/7.5"), Ok(Some(Some(7.5))));
+    assert_eq!(tuned_part("K8V4"), Ok(None));
+    for (text, why) in [
+        ("tuned@1/0.5", "more than FP16"),
+        ("tuned@1,0", "nothing else"),
+        ("tuned:window=3", "nothing else"),
+        ("tuned@1/8:window=3", "nothing else"),
+        ("tuned+offset", "nothing else"),
+        ("tunedx", "nothing else"),
+        ("tuned@", "neither"),
+    ] {
+        let error = tuned_part(text).unwrap_err();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+}
