@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use leankv_model::cache::KvChoice;
-use leankv_model::eval::{Estimate, EvalError, TextEval};
+use leankv_model::eval::{Estimate, EvalError, JournalError, TextEval};
 use leankv_model::settings::Settings;
 use leankv_model::tune::{self, Measured, Point, Progress, Space, Stage, Tune, TuneError, TuneText, Tuned};
 use leankv_runtime::{Compiler, Device};
@@ -32,6 +32,11 @@ fn failure(error: TuneError) -> Failure {
     match error {
         TuneError::Space(_) => Failure::usage(error),
         TuneError::Eval(error) => eval_failure(error),
+        TuneError::Journal(JournalError::OtherRun(path)) => Failure::usage(format_args!(
+            "{} has the trials of another run: of another model, other texts, widths, codes, another effort, or other statistics of the model",
+            path.display()
+        ))
+        .help("name another file with `--trials`, or remove it"),
         TuneError::Journal(error) => eval_failure(EvalError::Journal(error)),
     }
 }
@@ -44,7 +49,7 @@ fn bits(args: &Bits, compiler: &Compiler) -> Result<(), Failure> {
             args.max_kl
         )));
     }
-    let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    Settings::read(&args.settings).map_err(Failure::usage)?;
     let loaded = load(&args.model, args.weights.form(), &args.settings)?;
     let tune = what(args, &loaded)?;
     if args.dry_run {
@@ -58,25 +63,33 @@ fn bits(args: &Bits, compiler: &Compiler) -> Result<(), Failure> {
         tune::tune(compiler, &Device::host(), &loaded.model, &tune, &mut |progress| watch.see(progress));
     watch.end();
     let found = found.map_err(failure)?;
-    if let Some(path) = &args.report {
-        report::write(path, &loaded.name, loaded.model.config().layers, &found)?;
-        println!("report: {}", path.display());
-    }
     print(&loaded.name, &found.tuned);
-    if found.tuned.points.is_empty() {
-        println!(
-            "Nothing was found that beats the same formats in all layers; {} stays as it is.",
-            args.settings.display()
-        );
-        return Ok(());
+    let found_for = |part: &&f32| found.tuned.points.iter().any(|point| point.part() == **part);
+    let none: Vec<String> =
+        tune.parts.iter().filter(|part| !found_for(part)).map(|part| format!("1/{part}")).collect();
+    if !none.is_empty() {
+        terminal::print(&format!(
+            "{}: nothing beats the default formats by two standard errors on the held-out texts.",
+            none.join(", ")
+        ));
     }
     if found.cut_short {
         println!("The time was over before the second round of sensitivities.");
     }
-    settings.tuned.insert(loaded.name.clone(), found.tuned);
-    settings.write(&args.settings).map_err(Failure::machine)?;
-    let seconds = started.elapsed().as_secs_f64();
-    println!("{seconds:.0} s. Written to {}: `--kv tuned`, `--kv tuned@1/8`", args.settings.display());
+    if found.tuned.points.is_empty() {
+        println!("{} stays as it is.", args.settings.display());
+    } else {
+        // Read again: somebody else may have written to it meanwhile.
+        let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+        settings.tuned.insert(loaded.name.clone(), found.tuned.clone());
+        settings.write(&args.settings).map_err(Failure::machine)?;
+        println!("Written to {}: `--kv tuned`, `--kv tuned@1/8`", args.settings.display());
+    }
+    println!("{:.0} s", started.elapsed().as_secs_f64());
+    if let Some(path) = &args.report {
+        report::write(path, &loaded.name, loaded.model.config().layers, &found)?;
+        println!("report: {}", path.display());
+    }
     Ok(())
 }
 
@@ -110,19 +123,34 @@ fn what(args: &Bits, loaded: &Loaded) -> Result<Tune, Failure> {
     let model = on.first().map(|(model, _)| model.clone()).unwrap_or_default();
     let texts = |read: Vec<(String, TuneText)>| read.into_iter().map(|(_, text)| text).collect();
     let trials = || args.settings.with_file_name(format!("{}.trials.jsonl", loaded.name));
-    Ok(Tune {
+    let mut parts = args.parts.clone();
+    parts.sort_by(f32::total_cmp);
+    parts.dedup();
+    let tune = Tune {
         model,
         bos,
         on: texts(on),
         held: texts(held),
         most_ctx: usize::MAX,
         space: Space { widths: args.widths.clone(), codes: args.codes.into(), ..Space::usual() },
-        parts: args.parts.clone(),
+        parts,
         effort: args.effort.into(),
         max_kl: args.max_kl,
         time: args.time,
         trials: Some(args.trials.clone().unwrap_or_else(trials)),
-    })
+    };
+    // What is held out must not have been looked at.
+    let [used, _] = tune.tokens(&loaded.model);
+    let same = args.held.is_empty() || args.held.iter().any(|held| args.text.contains(held));
+    if same && args.held_skip < args.skip + used {
+        let first = args.skip + used;
+        return Err(Failure::usage(format_args!(
+            "the held-out text begins at token {}, and choices are made on the tokens before {first} of the same file",
+            args.held_skip
+        ))
+        .help(format_args!("`--held-skip {first}`, or other files with `--held`")));
+    }
+    Ok(tune)
 }
 
 /// Says what would be measured, and how long a few steps take.
@@ -152,7 +180,6 @@ pub(crate) fn name(stage: Stage) -> &'static str {
     match stage {
         Stage::Sensitivity => "one side of one layer",
         Stage::Around => "the same, around what was found",
-        Stage::Whole => "all layers, nothing dropped",
         Stage::Parts => "all layers, parts of FP16",
         Stage::Held => "the held-out text",
     }
@@ -190,12 +217,9 @@ impl Watch {
     }
 }
 
-/// How a point is called: what `--kv` takes for it, or how small it is.
+/// What `--kv` takes for a point.
 pub(crate) fn call(point: &Point) -> String {
-    match point.cache.limit {
-        leankv_model::cache::Limit::Part(part) => format!("tuned@1/{part}"),
-        _ => format!("{:.1}x", point.held.compression),
-    }
+    format!("tuned@1/{}", point.part())
 }
 
 /// A mean with its standard error.
@@ -205,34 +229,23 @@ fn kl(estimate: Estimate) -> String {
 
 fn print(model: &str, tuned: &Tuned) {
     terminal::print(&format!(
-        "{model}: choices on {}, then measured on {} ({} scored tokens)",
+        "{model}: choices on {}, then measured on {}",
         tuned.texts.join(", "),
-        tuned.held.join(", "),
-        tuned.points.first().map_or(0, |point| point.held.tokens)
+        tuned.held.join(", ")
     ));
-    let columns = [
-        "cache",
-        "smaller",
-        "KL, sum",
-        "KL, measured",
-        "KL, held out",
-        "over FP16",
-        "uniform: KL",
-        "smaller",
-        "ratio",
-    ];
+    let columns =
+        ["cache", "smaller", "KL", "KL, held out", "over FP16", "default: smaller", "KL, held out", "ratio"];
     let mut table = table::table(columns);
     for point in &tuned.points {
-        let Point { estimated_kl, on, held, uniform_held, .. } = point;
+        let Point { on, held, uniform_held, .. } = point;
         table.add_row([
             call(point),
             format!("{:.2}x", held.compression),
-            estimated_kl.map_or_else(String::new, |kl| format!("{kl:.4}")),
             kl(on.kl),
             kl(held.kl),
             over(held.over_fp16),
-            kl(uniform_held.kl),
             format!("{:.2}x", uniform_held.compression),
+            kl(uniform_held.kl),
             format!("{:.2}", held.kl.mean / uniform_held.kl.mean),
         ]);
     }
@@ -242,30 +255,26 @@ fn print(model: &str, tuned: &Tuned) {
 }
 
 const COLUMNS: &str = "\
-KL, sum: what the layers lose one by one, added up; measured: on the text that choices were made on; held out: on the other one. uniform: the best of formats that are the same \
-in all layers, at as few bytes; with a part of FP16, the default formats. \u{b1}: one standard error over the scored tokens. smaller: true bytes over the whole sequence.";
+KL: on the texts that choices were made on; held out: on the others. default: the default formats, the same in all layers, for the same part of FP16. \u{b1}: one \
+standard error over the scored tokens. smaller: true bytes over the whole sequence.";
 
 fn show(args: &args::ShowTuned) -> Result<(), Failure> {
-    let settings = language::settings(&args.settings)?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&settings.tuned).map_err(Failure::machine)?);
-        return Ok(());
-    }
-    let models =
-        settings.tuned.iter().filter(|(model, _)| args.model.as_ref().is_none_or(|only| only == *model));
-    let mut any = false;
-    for (model, tuned) in models {
-        print(model, tuned);
-        any = true;
-    }
-    match (any, &args.model) {
-        (true, _) => Ok(()),
-        (false, Some(model)) => Err(nothing(model)),
-        (false, None) => {
-            println!("nothing was tuned yet: `leankv tune bits --model NAME`");
-            Ok(())
+    let mut known = language::settings(&args.settings)?.tuned;
+    if let Some(only) = &args.model {
+        known.retain(|model, _| model == only);
+        if known.is_empty() {
+            return Err(nothing(only));
         }
     }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&known).map_err(Failure::machine)?);
+        return Ok(());
+    }
+    if known.is_empty() {
+        println!("nothing was tuned yet: `leankv tune bits --model NAME`");
+    }
+    known.iter().for_each(|(model, tuned)| print(model, tuned));
+    Ok(())
 }
 
 fn nothing(model: &str) -> Failure {
@@ -297,7 +306,7 @@ fn explain(args: &args::ExplainCache) -> Result<(), Failure> {
     let point = settings
         .tuned
         .get(&loaded.name)
-        .and_then(|tuned| tuned.points.iter().find(|point| point.cache.unlimited() == choice.unlimited()));
+        .and_then(|tuned| tuned.points.iter().find(|point| point.cache == choice));
     if let Some(Point { held, uniform, uniform_held, .. }) = point {
         let Measured { compression, .. } = held;
         terminal::print(&format!(

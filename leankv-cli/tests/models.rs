@@ -522,7 +522,7 @@ fn tune_finds_formats_that_other_commands_take() {
             "--held",
             &text,
             "--parts",
-            "6",
+            "3,6",
             "--settings",
             &settings,
             "--report",
@@ -532,40 +532,59 @@ fn tune_finds_formats_that_other_commands_take() {
     };
     refused(bits(&["--widths", "4"]), 2, "at least two from 1 to 8");
     refused(bits(&["--held-skip", "999999"]), 2, "take a longer text");
-    refused(bits(&["--max-kl", "-1"]), 2, "at least 0");
+    refused(bits(&["--max-kl=-1"]), 2, "at least 0");
     refused(
         place.leankv(&["run", "--model", &model, "--settings", &settings, "--kv", "tuned"]),
         2,
         "no such file",
     );
-    let plan = stdout(&bits(&["--widths", "2,4,8", "--dry-run"]));
+    let plan = stdout(&bits(&["--widths", "2,8", "--held-skip", "4000", "--dry-run"]));
     assert!(plan.contains("one side of one layer") && plan.contains("minutes here"), "{plan}");
     assert!(
         !place.file("leankv.toml").exists() && !place.file("tiny.trials.jsonl").exists(),
         "nothing was measured"
     );
 
-    let usual = ["--widths", "2,4,8", "--held-skip", "4000"];
+    // A model of random weights has no layer that matters more than others: the default stays, and nothing is written.
+    let usual = ["--widths", "2,8", "--held-skip", "4000"];
     let found = stdout(&bits(&usual));
-    assert!(found.contains("--kv tuned@1/8"), "{found}");
-    assert!(std::fs::read_to_string(place.file("report.html")).unwrap().contains("<svg"));
-    let kept = std::fs::read_to_string(place.file("leankv.toml")).unwrap();
-    assert!(kept.contains("[tuned.tiny]") && kept.contains("\nkl = ["), "{kept}");
-    // A second run measures nothing and finds the same.
+    assert!(found.contains("nothing beats the default") && found.contains("stays as it is"), "{found}");
+    assert!(!place.file("leankv.toml").exists());
+    assert!(std::fs::read_to_string(place.file("report.html")).unwrap().contains("Every trial"));
+    // A second run measures nothing, and one of other widths does not take these trials.
+    let trials = std::fs::read(place.file("tiny.trials.jsonl")).unwrap();
     stdout(&bits(&usual));
-    assert_eq!(std::fs::read_to_string(place.file("leankv.toml")).unwrap(), kept);
-    refused(bits(&["--widths", "2,8"]), 2, "another run");
+    refused(bits(&["--widths", "4,8", "--held-skip", "4000"]), 2, "trials of another run");
+    assert_eq!(std::fs::read(place.file("tiny.trials.jsonl")).unwrap(), trials);
 
+    let cache = "K8mV8m/K4mV2m;1=K8mV8m/K6mV4m@1/3:window=32";
+    let measured = "tokens = 100\nkl = [0.01, 0.001]\nover_fp16 = [1.01, 0.002]\ncompression = 3.1\n";
+    let text = format!(
+        "schema_version = 2\n[tuned.tiny]\ntexts = [\"a\"]\nheld = [\"b\"]\neffort = \"quick\"\nmax_kl = 0.01\nparts = [3.0]\n\
+         [[tuned.tiny.points]]\ncache = \"{cache}\"\nuniform = \"@1/3\"\n[tuned.tiny.points.on]\n{measured}\
+         [tuned.tiny.points.held]\n{measured}[tuned.tiny.points.uniform_held]\n{measured}"
+    );
+    place.write("leankv.toml", text.as_bytes());
     let shown = stdout(&place.leankv(&["tune", "show", "--settings", &settings]));
-    assert!(shown.contains("tiny") && shown.contains("held out"), "{shown}");
+    assert!(shown.contains("tuned@1/3") && shown.contains("3.10x"), "{shown}");
     refused(
         place.leankv(&["tune", "show", "--settings", &settings, "--model", "other"]),
         2,
         "nothing was tuned",
     );
-    let explained =
-        stdout(&place.leankv(&["tune", "explain", "tuned", "--model", &model, "--settings", &settings]));
-    assert!(explained.contains("K8mV8m") && explained.contains("As it was measured"), "{explained}");
-    let report = generate(&place, "tuned@1/3", &["--settings", &settings]);
-    assert!(report["kv"].as_str().unwrap().starts_with("K8mV8m/"), "{report}");
+    let explain =
+        |cache: &str| place.leankv(&["tune", "explain", cache, "--model", &model, "--settings", &settings]);
+    let explained = stdout(&explain("tuned"));
+    assert!(explained.contains("K6mV4m") && explained.contains("As it was measured"), "{explained}");
+    refused(explain("k8v4;7=k4v4"), 2, "names layer 7");
+    let run = |kv: &str| generate(&place, kv, &["--settings", &settings])["kv"].as_str().unwrap().to_owned();
+    assert_eq!(run("tuned@1/3"), cache);
+    assert_eq!(run("tuned@1/5"), "K8mV8m/K4mV4m@1/5:window=32:keep=120:peaks=100", "nothing was tried there");
+    refused(
+        place.leankv(&["run", "--model", &model, "--raw", "--kv", "k8v4;7=k4v4", "--prompt", "x"]),
+        2,
+        "layers are counted",
+    );
+    std::fs::write(place.file("leankv.toml"), text.replace("max_kl = 0.01", "max_kl = nan")).unwrap();
+    refused(explain("tuned"), 2, "no finite number");
 }

@@ -66,7 +66,7 @@ pub enum SettingsError {
         error: std::io::Error,
     },
     /// It is no such file.
-    #[error("{}: {why}\n  correct it, or remove it and run `leankv calibrate`", path.display())]
+    #[error("{}: {why}\n  correct it, or remove it and run `leankv calibrate` and `leankv tune bits` again", path.display())]
     Form {
         /// The file.
         path: PathBuf,
@@ -131,6 +131,12 @@ impl Settings {
             }
             if c.tokens == 0 {
                 return Err("nothing is found on 0 tokens".to_owned());
+            }
+        }
+        for tuned in self.tuned.values() {
+            let numbers = tuned.parts.iter().map(|&part| f64::from(part)).chain([tuned.max_kl]);
+            if let Some(x) = numbers.into_iter().find(|x| !(x.is_finite() && *x >= 0.0)) {
+                return Err(format!("{x} in what was tuned is no finite number of at least 0"));
             }
         }
         for point in self.tuned.values().flat_map(|tuned| &tuned.points) {

@@ -112,7 +112,7 @@ Examples:
   leankv tune bits --model smollm2-135m --effort full --dry-run
   leankv tune show
   leankv tune explain tuned@1/8 --model smollm2-135m
-  leankv run --model smollm2-135m --kv tuned@1/8 --prompt 'What is a page table?'";
+  leankv run --model smollm2-135m --kv tuned@1/4 --prompt 'Hello'";
 
 pub(super) const FETCH_MODEL: &str = "\
 Examples:

@@ -39,14 +39,14 @@ pub(crate) struct Bits {
     /// Tokens of each that are skipped first; the usual statistics of a model are of the first 2048.
     #[arg(long, default_value_t = 2048)]
     pub(crate) skip: usize,
-    /// The texts on which what was found is measured at the end. What does not beat the uniform formats there too is not kept. Default: a later part of the others.
+    /// The texts on which what was found is measured at the end. What does not beat the default formats there too is not kept. Default: a later part of the others.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) held: Vec<PathBuf>,
     /// Tokens of each of these that are skipped first.
     #[arg(long, default_value_t = 8192)]
     pub(crate) held_skip: usize,
     /// Parts of FP16 that are tuned for, separated by commas: 8 for an eighth.
-    #[arg(long, value_delimiter = ',', default_values_t = [5.0, 8.0, 11.0, 16.0])]
+    #[arg(long, value_delimiter = ',', default_values_t = [3.0, 4.0, 5.0, 8.0, 11.0, 16.0])]
     pub(crate) parts: Vec<f32>,
     /// Bits of codes that are tried for keys and for values of every layer, separated by commas.
     #[arg(long, value_delimiter = ',', default_values_t = [2, 3, 4, 5, 6, 8])]

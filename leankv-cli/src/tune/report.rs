@@ -40,7 +40,7 @@ fn page(model: &str, layers: usize, found: &Found) -> Result<String, Box<dyn std
     if !held.is_empty() {
         let points: Vec<Point> = held.iter().map(|trial| point(found, trial)).collect();
         write!(out, "<h2>Quality against bytes, held-out text</h2>{}", plot::svg(model, points)?)?;
-        out.push_str("<p>Blue: tuned. Grey: the same formats in all layers.</p>");
+        out.push_str("<p>Blue: tuned, and kept. Grey: the default formats, the same in all layers, and what does not beat them here.</p>");
     }
     out.push_str("<h2>What each layer adds by itself</h2>");
     out.push_str(&sensitivities(layers, found)?);
@@ -186,7 +186,6 @@ mod tests {
         };
         let point = TunedPoint {
             cache: cache.clone(),
-            estimated_kl: None,
             on: measured(0.01, 8.0),
             held: measured(0.02, 8.1),
             uniform: uniform.clone(),
@@ -198,6 +197,7 @@ mod tests {
                 held: vec!["another".to_owned()],
                 effort: Effort::Quick,
                 max_kl: 0.01,
+                parts: vec![8.0],
                 points: vec![point],
             },
             added: vec![Added { layer: 1, part: Part::Values, bits: 2, kl: 0.0125 }],

@@ -3,11 +3,10 @@
 //! 1. *Sensitivity*: the KL divergence from FP16 that each (layer, keys or values, width) adds by itself, with the real cache: many caches take a step together and
 //!    share the weights.
 //! 2. *Front*: the exact Pareto front of the sum of these losses against true bytes, scales, significance and positions included ([`front`]).
-//! 3. *Whole*: points of the front, and the best formats that are the same in all layers, measured with all layers together and nothing dropped.
-//! 4. *Parts*: points of the front as low tiers of a budget, for several parts of FP16, beside the default.
-//! 5. *Held out*: what is best of both, measured on a text that no choice was made on.
+//! 3. *Parts*: points of the front as low tiers, measured with all layers together, for several parts of FP16, beside the default formats.
+//! 4. *Held out*: the best of each part and the default formats, measured on texts that no choice was made on.
 //!
-//! Nothing is taken that was not measured: what the sum says and what was measured stand side by side. Every measurement is a line of a journal, so that a run that
+//! Nothing is taken that was not measured, and nothing that does not beat the default formats on texts that no choice was made on. Every measurement is a line of a journal, so that a run that
 //! was cut off goes on from there.
 
 mod front;
@@ -82,8 +81,6 @@ pub enum Stage {
     Sensitivity,
     /// One side of one layer against a point of the front.
     Around,
-    /// All layers, nothing dropped.
-    Whole,
     /// All layers, a part of FP16.
     Parts,
     /// On the text that no choice was made on.
@@ -138,16 +135,13 @@ pub struct Trial {
 pub struct Point {
     /// The cache.
     pub cache: KvChoice,
-    /// The KL divergence that the sum of its layers' losses says, where nothing is dropped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub estimated_kl: Option<f64>,
     /// On the texts that choices were made on.
     pub on: Measured,
     /// On those that no choice was made on.
     pub held: Measured,
-    /// The best of what is the same in all layers, of as few bytes: what it is to be compared with.
+    /// The default formats, the same in all layers, for the same part of FP16: what it is to be compared with.
     pub uniform: KvChoice,
-    /// What that came to on the text that no choice was made on.
+    /// What they came to on the texts that no choice was made on.
     pub uniform_held: Measured,
 }
 
@@ -163,7 +157,9 @@ pub struct Tuned {
     pub effort: Effort,
     /// Most that the cache may diverge where no part is asked for.
     pub max_kl: f64,
-    /// From the largest to the smallest.
+    /// The parts of FP16 that were tried.
+    pub parts: Vec<f32>,
+    /// What beats the default formats on the held-out texts, from the largest to the smallest.
     pub points: Vec<Point>,
 }
 
@@ -195,11 +191,11 @@ pub enum TuneError {
 }
 
 impl Tuned {
-    /// The cache for a part of FP16 (8 for an eighth), or without one the smallest whose KL divergence was at most [`max_kl`](Tuned::max_kl) on the text that no choice was made on; the
-    /// one nearest to FP16 where none is so near.
+    /// The cache for a part of FP16 (8 for an eighth), or without one the smallest whose KL divergence was at most [`max_kl`](Tuned::max_kl) on the texts that no choice was made
+    /// on; the one nearest to FP16 where none is so near. None where nothing was found at all.
     ///
-    /// For a part it is the nearest to FP16 of those that are at least so small; between the parts that were tuned for, the formats of the next smaller one with
-    /// this part.
+    /// For a part that was tuned for it is what was found, or the default formats where nothing was found that beats them. Between two parts that something was
+    /// found for it is the formats of the nearer one; elsewhere the default ones.
     #[must_use]
     pub fn choice(&self, part: Option<f32>) -> Option<KvChoice> {
         let kl = |point: &&Point| point.held.kl.mean;
@@ -209,29 +205,33 @@ impl Tuned {
             let point = smallest.or_else(|| self.points.iter().min_by(|a, b| kl(a).total_cmp(&kl(b))))?;
             return Some(point.cache.clone());
         };
-        // What a budget asks for is kept to in whole pages, and page tables come on top.
-        let small = |point: &&Point| point.size() >= 0.97 * f64::from(part);
-        let best = self.points.iter().filter(small).min_by(|a, b| kl(a).total_cmp(&kl(b)));
-        let point = best.or_else(|| self.points.iter().max_by(|a, b| a.size().total_cmp(&b.size())))?;
-        Some(point.with_part(part))
+        self.points.first()?;
+        let of = |part: f32| self.points.iter().find(|point| point.part() == part);
+        let below = self.parts.iter().copied().filter(|&tried| tried <= part).fold(0.0, f32::max);
+        let above = self.parts.iter().copied().filter(|&tried| tried >= part).fold(f32::INFINITY, f32::min);
+        let nearer = if part / below <= above / part { below } else { above };
+        match (of(below), of(above), of(nearer)) {
+            (Some(_), Some(_), Some(point)) => {
+                Some(KvChoice { limit: Limit::Part(part), ..point.cache.clone() })
+            }
+            _ => format!("@1/{part}").parse().ok(),
+        }
     }
 }
 
 impl Point {
-    /// How many times smaller than FP16 it is meant to be: its budget's part, or what was measured.
+    /// The part of FP16 that it is for: 8 for an eighth.
     #[must_use]
-    pub fn size(&self) -> f64 {
+    pub fn part(&self) -> f32 {
         match self.cache.limit {
-            Limit::Part(part) => f64::from(part),
-            _ => self.held.compression,
+            Limit::Part(part) => part,
+            Limit::Calibrated | Limit::Thresholds(_) => 1.0,
         }
     }
 
-    /// Its cache with another part of FP16; one that drops nothing has none.
-    fn with_part(&self, part: f32) -> KvChoice {
-        match self.cache.limit {
-            Limit::Part(_) => KvChoice { limit: Limit::Part(part), ..self.cache.clone() },
-            _ => self.cache.clone(),
-        }
+    /// Whether it diverges less than the default formats on the texts that no choice was made on, by more than two standard errors.
+    #[must_use]
+    pub fn is_better(&self) -> bool {
+        self.held.kl.mean + 2.0 * self.held.kl.se < self.uniform_held.kl.mean
     }
 }

@@ -37,7 +37,6 @@ struct Head<'a> {
     tokens: String,
     statistics: Option<String>,
     space: &'a Space,
-    parts: &'a [f32],
     effort: Effort,
 }
 
@@ -53,8 +52,8 @@ impl Effort {
         match (self, stage) {
             (Effort::Quick, Stage::Sensitivity) => (256, 1),
             (Effort::Full, Stage::Sensitivity | Stage::Around) => (512, 1),
-            (Effort::Quick, Stage::Whole | Stage::Around) => (512, 1),
-            (_, Stage::Parts) | (Effort::Quick, Stage::Held) | (Effort::Full, Stage::Whole) => (1024, 1),
+            (Effort::Quick, Stage::Around) => (512, 1),
+            (_, Stage::Parts) | (Effort::Quick, Stage::Held) => (1024, 1),
             (Effort::Full, Stage::Held) => (1024, 2),
         }
     }
@@ -72,13 +71,14 @@ impl Tune {
         if stage == Stage::Held { &self.held } else { &self.on }
     }
 
-    /// Tokens of each text that choices are made on, and of each other one.
-    fn tokens(&self, model: &Model) -> [usize; 2] {
+    /// Tokens that are taken of each text that choices are made on, and of each other one.
+    #[must_use]
+    pub fn tokens(&self, model: &Model) -> [usize; 2] {
         let of = |stage| {
             let (ctx, chunks) = self.extent(model, stage);
             ctx * chunks
         };
-        [of(Stage::Sensitivity) + of(Stage::Whole).max(of(Stage::Parts)), of(Stage::Held)]
+        [of(Stage::Sensitivity) + of(Stage::Parts), of(Stage::Held)]
     }
 
     /// Stages with the number of their caches and of scored tokens: what a run will measure.
@@ -87,14 +87,12 @@ impl Tune {
         let sides = 2 * model.config().layers;
         let singles = 1 + sides * measured(&self.space, self.effort == Effort::Quick).len();
         let around = if self.effort == Effort::Full { 1 + 2 * sides } else { 0 };
-        let whole = WHOLE + uniform(&self.space).len();
         let parts = self.parts.len() * (LOWS + 1);
         let counts = [
             (Stage::Sensitivity, singles),
-            (Stage::Whole, whole),
             (Stage::Around, around),
             (Stage::Parts, parts),
-            (Stage::Held, 2 * WHOLE + 2 * self.parts.len()),
+            (Stage::Held, 2 * self.parts.len()),
         ];
         let tokens = |(stage, caches): (Stage, usize)| {
             let (ctx, chunks) = self.extent(model, stage);
@@ -158,21 +156,15 @@ pub fn speed(compiler: &Compiler, device: &Device, model: &Model, tune: &Tune) -
     for layer in 0..layers.min(TOGETHER - 1) {
         choices.push(space.whole(space.formats(&with(&base, layer, Part::Keys, 0))?));
     }
-    let ctx = 64.min(tune.most_ctx);
+    let ctx = 64.min(tune.most_ctx).min(model.config().context);
     let eval = tune.eval(&tune.on[..1], 0, (ctx, 1), &choices);
     let began = Instant::now();
     evaluate(compiler, device, model, &eval, &mut |_, _| {})?;
     Ok((choices.len() * ctx / 2) as f64 / began.elapsed().as_secs_f64())
 }
 
-/// Points of the front that are measured with nothing dropped, and low tiers that are tried for each part.
-const WHOLE: usize = 9;
-const LOWS: usize = 4;
-
-/// Formats that are the same in all layers, keys in at least as many bits as values: what tuned ones must beat.
-fn uniform(space: &Space) -> Vec<Widths> {
-    space.pairs().filter(|&[keys, values]| keys >= values && keys - values <= 2).collect()
-}
+/// Low tiers that are tried for each part.
+const LOWS: usize = 5;
 
 /// A run.
 struct Run<'a> {
@@ -215,7 +207,6 @@ pub fn tune(
         tokens,
         statistics,
         space: &tune.space,
-        parts: &tune.parts,
         effort: tune.effort,
     };
     let (journal, kept) = Journal::open(tune.trials.as_deref(), &head)?;
@@ -245,17 +236,19 @@ impl Run<'_> {
         let mut front = space.front(&losses, d)?;
         if !few && !self.late() {
             // Losses do not quite add up, so they are measured again where the cache is about a quarter of FP16.
-            let middle = spread(&front, WHOLE)[WHOLE / 2].1.clone();
-            self.around(&middle, &mut losses)?;
-            front = space.front(&losses, d)?;
+            let points = spread(&front, 2 * LOWS);
+            if let Some((_, middle)) = points.get(points.len() / 2) {
+                self.around(middle, &mut losses)?;
+                front = space.front(&losses, d)?;
+            }
         }
-        let whole = self.whole(&front)?;
-        let parts = self.parts(&front)?;
-        let points = self.held(whole, parts)?;
+        let candidates = self.parts(&front)?;
+        let points = self.held(candidates)?;
         let Tune { on, held, effort, max_kl, .. } = self.tune;
         let names = |texts: &[TuneText]| texts.iter().map(|text| text.name.clone()).collect();
         let (texts, held) = (names(on), names(held));
-        let tuned = Tuned { texts, held, effort: *effort, max_kl: *max_kl, points };
+        let parts = self.tune.parts.clone();
+        let tuned = Tuned { texts, held, effort: *effort, max_kl: *max_kl, parts, points };
         Ok(Found { tuned, added, trials: std::mem::take(&mut self.trials), cut_short: self.cut_short })
     }
 
@@ -328,46 +321,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Points of the front with nothing dropped, and uniform formats: those that none beats, each with the best uniform one of as few bytes.
-    fn whole(&mut self, front: &[(FrontPoint, Vec<Widths>)]) -> Result<Vec<Candidate>, TuneError> {
-        let space = &self.tune.space;
-        let chosen = spread(front, WHOLE);
-        let mut caches = Vec::new();
-        for (_, widths) in &chosen {
-            caches.push(space.whole(space.formats(widths)?));
-        }
-        let tuned = caches.len();
-        for widths in uniform(space) {
-            caches.push(space.whole(space.tiering(widths)?.into()));
-        }
-        let found = self.measure(Stage::Whole, &caches)?;
-        let uniforms: Vec<(&KvChoice, &Measured)> = caches[tuned..].iter().zip(&found[tuned..]).collect();
-        let mut candidates = Vec::new();
-        for (at, (point, _)) in chosen.iter().enumerate() {
-            let beats = |other: &Measured| {
-                other.compression >= found[at].compression && other.kl.mean < found[at].kl.mean
-            };
-            if found[..tuned].iter().any(beats) {
-                continue;
-            }
-            let small =
-                uniforms.iter().filter(|(_, measured)| measured.compression >= 0.995 * found[at].compression);
-            let best = small.min_by(|a, b| a.1.kl.mean.total_cmp(&b.1.kl.mean));
-            let Some(&(uniform, of_uniform)) = best else { continue };
-            // A tuner that finds nothing says so.
-            if found[at].kl.mean >= of_uniform.kl.mean {
-                continue;
-            }
-            candidates.push(Candidate {
-                cache: caches[at].clone(),
-                estimated_kl: Some(digits(point.loss)),
-                on: found[at],
-                uniform: uniform.clone(),
-            });
-        }
-        Ok(candidates)
-    }
-
     /// For every part the best low tier of the front, where it beats the default.
     fn parts(&mut self, front: &[(FrontPoint, Vec<Widths>)]) -> Result<Vec<Candidate>, TuneError> {
         let space = &self.tune.space;
@@ -392,27 +345,26 @@ impl Run<'_> {
             };
             if measured.kl.mean < found[0].kl.mean {
                 let (cache, uniform) = (cache.clone(), caches[0].clone());
-                candidates.push(Candidate { cache, estimated_kl: None, on: *measured, uniform });
+                candidates.push(Candidate { cache, on: *measured, uniform });
             }
         }
         Ok(candidates)
     }
 
-    /// What was found on the text that no choice was made on. What does not beat its uniform formats there too is left out.
-    fn held(&mut self, whole: Vec<Candidate>, parts: Vec<Candidate>) -> Result<Vec<Point>, TuneError> {
-        let candidates: Vec<Candidate> = whole.into_iter().chain(parts).collect();
+    /// What was found on the texts that no choice was made on. What does not [beat](Point::is_better) its uniform formats there too is left out.
+    fn held(&mut self, candidates: Vec<Candidate>) -> Result<Vec<Point>, TuneError> {
         let caches: Vec<KvChoice> = candidates
             .iter()
             .flat_map(|candidate| [candidate.cache.clone(), candidate.uniform.clone()])
             .collect();
         let found = self.measure(Stage::Held, &caches)?;
         let point = |(candidate, found): (Candidate, &[Measured])| {
-            let Candidate { cache, estimated_kl, on, uniform } = candidate;
-            Point { cache, estimated_kl, on, held: found[0], uniform, uniform_held: found[1] }
+            let Candidate { cache, on, uniform } = candidate;
+            Point { cache, on, held: found[0], uniform, uniform_held: found[1] }
         };
         let mut points: Vec<Point> = candidates.into_iter().zip(found.chunks(2)).map(point).collect();
-        points.retain(|point| point.held.kl.mean < point.uniform_held.kl.mean);
-        points.sort_by(|a, b| a.size().total_cmp(&b.size()));
+        points.retain(Point::is_better);
+        points.sort_by(|a, b| a.part().total_cmp(&b.part()));
         Ok(points)
     }
 
@@ -439,7 +391,7 @@ impl Run<'_> {
         for group in missing.chunks(TOGETHER) {
             // Sensitivities have a piece of each text of their own.
             let first = match stage {
-                Stage::Whole | Stage::Parts => {
+                Stage::Parts => {
                     let (ctx, chunks) = self.tune.extent(self.model, Stage::Sensitivity);
                     ctx * chunks
                 }
@@ -483,7 +435,6 @@ fn digits(number: f64) -> f64 {
 /// A cache that may become a point.
 struct Candidate {
     cache: KvChoice,
-    estimated_kl: Option<f64>,
     on: Measured,
     uniform: KvChoice,
 }

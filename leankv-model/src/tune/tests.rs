@@ -22,8 +22,8 @@ fn what(trials: Option<PathBuf>) -> Tune {
         on: vec![text("squares", 1), text("fives", 5)],
         held: vec![text("others", 3)],
         most_ctx: 64,
-        space: Space { widths: vec![2, 4, 8], ..Space::usual() },
-        parts: vec![6.0],
+        space: Space { widths: vec![2, 8], ..Space::usual() },
+        parts: vec![3.0, 6.0],
         effort: Effort::Quick,
         max_kl: 0.01,
         time: None,
@@ -52,9 +52,9 @@ fn a_run_that_was_cut_off_goes_on_and_finds_the_same() {
     let tune = what(Some(path.clone()));
     let (found, all) = run(&model, &tune);
     let found = found.unwrap();
-    assert_eq!(found.added.len(), 2 * LAYERS * 2, "two widths of every side");
+    assert_eq!(found.added.len(), 2 * LAYERS, "the narrow width of every side");
     for point in &found.tuned.points {
-        assert!(point.held.kl.mean < point.uniform_held.kl.mean, "{point:?}");
+        assert!(point.is_better(), "{point:?}");
         assert!(point.uniform_held.compression > 0.9 * point.held.compression, "{point:?}");
     }
     let whole = std::fs::read_to_string(&path).unwrap();
@@ -105,7 +105,7 @@ fn another_run_s_trials_are_not_taken() {
     };
     run(&model, &short(&[4, 8])).0.unwrap();
     let before = std::fs::read(&path).unwrap();
-    let error = run(&model, &short(&[2, 8])).0.unwrap_err();
+    let error = run(&model, &short(&[3, 8])).0.unwrap_err();
     assert!(matches!(error, TuneError::Journal(_)), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -118,7 +118,6 @@ fn measured(kl: f64, compression: f64) -> Measured {
 fn point(cache: &str, kl: f64, compression: f64) -> Point {
     Point {
         cache: cache.parse().unwrap(),
-        estimated_kl: None,
         on: measured(kl, compression),
         held: measured(kl, compression),
         uniform: KvChoice::fp16(),
@@ -132,32 +131,44 @@ fn tuned() -> Tuned {
         held: vec!["another".to_owned()],
         effort: Effort::Full,
         max_kl: 0.01,
+        parts: vec![3.0, 4.0, 8.0, 11.0],
         points: vec![
-            point("K8mV8m/K6mV4m;0=K8mV8m/K8mV4m@99,0", 0.002, 2.2),
-            point("K8mV8m/K4mV3m;0=K8mV8m/K6mV4m@99,0", 0.008, 3.4),
-            point("K8mV8m/K3mV2m;0=K8mV8m/K4mV2m@99,0", 0.04, 4.3),
-            point("K8mV8m/K4mV2m;0=K8mV8m/K6mV3m@1/5", 0.015, 5.1),
-            point("K8mV8m/K3mV2m;1=K8mV8m/K4mV2m@1/8", 0.03, 8.2),
+            point("K8mV8m/K6mV4m;0=K8mV8m/K8mV4m@1/3", 0.002, 3.1),
+            point("K8mV8m/K4mV3m;0=K8mV8m/K6mV4m@1/4", 0.008, 4.1),
+            point("K8mV8m/K3mV2m;1=K8mV8m/K4mV2m@1/11", 0.03, 11.2),
         ],
     }
 }
 
 #[test]
-fn the_nearest_to_fp16_of_those_that_are_small_enough_is_taken() {
+fn what_was_found_for_a_part_is_taken_and_else_the_default() {
     let tuned = tuned();
     let taken = |part: Option<f32>| tuned.choice(part).unwrap().to_string();
     let text = |at: usize| tuned.points[at].cache.to_string();
+    let default = |part: &str| format!("K8mV8m/K4mV4m@1/{part}:window=32:keep=120:peaks=100");
     assert_eq!(taken(None), text(1), "the smallest within the divergence");
-    assert_eq!(taken(Some(2.0)), text(0));
-    assert_eq!(taken(Some(3.0)), text(1));
-    // What drops tokens is better there than what drops none.
-    assert_eq!(taken(Some(4.0)), "K8mV8m/K4mV2m;0=K8mV8m/K6mV3m@1/4");
-    assert_eq!(taken(Some(5.0)), text(3));
-    assert_eq!(taken(Some(6.5)), "K8mV8m/K3mV2m;1=K8mV8m/K4mV2m@1/6.5");
-    assert_eq!(taken(Some(20.0)), "K8mV8m/K3mV2m;1=K8mV8m/K4mV2m@1/20");
+    assert_eq!([3.0, 4.0, 11.0].map(|part| taken(Some(part))), [text(0), text(1), text(2)]);
+    // Something was found on either side.
+    assert_eq!(taken(Some(3.2)), "K8mV8m/K6mV4m;0=K8mV8m/K8mV4m@1/3.2");
+    assert_eq!(taken(Some(3.8)), "K8mV8m/K4mV3m;0=K8mV8m/K6mV4m@1/3.8");
+    // Nothing was found for 1/8, and nothing was tried beyond.
+    for (part, name) in [(2.0, "2"), (5.0, "5"), (8.0, "8"), (10.0, "10"), (16.0, "16")] {
+        assert_eq!(taken(Some(part)), default(name));
+    }
     let strict = Tuned { max_kl: 1e-6, ..tuned.clone() };
     assert_eq!(strict.choice(None).unwrap(), tuned.points[0].cache, "the nearest");
-    assert_eq!(Tuned { points: Vec::new(), ..tuned.clone() }.choice(None), None);
+    let nothing = Tuned { points: Vec::new(), ..tuned.clone() };
+    assert_eq!([None, Some(8.0)].map(|part| nothing.choice(part)), [None, None]);
+}
+
+#[test]
+fn what_is_better_by_chance_is_not() {
+    let with_error = |se: f64| {
+        let point = point("@1/8", 0.02, 8.0);
+        let kl = Estimate { mean: 0.02, se };
+        Point { held: Measured { kl, ..point.held }, uniform_held: measured(0.025, 8.0), ..point }
+    };
+    assert!(with_error(0.002).is_better() && !with_error(0.003).is_better());
 }
 
 #[test]
@@ -172,7 +183,7 @@ fn settings_keep_what_was_tuned_and_know_it_by_its_text() {
     let registry = crate::cache::Registry::builtin();
     let choice = |model: &str, text: &str| read.choice(&registry, model, text);
     assert_eq!(choice("tiny", "tuned").unwrap(), tuned().points[1].cache);
-    assert_eq!(choice("tiny", " Tuned@1/8 ").unwrap(), tuned().points[4].cache);
+    assert_eq!(choice("tiny", " Tuned@1/11 ").unwrap(), tuned().points[2].cache);
     assert_eq!(choice("tiny", "k4v4").unwrap(), "K4V4".parse().unwrap());
     let error = choice("other", "tuned").unwrap_err().to_string();
     assert!(error.contains("leankv tune bits --model other"), "{error}");

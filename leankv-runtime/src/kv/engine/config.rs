@@ -130,7 +130,7 @@ impl CacheConfig {
     /// The weight of [`peaks`](CacheConfig::peaks) that suits them.
     pub const ROTATED_PEAKS: u32 = 100;
 
-    /// As [`CacheConfig::new`], in the [formats](CacheConfig::ROTATED) and by the rules that keep most at few bytes, for requests with a budget ([`Thresholds::solved`]). Formats and numbers were
+    /// As [`CacheConfig::new`], in the [formats](CacheConfig::ROTATED) and by the rules that keep most at few bytes, for requests with a budget ([`Thresholds::solved`](super::Thresholds::solved)). Formats and numbers were
     /// chosen by what a language model (SmolLM2-135M) says of held-out texts. They come to little without priors: give each layer those of its tokens (`layer_with_priors`), and take the means of
     /// the model's keys and values out ([`Basis::means`]).
     ///
@@ -306,7 +306,10 @@ impl CacheConfig {
                 (Some(format), Some(layout)) => (bytes(layout), self.lost(format)?),
                 _ => (0.0, 2.0),
             };
-            Ok::<f64, KvError>((bytes(&high) - b_low) / (d_low - self.lost(tiering.high)?))
+            let (b_high, d_high) = (bytes(&high), self.lost(tiering.high)?);
+            // A low format that saves nothing, or loses nothing, is none: what falls below the high threshold is dropped.
+            let (b_low, d_low) = if b_high > b_low && d_low > d_high { (b_low, d_low) } else { (0.0, 2.0) };
+            Ok::<f64, KvError>((b_high - b_low) / (d_low - d_high))
         };
         let ratio = square(tiering)? / square(usual)?;
         // Formats that save or lose nothing are as if they were the usual ones.

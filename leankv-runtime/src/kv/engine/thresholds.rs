@@ -18,8 +18,8 @@ pub struct Thresholds {
     /// For single layers, or KV heads of them: layer, KV head or all of the layer's, high and low. Later ones win.
     pub overrides: Vec<(usize, Option<usize>, [f32; 2])>,
     /// What the request's pages may take. The loosest thresholds that keep to it are solved for at the end of every chunk of the prompt and, as
-    /// the sequence grows, after every [`CacheConfig::solve_every`] steps; they are the same for all layers and KV heads, and take the place of
-    /// those above.
+    /// the sequence grows, after every [`CacheConfig::solve_every`] steps; one rung of a ladder holds for all layers and KV heads, and the thresholds of a layer stand to it as its formats say
+    /// ([`CacheConfig::lift_of`], [`CacheConfig::gap_of`]). They take the place of those above.
     pub budget: Budget,
 }
 
