@@ -111,8 +111,7 @@ Examples:
   # what it would measure, and how long that takes
   leankv tune bits --model smollm2-135m --effort full --dry-run
   leankv tune show
-  leankv tune explain tuned@1/8 --model smollm2-135m
-  leankv run --model smollm2-135m --kv tuned@1/4 --prompt 'Hello'";
+  leankv tune explain tuned@1/8 --model smollm2-135m";
 
 pub(super) const FETCH_MODEL: &str = "\
 Examples:
