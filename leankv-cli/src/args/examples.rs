@@ -26,7 +26,7 @@ Caches:
                          by the thresholds of --settings, else the paper's
   k8v4/k4v2@1,0.02       by these thresholds: times the mean significance
   k8v4/k4v2@1/5          by thresholds that fit a fifth of the bytes of FP16
-  k4v4;0-1=k8v8          layers 0 and 1 in K8V8; quote the semicolon
+  'k4v4;0-1=k8v8'        layers 0 and 1 in K8V8, the others in K4V4
   k4v4+hadamard          keys rotated; a bias of the model's key projection
                          (Qwen2.5) is taken out of keys unless a variant is
                          written: +offset, +hadamard, +plain for none;
