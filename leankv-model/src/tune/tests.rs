@@ -23,7 +23,7 @@ fn what(trials: Option<PathBuf>) -> Tune {
         held: vec![text("others", 3)],
         most_ctx: 64,
         space: Space { widths: vec![2, 8], ..Space::usual() },
-        parts: vec![3.0, 6.0],
+        parts: vec![3.0],
         effort: Effort::Quick,
         max_kl: 0.01,
         time: None,
