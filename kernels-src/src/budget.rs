@@ -109,7 +109,7 @@ pub struct BudgetSpec {
     #[spec(default = 6784)]
     pub page_bytes: usize,
     /// Tokens that are looked at together.
-    #[spec(default = 32)]
+    #[spec(default = 32, tune = [8, 16, 32, 64, 128])]
     pub block: usize,
     /// Tokens of the recent window: always high.
     #[spec(default = 64)]

@@ -56,7 +56,7 @@ pub struct DecodeSpec {
     #[spec(default = 6784)]
     pub page_bytes: usize,
     /// Most tokens of a tile, which is worked on at once. One turn of the loop is a page, in tiles.
-    #[spec(default = 32)]
+    #[spec(default = 32, tune = [8, 16, 32, 64, 128])]
     pub block: usize,
     /// Pages of a split, which one program works on; 0 for all of them. Few make many programs, which fill a GPU; each costs a partial result.
     #[spec(default = DecodeSpec::SPLIT_PAGES, values = [1, DecodeSpec::SPLIT_PAGES])]
@@ -87,14 +87,14 @@ pub struct DecodeSpec {
     pub peaks: u32,
     /// Pages that are worked on or on their way at once, in shared memory; 1 for pages that are loaded straight into registers, 0 for what suits the kernel. It is
     /// 1 as well where a GPU has no room for two.
-    #[spec(default = 0)]
+    #[spec(default = 0, tune = [0, 1, 2, 3])]
     pub stages: usize,
     /// Warps of a program, which work on one tile together; 0 for as many as suit the formats. One warp exchanges nothing with others: it has no barriers and the
     /// fewest instructions a token, and many splits of few pages fill a GPU.
-    #[spec(default = 0)]
+    #[spec(default = 0, tune = [0, 2, 4])]
     pub warps: u32,
     /// Programs that a multiprocessor of a GPU should have room for at once; 0 for as many as suit the kernel.
-    #[spec(default = 0)]
+    #[spec(default = 0, tune = [0, 8, 16])]
     pub resident: u32,
     /// Whether codes of affine and symmetric codecs are multiplied as subnormal 16-bit floats
     /// ([`CodeFloats`](leankv_dsl::lang::attention::CodeFloats)), which takes fewer instructions; not yet measured on a GPU. Other codecs ignore it.

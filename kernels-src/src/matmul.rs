@@ -12,6 +12,7 @@ use leankv_dsl::lang::*;
 /// * `stages` is the depth of the software pipeline that loads tiles ahead.
 #[kernel(
     space(bm = [64, 128], bn = [64], bk = [32], stages = [1, 3]),
+    tune(bm = [16, 32, 64, 128], bn = [16, 32, 64, 128], bk = [16, 32, 64], stages = [1, 2, 3]),
     valid = |s| s.bm.saturating_mul(s.bn) <= 128 * 128
 )]
 pub fn matmul(

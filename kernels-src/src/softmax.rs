@@ -8,7 +8,7 @@ use leankv_dsl::lang::*;
 /// * Grid: `[ceil(rows / rows_per_program)]`.
 /// * Values: a row of minus infinity (everything masked) gives zeros; a row with NaN gives NaN.
 /// * Errors: a row longer than `block` is refused when the kernel runs, since its sum would be wrong.
-#[kernel(space(block = [128, 1024], rows_per_program = [1, 4]))]
+#[kernel(space(block = [128, 1024], rows_per_program = [1, 4]), tune(rows_per_program = [1, 2, 4, 8, 16]))]
 pub fn softmax(
     #[comptime] block: usize,
     #[comptime] rows_per_program: usize,

@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
 pub(crate) use bundle_cache::BundleCache;
-pub(crate) use tune::{Bits, ExplainCache, ShowTuned, Tune, TuneWhat};
+pub(crate) use tune::{
+    Bits, ExplainCache, HowKernels, KernelEffort, ShowTuned, Tune, TuneCache, TuneKernel, TuneWhat,
+};
 
 /// Compiles, inspects and runs LeanKV kernels.
 #[derive(Debug, Parser)]
@@ -56,7 +58,7 @@ pub(crate) enum Command {
     /// Find a model's thresholds on a text, and write them to leankv.toml; and what caches want to know of its attention, written beside it.
     #[command(after_help = examples::CALIBRATE)]
     Calibrate(Calibrate),
-    /// Find formats for every layer of a model, keys and values apart.
+    /// Find formats for every layer of a model, keys and values apart; or the fastest specialisation of a kernel.
     #[command(after_help = examples::TUNE)]
     Tune(Tune),
     /// Run the measurements of a document, such as RESULTS.md, and write it with their tables.

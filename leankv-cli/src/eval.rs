@@ -398,7 +398,7 @@ fn check_thresholds(args: &args::Calibrate) -> Result<(KvChoice, Grid), Failure>
 /// Finds thresholds and keeps them.
 pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Result<Found, Failure> {
     let loaded = load(&args.on.model, args.on.weights.form(), &args.settings)?;
-    let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    Settings::read(&args.settings).map_err(Failure::usage)?;
     let (cache, grid) = check_thresholds(args)?;
     let eval = text_eval(&args.on, &loaded)?;
     let bar = bar("scored tokens", eval.chunks as u64);
@@ -414,6 +414,8 @@ pub(crate) fn find_thresholds(args: &args::Calibrate, compiler: &Compiler) -> Re
     );
     bar.finish_and_clear();
     let found = found.map_err(failure)?;
+    // Read again: somebody else may have written to it meanwhile.
+    let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
     settings.set(&loaded.name, found.calibration.clone());
     settings.write(&args.settings).map_err(Failure::machine)?;
     Ok(found)

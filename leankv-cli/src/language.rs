@@ -84,7 +84,7 @@ pub(crate) fn load_alone(name: &str, form: WeightForm) -> Result<Loaded, Failure
 
 /// What a model or its cache says: wrong requests are the command line's, numbers that are not finite the model's, the rest the machine's.
 pub(crate) fn failure(error: ModelError) -> Failure {
-    use KvError::{Budget, NoHead, Threshold};
+    use KvError::{Budget, NoHead, NoLayer, Threshold};
     match error {
         ModelError::NonFinite(_) | ModelError::InCache { .. } => Failure::kernel(error),
         ModelError::Token { .. }
@@ -92,7 +92,9 @@ pub(crate) fn failure(error: ModelError) -> Failure {
         | ModelError::Refused(_)
         | ModelError::Choice(_)
         | ModelError::Sampling(_)
-        | ModelError::Kv(Threshold { .. } | NoHead { .. } | Budget { .. }) => Failure::usage(error),
+        | ModelError::Kv(Threshold { .. } | NoHead { .. } | NoLayer { .. } | Budget { .. }) => {
+            Failure::usage(error)
+        }
         _ => Failure::machine(error),
     }
 }

@@ -51,6 +51,7 @@ use clap::{CommandFactory, Parser};
 use leankv_model::cache::Registry;
 use leankv_runtime::Compiler;
 use leankv_runtime::cache::KernelCache;
+use leankv_runtime::tune::TunedTable;
 
 use args::{Cli, Command};
 use failure::Failure;
@@ -87,7 +88,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
 }
 
 fn run(command: &Command) -> Result<(), Failure> {
-    let compiler = || Compiler::new(KernelCache::user());
+    let compiler = || Compiler::new(KernelCache::user()).with_tuned(TunedTable::user());
     match command {
         Command::List(args) => list::run(args),
         Command::Compile(args) => compile::run(args, compiler()),

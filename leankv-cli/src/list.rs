@@ -56,7 +56,7 @@ fn one(name: &str, json: bool) -> Result<(), Failure> {
             .map(|f| {
                 json!({
                     "name": f.name, "type": f.ty, "doc": without_links(f.doc.trim()), "default": f.default,
-                    "values": f.values,
+                    "values": f.values, "tune": f.tune,
                 })
             })
             .collect();
@@ -67,13 +67,14 @@ fn one(name: &str, json: bool) -> Result<(), Failure> {
     println!("{}\n", kernel.name());
     terminal::print(&doc);
     println!();
-    let mut table = table(["setting", "type", "default", "declared values", "meaning"]);
+    let mut table = table(["setting", "type", "default", "declared values", "tuned over", "meaning"]);
     for field in fields {
         table.add_row([
             field.name.to_owned(),
             field.ty.to_string(),
             field.default.clone().unwrap_or_else(|| "none: must be set".to_owned()),
             if field.values.is_empty() { "any".to_owned() } else { field.values.join(", ") },
+            if field.tune.is_empty() { "-".to_owned() } else { field.tune.join(", ") },
             first_sentence(field.doc),
         ]);
     }

@@ -1,5 +1,6 @@
-//! `leankv tune`: formats of its own for every layer of a model.
+//! `leankv tune`: formats of its own for every layer of a model, and specialisations of kernels.
 
+mod kernel;
 mod report;
 
 use std::io::IsTerminal;
@@ -10,6 +11,7 @@ use leankv_model::cache::KvChoice;
 use leankv_model::eval::{Estimate, EvalError, JournalError, TextEval};
 use leankv_model::settings::Settings;
 use leankv_model::tune::{self, Measured, Point, Progress, Space, Stage, Tune, TuneError, TuneText, Tuned};
+use leankv_runtime::kv::KvError;
 use leankv_runtime::{Compiler, Device};
 
 use crate::args::{self, Bits, TuneWhat};
@@ -22,6 +24,8 @@ use crate::{learn, table, terminal};
 pub(crate) fn run(args: &args::Tune, compiler: &Compiler) -> Result<(), Failure> {
     match &args.what {
         TuneWhat::Bits(args) => bits(args, compiler),
+        TuneWhat::Kernel(args) => kernel::run(args, compiler),
+        TuneWhat::Cache(args) => kernel::cache(args, compiler),
         TuneWhat::Show(args) => show(args),
         TuneWhat::Explain(args) => explain(args),
     }
@@ -64,27 +68,14 @@ fn bits(args: &Bits, compiler: &Compiler) -> Result<(), Failure> {
     watch.end();
     let found = found.map_err(failure)?;
     print(&loaded.name, &found.tuned);
-    let found_for = |part: &&f32| found.tuned.points.iter().any(|point| point.part() == **part);
-    let none: Vec<String> =
-        tune.parts.iter().filter(|part| !found_for(part)).map(|part| format!("1/{part}")).collect();
-    if !none.is_empty() {
-        terminal::print(&format!(
-            "{}: nothing beats the default formats by two standard errors on the held-out texts.",
-            none.join(", ")
-        ));
-    }
     if found.cut_short {
         println!("The time was over before the second round of sensitivities.");
     }
-    if found.tuned.points.is_empty() {
-        println!("{} stays as it is.", args.settings.display());
-    } else {
-        // Read again: somebody else may have written to it meanwhile.
-        let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
-        settings.tuned.insert(loaded.name.clone(), found.tuned.clone());
-        settings.write(&args.settings).map_err(Failure::machine)?;
-        println!("Written to {}: `--kv tuned`, `--kv tuned@1/8`", args.settings.display());
-    }
+    // Read again: somebody else may have written to it meanwhile.
+    let mut settings = Settings::read(&args.settings).map_err(Failure::usage)?;
+    settings.tuned.insert(loaded.name.clone(), found.tuned.clone());
+    settings.write(&args.settings).map_err(Failure::machine)?;
+    println!("Written to {}: `--kv tuned`, `--kv tuned@1/8`", args.settings.display());
     println!("{:.0} s", started.elapsed().as_secs_f64());
     if let Some(path) = &args.report {
         report::write(path, &loaded.name, loaded.model.config().layers, &found)?;
@@ -233,30 +224,40 @@ fn print(model: &str, tuned: &Tuned) {
         tuned.texts.join(", "),
         tuned.held.join(", ")
     ));
-    let columns =
-        ["cache", "smaller", "KL", "KL, held out", "over FP16", "default: smaller", "KL, held out", "ratio"];
+    let columns = [
+        "cache",
+        "formats",
+        "smaller",
+        "KL",
+        "KL, held out",
+        "over FP16",
+        "default: smaller",
+        "KL, held out",
+        "ratio",
+    ];
     let mut table = table::table(columns);
     for point in &tuned.points {
-        let Point { on, held, uniform_held, .. } = point;
+        let Point { on, held, default_held, .. } = point;
         table.add_row([
             call(point),
+            if point.is_by_layer() { "by layer" } else { "default" }.to_owned(),
             format!("{:.2}x", held.compression),
             kl(on.kl),
             kl(held.kl),
             over(held.over_fp16),
-            format!("{:.2}x", uniform_held.compression),
-            kl(uniform_held.kl),
-            format!("{:.2}", held.kl.mean / uniform_held.kl.mean),
+            format!("{:.2}x", default_held.compression),
+            kl(default_held.kl),
+            format!("{:.2}", held.kl.mean / default_held.kl.mean),
         ]);
     }
-    table::numbers_from(&mut table, 1);
+    table::numbers_from(&mut table, 2);
     println!("{table}");
     terminal::print(COLUMNS);
 }
 
 const COLUMNS: &str = "\
-KL: on the texts that choices were made on; held out: on the others. default: the default formats, the same in all layers, for the same part of FP16. \u{b1}: one \
-standard error over the scored tokens. smaller: true bytes over the whole sequence.";
+KL: on the texts that choices were made on; held out: on the others. default: the default formats, the same in all layers, for the same part of FP16; they are kept where nothing \
+beats them by two standard errors on the held-out texts. \u{b1}: one standard error over the scored tokens. smaller: true bytes over the whole sequence.";
 
 fn show(args: &args::ShowTuned) -> Result<(), Failure> {
     let mut known = language::settings(&args.settings)?.tuned;
@@ -288,12 +289,8 @@ fn explain(args: &args::ExplainCache) -> Result<(), Failure> {
     let loaded = load(&args.model, args::Weights::Quantised.form(), &args.settings)?;
     let choice = language::choice_for(&args.cache, &settings, &loaded.name)?;
     let layers = loaded.model.config().layers;
-    let last = choice.formats.last_named().filter(|&last| last >= layers);
-    if let Some(last) = last {
-        return Err(Failure::usage(format_args!(
-            "`{choice}` names layer {last}, and {} has {layers}",
-            loaded.name
-        )));
+    if let Some(layer) = choice.formats.last_named().filter(|&last| last >= layers) {
+        return Err(language::failure(KvError::NoLayer { layer, layers }.into()));
     }
     terminal::print(&format!("{}: {choice}", loaded.name));
     let mut table = table::table(["layer", "high", "low"]);
@@ -307,15 +304,11 @@ fn explain(args: &args::ExplainCache) -> Result<(), Failure> {
         .tuned
         .get(&loaded.name)
         .and_then(|tuned| tuned.points.iter().find(|point| point.cache == choice));
-    if let Some(Point { held, uniform, uniform_held, .. }) = point {
-        let Measured { compression, .. } = held;
-        terminal::print(&format!(
-            "As it was measured on the held-out text: {compression:.2}x smaller, KL {}, perplexity {}; {uniform}: {:.2}x, KL {}.",
-            kl(held.kl),
-            over(held.over_fp16),
-            uniform_held.compression,
-            kl(uniform_held.kl)
-        ));
+    if let Some(Point { held, default, default_held, .. }) = point {
+        let of = |Measured { compression, kl: mean, over_fp16, .. }: &Measured| {
+            format!("{compression:.2}x smaller, KL {}, perplexity {}", kl(*mean), over(*over_fp16))
+        };
+        terminal::print(&format!("On the held-out texts: {}; {default}: {}.", of(held), of(default_held)));
     }
     Ok(())
 }

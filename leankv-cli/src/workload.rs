@@ -41,10 +41,7 @@ impl Subject {
     /// The same with one size doubled.
     pub(crate) fn doubled(&self, size: &str) -> Result<Subject, Failure> {
         let sizes: Vec<(String, usize)> = self
-            .recipe
-            .shapes
-            .iter()
-            .map(|shape| (shape.name, self.shapes.get(shape.name)))
+            .sizes()
             .map(|(name, value)| (name.to_owned(), if name == size { 2 * value } else { value }))
             .collect();
         let shapes = self.recipe.sizes(Size::Typical, &sizes).map_err(refused)?;
@@ -74,11 +71,21 @@ impl Subject {
         }
     }
 
+    /// The sizes by name.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        self.recipe.shapes.iter().map(|shape| (shape.name, self.shapes.get(shape.name)))
+    }
+
+    /// The arguments for these settings.
+    pub(crate) fn workload(&self, settings: &Settings) -> Result<Workload, RecipeError> {
+        self.recipe.make(settings, &self.shapes, self.seed)
+    }
+
     /// The kernel and its arguments for these settings.
     pub(crate) fn at(&self, settings: &[(String, String)]) -> Result<(Func, Workload), Failure> {
         let func = registry::build(self.kernel, settings)?;
         let settings: Settings = settings.iter().cloned().collect();
-        let workload = self.recipe.make(&settings, &self.shapes, self.seed).map_err(refused)?;
+        let workload = self.workload(&settings).map_err(refused)?;
         Ok((func, workload))
     }
 }

@@ -545,28 +545,37 @@ fn tune_finds_formats_that_other_commands_take() {
         "nothing was measured"
     );
 
-    // A model of random weights has no layer that matters more than others: the default stays, and nothing is written.
+    // A model of random weights has no layer that matters more than others: the default stays, which is kept as what was found.
     let usual = ["--widths", "2,8", "--held-skip", "4000"];
     let found = stdout(&bits(&usual));
-    assert!(found.contains("nothing beats the default") && found.contains("stays as it is"), "{found}");
-    assert!(!place.file("leankv.toml").exists());
-    assert!(std::fs::read_to_string(place.file("report.html")).unwrap().contains("Every trial"));
+    assert!(
+        found.contains("tuned@1/3") && found.contains(" default ") && !found.contains("by layer"),
+        "{found}"
+    );
+    let kept = std::fs::read_to_string(place.file("leankv.toml")).unwrap();
+    assert!(kept.contains("[[tuned.tiny.points]]") && kept.contains("\nkl = ["), "{kept}");
+    assert!(std::fs::read_to_string(place.file("report.html")).unwrap().contains("<svg"));
     // A second run measures nothing, and one of other widths does not take these trials.
     let trials = std::fs::read(place.file("tiny.trials.jsonl")).unwrap();
     stdout(&bits(&usual));
     refused(bits(&["--widths", "4,8", "--held-skip", "4000"]), 2, "trials of another run");
     assert_eq!(std::fs::read(place.file("tiny.trials.jsonl")).unwrap(), trials);
+    assert_eq!(std::fs::read_to_string(place.file("leankv.toml")).unwrap(), kept);
 
-    let cache = "K8mV8m/K4mV2m;1=K8mV8m/K6mV4m@1/3:window=32";
-    let measured = "tokens = 100\nkl = [0.01, 0.001]\nover_fp16 = [1.01, 0.002]\ncompression = 3.1\n";
-    let text = format!(
-        "schema_version = 2\n[tuned.tiny]\ntexts = [\"a\"]\nheld = [\"b\"]\neffort = \"quick\"\nmax_kl = 0.01\nparts = [3.0]\n\
-         [[tuned.tiny.points]]\ncache = \"{cache}\"\nuniform = \"@1/3\"\n[tuned.tiny.points.on]\n{measured}\
-         [tuned.tiny.points.held]\n{measured}[tuned.tiny.points.uniform_held]\n{measured}"
+    let default = |part: &str| format!("K8mV8m/K4mV4m@1/{part}:window=32:keep=120:peaks=100");
+    let run = |kv: &str| generate(&place, kv, &["--settings", &settings])["kv"].as_str().unwrap().to_owned();
+    assert_eq!(["tuned@1/3", "tuned@1/5"].map(run), ["3", "5"].map(default));
+    // As it would be where something was found.
+    let cache = "K8mV8m/K4mV2m;1=K8mV8m/K6mV4m@1/3:window=32:keep=120:peaks=100";
+    let found = kept.replacen(&format!("cache = \"{}\"", default("3")), &format!("cache = \"{cache}\""), 1);
+    assert_ne!(found, kept);
+    place.write("leankv.toml", found.as_bytes());
+    assert_eq!(
+        ["tuned", "tuned@1/3", "tuned@1/5"].map(run),
+        [cache.to_owned(), cache.to_owned(), default("5")]
     );
-    place.write("leankv.toml", text.as_bytes());
     let shown = stdout(&place.leankv(&["tune", "show", "--settings", &settings]));
-    assert!(shown.contains("tuned@1/3") && shown.contains("3.10x"), "{shown}");
+    assert!(shown.contains("tuned@1/3") && shown.contains("by layer"), "{shown}");
     refused(
         place.leankv(&["tune", "show", "--settings", &settings, "--model", "other"]),
         2,
@@ -574,17 +583,12 @@ fn tune_finds_formats_that_other_commands_take() {
     );
     let explain =
         |cache: &str| place.leankv(&["tune", "explain", cache, "--model", &model, "--settings", &settings]);
-    let explained = stdout(&explain("tuned"));
-    assert!(explained.contains("K6mV4m") && explained.contains("As it was measured"), "{explained}");
-    refused(explain("k8v4;7=k4v4"), 2, "names layer 7");
-    let run = |kv: &str| generate(&place, kv, &["--settings", &settings])["kv"].as_str().unwrap().to_owned();
-    assert_eq!(run("tuned@1/3"), cache);
-    assert_eq!(run("tuned@1/5"), "K8mV8m/K4mV4m@1/5:window=32:keep=120:peaks=100", "nothing was tried there");
-    refused(
-        place.leankv(&["run", "--model", &model, "--raw", "--kv", "k8v4;7=k4v4", "--prompt", "x"]),
-        2,
-        "layers are counted",
-    );
-    std::fs::write(place.file("leankv.toml"), text.replace("max_kl = 0.01", "max_kl = nan")).unwrap();
-    refused(explain("tuned"), 2, "no finite number");
+    let explained = stdout(&explain("tuned@1/3"));
+    assert!(explained.contains("K6mV4m") && explained.contains("On the held-out texts"), "{explained}");
+    assert!(!stdout(&explain("tuned@1/5")).contains("On the held-out texts"), "nothing was measured there");
+    refused(explain("k8v4;7=k4v4"), 2, "formats are given for layer 7");
+    let beyond = ["run", "--model", &model, "--raw", "--kv", "k8v4;7=k4v4", "--prompt", "x"];
+    refused(place.leankv(&beyond), 2, "formats are given for layer 7");
+    place.write("leankv.toml", found.replace("max_kl = 0.01", "max_kl = nan").as_bytes());
+    refused(explain("tuned"), 2, "max_kl is NaN");
 }

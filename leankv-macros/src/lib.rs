@@ -28,7 +28,7 @@ use proc_macro::TokenStream;
 /// kernels, stands a type of the same name: `name::build(&spec)` records the kernel, `name::KERNEL` is its
 /// entry for a table of kernels.
 ///
-/// Keys: `space(field = [values], ..)`, `default(field = value, ..)`, `valid = |s| ..`, `spec = Name`,
+/// Keys: `space(field = [values], ..)`, `tune(field = [values], ..)` (values that a tuner may try: they change speed alone), `default(field = value, ..)`, `valid = |s| ..`, `spec = Name`,
 /// `name = "name"`, `warps = expr`, `resident = expr` (programs that a multiprocessor should have room for at once), `dump = "file"`.
 #[proc_macro_attribute]
 pub fn kernel(attr: TokenStream, item: TokenStream) -> TokenStream {

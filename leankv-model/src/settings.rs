@@ -134,13 +134,12 @@ impl Settings {
             }
         }
         for tuned in self.tuned.values() {
-            let numbers = tuned.parts.iter().map(|&part| f64::from(part)).chain([tuned.max_kl]);
-            if let Some(x) = numbers.into_iter().find(|x| !(x.is_finite() && *x >= 0.0)) {
-                return Err(format!("{x} in what was tuned is no finite number of at least 0"));
+            if !(tuned.max_kl.is_finite() && tuned.max_kl >= 0.0) {
+                return Err(format!("max_kl is {}, which is no finite number of at least 0", tuned.max_kl));
             }
         }
         for point in self.tuned.values().flat_map(|tuned| &tuned.points) {
-            for measured in [&point.on, &point.held, &point.uniform_held] {
+            for measured in [&point.on, &point.held, &point.default_held] {
                 let Measured { kl, over_fp16, compression, .. } = measured;
                 let found = [kl.mean, kl.se, over_fp16.mean, over_fp16.se, *compression];
                 if let Some(x) = found.into_iter().find(|x| !(x.is_finite() && *x >= 0.0)) {
@@ -220,11 +219,9 @@ pub fn tuned_part(text: &str) -> Result<Option<Option<f32>>, String> {
         return Err(wrong());
     }
     // The default formats take any part that there can be, and say what is wrong with others.
-    let read = |text: &str| text.parse::<KvChoice>().map_err(|error| error.why);
-    let choice = read(rest)?;
-    let plain = KvChoice { limit: choice.limit, ..read("@1/8")? };
+    let choice = rest.parse::<KvChoice>().map_err(|error| error.why)?;
     match choice.limit {
-        Limit::Part(part) if choice == plain => Ok(Some(Some(part))),
+        Limit::Part(part) if choice == KvChoice::default_within(part) => Ok(Some(Some(part))),
         _ => Err(wrong()),
     }
 }

@@ -13,6 +13,8 @@
 mod common;
 #[path = "common/decode.rs"]
 mod decode;
+#[path = "common/tune.rs"]
+mod tune;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -32,6 +34,8 @@ use common::{HostRun, Outcome, Row, median, row, settings};
 /// What asks this program for one measurement in a process of its own.
 const COMPILE: &str = "measure-compile";
 const MEMORY: &str = "measure-memory";
+/// What asks it for the tuner's rows alone: `cargo bench -p leankv-runtime --bench bars -- tune`.
+const TUNE: &str = "tune";
 
 /// Decode attention for 8 query heads a KV head in its sizes, the smallest last; `scripts/peers` sets Triton's beside them.
 const COMPILED: [(&str, &str); 3] = [
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
     let result = match args.get(1).map(String::as_str) {
         Some(COMPILE) => compile_times(args.get(2).map_or("", String::as_str)).map(|ms| println!("{ms:?}")),
         Some(MEMORY) => compile_everything().map(|mb| println!("[{mb}]")),
+        Some(TUNE) => tune::rows().map(|rows| common::print(&rows)),
         _ => table(),
     };
     match result {
@@ -88,6 +93,7 @@ fn table() -> Outcome<()> {
     rows.push(host_decode()?);
     rows.extend(decode_tokens()?);
     rows.extend(chunk_tiles()?);
+    rows.extend(tune::rows()?);
     let mb = in_own_process(&[MEMORY])?[0];
     rows.push(row("peak memory of compiling every kernel", "<= 400 MB", format!("{mb:.0} MB"), mb <= 400.0));
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use leankv_dsl::codegen::{self, CodegenError};
 use leankv_dsl::diag::Diagnostics;
 use leankv_dsl::ir::{Func, Print};
-use leankv_dsl::lang::{Choices, TypedKernel};
+use leankv_dsl::lang::{Choices, Settings, Spec, TypedKernel};
 use leankv_dsl::pass::PassError;
 
 use crate::cache::{BundleWriter, CacheError, CacheKey, KernelCache, Origin};
@@ -15,6 +15,7 @@ use crate::device::{Device, DeviceError, Kind};
 use crate::kernel::{Kernel, KernelOf};
 use crate::lower;
 use crate::target::Target;
+use crate::tune::{self, Question, TunedTable};
 
 /// What to keep and to add while compiling. Every field is part of the cache key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -159,18 +160,26 @@ pub struct Compiler {
     cache: KernelCache,
     options: CompileOptions,
     recorded: Option<Mutex<BundleWriter>>,
+    /// In the order in which they are asked.
+    tuned: Vec<TunedTable>,
 }
 
 impl Compiler {
     /// A compiler over a cache.
     pub fn new(cache: KernelCache) -> Compiler {
-        Compiler { cache, options: CompileOptions::default(), recorded: None }
+        Compiler { cache, options: CompileOptions::default(), recorded: None, tuned: Vec::new() }
     }
 
-    /// The process's compiler, over the user's cache; what [`Device::kernel`] uses.
+    /// The process's compiler, over the user's cache and with the user's table of tuned specialisations; what [`Device::kernel`] uses.
     pub fn global() -> &'static Compiler {
         static GLOBAL: OnceLock<Compiler> = OnceLock::new();
-        GLOBAL.get_or_init(|| Compiler::new(KernelCache::user()))
+        GLOBAL.get_or_init(|| Compiler::new(KernelCache::user()).with_tuned(TunedTable::user()))
+    }
+
+    /// The same compiler, which looks for tuned specialisations in this table, after those that it has ([`Compiler::load_tuned`]).
+    pub fn with_tuned(mut self, table: TunedTable) -> Compiler {
+        self.tuned.push(table);
+        self
     }
 
     /// The same compiler with other options.
@@ -297,7 +306,59 @@ impl Compiler {
         choices: &Choices,
     ) -> Result<KernelOf<K>, CompileError> {
         let func = kernel.build_with(spec, choices).map_err(CompileError::Refused)?;
-        Ok(KernelOf::new(self.kernel(device, &func)?))
+        Ok(KernelOf::new(self.kernel(device, &func)?, spec.clone()))
+    }
+
+    /// The kernel at the specialisation that a table has for this one: the fields that can be tuned ([`SpecField::tune`](leankv_dsl::lang::SpecField::tune)) are what was found
+    /// for the device and the nearest sizes of a workload, as [`Tuner::sizes`](crate::tune::Tuner::sizes) names them; where nothing was found they are `spec`'s.
+    /// [`KernelOf::spec`] says which: a launch's grid depends on it. A kernel of a table that cannot be had, since compiling is denied, say, is no error: then it is `spec`'s.
+    ///
+    /// # Errors
+    /// As [`Compiler::load`].
+    pub fn load_tuned<K: TypedKernel>(
+        &self,
+        device: &Device,
+        kernel: &K,
+        spec: &K::Spec,
+        choices: &Choices,
+        sizes: &[(&str, usize)],
+    ) -> Result<KernelOf<K>, CompileError> {
+        match self.tuned_spec(device, kernel, spec, choices, sizes) {
+            Some(tuned) if tuned != *spec => match self.load_with(device, kernel, &tuned, choices) {
+                Ok(kernel) => Ok(kernel),
+                Err(error) => {
+                    tracing::warn!(%error, "a tuned specialisation is not used");
+                    self.load_with(device, kernel, spec, choices)
+                }
+            },
+            _ => self.load_with(device, kernel, spec, choices),
+        }
+    }
+
+    /// What the tables have for a specialisation.
+    fn tuned_spec<K: TypedKernel>(
+        &self,
+        device: &Device,
+        kernel: &K,
+        spec: &K::Spec,
+        choices: &Choices,
+        sizes: &[(&str, usize)],
+    ) -> Option<K::Spec> {
+        if self.tuned.iter().all(TunedTable::is_empty) {
+            return None;
+        }
+        let device = tune::device_key(device)?;
+        let mut given = spec.settings();
+        K::Spec::fields().iter().filter(|field| !field.tune.is_empty()).for_each(|field| {
+            given.remove(field.name);
+        });
+        let question = Question { kernel: kernel.kernel_name(), device: &device, given: &given, sizes };
+        let build =
+            |settings: &Settings| kernel.build_with(&K::Spec::from_settings(settings).ok()?, choices).ok();
+        let fingerprint = |given: &Settings| tune::fingerprint(&K::Spec::fields(), given, build);
+        let set = self.tuned.iter().find_map(|table| table.find(&question, fingerprint))?;
+        given.extend(set.clone());
+        K::Spec::from_settings(&given).ok().filter(|spec| spec.check().is_ok())
     }
 }
 

@@ -137,14 +137,20 @@ impl Kernel {
 /// A [`Kernel`] whose arguments have a type: the struct that `#[kernel]` wrote beside it. Clones share the loaded code.
 ///
 /// [`Compiler::load`](crate::Compiler::load) makes it.
-pub struct KernelOf<K> {
+pub struct KernelOf<K: TypedKernel> {
     kernel: Kernel,
+    spec: Arc<K::Spec>,
     of: PhantomData<fn() -> K>,
 }
 
 impl<K: TypedKernel> KernelOf<K> {
-    pub(crate) fn new(kernel: Kernel) -> Self {
-        Self { kernel, of: PhantomData }
+    pub(crate) fn new(kernel: Kernel, spec: K::Spec) -> Self {
+        Self { kernel, spec: Arc::new(spec), of: PhantomData }
+    }
+
+    /// What it is specialised for.
+    pub fn spec(&self) -> &K::Spec {
+        &self.spec
     }
 
     /// A launch of `grid` programs with these arguments. What rustc cannot check is checked when it is run: lengths of buffers, alignment, and that
@@ -166,13 +172,13 @@ impl<K: TypedKernel> KernelOf<K> {
     }
 }
 
-impl<K> Clone for KernelOf<K> {
+impl<K: TypedKernel> Clone for KernelOf<K> {
     fn clone(&self) -> Self {
-        Self { kernel: self.kernel.clone(), of: PhantomData }
+        Self { kernel: self.kernel.clone(), spec: self.spec.clone(), of: PhantomData }
     }
 }
 
-impl<K> fmt::Debug for KernelOf<K> {
+impl<K: TypedKernel> fmt::Debug for KernelOf<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kernel.fmt(f)
     }

@@ -61,6 +61,7 @@ mod target;
 pub mod testing;
 pub mod text;
 pub mod tools;
+pub mod tune;
 pub mod verify;
 
 pub use compiled::{Code, CompiledKernel, KernelInfo, Resources};

@@ -25,6 +25,11 @@ pub(crate) fn processor(target: Target) -> Result<String, CodegenError> {
     })
 }
 
+/// This processor's model and what its vectors are, for people and tables.
+pub(crate) fn host_model() -> Option<String> {
+    HostTarget::native().ok().map(|target| target.model())
+}
+
 /// Compiles `func` for `target`.
 pub(crate) fn lower(
     func: &Func,

@@ -21,6 +21,11 @@ pub(crate) fn processor(target: Target) -> Result<String, CodegenError> {
     }
 }
 
+/// Nobody asked LLVM.
+pub(crate) fn host_model() -> Option<String> {
+    None
+}
+
 /// Never.
 pub(crate) fn lower(func: &Func, target: Target, _: CompileOptions) -> Result<CompiledKernel, CompileError> {
     Err(CompileError::NoCompiler { kernel: func.name.clone(), spec: func.spec.clone(), target })

@@ -1,4 +1,4 @@
-//! A kernel in a crate of your own. `cargo test` holds its PTX to a snapshot and to a budget, without a GPU.
+//! A kernel in a crate of your own. `cargo test` holds its PTX to a snapshot and to a budget, without a GPU, and shows how it is tuned.
 
 use leankv_dsl::lang::*;
 
@@ -7,7 +7,7 @@ use leankv_dsl::lang::*;
 /// * Shapes: `x` is `[rows, cols]` with `cols <= block`, `out` is `[rows]`.
 /// * Grid: `[ceil(rows / rows_per_program)]`.
 /// * Errors: a row longer than `block` is refused when the kernel runs.
-#[kernel(space(block = [64, 256], rows_per_program = [4]))]
+#[kernel(space(block = [64, 256], rows_per_program = [4]), tune(rows_per_program = [1, 4, 16, 64]))]
 pub fn row_norm(
     #[comptime] block: usize,
     #[comptime] rows_per_program: usize,

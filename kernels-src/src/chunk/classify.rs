@@ -54,7 +54,7 @@ pub struct ClassifySpec {
     #[spec(default = 0)]
     pub peaks: u32,
     /// Tokens that are looked at together.
-    #[spec(default = 128)]
+    #[spec(default = 128, tune = [32, 64, 128, 256, 512])]
     pub block: usize,
 }
 

@@ -22,7 +22,7 @@ pub struct RecompactSpec {
     #[spec(default = 6784)]
     pub page_bytes: usize,
     /// Tokens that are looked at, and moved, together.
-    #[spec(default = 16)]
+    #[spec(default = 16, tune = [4, 8, 16, 32, 64])]
     pub block: usize,
     /// Which tokens stay, in which tier.
     #[spec(default = PolicySpec::default())]

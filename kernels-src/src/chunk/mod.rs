@@ -58,13 +58,13 @@ pub struct ChunkSpec {
     #[spec(default = 6784)]
     pub page_bytes: usize,
     /// Tokens of a tile, cached or of the chunk.
-    #[spec(default = 16)]
+    #[spec(default = 16, tune = [8, 16, 32, 64])]
     pub block: usize,
     /// Chunk tokens whose queries share a tile: `block_q * group` rows.
-    #[spec(default = 16)]
+    #[spec(default = 16, tune = [4, 8, 16, 32, 64])]
     pub block_q: usize,
     /// Parts into which [`cached_significance`](fn@cached_significance) cuts the pages of a KV head.
-    #[spec(default = 4)]
+    #[spec(default = 4, tune = [1, 2, 4, 8, 16])]
     pub splits: usize,
     /// Weight of tokens' peaks in their scores, in thousandths; 0 keeps none ([`Peaks`](crate::policy::Peaks)).
     #[spec(default = 0)]
@@ -73,7 +73,7 @@ pub struct ChunkSpec {
     #[spec(default = 64)]
     pub window: i32,
     /// Depth of the software pipeline.
-    #[spec(default = 2)]
+    #[spec(default = 2, tune = [1, 2, 3])]
     pub stages: usize,
 }
 

@@ -22,7 +22,7 @@ pub struct ChunkWriterSpec {
     #[spec(default = 6784)]
     pub page_bytes: usize,
     /// Tokens of a program.
-    #[spec(default = 4)]
+    #[spec(default = 4, tune = [2, 4, 8, 16, 32])]
     pub block: usize,
 }
 

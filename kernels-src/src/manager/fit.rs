@@ -7,8 +7,8 @@ use leankv_dsl::lang::*;
 ///
 /// * Shapes: `slots` is `[requests]`; `page_tokens` and `lengths` as in the [module](crate::manager); `targets` is `[requests, lists, 2]`.
 /// * Grid: `[ceil(lists / block), requests]`.
-/// * Values: the targets of a request with a negative slot are -1.
-#[kernel(space(block = [256, 32]))]
+/// * Values: the targets of a request with a negative slot are -1, and those of a tier that a layer does not have are 0.
+#[kernel(space(block = [256, 32]), tune(block = [32, 64, 128, 256, 512]))]
 pub fn fit_pages(
     #[comptime] block: usize,
     slots: View<i32, 1>,
@@ -24,9 +24,8 @@ pub fn fit_pages(
     for (low, more) in [(false, more_high), (true, more_low)] {
         let tier = PerTier::AT.of(low);
         let tokens = lengths.tile((row, tile, Lengths::AT.tokens(low)), extents).load() + more;
-        // Behind the last list there is 0.
-        let per_page = page_tokens.tile((row, tile, tier), extents).load().max(1);
-        let pages = tokens.cdiv(per_page);
+        let per_page = page_tokens.tile((row, tile, tier), extents).load();
+        let pages: Tile<i32, 3> = per_page.gt(0).select(tokens.cdiv(per_page.max(1)), 0);
         targets.tile((request, tile, tier), extents).store(slot.ge(0).splat(extents).select(pages, -1));
     }
 }

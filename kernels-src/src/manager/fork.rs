@@ -8,7 +8,7 @@ use leankv_dsl::lang::*;
 /// * Shapes: `parents` is `[forks]`, slots; `lengths` as in the [module](crate::manager); `targets` is `[forks, lists, 2]`, for a rebalance of the
 ///   children's slots, which hold nothing; `page_tokens` as in the [module](crate::manager).
 /// * Grid: `[ceil(lists / block), forks]`.
-#[kernel(space(block = [256, 32]))]
+#[kernel(space(block = [256, 32]), tune(block = [32, 64, 128, 256, 512]))]
 pub fn plan_fork(
     #[comptime] block: usize,
     parents: View<i32, 1>,
@@ -20,7 +20,7 @@ pub fn plan_fork(
     let parent = parents.get([fork]);
     for low in [false, true] {
         let tier = PerTier::AT.of(low);
-        // Behind the last list there is 0.
+        // A list without a low tier has 0, and no token there.
         let tokens = page_tokens.tile((parent, tile, tier), [1, block, 1]).load().max(1);
         let length = lengths.tile((parent, tile, Lengths::AT.tokens(low)), [1, block, 1]).load();
         let partly = (length % tokens).ne(0);
@@ -37,7 +37,7 @@ pub fn plan_fork(
 ///   a fork that was not granted is left out. `thresholds` is `[slots, lists, 2]`; the rest as in the [module](crate::manager).
 /// * Grid: `[lists, forks]`.
 /// * Source: copy-on-write paging; not in the published system, whose reference counts are 0 or 1.
-#[kernel(space(block = [128, 32]))]
+#[kernel(space(block = [128, 32]), tune(block = [32, 64, 128, 256, 512]))]
 pub fn fork_pages(
     #[comptime] block: usize,
     parents: View<i32, 1>,
@@ -57,8 +57,9 @@ pub fn fork_pages(
         for low in [false, true] {
             let (tier, at, frozen_at) =
                 (PerTier::AT.of(low), Lengths::AT.tokens(low), Lengths::AT.frozen(low));
-            let tokens = page_tokens.get([parent, list, lit(tier)]);
-            page_tokens.set([child, list, lit(tier)], tokens);
+            let per_page = page_tokens.get([parent, list, lit(tier)]);
+            page_tokens.set([child, list, lit(tier)], per_page);
+            let tokens = per_page.max(1);
             let length = lengths.get([parent, list, lit(at)]);
             let (full, partly) = (length / tokens, (length % tokens).ne(0));
             let entry = |k: Scalar<i32>| if low { last - k } else { k };
@@ -94,7 +95,7 @@ pub fn fork_pages(
 ///
 /// * Shapes: as [`fork_pages`](fn@fork_pages) left them; `arena` is `[pages, page_bytes / 8]`.
 /// * Grid: `[lists, forks]`.
-#[kernel(space(block = [128, 32]))]
+#[kernel(space(block = [128, 32]), tune(block = [32, 64, 128, 256, 512]))]
 pub fn copy_tails(
     #[comptime] block: usize,
     parents: View<i32, 1>,
@@ -110,7 +111,7 @@ pub fn copy_tails(
         let (parent, child) = (parents.get([fork]), children.get([fork]));
         let last = table.extent(2).cast::<i32>() - 1;
         for low in [false, true] {
-            let tokens = page_tokens.get([parent, list, lit(PerTier::AT.of(low))]);
+            let tokens = page_tokens.get([parent, list, lit(PerTier::AT.of(low))]).max(1);
             let length = lengths.get([parent, list, lit(Lengths::AT.tokens(low))]);
             if (length % tokens).ne(0) {
                 let full = length / tokens;

@@ -10,7 +10,7 @@
 //! | `table` | `[slots, lists, table_len]` | high page `k` at entry `k`, low page `k` at entry `table_len - 1 - k`, -1 where there is none |
 //! | `held` | `[slots, lists, 2]` | pages of the high and of the low list: a [`PerTier`] |
 //! | `lengths` | `[slots, lists, 4]` | tokens of both, and how many of them are frozen: [`Lengths`] |
-//! | `page_tokens` | `[slots, lists, 2]` | tokens that a high and a low page hold, in the formats of the request and the layer |
+//! | `page_tokens` | `[slots, lists, 2]` | tokens that a high and a low page hold, in the formats of the request and the layer; 0 for a low tier that the layer does not have |
 //! | `refs`, `generation` | `[pages]` | lists that hold the page; how often it was taken |
 //! | `ring` | `[pages]` | numbers of free pages, between the cursors |
 //! | `cursors` | `[2]` of i64 | pages [`Moved`] since the start: `free = given - taken`, place = cursor modulo pages |

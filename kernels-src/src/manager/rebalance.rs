@@ -48,7 +48,7 @@ impl Change {
 /// * Values: a tile with a target below -1, or with more pages wanted than a row of the table has entries, takes -1: the scan refuses
 ///   the request.
 /// * Source: LeanKV, parallel KV compaction: the planning step.
-#[kernel(space(block = [256, 32]))]
+#[kernel(space(block = [256, 32]), tune(block = [32, 64, 128, 256, 512]))]
 pub fn prepare_pages(
     #[comptime] block: usize,
     slots: View<i32, 1>,
@@ -116,7 +116,7 @@ fn first_beyond(need: Tile<i64, 1>, refused: Tile<i32, 1>, free: Scalar<i64>) ->
 /// * Grid: `[1]`.
 /// * Values: a refused request does not keep later, smaller ones from being granted.
 /// * Source: LeanKV, parallel KV compaction: the prefix sum; cursors on the device instead of on the host.
-#[kernel(space(block = [128, 32]))]
+#[kernel(space(block = [128, 32]), tune(block = [32, 64, 128, 256, 512]))]
 pub fn scan_pages(
     #[comptime] block: usize,
     sums: View<i32, 3>,
@@ -176,7 +176,7 @@ pub fn scan_pages(
 /// * Values: a taken page has one reference and the next generation. A request that was not granted takes nothing. A list
 ///   without pages has no tokens: its lengths become 0.
 /// * Source: LeanKV, parallel KV compaction: the execution step.
-#[kernel(space(block = [256, 32]))]
+#[kernel(space(block = [256, 32]), tune(block = [32, 64, 128, 256, 512]))]
 pub fn commit_pages(
     #[comptime] block: usize,
     slots: View<i32, 1>,

@@ -175,7 +175,7 @@ impl PageState {
         }
     }
 
-    /// Tokens of a high and of a low page of a list pair of a request.
+    /// Tokens of a high and of a low page of a list pair of a request; 1 for a tier that the layer does not have, which has no token.
     #[must_use]
     pub fn page_tokens(&self, slot: usize, list: usize) -> [usize; 2] {
         let row = (slot * self.shape.lists + list) * PerTier::COLUMNS;

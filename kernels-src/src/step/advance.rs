@@ -7,7 +7,7 @@ use leankv_dsl::lang::*;
 /// * Shapes: `positions` is `[requests]`.
 /// * Grid: `[ceil(requests / block)]`.
 /// * Values: every number grows by 1.
-#[kernel(default(block = 128), warps = 1)]
+#[kernel(default(block = 128), tune(block = [32, 128, 512]), warps = 1)]
 pub fn advance_positions(#[comptime] block: usize, positions: ViewMut<i32, 1>) {
     let mine = positions.tile(program_id(0), [block]);
     mine.store(mine.load() + 1);

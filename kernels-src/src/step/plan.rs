@@ -22,7 +22,7 @@ pub struct PlanSpec {
     #[spec(default = 6784)]
     pub page_bytes: usize,
     /// Tokens that are looked at together.
-    #[spec(default = 32)]
+    #[spec(default = 32, tune = [8, 16, 32, 64, 128])]
     pub block: usize,
     /// Which tokens stay, in which tier.
     #[spec(default = PolicySpec::default(), values = PolicySpec::ALL)]

@@ -11,9 +11,9 @@ use crate::manager::{
 };
 use crate::reference::{PageShape, PageState};
 
-/// Tokens of a high and of a low page of a list.
+/// Tokens of a high and of a low page of a list. Of every three lists, the third has no low tier.
 fn tokens_of(list: usize) -> [usize; 2] {
-    [[5, 9], [4, 7], [6, 6]][list % 3]
+    [[5, 9], [4, 7], [6, 0]][list % 3]
 }
 
 /// The most pages of a list that is not among the longest.
@@ -46,6 +46,7 @@ impl Forks {
         let held: Vec<i32> = (0..families * lists * 2)
             .map(|place| match place % (lists * 2) {
                 0 | 3 => longest as i32,
+                place if tokens_of(place / 2)[place % 2] == 0 => 0,
                 _ => random.below(few + 1) as i32,
             })
             .collect();
@@ -64,7 +65,7 @@ impl Forks {
         for (family, &parent) in heads.iter().enumerate() {
             for place in 0..lists * 2 {
                 let (n, per_page) =
-                    (held[family * lists * 2 + place] as usize, tokens_of(place / 2)[place % 2]);
+                    (held[family * lists * 2 + place] as usize, tokens_of(place / 2)[place % 2].max(1));
                 // Half of the lists end with their last page.
                 let last = if random.below(2) == 0 { per_page } else { 1 + random.below(per_page) };
                 let length = n.saturating_sub(1) * per_page + if n == 0 { 0 } else { last };

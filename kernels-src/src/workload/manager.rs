@@ -180,7 +180,9 @@ pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
     let mut random = Generator::new(seed);
     let mut slots: Vec<i32> = random.permutation(requests).iter().map(|&slot| slot as i32).collect();
     slots.iter_mut().skip(1).step_by(3).for_each(|slot| *slot = -1);
-    let page_tokens: Vec<i32> = (0..requests * lists * 2).map(|_| 1 + random.below(9) as i32).collect();
+    // Some layers have no low tier.
+    let page_tokens: Vec<i32> =
+        (0..requests * lists * 2).map(|place| (1 - place % 2 + random.below(9)) as i32).collect();
     let lengths: Vec<i32> = (0..requests * lists * 4).map(|_| random.below(40) as i32).collect();
     let more = [3, 17];
     let of_place = |slot: i32, place: usize| match usize::try_from(slot) {
@@ -189,7 +191,7 @@ pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
             let (list, tier) = (place / 2, place % 2);
             let tokens = Lengths::get(&lengths, slot * lists + list).tokens(tier == 1) + more[tier];
             let per_page = page_tokens[(slot * lists + list) * 2 + tier];
-            (tokens + per_page - 1) / per_page
+            if per_page == 0 { 0 } else { (tokens + per_page - 1) / per_page }
         }
     };
     let targets: Vec<i32> =

@@ -4,6 +4,7 @@
 pub(super) const ENVIRONMENT: &str = "\
 Environment:
   LEANKV_CACHE_DIR  folder of compiled kernels and of models that were fetched
+  LEANKV_TUNED      table of tuned kernels, in place of tuned.json in that folder; empty for none
   LEANKV_PTXAS      the assembler, in place of that of .tools/bin or of PATH
   LEANKV_NVDISASM   the disassembler, likewise
   COLUMNS           how wide tables are where there is no terminal (100)
@@ -112,7 +113,12 @@ Examples:
   # what it would measure, and how long that takes
   leankv tune bits --model smollm2-135m --effort full --dry-run
   leankv tune show
-  leankv tune explain tuned@1/8 --model smollm2-135m";
+  leankv tune explain tuned@1/8 --model smollm2-135m
+  leankv tune kernel matmul --shapes m=512,n=512,k=512
+  # the kernels of a model's usual cache on this machine
+  leankv tune cache --model smollm2-135m
+  # of a GPU that is not here: modelled
+  leankv tune kernel decode_attention --set tiering=K8V4 --device h200";
 
 pub(super) const FETCH_MODEL: &str = "\
 Examples:

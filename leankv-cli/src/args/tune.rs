@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use leankv_model::tune;
 
-use super::Weights;
+use super::{Weights, Which};
 
 /// `leankv tune`.
 #[derive(Debug, Args)]
@@ -21,6 +21,10 @@ pub(crate) struct Tune {
 pub(crate) enum TuneWhat {
     /// Find formats of its own for every layer of a model, and keep them in leankv.toml for `--kv tuned` and `--kv tuned@1/8`.
     Bits(Bits),
+    /// Find the fastest specialisation of a kernel on a device, and keep it where caches find it.
+    Kernel(TuneKernel),
+    /// Find the fastest specialisations of all kernels of a model's cache whose blocks can be tuned.
+    Cache(TuneCache),
     /// List what was found for the models of a file of settings.
     Show(ShowTuned),
     /// Say what one of the caches that were found has in each layer.
@@ -78,6 +82,72 @@ pub(crate) struct Bits {
     /// Print what would be measured, and about how long it would take; measure nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `leankv tune kernel`.
+#[derive(Debug, Args)]
+pub(crate) struct TuneKernel {
+    /// The kernel, and what is given: `--set` of a setting that is tuned says where the search begins.
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// A size of the launch that is timed, repeated or separated by commas (see `leankv profile KERNEL`).
+    #[arg(long = "shapes", value_name = "NAME=NUMBER", value_delimiter = ',')]
+    pub(crate) shapes: Vec<String>,
+    /// How it is done.
+    #[command(flatten)]
+    pub(crate) how: HowKernels,
+    /// Print the space and its size; measure nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON, with every candidate.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `leankv tune cache`.
+#[derive(Debug, Args)]
+pub(crate) struct TuneCache {
+    /// A model that was fetched (see `leankv fetch-model`), or a GGUF file.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) model: String,
+    /// The cache, of built-in codecs.
+    #[arg(long, value_name = "CACHE", default_value = leankv_model::cache::KvChoice::DEFAULT)]
+    pub(crate) kv: String,
+    /// Tokens of a sequence.
+    #[arg(long, default_value_t = 2048)]
+    pub(crate) ctx: usize,
+    /// How it is done.
+    #[command(flatten)]
+    pub(crate) how: HowKernels,
+}
+
+/// How kernels are tuned.
+#[derive(Debug, Args)]
+pub(crate) struct HowKernels {
+    /// host, cuda:0, or a GPU that need not be here and whose times are modelled: h200, h100, a100, l40s.
+    #[arg(long, default_value = "host")]
+    pub(crate) device: String,
+    /// How much is measured.
+    #[arg(long, value_enum, default_value_t = KernelEffort::Quick)]
+    pub(crate) effort: KernelEffort,
+    /// Begin no further candidate of a kernel after this, such as 90s.
+    #[arg(long, value_parser = duration)]
+    pub(crate) time: Option<Duration>,
+    /// Seed of the workload's data.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// The table in which what was measured is kept. Default: the file that LEANKV_TUNED names, or tuned.json in the folder of compiled kernels.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) table: Option<PathBuf>,
+}
+
+/// How much of a kernel's space is measured.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum KernelEffort {
+    /// Along one setting after the other, at most a quarter of the candidates.
+    Quick,
+    /// Every candidate.
+    Full,
 }
 
 /// `leankv tune show`.

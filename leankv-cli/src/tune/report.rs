@@ -53,7 +53,7 @@ fn page(model: &str, layers: usize, found: &Found) -> Result<String, Box<dyn std
 }
 
 fn point(found: &Found, trial: &Trial) -> Point {
-    let of = found.tuned.points.iter().find(|point| point.cache == trial.cache);
+    let of = found.tuned.points.iter().find(|point| point.is_by_layer() && point.cache == trial.cache);
     let tuned = of.is_some();
     // A tuned cache's own text names every layer.
     let name = of.map_or_else(|| short(&trial.cache.to_string()), call);
@@ -188,8 +188,8 @@ mod tests {
             cache: cache.clone(),
             on: measured(0.01, 8.0),
             held: measured(0.02, 8.1),
-            uniform: uniform.clone(),
-            uniform_held: measured(0.03, 8.0),
+            default: uniform.clone(),
+            default_held: measured(0.03, 8.0),
         };
         let found = Found {
             tuned: Tuned {
@@ -197,7 +197,6 @@ mod tests {
                 held: vec!["another".to_owned()],
                 effort: Effort::Quick,
                 max_kl: 0.01,
-                parts: vec![8.0],
                 points: vec![point],
             },
             added: vec![Added { layer: 1, part: Part::Values, bits: 2, kl: 0.0125 }],

@@ -24,6 +24,8 @@ pub struct SpecField {
     pub default: Option<String>,
     /// The declared values; empty when only the default is declared. Other values may work too: these are tested.
     pub values: Vec<String>,
+    /// Values that a tuner may try, in order: the kernel computes the same with each, at another speed. Empty for a field that says what is computed.
+    pub tune: Vec<String>,
 }
 
 /// Why settings are no specialisation.

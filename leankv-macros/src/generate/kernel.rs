@@ -83,13 +83,14 @@ fn spec_struct(kernel: &Kernel, name: &Ident) -> TokenStream {
         };
         let default = find(&kernel.keys.default).map(|v| quote!(default = #v,));
         let values = find(&kernel.keys.space).map(|v| quote!(values = #v,));
+        let tune = find(&kernel.keys.tune).map(|v| quote!(tune = #v,));
         let doc = if comptime.doc.is_empty() {
             format!("`{field}`, known at specialisation time.")
         } else {
             comptime.doc.clone()
         };
         let span = field.span();
-        quote_spanned!(span=> #[doc = #doc] #[spec(#default #values)] pub #field: #ty)
+        quote_spanned!(span=> #[doc = #doc] #[spec(#default #values #tune)] pub #field: #ty)
     });
     let valid = kernel.keys.valid.as_ref().map(|closure| quote!(#[spec(valid = #closure)]));
     let doc = format!(

@@ -25,7 +25,8 @@ fn implement(spec: &SpecStruct) -> TokenStream {
     let texts: Vec<String> = names.iter().map(|n| n.unraw().to_string()).collect();
     let fields = spec.fields.iter().map(|field| {
         let (text, ty, doc) = (field.name.unraw().to_string(), &field.ty, &field.doc);
-        let (default, values) = (default_text(field), values_texts(field));
+        let default = default_text(field);
+        let [values, tune] = [&field.values, &field.tune].map(|values| values_texts(values.as_ref(), ty));
         let span = ty.span();
         quote_spanned! {span=>
             ::leankv_dsl::lang::SpecField {
@@ -34,6 +35,7 @@ fn implement(spec: &SpecStruct) -> TokenStream {
                 doc: #doc,
                 default: #default,
                 values: #values,
+                tune: #tune,
             }
         }
     });
@@ -131,9 +133,8 @@ fn default_text(field: &crate::parse::spec::SpecField) -> TokenStream {
     }
 }
 
-fn values_texts(field: &crate::parse::spec::SpecField) -> TokenStream {
-    let ty = &field.ty;
-    match &field.values {
+fn values_texts(values: Option<&Expr>, ty: &syn::Type) -> TokenStream {
+    match values {
         Some(values) => {
             let values = typed_values(values, ty);
             quote!(#values.iter().map(::std::string::ToString::to_string).collect())

@@ -9,7 +9,7 @@ use super::derive::{ArgOptions, doc_text, take_arg_options, unknown_key};
 use super::spec::check_type;
 use crate::error::Errors;
 
-const KEYS: &[&str] = &["space", "default", "valid", "spec", "name", "warps", "resident", "dump"];
+const KEYS: &[&str] = &["space", "default", "tune", "valid", "spec", "name", "warps", "resident", "dump"];
 
 /// The keys of the attribute.
 #[derive(Default)]
@@ -18,6 +18,8 @@ pub(crate) struct Keys {
     pub(crate) space: Vec<(Ident, Expr)>,
     /// `default(bm = 32, ..)`.
     pub(crate) default: Vec<(Ident, Expr)>,
+    /// `tune(bm = [..], ..)`.
+    pub(crate) tune: Vec<(Ident, Expr)>,
     /// `valid = |s| ..`.
     pub(crate) valid: Option<Expr>,
     /// `spec = Name`: the name of the generated struct.
@@ -40,6 +42,7 @@ impl Parse for Keys {
             match key.to_string().as_str() {
                 "space" => keys.space = pairs(input)?,
                 "default" => keys.default = pairs(input)?,
+                "tune" => keys.tune = pairs(input)?,
                 "valid" => keys.valid = Some(value(input)?),
                 "spec" => keys.spec = Some(value(input)?),
                 "name" => keys.name = Some(value(input)?),
@@ -53,6 +56,13 @@ impl Parse for Keys {
             }
         }
         Ok(keys)
+    }
+}
+
+impl Keys {
+    /// What is said of comptime parameters by name.
+    fn values(&self) -> impl Iterator<Item = &(Ident, Expr)> {
+        self.space.iter().chain(&self.default).chain(&self.tune)
     }
 }
 
@@ -262,11 +272,10 @@ fn check_keys(kernel: &Kernel, errors: &mut Errors) {
     let names: Vec<String> = kernel.comptime().map(|c| c.name.to_string()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     if kernel.own_spec().is_some() {
-        let generated = kernel.keys.space.iter().chain(&kernel.keys.default).map(|(name, _)| name);
-        for name in generated {
+        for (name, _) in kernel.keys.values() {
             errors.on(
                 name,
-                "this kernel has its own spec struct\nhelp: declare values on its fields: `#[spec(default = .., values = [..])]`",
+                "this kernel has its own spec struct\nhelp: declare values on its fields: `#[spec(default = .., values = [..], tune = [..])]`",
             );
         }
         if let Some(spec) = &kernel.keys.spec {
@@ -280,7 +289,7 @@ fn check_keys(kernel: &Kernel, errors: &mut Errors) {
         }
         return;
     }
-    for (name, _) in kernel.keys.space.iter().chain(&kernel.keys.default) {
+    for (name, _) in kernel.keys.values() {
         if !names.contains(&name.to_string().as_str()) {
             errors.push(unknown_key(name, &names));
         }

@@ -16,6 +16,8 @@ pub(crate) struct SpecField {
     pub(crate) default: Option<Expr>,
     /// `values = [..]`: an array expression, or any expression that can be iterated.
     pub(crate) values: Option<Expr>,
+    /// `tune = [..]`: values that a tuner may try, as `values`.
+    pub(crate) tune: Option<Expr>,
 }
 
 /// A spec struct.
@@ -48,12 +50,19 @@ pub(crate) fn parse(input: DeriveInput, errors: &mut Errors) -> Option<SpecStruc
     let mut fields = Vec::new();
     for field in item.fields {
         let syn::Member::Named(name) = field.member else { continue };
-        let mut out =
-            SpecField { name, doc: doc_text(&field.attrs), ty: field.ty, default: None, values: None };
+        let mut out = SpecField {
+            name,
+            doc: doc_text(&field.attrs),
+            ty: field.ty,
+            default: None,
+            values: None,
+            tune: None,
+        };
         check_type(&out.ty, errors);
         for attr in field.attrs.iter().filter(|a| a.path().is_ident("spec")) {
-            let parsed = keys(attr, &["default", "values"], |key, value| match key {
+            let parsed = keys(attr, &["default", "values", "tune"], |key, value| match key {
                 "default" => out.default = Some(value),
+                "tune" => out.tune = Some(value),
                 _ => out.values = Some(value),
             });
             errors.take(parsed);

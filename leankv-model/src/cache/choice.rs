@@ -142,6 +142,14 @@ impl KvChoice {
         KvChoice { policy: PolicySpec::default().into(), ..KvChoice::uniform(formats) }
     }
 
+    /// The default formats and numbers, for a part of FP16: what `@1/part` alone means.
+    #[must_use]
+    pub fn default_within(part: f32) -> KvChoice {
+        let formats: LayerFormats = KvChoice::DEFAULT.parse().expect("this is a tiering's name");
+        let limit = Limit::Part(part);
+        KvChoice { limit, always: KvChoice::DEFAULT_ALWAYS, ..KvChoice::calibrated(formats) }
+    }
+
     /// The same without what limits its bytes.
     #[must_use]
     pub fn unlimited(&self) -> KvChoice {
@@ -443,6 +451,7 @@ mod tests {
         let choice: KvChoice = "@1/11".parse().unwrap();
         assert_eq!(choice.to_string(), "K8mV8m/K4mV4m@1/11:window=32:keep=120:peaks=100");
         assert_eq!(choice.to_string().parse::<KvChoice>().unwrap(), choice);
+        assert_eq!(KvChoice::default_within(11.0), choice);
         assert!("@1/8:reconstruct".parse::<KvChoice>().unwrap().reconstruct);
         let other: KvChoice = "@1/8:peaks=0:window=16".parse().unwrap();
         assert_eq!(other.to_string(), "K8mV8m/K4mV4m@1/8:window=16:keep=120");

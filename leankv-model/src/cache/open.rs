@@ -55,13 +55,6 @@ pub fn thresholds(choice: &KvChoice) -> Thresholds {
 /// The configuration of a cache of this choice.
 fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<CacheConfig, ModelError> {
     let model = context.model.config();
-    if let Some(layer) = choice.formats.last_named().filter(|&layer| layer >= model.layers) {
-        let last = model.layers.saturating_sub(1);
-        let why = format!(
-            "`{choice}` has formats of layer {layer}, and this model's layers are counted from 0 to {last}"
-        );
-        return Err(ModelError::Refused(why));
-    }
     let Variants { codecs, hooks, basis } = variants(context, choice)?;
     let page_bytes = page_bytes(&choice.formats, model.head_dim)?;
     let extents = [model.layers, model.kv_heads, model.group(), model.head_dim];

@@ -203,8 +203,7 @@ impl<'m> Scheduler<'m> {
 
     /// Pages for the worst case of a chunk: all high, or all low.
     fn chunk_pages(&self, tokens: usize) -> usize {
-        let low = if self.cache.config().formats.has_low() { tokens } else { 0 };
-        self.pages_of([tokens, low])
+        self.pages_of([tokens; 2])
     }
 
     /// Pages of a request each of whose high and low lists has so many tokens.

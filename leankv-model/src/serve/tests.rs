@@ -54,8 +54,8 @@ fn scheduler_of<'m>(
 fn enough(scheduler: &Scheduler<'_>, tokens: usize) -> usize {
     let config = scheduler.cache().config();
     // Another page for each low list: both tiers may end within one.
-    let (low, more) = if config.formats.has_low() { (tokens, config.lists()) } else { (0, 0) };
-    config.pages_of(&config.formats, [tokens, low]).unwrap() + more
+    let more = if config.formats.has_low() { config.lists() } else { 0 };
+    config.pages_of(&config.formats, [tokens; 2]).unwrap() + more
 }
 
 fn request(seed: u64, prompt: usize, output: usize) -> Request {

@@ -6,7 +6,7 @@
 //! 3. *Parts*: points of the front as low tiers, measured with all layers together, for several parts of FP16, beside the default formats.
 //! 4. *Held out*: the best of each part and the default formats, measured on texts that no choice was made on.
 //!
-//! Nothing is taken that was not measured, and nothing that does not beat the default formats on texts that no choice was made on. Every measurement is a line of a journal, so that a run that
+//! Nothing is taken that was not measured, and where formats by layer do not beat the default ones on texts that no choice was made on, these are kept. Every measurement is a line of a journal, so that a run that
 //! was cut off goes on from there.
 
 mod front;
@@ -129,20 +129,20 @@ pub struct Trial {
     pub measured: Measured,
 }
 
-/// A cache that was found.
+/// What was found for a part of FP16.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
-    /// The cache.
+    /// The cache: formats by layer, or the default ones where none was found that beats them.
     pub cache: KvChoice,
     /// On the texts that choices were made on.
     pub on: Measured,
     /// On those that no choice was made on.
     pub held: Measured,
-    /// The default formats, the same in all layers, for the same part of FP16: what it is to be compared with.
-    pub uniform: KvChoice,
+    /// The default formats, the same in all layers, for the same part of FP16.
+    pub default: KvChoice,
     /// What they came to on the texts that no choice was made on.
-    pub uniform_held: Measured,
+    pub default_held: Measured,
 }
 
 /// What was found for a model.
@@ -157,9 +157,7 @@ pub struct Tuned {
     pub effort: Effort,
     /// Most that the cache may diverge where no part is asked for.
     pub max_kl: f64,
-    /// The parts of FP16 that were tried.
-    pub parts: Vec<f32>,
-    /// What beats the default formats on the held-out texts, from the largest to the smallest.
+    /// One for every part of FP16 that was tried, from the largest to the smallest.
     pub points: Vec<Point>,
 }
 
@@ -192,10 +190,10 @@ pub enum TuneError {
 
 impl Tuned {
     /// The cache for a part of FP16 (8 for an eighth), or without one the smallest whose KL divergence was at most [`max_kl`](Tuned::max_kl) on the texts that no choice was made
-    /// on; the one nearest to FP16 where none is so near. None where nothing was found at all.
+    /// on; the one nearest to FP16 where none is so near. None where no part was tried.
     ///
-    /// For a part that was tuned for it is what was found, or the default formats where nothing was found that beats them. Between two parts that something was
-    /// found for it is the formats of the nearer one; elsewhere the default ones.
+    /// For a part that was tried it is what was found, which may be the default formats. Between two parts for which formats by layer were found it is those of
+    /// the nearer one; elsewhere the default formats.
     #[must_use]
     pub fn choice(&self, part: Option<f32>) -> Option<KvChoice> {
         let kl = |point: &&Point| point.held.kl.mean;
@@ -205,17 +203,17 @@ impl Tuned {
             let point = smallest.or_else(|| self.points.iter().min_by(|a, b| kl(a).total_cmp(&kl(b))))?;
             return Some(point.cache.clone());
         };
-        self.points.first()?;
-        let of = |part: f32| self.points.iter().find(|point| point.part() == part);
-        let below = self.parts.iter().copied().filter(|&tried| tried <= part).fold(0.0, f32::max);
-        let above = self.parts.iter().copied().filter(|&tried| tried >= part).fold(f32::INFINITY, f32::min);
-        let nearer = if part / below <= above / part { below } else { above };
-        match (of(below), of(above), of(nearer)) {
-            (Some(_), Some(_), Some(point)) => {
-                Some(KvChoice { limit: Limit::Part(part), ..point.cache.clone() })
+        let by_part = |a: &&Point, b: &&Point| a.part().total_cmp(&b.part());
+        let below = self.points.iter().filter(|point| point.part() <= part).max_by(by_part);
+        let above = self.points.iter().filter(|point| point.part() >= part).min_by(by_part);
+        let cache = match (below, above) {
+            (Some(below), Some(above)) if below.is_by_layer() && above.is_by_layer() => {
+                let nearer = if part / below.part() <= above.part() / part { below } else { above };
+                &nearer.cache
             }
-            _ => format!("@1/{part}").parse().ok(),
-        }
+            _ => &self.points.first()?.default,
+        };
+        Some(KvChoice { limit: Limit::Part(part), ..cache.clone() })
     }
 }
 
@@ -229,9 +227,15 @@ impl Point {
         }
     }
 
+    /// Whether it is formats by layer, and not the default ones.
+    #[must_use]
+    pub fn is_by_layer(&self) -> bool {
+        self.cache != self.default
+    }
+
     /// Whether it diverges less than the default formats on the texts that no choice was made on, by more than two standard errors.
     #[must_use]
     pub fn is_better(&self) -> bool {
-        self.held.kl.mean + 2.0 * self.held.kl.se < self.uniform_held.kl.mean
+        self.held.kl.mean + 2.0 * self.held.kl.se < self.default_held.kl.mean
     }
 }

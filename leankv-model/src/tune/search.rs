@@ -6,7 +6,7 @@ use leankv_runtime::{Compiler, Device};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::sensitivity::{losses, measured, with};
+use super::sensitivity::{falling, losses, measured, with};
 use super::space::Widths;
 use super::{
     Added, Effort, Found, FrontPoint, Measured, Part, Point, Space, Stage, Trial, Tune, TuneError, TuneText,
@@ -229,14 +229,12 @@ pub fn tune(
 impl Run<'_> {
     fn run(&mut self) -> Result<Found, TuneError> {
         let (space, layers, d) = (&self.tune.space, self.model.config().layers, self.model.config().head_dim);
-        let base = vec![space.widest(); layers];
-        let few = self.tune.effort == Effort::Quick;
-        let added = self.singles(Stage::Sensitivity, &base, &measured(space, few))?;
+        let added = self.sensitivities()?;
         let mut losses = losses(space, layers, d, &added)?;
         let mut front = space.front(&losses, d)?;
-        if !few && !self.late() {
-            // Losses do not quite add up, so they are measured again where the cache is about a quarter of FP16.
-            let points = spread(&front, 2 * LOWS);
+        if self.tune.effort == Effort::Full && !self.late() {
+            // Losses do not quite add up, so they are measured again around the middle of the front.
+            let points = spread(&front, 3);
             if let Some((_, middle)) = points.get(points.len() / 2) {
                 self.around(middle, &mut losses)?;
                 front = space.front(&losses, d)?;
@@ -247,8 +245,7 @@ impl Run<'_> {
         let Tune { on, held, effort, max_kl, .. } = self.tune;
         let names = |texts: &[TuneText]| texts.iter().map(|text| text.name.clone()).collect();
         let (texts, held) = (names(on), names(held));
-        let parts = self.tune.parts.clone();
-        let tuned = Tuned { texts, held, effort: *effort, max_kl: *max_kl, parts, points };
+        let tuned = Tuned { texts, held, effort: *effort, max_kl: *max_kl, points };
         Ok(Found { tuned, added, trials: std::mem::take(&mut self.trials), cut_short: self.cut_short })
     }
 
@@ -259,111 +256,89 @@ impl Run<'_> {
         late
     }
 
-    /// What each side of each layer adds in codes of each of these widths, where the rest has those of `base`.
-    fn singles(&mut self, stage: Stage, base: &[Widths], widths: &[usize]) -> Result<Vec<Added>, TuneError> {
+    /// What single sides in codes of another width add, where the rest has the widths of `base`.
+    fn added(&mut self, stage: Stage, base: &[Widths], sides: &[Side]) -> Result<Vec<f64>, TuneError> {
         let space = &self.tune.space;
         let mut caches = vec![space.whole(space.formats(base)?)];
-        let mut sides = Vec::new();
-        for layer in 0..base.len() {
-            for part in Part::BOTH {
-                for &width in widths.iter().filter(|&&width| width != base[layer][part as usize]) {
-                    caches.push(space.whole(space.formats(&with(base, layer, part, width))?));
-                    sides.push((layer, part, space.widths[width]));
-                }
-            }
+        for &(layer, part, width) in sides {
+            caches.push(space.whole(space.formats(&with(base, layer, part, width))?));
         }
         let found = self.measure(stage, &caches)?;
-        let nothing = found[0].kl.mean;
-        let add = |((layer, part, bits), measured): ((usize, Part, u32), &Measured)| Added {
-            layer,
-            part,
-            bits,
-            kl: measured.kl.mean - nothing,
-        };
-        Ok(sides.into_iter().zip(&found[1..]).map(add).collect())
+        Ok(found[1..].iter().map(|measured| measured.kl.mean - found[0].kl.mean).collect())
+    }
+
+    /// What every side adds by itself, against the widest codes.
+    fn sensitivities(&mut self) -> Result<Vec<Added>, TuneError> {
+        let (space, layers) = (&self.tune.space, self.model.config().layers);
+        let widths = measured(space, self.tune.effort == Effort::Quick);
+        let sides = sides_of(layers, |_, _| widths.clone());
+        let base = vec![space.widest(); layers];
+        let kls = self.added(Stage::Sensitivity, &base, &sides)?;
+        let one =
+            |((layer, part, width), kl): (Side, f64)| Added { layer, part, bits: space.widths[width], kl };
+        Ok(sides.into_iter().zip(kls).map(one).collect())
     }
 
     /// Corrects losses by what the next widths on either side add around a point.
     fn around(&mut self, base: &[Widths], losses: &mut [[Vec<f64>; 2]]) -> Result<(), TuneError> {
         let last = self.tune.space.widths.len() - 1;
-        for up in [false, true] {
-            let moved = |&[keys, values]: &Widths| {
-                [keys, values].map(|width| if up { (width + 1).min(last) } else { width.saturating_sub(1) })
-            };
-            let to: Vec<Widths> = base.iter().map(moved).collect();
-            let space = &self.tune.space;
-            let mut caches = vec![space.whole(space.formats(base)?)];
-            let mut sides = Vec::new();
-            for layer in 0..base.len() {
-                for part in Part::BOTH
-                    .into_iter()
-                    .filter(|&part| to[layer][part as usize] != base[layer][part as usize])
-                {
-                    let width = to[layer][part as usize];
-                    caches.push(space.whole(space.formats(&with(base, layer, part, width))?));
-                    sides.push((layer, part, width));
-                }
-            }
-            let found = self.measure(Stage::Around, &caches)?;
-            for (&(layer, part, width), measured) in sides.iter().zip(&found[1..]) {
-                let of_side = &mut losses[layer][part as usize];
-                let here = of_side[base[layer][part as usize]];
-                of_side[width] = (here + measured.kl.mean - found[0].kl.mean).max(0.0);
-            }
+        let next = |layer: usize, part: Part| {
+            let width = base[layer][part as usize];
+            [width.checked_sub(1), Some(width + 1).filter(|&wider| wider <= last)]
+                .into_iter()
+                .flatten()
+                .collect()
+        };
+        let sides = sides_of(base.len(), next);
+        let kls = self.added(Stage::Around, base, &sides)?;
+        for ((layer, part, width), kl) in sides.into_iter().zip(kls) {
+            let of_side = &mut losses[layer][part as usize];
+            of_side[width] = (of_side[base[layer][part as usize]] + kl).max(0.0);
         }
-        for of_side in losses.iter_mut().flatten() {
-            let mut least = f64::INFINITY;
-            of_side.iter_mut().for_each(|loss| {
-                least = least.min(*loss);
-                *loss = least;
-            });
-        }
+        losses.iter_mut().flatten().for_each(|of_side| falling(of_side));
         Ok(())
     }
 
-    /// For every part the best low tier of the front, where it beats the default.
+    /// For every part the best low tier of the front, or the default formats where these are better.
     fn parts(&mut self, front: &[(FrontPoint, Vec<Widths>)]) -> Result<Vec<Candidate>, TuneError> {
         let space = &self.tune.space;
-        let default = KvChoice::DEFAULT.parse().map_err(|e| TuneError::Space(format!("{e}")))?;
-        // Low tiers from what loses much to what saves little: a budget keeps more tokens of the former.
-        let narrow = spread(front, 2 * LOWS + 2);
-        let lows: Vec<&(FrontPoint, Vec<Widths>)> = narrow.iter().skip(2).take(LOWS).collect();
-        let mut candidates = Vec::new();
+        let (d, layers) = (self.model.config().head_dim, self.model.config().layers);
+        let costs = space.low_costs(d, layers)?;
+        let near: Vec<_> = front.iter().filter(|(point, _)| costs.contains(&point.cost)).cloned().collect();
+        let lows = spread(if near.is_empty() { front } else { &near }, LOWS);
         let mut caches = Vec::new();
         for &part in &self.tune.parts {
-            caches.push(space.within(Clone::clone(&default), part));
+            caches.push(KvChoice::default_within(part));
             for (_, widths) in &lows {
                 caches.push(space.within(space.formats(widths)?, part));
             }
         }
         let found = self.measure(Stage::Parts, &caches)?;
         let each = lows.len() + 1;
-        for (caches, found) in caches.chunks(each).zip(found.chunks(each)) {
-            let tuned = caches.iter().zip(found).skip(1);
-            let Some((cache, measured)) = tuned.min_by(|a, b| a.1.kl.mean.total_cmp(&b.1.kl.mean)) else {
-                continue;
-            };
-            if measured.kl.mean < found[0].kl.mean {
-                let (cache, uniform) = (cache.clone(), caches[0].clone());
-                candidates.push(Candidate { cache, on: *measured, uniform });
-            }
-        }
-        Ok(candidates)
+        let best = |(caches, found): (&[KvChoice], &[Measured])| {
+            let all = caches.iter().zip(found);
+            // Of equals the first, the default.
+            let best = all.min_by(|a, b| a.1.kl.mean.total_cmp(&b.1.kl.mean));
+            let (cache, on) = best.unwrap_or((&caches[0], &found[0]));
+            Candidate { cache: cache.clone(), on: *on, default: caches[0].clone(), default_on: found[0] }
+        };
+        Ok(caches.chunks(each).zip(found.chunks(each)).map(best).collect())
     }
 
-    /// What was found on the texts that no choice was made on. What does not [beat](Point::is_better) its uniform formats there too is left out.
+    /// What was found and the default formats on the texts that no choice was made on. What does not [beat](Point::is_better) these there too gives way to them.
     fn held(&mut self, candidates: Vec<Candidate>) -> Result<Vec<Point>, TuneError> {
-        let caches: Vec<KvChoice> = candidates
-            .iter()
-            .flat_map(|candidate| [candidate.cache.clone(), candidate.uniform.clone()])
-            .collect();
+        let both = |candidate: &Candidate| [candidate.cache.clone(), candidate.default.clone()];
+        let caches: Vec<KvChoice> = candidates.iter().flat_map(both).collect();
         let found = self.measure(Stage::Held, &caches)?;
         let point = |(candidate, found): (Candidate, &[Measured])| {
-            let Candidate { cache, on, uniform } = candidate;
-            Point { cache, on, held: found[0], uniform, uniform_held: found[1] }
+            let Candidate { cache, on, default, default_on } = candidate;
+            let point = Point { cache, on, held: found[0], default, default_held: found[1] };
+            match point.is_better() {
+                true => point,
+                false => Point { cache: point.default.clone(), on: default_on, held: found[1], ..point },
+            }
         };
         let mut points: Vec<Point> = candidates.into_iter().zip(found.chunks(2)).map(point).collect();
-        points.retain(Point::is_better);
         points.sort_by(|a, b| a.part().total_cmp(&b.part()));
         Ok(points)
     }
@@ -432,11 +407,21 @@ fn digits(number: f64) -> f64 {
     format!("{number:.4e}").parse().unwrap_or(number)
 }
 
-/// A cache that may become a point.
+/// The best cache of a part, and the default formats.
 struct Candidate {
     cache: KvChoice,
     on: Measured,
-    uniform: KvChoice,
+    default: KvChoice,
+    default_on: Measured,
+}
+
+/// A layer, keys or values of it, and the number of a width.
+type Side = (usize, Part, usize);
+
+/// Every side of so many layers with each of its `widths`.
+fn sides_of(layers: usize, widths: impl Fn(usize, Part) -> Vec<usize>) -> Vec<Side> {
+    let of_side = |(layer, part)| widths(layer, part).into_iter().map(move |width| (layer, part, width));
+    (0..layers).flat_map(|layer| Part::BOTH.map(|part| (layer, part))).flat_map(of_side).collect()
 }
 
 /// So many points of a front, apart from each other by equal factors of their cost, the cheapest first. Of a short front, all.

@@ -22,7 +22,7 @@ pub struct Added {
 pub(super) fn measured(space: &Space, few: bool) -> Vec<usize> {
     let last = space.widths.len() - 1;
     match few {
-        // The narrowest, where much is lost, and one of half as much again.
+        // The narrowest, where much is lost, and one of twice its bits.
         true => {
             let twice = space.widths.iter().position(|&width| width >= 2 * space.widths[0]).unwrap_or(last);
             let mut both = vec![0, twice.min(last.saturating_sub(1))];
@@ -74,18 +74,26 @@ fn fill(known: &[Option<f64>], distortions: &[f64]) -> Vec<f64> {
         _ => 1.0,
     };
     let last = known.len() - 1;
-    let mut least = f64::INFINITY;
     let one = |(width, known): (usize, &Option<f64>)| {
         let nearest = || {
             let far = |&(d, _): &(f64, f64)| (d / distortions[width]).ln().abs();
             let near = points.iter().min_by(|a, b| far(a).total_cmp(&far(b)));
             near.map_or(0.0, |&(d, loss)| loss * (distortions[width] / d).powf(power))
         };
-        let loss = if width == last { 0.0 } else { known.unwrap_or_else(nearest) };
-        least = least.min(loss);
-        least
+        if width == last { 0.0 } else { known.unwrap_or_else(nearest) }
     };
-    known.iter().enumerate().map(one).collect()
+    let mut losses: Vec<f64> = known.iter().enumerate().map(one).collect();
+    falling(&mut losses);
+    losses
+}
+
+/// Lowers losses, the narrowest code's first, until none is above that of a narrower one.
+pub(super) fn falling(losses: &mut [f64]) {
+    let mut least = f64::INFINITY;
+    for loss in losses {
+        least = least.min(*loss);
+        *loss = least;
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! What a layer's low tier may be coded in.
 
+use std::ops::RangeInclusive;
+
 use leankv_dsl::format::{
-    CodecSpec, KvFormat, LayerFormats, PageLayout, Tiering, cache_page_bytes, normal_loss,
+    CodecSpec, FormatError, KvFormat, LayerFormats, PageLayout, Tiering, cache_page_bytes, normal_loss,
 };
 use leankv_kernels::policy::PolicySpec;
 use serde::{Deserialize, Serialize};
@@ -59,13 +61,17 @@ const ALL_LOW: f32 = 1e9;
 /// Parts of a byte in which costs are counted.
 const UNITS: f64 = 8.0;
 
+/// The default formats.
+fn default_tiering() -> Tiering {
+    *KvChoice::default_within(1.0).formats.usual()
+}
+
 impl Space {
     /// Mid-rise codes of 2 to 8 bits under the high tier of the [default formats](KvChoice::DEFAULT).
     #[must_use]
     pub fn usual() -> Space {
-        let default: Tiering = KvChoice::DEFAULT.parse().expect("this is a tiering's name");
-        let window = leankv_runtime::kv::CacheConfig::ROTATED_WINDOW;
-        Space { widths: vec![2, 3, 4, 5, 6, 8], codes: Codes::MidRise, high: default.high, window }
+        let window = KvChoice::DEFAULT_ALWAYS.window;
+        Space { widths: vec![2, 3, 4, 5, 6, 8], codes: Codes::MidRise, high: default_tiering().high, window }
     }
 
     /// Whether there is something to choose.
@@ -94,7 +100,7 @@ impl Space {
             Codes::Symmetric => CodecSpec::symmetric(self.widths[width], 1),
             Codes::Affine => CodecSpec::affine(self.widths[width], 1),
         };
-        let wrong = |error: leankv_dsl::format::FormatError| TuneError::Space(error.to_string());
+        let wrong = |error: FormatError| TuneError::Space(error.to_string());
         Ok(KvFormat { key: codec(keys).map_err(wrong)?, value: codec(values).map_err(wrong)? })
     }
 
@@ -122,10 +128,10 @@ impl Space {
         }
     }
 
-    /// A cache of a part of FP16, by the rules of the [default formats](KvChoice::DEFAULT).
+    /// A cache of a part of FP16, by the rules of the default formats.
     pub(super) fn within(&self, formats: LayerFormats, part: f32) -> KvChoice {
-        let always = Always { window: self.window, ..KvChoice::DEFAULT_ALWAYS };
-        KvChoice { limit: Limit::Part(part), always, ..self.whole(formats) }
+        let default = KvChoice::default_within(part);
+        KvChoice { formats, always: Always { window: self.window, ..default.always }, ..default }
     }
 
     /// The widest codes of both.
@@ -144,14 +150,21 @@ impl Space {
         normal_loss(&format.key, head_dim).map_err(|error| TuneError::Space(error.to_string()))
     }
 
-    /// True bytes of a low token of these widths, in the pages that suit the widest and the narrowest codes.
-    pub(super) fn bytes(&self, widths: Widths, head_dim: usize) -> Result<f64, TuneError> {
-        let wrong = |error: leankv_dsl::format::FormatError| TuneError::Space(error.to_string());
+    /// What a token of a format costs, in [`UNITS`] of true bytes: in the pages that suit the widest and the narrowest codes.
+    fn cost(&self, format: &KvFormat, head_dim: usize) -> Result<u64, TuneError> {
+        let wrong = |error: FormatError| TuneError::Space(error.to_string());
         let d = u32::try_from(head_dim).unwrap_or(u32::MAX);
         let both = [self.tiering([0; 2])?, self.tiering(self.widest())?];
         let page = cache_page_bytes(&LayerFormats::of_layers(&both), d).map_err(wrong)?;
-        let layout = PageLayout::derive(&self.format(widths)?, d, page).map_err(wrong)?;
-        Ok(layout.account().true_bytes_per_token())
+        let layout = PageLayout::derive(format, d, page).map_err(wrong)?;
+        Ok((layout.account().true_bytes_per_token() * UNITS).round() as u64)
+    }
+
+    /// What a token of a low tier that is worth a trial costs: from two thirds of the default's to a sixth more. A budget keeps the more tokens the fewer bytes they take.
+    pub(super) fn low_costs(&self, head_dim: usize, layers: usize) -> Result<RangeInclusive<u64>, TuneError> {
+        let default = default_tiering();
+        let cost = self.cost(&default.low.unwrap_or(default.high), head_dim)? * layers as u64;
+        Ok(cost * 2 / 3..=cost * 7 / 6)
     }
 
     /// The front of all layers, by what each layer's codes lose: `[layers]`, of keys and of values, for each width.
@@ -163,7 +176,7 @@ impl Space {
         let pairs: Vec<Widths> = self.pairs().collect();
         let mut costs = Vec::with_capacity(pairs.len());
         for &pair in &pairs {
-            costs.push((self.bytes(pair, head_dim)? * UNITS).round() as u64);
+            costs.push(self.cost(&self.format(pair)?, head_dim)?);
         }
         let options = |of_layer: &[Vec<f64>; 2]| {
             let option = |(&[keys, values], &cost): (&Widths, &u64)| LayerOption {

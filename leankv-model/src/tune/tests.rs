@@ -1,11 +1,12 @@
 //! What tuning promises, on a tiny model.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use leankv_runtime::Device;
 
-use super::{Effort, Found, Measured, Point, Progress, Space, Tune, TuneError, TuneText, Tuned, tune};
-use crate::cache::KvChoice;
+use super::{Effort, Found, Measured, Point, Progress, Space, Stage, Tune, TuneError, TuneText, Tuned, tune};
+use crate::cache::{KvChoice, Limit};
 use crate::eval::Estimate;
 use crate::settings::{Settings, tuned_part};
 use crate::testing::{LAYERS, compiler, tiny_model};
@@ -53,10 +54,9 @@ fn a_run_that_was_cut_off_goes_on_and_finds_the_same() {
     let (found, all) = run(&model, &tune);
     let found = found.unwrap();
     assert_eq!(found.added.len(), 2 * LAYERS, "the narrow width of every side");
-    for point in &found.tuned.points {
-        assert!(point.is_better(), "{point:?}");
-        assert!(point.uniform_held.compression > 0.9 * point.held.compression, "{point:?}");
-    }
+    let [point] = &found.tuned.points[..] else { panic!("{:?}", found.tuned.points) };
+    assert_eq!((point.part(), &point.default), (3.0, &KvChoice::default_within(3.0)));
+    assert_eq!(point.is_by_layer(), point.is_better(), "{point:?}");
     let whole = std::fs::read_to_string(&path).unwrap();
     assert_eq!(whole.lines().count(), 1 + found.trials.len(), "a line a trial, after the first one");
 
@@ -71,6 +71,27 @@ fn a_run_that_was_cut_off_goes_on_and_finds_the_same() {
     assert_eq!(again(usize::MAX), 0, "nothing is measured twice");
     let half = again(whole.lines().count() / 2);
     assert!(half > 0 && half < all, "{half} of {all}");
+}
+
+#[test]
+fn full_effort_measures_again_around_what_it_found_if_there_is_time() {
+    let model = tiny_model(3, WeightForm::Dense);
+    let folder = tempfile::tempdir().unwrap();
+    let of = |time: Option<Duration>| {
+        // What was measured before is not measured again.
+        let trials = Some(folder.path().join("trials.jsonl"));
+        let space = Space { widths: vec![2, 4, 8], ..Space::usual() };
+        let tune = Tune { space, parts: Vec::new(), effort: Effort::Full, time, ..what(trials) };
+        let found = run(&model, &tune).0.unwrap();
+        let of = |stage: Stage| found.trials.iter().filter(|trial| trial.stage == stage).count();
+        (found.added.len(), of(Stage::Around), found.cut_short)
+    };
+    let sides = 2 * LAYERS;
+    let (added, around, cut_short) = of(None);
+    assert_eq!((added, cut_short), (2 * sides, false), "all widths but the widest");
+    // The point itself, and every side with the next width below, above, or both.
+    assert!((1 + sides..=1 + 2 * sides).contains(&around), "{around}");
+    assert_eq!(of(Some(Duration::ZERO)), (2 * sides, 0, true));
 }
 
 #[test]
@@ -115,14 +136,15 @@ fn measured(kl: f64, compression: f64) -> Measured {
     Measured { tokens: 100, kl: estimate(kl), over_fp16: estimate(1.0), compression }
 }
 
-fn point(cache: &str, kl: f64, compression: f64) -> Point {
-    Point {
-        cache: cache.parse().unwrap(),
-        on: measured(kl, compression),
-        held: measured(kl, compression),
-        uniform: KvChoice::fp16(),
-        uniform_held: measured(2.0 * kl, compression),
-    }
+/// What was found for a part: these formats, or with none the default ones.
+fn point(part: f32, formats: Option<&str>, kl: f64) -> Point {
+    let default = KvChoice::default_within(part);
+    let cache = match formats {
+        Some(formats) => KvChoice { formats: formats.parse().unwrap(), ..default.clone() },
+        None => default.clone(),
+    };
+    let of = measured(kl, f64::from(part));
+    Point { cache, on: of, held: of, default, default_held: measured(2.0 * kl, f64::from(part)) }
 }
 
 fn tuned() -> Tuned {
@@ -131,11 +153,11 @@ fn tuned() -> Tuned {
         held: vec!["another".to_owned()],
         effort: Effort::Full,
         max_kl: 0.01,
-        parts: vec![3.0, 4.0, 8.0, 11.0],
         points: vec![
-            point("K8mV8m/K6mV4m;0=K8mV8m/K8mV4m@1/3", 0.002, 3.1),
-            point("K8mV8m/K4mV3m;0=K8mV8m/K6mV4m@1/4", 0.008, 4.1),
-            point("K8mV8m/K3mV2m;1=K8mV8m/K4mV2m@1/11", 0.03, 11.2),
+            point(3.0, Some("K8mV8m/K6mV4m;0=K8mV8m/K8mV4m"), 0.002),
+            point(4.0, Some("K8mV8m/K4mV3m;0=K8mV8m/K6mV4m"), 0.005),
+            point(5.0, None, 0.009),
+            point(11.0, Some("K8mV8m/K3mV2m;1=K8mV8m/K4mV2m"), 0.03),
         ],
     }
 }
@@ -143,20 +165,22 @@ fn tuned() -> Tuned {
 #[test]
 fn what_was_found_for_a_part_is_taken_and_else_the_default() {
     let tuned = tuned();
-    let taken = |part: Option<f32>| tuned.choice(part).unwrap().to_string();
-    let text = |at: usize| tuned.points[at].cache.to_string();
-    let default = |part: &str| format!("K8mV8m/K4mV4m@1/{part}:window=32:keep=120:peaks=100");
-    assert_eq!(taken(None), text(1), "the smallest within the divergence");
-    assert_eq!([3.0, 4.0, 11.0].map(|part| taken(Some(part))), [text(0), text(1), text(2)]);
-    // Something was found on either side.
-    assert_eq!(taken(Some(3.2)), "K8mV8m/K6mV4m;0=K8mV8m/K8mV4m@1/3.2");
-    assert_eq!(taken(Some(3.8)), "K8mV8m/K4mV3m;0=K8mV8m/K6mV4m@1/3.8");
-    // Nothing was found for 1/8, and nothing was tried beyond.
-    for (part, name) in [(2.0, "2"), (5.0, "5"), (8.0, "8"), (10.0, "10"), (16.0, "16")] {
-        assert_eq!(taken(Some(part)), default(name));
+    let taken = |part: f32| tuned.choice(Some(part)).unwrap();
+    for point in &tuned.points {
+        assert_eq!(taken(point.part()), point.cache);
     }
+    // Formats by layer were found on either side.
+    for (part, of) in [(3.2, 0), (3.8, 1)] {
+        assert_eq!(taken(part), KvChoice { limit: Limit::Part(part), ..tuned.points[of].cache.clone() });
+    }
+    // The default was kept on one side, or nothing was tried beyond.
+    for part in [2.0, 4.5, 5.0, 8.0, 16.0] {
+        assert_eq!(taken(part), KvChoice::default_within(part));
+    }
+    // The smallest within the divergence may be the default; with none the nearest is taken.
+    assert_eq!(tuned.choice(None).unwrap(), KvChoice::default_within(5.0));
     let strict = Tuned { max_kl: 1e-6, ..tuned.clone() };
-    assert_eq!(strict.choice(None).unwrap(), tuned.points[0].cache, "the nearest");
+    assert_eq!(strict.choice(None).unwrap(), tuned.points[0].cache);
     let nothing = Tuned { points: Vec::new(), ..tuned.clone() };
     assert_eq!([None, Some(8.0)].map(|part| nothing.choice(part)), [None, None]);
 }
@@ -164,9 +188,9 @@ fn what_was_found_for_a_part_is_taken_and_else_the_default() {
 #[test]
 fn what_is_better_by_chance_is_not() {
     let with_error = |se: f64| {
-        let point = point("@1/8", 0.02, 8.0);
+        let point = point(8.0, Some("K4mV4m"), 0.02);
         let kl = Estimate { mean: 0.02, se };
-        Point { held: Measured { kl, ..point.held }, uniform_held: measured(0.025, 8.0), ..point }
+        Point { held: Measured { kl, ..point.held }, default_held: measured(0.025, 8.0), ..point }
     };
     assert!(with_error(0.002).is_better() && !with_error(0.003).is_better());
 }
@@ -182,8 +206,8 @@ fn settings_keep_what_was_tuned_and_know_it_by_its_text() {
     assert_eq!(read, settings);
     let registry = crate::cache::Registry::builtin();
     let choice = |model: &str, text: &str| read.choice(&registry, model, text);
-    assert_eq!(choice("tiny", "tuned").unwrap(), tuned().points[1].cache);
-    assert_eq!(choice("tiny", " Tuned@1/11 ").unwrap(), tuned().points[2].cache);
+    assert_eq!(choice("tiny", "tuned").unwrap(), tuned().points[2].cache);
+    assert_eq!(choice("tiny", " Tuned@1/11 ").unwrap(), tuned().points[3].cache);
     assert_eq!(choice("tiny", "k4v4").unwrap(), "K4V4".parse().unwrap());
     let error = choice("other", "tuned").unwrap_err().to_string();
     assert!(error.contains("leankv tune bits --model other"), "{error}");

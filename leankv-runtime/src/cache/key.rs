@@ -44,7 +44,7 @@ impl CacheKey {
 
 impl Digest {
     /// The digest of plain bytes.
-    pub(super) fn of(bytes: &[u8]) -> Digest {
+    pub(crate) fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
     }
 

@@ -21,6 +21,7 @@ const FUNCTIONS: &[&str] = &[
     "cuDeviceGetCount",
     "cuDeviceGetAttribute",
     "cuDeviceGetName",
+    "cuDriverGetVersion",
     "cuDevicePrimaryCtxRetain",
     "cuDevicePrimaryCtxRelease_v2",
     "cuCtxGetCurrent",
@@ -64,6 +65,7 @@ pub(crate) struct CudaDevice {
     foreign_stream: bool,
     name: String,
     capability: (u32, u32),
+    driver_version: (u32, u32),
 }
 
 /// A stream.
@@ -209,6 +211,13 @@ impl CudaDevice {
                 context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
             Ok((major.unsigned_abs(), minor.unsigned_abs()))
         })?;
+        let driver_version = driver("asking for the driver's version", || {
+            let mut version = 0;
+            // SAFETY: it writes one number.
+            unsafe { sys::cuDriverGetVersion(&raw mut version) }.result()?;
+            let version = version.unsigned_abs();
+            Ok((version / 1000, version % 1000 / 10))
+        })?;
         let foreign_stream = !matches!(streams, Streams::Any);
         let stream = match streams {
             Streams::Any => None,
@@ -225,7 +234,7 @@ impl CudaDevice {
             // SAFETY: it is of this context and outlives it: the caller of `Device::cuda_on_stream` promises that, or it was just made.
             Some(stream) => unsafe { context.wrap_borrowed_stream(stream) },
         };
-        Ok(CudaDevice { context, queue: CudaQueue(queue), foreign_stream, name, capability })
+        Ok(CudaDevice { context, queue: CudaQueue(queue), foreign_stream, name, capability, driver_version })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -236,6 +245,10 @@ impl CudaDevice {
     pub(super) fn memory(&self) -> Option<u64> {
         let bytes = driver("asking for the memory", || self.context.total_mem());
         bytes.ok().and_then(|bytes| u64::try_from(bytes).ok())
+    }
+
+    pub(super) fn driver_version(&self) -> (u32, u32) {
+        self.driver_version
     }
 
     pub(crate) fn compute_capability(&self) -> (u32, u32) {

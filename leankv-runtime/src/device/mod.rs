@@ -162,6 +162,14 @@ impl Device {
         }
     }
 
+    /// The version of CUDA that a GPU's driver is for, major and minor; `None` for other devices.
+    pub fn driver_version(&self) -> Option<(u32, u32)> {
+        match &*self.inner {
+            DeviceKind::Cuda(cuda) => Some(cuda.driver_version()),
+            _ => None,
+        }
+    }
+
     /// What kernels for it are compiled for, the host where there is none; `None` for a GPU that is older than every target.
     pub fn target(&self) -> Option<Target> {
         match self.compute_capability() {

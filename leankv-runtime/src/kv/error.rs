@@ -183,6 +183,14 @@ pub enum KvError {
         /// KV heads of a layer.
         kv_heads: usize,
     },
+    /// Formats of a layer that does not exist.
+    #[error("formats are given for layer {layer}, and there are {layers} layers, numbered from 0")]
+    NoLayer {
+        /// The layer that is named.
+        layer: usize,
+        /// Layers of the cache.
+        layers: usize,
+    },
     /// A budget that means nothing.
     #[error("a budget of {why}: give bytes of at least 1, a part of FP16 such as 5.0 for a fifth, or none")]
     Budget {

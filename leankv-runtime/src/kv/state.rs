@@ -18,7 +18,7 @@ pub struct State {
     pub lengths: DeviceBuffer<i32>,
     /// Pages held: `[slots, lists, 2]`.
     pub held: DeviceBuffer<i32>,
-    /// Tokens of a high and of a low page, in the formats of the request: `[slots, lists, 2]`.
+    /// Tokens of a high and of a low page, in the formats of the request: `[slots, lists, 2]`; 0 for a low tier that a layer does not have.
     pub page_tokens: DeviceBuffer<i32>,
     /// High and low threshold: `[slots, lists, 2]`.
     pub thresholds: DeviceBuffer<f32>,

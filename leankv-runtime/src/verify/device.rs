@@ -12,6 +12,7 @@ use crate::compiler::Compiler;
 use crate::device::{Device, DeviceBuffer};
 use crate::kernel::Kernel;
 use crate::launch::{Grid, Launch, LaunchError, Slot};
+use crate::signature::ParamKind;
 use crate::target::Target;
 
 /// Runs a workload on the reference interpreter and, if that finds no fault, on `device`. What the device leaves is compared with what the interpreter leaves, and with what
@@ -57,18 +58,64 @@ pub fn verify_on(
 
 /// The buffers after a launch, in order.
 fn run(kernel: &Kernel, grid: [u32; 3], args: &[(String, Argument)]) -> Result<Vec<Vec<u8>>, LaunchError> {
-    let device = kernel.device();
-    let upload = |buffer: &leankv_dsl::workload::Buffer| device.upload(&buffer.bytes);
-    let mut buffers: Vec<DeviceBuffer<u8>> =
-        execute::buffers(args).map(|(_, buffer)| upload(buffer)).collect::<Result<_, _>>()?;
-    let mut next = buffers.iter_mut();
-    let slots = args.iter().filter_map(|(_, arg)| match arg {
-        Argument::Scalar(value) => Some(Slot::Scalar(scalar_bits(*value))),
-        // One was made for each.
-        Argument::Buffer(_) => next.next().map(|buffer| buffer.as_view_mut().slot()),
-    });
-    let launch = Launch::with_slots(kernel, Grid(grid), slots.collect());
+    let mut launch = DeviceLaunch::new(kernel, grid, args)?;
     // SAFETY: the interpreter ran the same launch with all its checks.
     unsafe { launch.run() }?;
-    Ok(buffers.iter().map(DeviceBuffer::to_vec).collect::<Result<_, _>>()?)
+    launch.buffers()
+}
+
+/// A kernel and its arguments in buffers of its device, to be launched any number of times.
+pub(crate) struct DeviceLaunch<'a> {
+    kernel: &'a Kernel,
+    grid: [u32; 3],
+    args: &'a [(String, Argument)],
+    buffers: Vec<DeviceBuffer<u8>>,
+}
+
+impl<'a> DeviceLaunch<'a> {
+    /// Uploads the arguments' buffers.
+    pub(crate) fn new(
+        kernel: &'a Kernel,
+        grid: [u32; 3],
+        args: &'a [(String, Argument)],
+    ) -> Result<Self, LaunchError> {
+        let upload = |(_, buffer): (_, &leankv_dsl::workload::Buffer)| kernel.device().upload(&buffer.bytes);
+        let buffers = execute::buffers(args).map(upload).collect::<Result<_, _>>()?;
+        Ok(DeviceLaunch { kernel, grid, args, buffers })
+    }
+
+    /// Launches once, on what the last launch left in the buffers.
+    ///
+    /// # Safety
+    /// As [`Launch::run`].
+    pub(crate) unsafe fn run(&mut self) -> Result<(), LaunchError> {
+        let mut next = self.buffers.iter_mut();
+        let slots = self.args.iter().filter_map(|(_, arg)| match arg {
+            Argument::Scalar(value) => Some(Slot::Scalar(scalar_bits(*value))),
+            // One was made for each.
+            Argument::Buffer(_) => next.next().map(|buffer| buffer.as_view_mut().slot()),
+        });
+        let launch = Launch::with_slots(self.kernel, Grid(self.grid), slots.collect());
+        // SAFETY: the caller promises it.
+        unsafe { launch.run() }
+    }
+
+    /// Writes what the buffers held before the first launch over those that a kernel may write.
+    pub(crate) fn restore(&mut self) -> Result<(), LaunchError> {
+        let params = &self.kernel.signature().params;
+        let kinds = params.iter().map(|param| param.kind).filter(|&kind| kind != ParamKind::Scalar);
+        for ((buffer, (_, given)), kind) in
+            self.buffers.iter_mut().zip(execute::buffers(self.args)).zip(kinds)
+        {
+            if kind == ParamKind::Write {
+                buffer.write(&given.bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The buffers as they are now, in the order of the parameters.
+    pub(crate) fn buffers(&self) -> Result<Vec<Vec<u8>>, LaunchError> {
+        Ok(self.buffers.iter().map(DeviceBuffer::to_vec).collect::<Result<_, _>>()?)
+    }
 }

@@ -46,6 +46,7 @@ use leankv_ptx::{Config, Divergence, Finding, LaunchReport};
 use crate::compiler::{CompileError, Compiler};
 use crate::target::{Sm, Target};
 
+pub(crate) use device::DeviceLaunch;
 pub use device::verify_on;
 pub use execute::PtxLaunch;
 use execute::Stop;
@@ -245,7 +246,7 @@ fn errors(launch: &LaunchReport) -> Vec<Finding> {
 }
 
 /// The interpreter's buffers against what plain Rust says, and inputs against what they were.
-fn against_expectation(args: &[(String, Argument)], buffers: &[Vec<u8>]) -> Outcome {
+pub(crate) fn against_expectation(args: &[(String, Argument)], buffers: &[Vec<u8>]) -> Outcome {
     let mut judged = Judged::default();
     for ((name, buffer), got) in execute::buffers(args).zip(buffers) {
         match (&buffer.expect, buffer.output) {

@@ -155,7 +155,7 @@ fn a_page_manager_refuses_kernels_of_another_device_and_lengths_that_its_pages_h
     }
     assert!(matches!(manager.set_page_tokens(0, &vec![[1, 1]; lists]), Err(KvError::SlotInUse { slot: 0 })));
     assert!(matches!(manager.set_page_tokens(1, &[[1, 1]]), Err(KvError::Length { .. })));
-    assert!(matches!(manager.set_page_tokens(1, &vec![[1, 0]; lists]), Err(KvError::Shape { .. })));
+    assert!(matches!(manager.set_page_tokens(1, &vec![[0, 1]; lists]), Err(KvError::Shape { .. })));
     manager.set_lengths(0, &full(2 * shape.tokens[0])).unwrap();
     // The pages go, the tokens are still counted: there is nothing to fork.
     manager.rebalance(&[0], &vec![1; lists * 2]).unwrap();

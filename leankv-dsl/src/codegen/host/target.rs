@@ -68,6 +68,11 @@ impl HostTarget {
         format!("host;{};{};{};llvm-{}", self.triple, self.cpu, self.features, llvm_version())
     }
 
+    /// The processor's model as LLVM names it, and how wide its vectors are: `sapphirerapids, 512-bit vectors`.
+    pub fn model(&self) -> String {
+        format!("{}, {}-bit vectors", self.cpu, 32 * self.width())
+    }
+
     fn is_x86(&self) -> bool {
         self.triple.starts_with("x86_64")
     }

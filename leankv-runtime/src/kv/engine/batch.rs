@@ -99,7 +99,7 @@ impl KvCache {
         if requests == 0 {
             return Ok(());
         }
-        let programs = requests.div_ceil(super::kernels::BLOCK_ADVANCE) as u32;
+        let programs = requests.div_ceil(self.kernels.advance.spec().block) as u32;
         let positions = self.scratch.positions.slice_mut(..requests)?.tensor([requests]);
         let advance = self.kernels.advance.launch(programs, AdvancePositionsArgs { positions });
         // SAFETY: the kernel reaches memory through a view alone.

@@ -2,8 +2,7 @@
 
 use leankv_dsl::lang::attention::{ForLayer, PagedKvArgs};
 use leankv_kernels::chunk::{
-    CachedSignificanceArgs, ChunkAttentionArgs, ChunkSignificanceArgs, ChunkSpec, ClassifyChunkArgs,
-    WriteChunkArgs,
+    CachedSignificanceArgs, ChunkAttentionArgs, ChunkSignificanceArgs, ClassifyChunkArgs, WriteChunkArgs,
 };
 
 use super::basis::{Of, Part, Rows};
@@ -47,12 +46,10 @@ impl<'a> PromptChunk<'a> {
         if tokens == 0 {
             return Err(KvError::PromptDone { id });
         }
-        let low = cache.formats.of(request.formats).formats.has_low();
         cache.free_floor = 0;
         cache.chunk.slot.write(&[slot as i32])?;
-        let more = [tokens, if low { tokens } else { 0 }];
         // SAFETY: it is the slot of a request that is here.
-        unsafe { cache.manager.queue_fit(cache.chunk.slot.as_view(), more) }?;
+        unsafe { cache.manager.queue_fit(cache.chunk.slot.as_view(), [tokens; 2]) }?;
         let answers = cache.manager.answers(1)?;
         cache.ask_free();
         for answer in answers {
@@ -196,7 +193,7 @@ impl KvCache {
             codecs,
             hooks,
         };
-        run(kernels.chunk_attend.launch(programs(ChunkSpec::block_q_of(self.config.group)), args))?;
+        run(kernels.chunk_attend.launch(programs(kernels.chunk_attend.spec().block_q), args))?;
 
         if before > 0 {
             let args = CachedSignificanceArgs {
@@ -209,7 +206,8 @@ impl KvCache {
                 codecs,
                 hooks,
             };
-            run(kernels.cached_significance.launch((super::kernels::SPLITS as u32, heads as u32), args))?;
+            let splits = kernels.cached_significance.spec().splits as u32;
+            run(kernels.cached_significance.launch((splits, heads as u32), args))?;
         }
 
         let args = ChunkSignificanceArgs {
@@ -223,7 +221,10 @@ impl KvCache {
             words: chunk.words.slice_mut(..heads * n)?.tensor([heads, n]),
             hooks,
         };
-        run(self.kernels.chunk_significance.launch(programs(super::kernels::BLOCK_CHUNK), args))?;
+        run(self
+            .kernels
+            .chunk_significance
+            .launch(programs(self.kernels.chunk_significance.spec().block), args))?;
 
         let args = ClassifyChunkArgs {
             words: chunk.words.slice(..heads * n)?.tensor([heads, n]),
@@ -249,7 +250,7 @@ impl KvCache {
             kv: paged(&mut state.arena, &chunk.slot, &state.table, &state.lengths, &of, shape.table_len)?,
             codecs,
         };
-        run(kernels.write.launch(programs(super::kernels::BLOCK_WRITE), args))
+        run(kernels.write.launch(programs(kernels.write.spec().block), args))
     }
 }
 

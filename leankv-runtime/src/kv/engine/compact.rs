@@ -242,14 +242,9 @@ impl KvCache {
         scratch.groups.write_at(0, &rows.groups)?;
         scratch.budgets.write_at(0, &rows.budgets)?;
         let runs = Run::of(rows.formats.iter().copied());
-        let bands: Vec<(&Run, &Band)> = runs
-            .iter()
-            .flat_map(|run| self.formats.of(run.formats).bands.iter().map(move |band| (run, band)))
-            .collect();
         let columns = LayerRungs::COLUMNS;
-        for &(Run { formats, rows: of }, band) in &bands {
+        for (Run { rows: of, .. }, at, band) in self.formats.bands(&runs) {
             let (kernels, n) = (&self.kernels.tierings[band.tiering], of.len());
-            let first = self.formats.of(*formats).bands.first();
             let part = |each: usize| of.start * each..of.end * each;
             let (each, extents) = (layers * heads * 2 * rungs, [n, layers, heads, 2, rungs]);
             let args = TallyTokensArgs {
@@ -269,7 +264,7 @@ impl KvCache {
 
             let args = PriceTallyArgs {
                 layers: self.formats.numbers(band)?.tensor([band.layers.len()]),
-                more: i32::from(first.is_some_and(|first| first.tiering != band.tiering)),
+                more: i32::from(at > 0),
                 tally: scratch.tally.slice(part(each))?.tensor(extents),
                 ahead: scratch.ahead.slice(part(1))?.tensor([n]),
                 stands: scratch.stands.slice(part(layers * columns))?.tensor([n, layers, columns]),
@@ -290,7 +285,7 @@ impl KvCache {
         };
         run(self.kernels.solve.launch(groups as u32, args))?;
 
-        for &(Run { rows: of, .. }, band) in &bands {
+        for (Run { rows: of, .. }, _, band) in self.formats.bands(&runs) {
             let n = of.len();
             let part = |each: usize| of.start * each..of.end * each;
             let (each, extents) = (layers * heads * 2, [n, layers, heads, 2]);

@@ -253,15 +253,17 @@ impl CacheConfig {
         Ok([high, low.map_or(high, |low| low.tokens_per_page() as usize)])
     }
 
-    /// Pages of a request in these formats each of whose high and low lists has so many tokens.
+    /// Pages of a request in these formats each of whose high and low lists has so many tokens; a layer of one tier has no low list.
     ///
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
     pub fn pages_of(&self, formats: &LayerFormats, [high, low]: [usize; 2]) -> Result<usize, KvError> {
         let mut pages = 0;
         for layer in 0..self.layers {
-            let [in_high, in_low] = self.page_tokens(formats.of(layer))?;
-            pages += (high.div_ceil(in_high) + low.div_ceil(in_low)) * self.kv_heads;
+            let tiering = formats.of(layer);
+            let [in_high, in_low] = self.page_tokens(tiering)?;
+            let low_pages = if tiering.low.is_some() { low.div_ceil(in_low) } else { 0 };
+            pages += (high.div_ceil(in_high) + low_pages) * self.kv_heads;
         }
         Ok(pages)
     }
@@ -269,52 +271,42 @@ impl CacheConfig {
     /// Edges between the low and the high threshold of a tiering, where a budget solves for them; 0 without a low tier.
     ///
     /// A token whose score is `s` loses the square of `s` times the distortion of its format: the losses of key and value ([`normal_loss`]), and 2 where it is
-    /// dropped. It goes to a smaller one where that adds less than a price for the bytes that are saved. So for any price the thresholds have the ratio
-    /// `sqrt((b_high - b_low) (2 - d_low) / (b_low (d_low - d_high)))`, with `b` bytes and `d` distortions.
+    /// dropped. It goes to a smaller one where that adds less than a price for the bytes that are saved. So for any price the squares of the thresholds are in proportion
+    /// to `(b_high - b_low) / (d_low - d_high)` and `b_low / (2 - d_low)`, with `b` bytes and `d` distortions; without a low tier both to `b / (2 - d)`.
     ///
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
     pub fn gap_of(&self, tiering: &Tiering) -> Result<u32, KvError> {
-        let (layout_high, layout_low) = self.layouts_of(tiering)?;
-        let (Some(low), Some(layout_low)) = (tiering.low, layout_low) else { return Ok(0) };
-        if let Some(gap) = self.gap {
+        if let (Some(_), Some(gap)) = (tiering.low, self.gap) {
             return Ok(gap);
         }
-        let bytes = |layout: &PageLayout| layout.account().true_bytes_per_token();
-        let (b_high, b_low) = (bytes(&layout_high), bytes(&layout_low));
-        let (d_high, d_low) = (self.lost(tiering.high)?, self.lost(low)?);
-        let square = (b_high - b_low) * (2.0 - d_low) / (b_low * (d_low - d_high));
-        // A low format that saves nothing, or loses nothing, takes all tokens or none; so large and so small ratios are no different.
-        let rungs = if square > 0.0 { 4.0 * square.sqrt().log2() } else { 0.0 };
-        Ok(rungs.round().clamp(0.0, 64.0) as u32)
+        let [high, low] = self.squares_of(tiering)?;
+        Ok(edges(high / low).clamp(0, 64) as u32)
     }
 
-    /// Edges by which the high threshold of layers of a tiering stands above that of layers of `usual`, where a budget solves for both: by the price of
-    /// [`gap_of`](CacheConfig::gap_of), the square of a high threshold is in proportion to `(b_high - b_low) / (d_low - d_high)`; without a low tier, to
-    /// `b / (2 - d)`.
+    /// Edges by which the high threshold of layers of a tiering stands above that of layers of `usual`, where a budget solves for both: for the same price as in
+    /// [`gap_of`](CacheConfig::gap_of).
     ///
     /// # Errors
     /// [`KvError::Shape`] for formats that do not fit the page.
     pub fn lift_of(&self, tiering: &Tiering, usual: &Tiering) -> Result<i32, KvError> {
-        if tiering == usual {
-            return Ok(0);
-        }
-        let square = |tiering: &Tiering| {
-            let (high, low) = self.layouts_of(tiering)?;
-            let bytes = |layout: &PageLayout| layout.account().true_bytes_per_token();
-            let (b_low, d_low) = match (tiering.low, &low) {
-                (Some(format), Some(layout)) => (bytes(layout), self.lost(format)?),
-                _ => (0.0, 2.0),
-            };
-            let (b_high, d_high) = (bytes(&high), self.lost(tiering.high)?);
-            // A low format that saves nothing, or loses nothing, is none: what falls below the high threshold is dropped.
-            let (b_low, d_low) = if b_high > b_low && d_low > d_high { (b_low, d_low) } else { (0.0, 2.0) };
-            Ok::<f64, KvError>((b_high - b_low) / (d_low - d_high))
-        };
-        let ratio = square(tiering)? / square(usual)?;
-        // Formats that save or lose nothing are as if they were the usual ones.
-        let rungs = if ratio > 0.0 && ratio.is_finite() { 4.0 * ratio.sqrt().log2() } else { 0.0 };
-        Ok(rungs.round().clamp(-64.0, 64.0) as i32)
+        let ([high, _], [of_usual, _]) = (self.squares_of(tiering)?, self.squares_of(usual)?);
+        Ok(edges(high / of_usual).clamp(-64, 64))
+    }
+
+    /// The squares of the high and the low threshold of a tiering for a price of 1.
+    fn squares_of(&self, tiering: &Tiering) -> Result<[f64; 2], KvError> {
+        let (high, low) = self.layouts_of(tiering)?;
+        let bytes = |layout: &PageLayout| layout.account().true_bytes_per_token();
+        let (b_high, d_high) = (bytes(&high), self.lost(tiering.high)?);
+        let alone = b_high / (2.0 - d_high);
+        let (Some(format), Some(low)) = (tiering.low, low) else { return Ok([alone; 2]) };
+        let (b_low, d_low) = (bytes(&low), self.lost(format)?);
+        // A low format that saves nothing is of no use, one that loses nothing takes all tokens.
+        Ok(match b_high > b_low {
+            true => [(b_high - b_low) / (d_low - d_high).max(1e-12), b_low / (2.0 - d_low)],
+            false => [alone; 2],
+        })
     }
 
     /// The losses of key and value of a token in a format.
@@ -452,11 +444,7 @@ impl CacheConfig {
         }
         let named = self.all_formats().filter_map(LayerFormats::last_named).max();
         if let Some(layer) = named.filter(|&layer| layer >= self.layers) {
-            let why = format!(
-                "formats of layer {layer}, and layers are counted from 0 to {}",
-                self.layers.saturating_sub(1)
-            );
-            return Err(KvError::Shape { why });
+            return Err(KvError::NoLayer { layer, layers: self.layers });
         }
         // Requests of other formats are rows in the middle of a tensor, which kernels read in vectors.
         if !self.more_formats.is_empty() && !self.head_dim.is_multiple_of(8) {
@@ -488,5 +476,51 @@ impl CacheConfig {
         let splits = self.most_splits(self.split_pages.unwrap_or(ALL_PAGES))?;
         check_bytes(self.bytes(&shape, splits), &shape, None)?;
         Ok(shape)
+    }
+}
+
+/// Edges of the ladder between two thresholds with this ratio of squares: four an octave.
+fn edges(squares: f64) -> i32 {
+    (4.0 * squares.sqrt().log2()).round() as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiering(text: &str) -> Tiering {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn thresholds_of_a_tiering_stand_where_rate_and_distortion_say() {
+        let config = CacheConfig { gap: None, ..CacheConfig::new([1, 1, 1, 64], 1, 64, 1) };
+        let gap = |text: &str| config.gap_of(&tiering(text)).unwrap();
+        let lift = |text: &str, usual: &str| config.lift_of(&tiering(text), &tiering(usual)).unwrap();
+        // By hand, with losses of a Gaussian's levels of 0.0095 (4 bits) and 0.0345 (3 bits) for key and value, and 8 bits losing next to nothing.
+        let bytes =
+            |text: &str| config.layouts_of(&tiering(text)).unwrap().0.account().true_bytes_per_token();
+        let [b8, b4] = ["K8mV8m", "K4mV4m"].map(bytes);
+        let by_hand = 2.0 * ((b8 - b4) / 0.019 / (b4 / 1.981)).log2();
+        assert!((f64::from(gap("K8mV8m/K4mV4m")) - by_hand).abs() < 2.0, "{by_hand}");
+        // A wider gap where the low tier loses less; none without one, or where it saves nothing; all where it loses nothing.
+        assert!(gap("K8mV8m/K4mV4m") > gap("K8mV8m/K3mV3m"));
+        assert_eq!(["K8mV8m", "K8mV8m/K8mV8m", "K4mV4m/K8mV8m"].map(gap), [0; 3]);
+        // The paper's rule has one gap for all formats with a low tier.
+        let fixed = CacheConfig { gap: Some(16), ..config.clone() };
+        assert_eq!(
+            ["K8V4/K4V2", "K8mV8m/K3mV3m", "K8V4"].map(|text| fixed.gap_of(&tiering(text)).unwrap()),
+            [16, 16, 0]
+        );
+
+        assert_eq!(lift("K8mV8m/K4mV4m", "K8mV8m/K4mV4m"), 0);
+        // Twice the bytes at about the same loss are worth a threshold that is the root of two higher.
+        let twice = lift("K8mV8m", "K4mV4m");
+        assert!((f64::from(twice) - 2.0 * (b8 / b4).log2()).abs() <= 1.0, "{twice}");
+        assert_eq!(lift("K4mV4m", "K8mV8m"), -twice);
+        // A low tier that saves nothing is as none.
+        assert_eq!(lift("K8mV8m/K8mV8m", "K8mV8m"), 0);
+        assert_eq!(lift("K8mV8m/K8mV8m", "K8mV8m/K4mV4m"), lift("K8mV8m", "K8mV8m/K4mV4m"));
+        assert!(lift("K8mV8m", "K8mV8m/K4mV4m") < 0, "dropping costs more than demoting");
     }
 }

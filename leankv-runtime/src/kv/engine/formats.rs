@@ -4,6 +4,7 @@ use leankv_dsl::format::{LayerFormats, Tiering};
 use leankv_kernels::budget::LayerRungs;
 
 use super::CacheConfig;
+use super::batch::Run;
 use crate::device::{BufferView, Device, DeviceBuffer, DeviceError};
 use crate::kv::KvError;
 
@@ -21,7 +22,7 @@ pub(super) struct OfRequest {
     pub(super) formats: LayerFormats,
     /// For each layer, which of [`CacheConfig::tierings`].
     pub(super) tierings: Vec<usize>,
-    /// Tokens of a high and of a low page, `[layers, kv_heads]`.
+    /// Tokens of a high and of a low page, `[layers, kv_heads]`; 0 for a low tier that a layer does not have.
     pub(super) page_tokens: Vec<[usize; 2]>,
     /// Where the thresholds of each layer stand, if a budget solves for them.
     pub(super) stands: Vec<LayerRungs>,
@@ -54,6 +55,15 @@ impl AllFormats {
         &self.all[formats]
     }
 
+    /// The bands of every run, each with its number among those of its run.
+    pub(super) fn bands<'a>(&'a self, runs: &'a [Run]) -> impl Iterator<Item = (&'a Run, usize, &'a Band)> {
+        let of_run = |run: &'a Run| {
+            let bands = self.of(run.formats).bands.iter().enumerate();
+            bands.map(move |(at, band)| (run, at, band))
+        };
+        runs.iter().flat_map(of_run)
+    }
+
     /// The numbers of a band's layers, `[layers]`.
     pub(super) fn numbers(&self, band: &Band) -> Result<BufferView<'_, i32>, DeviceError> {
         self.numbers.slice(band.first..band.first + band.layers.len())
@@ -73,7 +83,9 @@ impl OfRequest {
             let tiering = formats.of(layer);
             // They are those of all formats.
             tierings.push(all.iter().position(|known| known == tiering).unwrap_or_default());
-            page_tokens.extend(vec![config.page_tokens(tiering)?; config.kv_heads]);
+            let [in_high, in_low] = config.page_tokens(tiering)?;
+            let pair = [in_high, if tiering.low.is_some() { in_low } else { 0 }];
+            page_tokens.extend(vec![pair; config.kv_heads]);
             let (lift, gap) = (config.lift_of(tiering, usual)?, config.gap_of(tiering)?);
             stands.push(LayerRungs { lift, gap: gap as i32 });
         }

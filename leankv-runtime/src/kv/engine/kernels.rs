@@ -3,7 +3,7 @@
 use leankv_dsl::format::Tiering;
 use leankv_dsl::lang::attention::{ChosenCodecs, ChosenHooks, ForLayer, PagedKv};
 use leankv_dsl::lang::launch::{Arguments, Name};
-use leankv_dsl::lang::{Choices, KernelArg, TypedKernel};
+use leankv_dsl::lang::{Choices, KernelArg, Settings, Spec, TypedKernel};
 use leankv_kernels::basis::{enter_basis, leave_basis};
 use leankv_kernels::budget::{
     BudgetSpec, SolveBudgetSpec, make_room, price_tally, solve_budget, tally_tokens,
@@ -60,16 +60,17 @@ pub(super) struct TieringKernels {
     pub(super) room: KernelOf<make_room<ChosenCodecs>>,
 }
 
+// Blocks where the compiler has no tuned ones.
 /// Tokens that a turn of a loop works on.
-pub(super) const BLOCK: usize = 32;
+const BLOCK: usize = 32;
 /// Tokens of a tile in a chunk's kernels.
-pub(super) const BLOCK_CHUNK: usize = 16;
+const BLOCK_CHUNK: usize = 16;
 /// Tokens that a program writes.
-pub(super) const BLOCK_WRITE: usize = 8;
+const BLOCK_WRITE: usize = 8;
 /// Requests that a program moves on by a token.
-pub(super) const BLOCK_ADVANCE: usize = 128;
+const BLOCK_ADVANCE: usize = 128;
 /// Parts into which the pages of a KV head are cut when a chunk adds to their significance.
-pub(super) const SPLITS: usize = 4;
+const SPLITS: usize = 4;
 
 impl EngineKernels {
     /// Compiles them for caches of this configuration, or finds them in the compiler's cache.
@@ -110,6 +111,28 @@ impl EngineKernels {
         })
     }
 
+    /// The kernels whose blocks can be tuned each by itself, by name, with what they are specialised for: for a [`Tuner`](crate::tune::Tuner).
+    pub fn specialisations(&self) -> Vec<(String, Settings)> {
+        fn of<K: TypedKernel>(kernel: &KernelOf<K>) -> (String, Settings) {
+            (kernel.untyped().signature().kernel.clone(), kernel.spec().settings())
+        }
+        let mut all = self.manager.specialisations();
+        all.extend([of(&self.chunk_significance), of(&self.advance)]);
+        for kernels in &self.tierings {
+            all.extend([
+                of(&kernels.plan),
+                of(&kernels.attend),
+                of(&kernels.chunk_attend),
+                of(&kernels.cached_significance),
+                of(&kernels.classify),
+                of(&kernels.write),
+                of(&kernels.recompact),
+                of(&kernels.tally),
+            ]);
+        }
+        all
+    }
+
     /// Whether they are for caches of this configuration on this device, and what codecs, hooks and policy give for every layer fits them. How much a cache holds (layers, KV heads, pages, slots, tokens) is
     /// nothing that they depend on.
     pub(super) fn check(&self, device: &Device, config: &CacheConfig) -> Result<(), KvError> {
@@ -146,7 +169,9 @@ struct Build<'a> {
 
 impl Build<'_> {
     fn load<K: TypedKernel>(&self, kernel: &K, spec: &K::Spec) -> Result<KernelOf<K>, KvError> {
-        Ok(self.compiler.load_with(self.device, kernel, spec, &self.choices)?)
+        let CacheConfig { slots, layers, kv_heads, max_tokens, .. } = *self.config;
+        let sizes = [("requests", slots), ("layers", layers), ("kv_heads", kv_heads), ("tokens", max_tokens)];
+        Ok(self.compiler.load_tuned(self.device, kernel, spec, &self.choices, &sizes)?)
     }
 
     fn chunk(&self, tiering: Tiering) -> ChunkSpec {

@@ -21,10 +21,7 @@ impl KvCache {
         let (slots, layers, heads) = (shape.slots, shape.layers, shape.kv_heads);
         let scratch = &mut self.scratch;
         let (lists, columns) = (layers * heads, StepPlan::COLUMNS);
-        let of_runs = runs
-            .iter()
-            .flat_map(|run| self.formats.of(run.formats).bands.iter().map(move |band| (run, band)));
-        for (Run { rows, .. }, band) in of_runs {
+        for (Run { rows, .. }, _, band) in self.formats.bands(runs) {
             let (of, n) = (rows.clone(), rows.len());
             let part = |each: usize| of.start * each..of.end * each;
             let state = self.manager.state_for_kernels();
@@ -140,7 +137,8 @@ impl KvCache {
         let longest = batch.and_then(|batch| batch.positions.get(these.rows.clone())?.iter().max());
         let tokens = longest.map_or(self.config.max_tokens, |&position| position as usize + 1);
         let split_pages = self.config.split_pages_on(self.manager.state().device());
-        let page_tokens = self.formats.of(these.formats).page_tokens[layer * self.config.kv_heads];
+        let [in_high, in_low] = self.formats.of(these.formats).page_tokens[layer * self.config.kv_heads];
+        let page_tokens = [in_high, if in_low == 0 { in_high } else { in_low }];
         self.config.splits_of(split_pages, page_tokens, tokens)
     }
 }

@@ -187,6 +187,11 @@ impl KvCache {
         &self.config
     }
 
+    /// The kernels.
+    pub fn kernels(&self) -> &EngineKernels {
+        &self.kernels
+    }
+
     /// The page manager and its buffers, to look at.
     pub fn manager(&self) -> &DeviceManager {
         &self.manager
@@ -236,7 +241,7 @@ impl KvCache {
         let slot = self.free_slot()?;
         let first = prompt.min(self.config.chunk).max(1);
         let of_request = self.formats.of(number);
-        let low = if prompt > 0 && formats.has_low() { first } else { 0 };
+        let low = if prompt > 0 { first } else { 0 };
         let need = self.config.pages_of(formats, [first, low])?;
         if self.free_floor < need {
             self.free_floor = self.manager.free_pages()?;

@@ -2,10 +2,14 @@
 
 use half::f16;
 
+use leankv_dsl::lang::Settings;
+
 use super::batch::Run;
 use super::*;
 use crate::cache::KernelCache;
 use crate::kv::Side;
+use crate::tune::TunedTable;
+use crate::tune::tests::as_found;
 
 #[test]
 fn pages_of_a_slot_without_a_request_are_a_finding() {
@@ -54,6 +58,17 @@ fn take_step(cache: &mut KvCache, batch: &[RequestId]) -> Result<(), KvError> {
     step.finish()
 }
 
+fn story_config() -> CacheConfig {
+    CacheConfig {
+        page_bytes: 2048,
+        chunk: 16,
+        window_q: 8,
+        // The second request's budget is solved for again on the way.
+        solve_every: 2,
+        ..CacheConfig::new([1, 2, 2, 64], 3, 64, 12)
+    }
+}
+
 /// What a server might do, until the first thing that does not work.
 fn story(cache: &mut KvCache, first: RequestId) -> Result<(), KvError> {
     let second = cache.admit(20, &Thresholds::within(10 * 2048))?;
@@ -72,16 +87,52 @@ fn story(cache: &mut KvCache, first: RequestId) -> Result<(), KvError> {
 }
 
 #[test]
+fn a_cache_with_tuned_blocks_leaves_the_same_tokens_in_the_same_pages() {
+    let device = Device::host();
+    let config = story_config();
+    let told = |compiler: Compiler| {
+        let mut cache = KvCache::new(&compiler, &device, config.clone()).unwrap();
+        let first = cache.admit(0, &Thresholds::new(0.0, 0.0)).unwrap();
+        for _ in 0..5 {
+            take_step(&mut cache, &[first]).unwrap();
+        }
+        story(&mut cache, first).unwrap();
+        cache
+    };
+    let plain = told(Compiler::new(KernelCache::without_folder()));
+
+    // As if the last of the values that a kernel is not usually given had been the fastest one.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tuned.json");
+    let mut changed = 0;
+    for (name, settings) in plain.kernels().specialisations() {
+        let kernel = leankv_kernels::find(&name).unwrap();
+        let tuned = kernel.fields().into_iter().filter(|field| !field.tune.is_empty());
+        let other = |field: &leankv_dsl::lang::SpecField| {
+            let other = field.tune.iter().rev().find(|value| **value != settings[field.name]);
+            other.cloned().unwrap()
+        };
+        let set: Settings = tuned.map(|field| (field.name.to_owned(), other(&field))).collect();
+        changed += set.len();
+        TunedTable::keep(&path, &as_found(kernel, &settings, set)).unwrap();
+    }
+    assert!(changed > 13, "{changed}");
+    let tuned =
+        told(Compiler::new(KernelCache::without_folder()).with_tuned(TunedTable::read(&path).unwrap()));
+    for ((name, plain), (_, tuned)) in
+        plain.kernels().specialisations().iter().zip(tuned.kernels().specialisations())
+    {
+        assert_ne!(*plain, tuned, "{name}");
+    }
+    assert_eq!(tuned.audit().unwrap(), []);
+    let [plain, tuned] = [&plain, &tuned].map(|cache| cache.dump().unwrap());
+    assert_eq!((plain.lengths, plain.table), (tuned.lengths, tuned.table));
+}
+
+#[test]
 fn p7_a_device_lost_at_any_launch_or_copy_leaves_a_cache_that_says_so_or_adds_up() {
     let device = Device::host();
-    let config = CacheConfig {
-        page_bytes: 2048,
-        chunk: 16,
-        window_q: 8,
-        // The second request's budget is solved for again on the way.
-        solve_every: 2,
-        ..CacheConfig::new([1, 2, 2, 64], 3, 64, 12)
-    };
+    let config = story_config();
     let kernels =
         EngineKernels::new(&Compiler::new(KernelCache::without_folder()), &device, &config).unwrap();
     let (mut said, mut sound) = (0, 0);

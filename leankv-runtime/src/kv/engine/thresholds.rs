@@ -37,7 +37,8 @@ pub enum Budget {
     /// [`CacheConfig::keep_tokens`] tokens take, or all tokens of a shorter sequence, is there in any case. It is finite and above 0. What came of it is in
     /// [`RequestStats::asked_bytes`](super::RequestStats::asked_bytes).
     Part(f32),
-    /// A share of [`CacheConfig::shared_budget`], which is not 0: requests with this budget have the same high threshold.
+    /// A share of [`CacheConfig::shared_budget`], which is not 0. Requests with this budget have the same rung of the ladder: the same high threshold, in layers of their usual
+    /// formats.
     Shared,
 }
 

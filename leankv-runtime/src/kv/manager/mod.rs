@@ -56,8 +56,8 @@ pub trait PageManager {
     /// [`KvError::NoSlot`], [`KvError::Length`], [`KvError::Shape`] for more tokens than the pages held have room for, and what the device says.
     fn set_lengths(&mut self, slot: usize, lengths: &[i32]) -> Result<(), KvError>;
 
-    /// Sets the tokens of a high and of a low page of a request, which holds none: of each of its pairs of lists, `[layers, kv_heads]`. A child
-    /// of a fork gets its parent's.
+    /// Sets the tokens of a high and of a low page of a request, which holds none: of each of its pairs of lists, `[layers, kv_heads]`; 0 for a low tier
+    /// that there is not. A child of a fork gets its parent's.
     ///
     /// # Errors
     /// [`KvError::NoSlot`], [`KvError::SlotInUse`] when it holds pages, [`KvError::Length`] for another number of pairs, [`KvError::Shape`] for
@@ -103,17 +103,18 @@ fn check_targets(shape: &CacheShape, slots: &[usize], targets: &[i32]) -> Result
     check_len("targets [slots, layers, kv_heads, 2]", slots.len() * shape.lists() * 2, targets.len())
 }
 
-/// Tokens of pages as the device knows them, `[lists, 2]`.
+/// Tokens of pages as the device knows them, `[lists, 2]`. A low tier may have none, which then is not there.
 fn check_page_tokens(shape: &CacheShape, slot: usize, tokens: &[[usize; 2]]) -> Result<Vec<i32>, KvError> {
     check_slots(shape, &[slot])?;
     check_len("tokens of pages [layers, kv_heads]", shape.lists(), tokens.len())?;
-    let number = |&tokens: &usize| {
-        let number = i32::try_from(tokens).ok().filter(|&tokens| tokens > 0);
+    let number = |tokens: usize, least: i32| {
+        let number = i32::try_from(tokens).ok().filter(|&tokens| tokens >= least);
         number.ok_or_else(|| KvError::Shape {
-            why: format!("pages of {tokens} tokens; a page holds at least 1"),
+            why: format!("pages of {tokens} tokens; a page holds at least {least}"),
         })
     };
-    tokens.as_flattened().iter().map(number).collect()
+    let both = |&[high, low]: &[usize; 2]| Ok([number(high, 1)?, number(low, 0)?]);
+    Ok(tokens.iter().map(both).collect::<Result<Vec<_>, KvError>>()?.concat())
 }
 
 /// Lengths `[lists, 4]` that pages held `[lists, 2]` of so many tokens, `[lists, 2]`, have room for.

@@ -19,11 +19,11 @@ impl World {
         let before = Picture::of(&self.cache);
         let shape = *self.cache.manager().shape();
         let request = self.living[who].clone();
-        let two = request.formats.has_low();
         let n = (self.living[who].prompt - self.tokens(who)).min(self.cache.config().chunk);
         // What is reserved: all of the chunk high, or all of it low.
         let reserved = |list: usize, tier: usize, tokens: usize| {
-            if tier == 0 || two { (tokens + n).div_ceil(self.page_tokens(&request, list)[tier]) } else { 0 }
+            let there = tier == 0 || self.tiering(&request, list).low.is_some();
+            if there { (tokens + n).div_ceil(self.page_tokens(&request, list)[tier]) } else { 0 }
         };
         let mut need = 0;
         for list in 0..shape.lists() {

@@ -132,8 +132,8 @@ impl World {
         let first = prompt.min(config.chunk);
         let of_layer = |layer: usize| {
             let [in_high, in_low] = config.page_tokens(formats.of(layer)).unwrap();
-            // Where any layer has a low tier, there is room for one in each.
-            let low = if prompt > 0 && formats.has_low() { first.div_ceil(in_low) } else { 0 };
+            let two = formats.of(layer).low.is_some();
+            let low = if prompt > 0 && two { first.div_ceil(in_low) } else { 0 };
             (first.max(1).div_ceil(in_high) + low) * config.kv_heads
         };
         (0..config.layers).map(of_layer).sum()
