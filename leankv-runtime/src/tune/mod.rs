@@ -1,7 +1,7 @@
 //! The fastest specialisation of a kernel, found by running it.
 //!
 //! A kernel says which of its comptime parameters change its speed alone: `#[kernel(tune(block = [64, 128, 256]))]`, or `#[spec(tune = [..])]` on a field of its spec. A [`Tuner`]
-//! tries values of these on a [`Workload`]. Each candidate first has to do what is right ([`verify_on`]: the interpreter with its checks, then the
+//! tries values of these on a [`Workload`]. Each candidate first has to do what is right ([`verify_on`](crate::verify::verify_on): the interpreter with its checks, then the
 //! device), and is then timed in turns with the best one so far until one of the two is ahead beyond the noise. What cannot be built or does something wrong is listed with the reason.
 //!
 //! ```
