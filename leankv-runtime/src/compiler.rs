@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use leankv_dsl::codegen::{self, CodegenError};
 use leankv_dsl::diag::Diagnostics;
 use leankv_dsl::ir::{Func, Print};
-use leankv_dsl::lang::{Choices, Settings, Spec, TypedKernel};
+use leankv_dsl::lang::{Choices, Settings, Spec, SpecField, TypedKernel};
 use leankv_dsl::pass::PassError;
 
 use crate::cache::{BundleWriter, CacheError, CacheKey, KernelCache, Origin};
@@ -310,7 +310,8 @@ impl Compiler {
     }
 
     /// The kernel at the specialisation that a table has for this one: the fields that can be tuned ([`SpecField::tune`](leankv_dsl::lang::SpecField::tune)) are what was found
-    /// for the device and the nearest sizes of a workload, as [`Tuner::sizes`](crate::tune::Tuner::sizes) names them; where nothing was found they are `spec`'s.
+    /// for the device, for this specialisation or the nearest one that differs from it in numbers alone, and for the nearest sizes of a workload, as
+    /// [`Tuner::sizes`](crate::tune::Tuner::sizes) names them; where nothing was found they are `spec`'s.
     /// [`KernelOf::spec`] says which: a launch's grid depends on it. A kernel of a table that cannot be had, since compiling is denied, say, is no error: then it is `spec`'s.
     ///
     /// # Errors
@@ -348,15 +349,23 @@ impl Compiler {
             return None;
         }
         let device = tune::device_key(device)?;
-        let mut given = spec.settings();
-        K::Spec::fields().iter().filter(|field| !field.tune.is_empty()).for_each(|field| {
-            given.remove(field.name);
-        });
+        let (fields, usual) = (K::Spec::fields(), spec.settings());
+        let tunable: Vec<_> = fields.iter().filter(|field| !field.tune.is_empty()).collect();
+        let mut given = usual.clone();
+        given.retain(|name, _| !tunable.iter().any(|field| field.name == name));
         let question = Question { kernel: kernel.kernel_name(), device: &device, given: &given, sizes };
         let build =
             |settings: &Settings| kernel.build_with(&K::Spec::from_settings(settings).ok()?, choices).ok();
-        let fingerprint = |given: &Settings| tune::fingerprint(&K::Spec::fields(), given, build);
-        let set = self.tuned.iter().find_map(|table| table.find(&question, fingerprint))?;
+        let fingerprint = |given: &Settings| tune::fingerprint(&fields, given, build);
+        // A table's file is anybody's: what it sets are fields that can be tuned, to values that the kernel declares.
+        let usable = |set: &Settings| {
+            let declared = |field: &&SpecField| {
+                set.get(field.name)
+                    .is_some_and(|v| field.tune.contains(v) || usual.get(field.name) == Some(v))
+            };
+            set.len() == tunable.len() && tunable.iter().all(declared)
+        };
+        let set = self.tuned.iter().find_map(|table| table.find(&question, fingerprint, usable))?;
         given.extend(set.clone());
         K::Spec::from_settings(&given).ok().filter(|spec| spec.check().is_ok())
     }

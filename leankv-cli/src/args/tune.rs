@@ -111,11 +111,14 @@ pub(crate) struct TuneCache {
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) model: String,
     /// The cache, of built-in codecs.
-    #[arg(long, value_name = "CACHE", default_value = leankv_model::cache::KvChoice::DEFAULT)]
+    #[arg(long, value_name = "CACHE", default_value = "@1/5")]
     pub(crate) kv: String,
     /// Tokens of a sequence.
     #[arg(long, default_value_t = 2048)]
     pub(crate) ctx: usize,
+    /// What `--kv tuned` and thresholds are read from.
+    #[arg(long, value_name = "FILE", default_value = leankv_model::settings::FILE)]
+    pub(crate) settings: PathBuf,
     /// How it is done.
     #[command(flatten)]
     pub(crate) how: HowKernels,
@@ -130,7 +133,7 @@ pub(crate) struct HowKernels {
     /// How much is measured.
     #[arg(long, value_enum, default_value_t = KernelEffort::Quick)]
     pub(crate) effort: KernelEffort,
-    /// Begin no further candidate of a kernel after this, such as 90s.
+    /// Begin no further candidate of a kernel after this, such as 90s; what was found by then is kept in no table.
     #[arg(long, value_parser = duration)]
     pub(crate) time: Option<Duration>,
     /// Seed of the workload's data.

@@ -8,8 +8,12 @@ use leankv_dsl::target::Product;
 use leankv_kernels::workload::Size;
 use leankv_model::WeightForm;
 use leankv_model::cache::{Room, open};
+use leankv_runtime::cache::KernelCache;
+use leankv_runtime::kv::PageManager as _;
 use leankv_runtime::text::{join, suggestion};
-use leankv_runtime::tune::{Effort, Found, Outcome, Ratio, Trial, TuneError, TunedTable, Tuner};
+use leankv_runtime::tune::{
+    Effort, Found, Outcome, Ratio, TABLE_VARIABLE, TableError, Trial, TuneError, TunedTable, Tuner, written,
+};
 use leankv_runtime::{Compiler, Device};
 
 use crate::args::{HowKernels, KernelEffort, TuneCache, TuneKernel};
@@ -31,10 +35,13 @@ pub(super) fn run(args: &TuneKernel, compiler: &Compiler) -> Result<(), Failure>
     let pairs = select::settings(&args.which.set)?;
     registry::build(timed.kernel, &pairs)?;
     let settings: Settings = pairs.into_iter().collect();
+    let how = How::new(&args.how)?;
     if args.dry_run {
         return dry_run(&timed, &settings);
     }
-    let how = How::new(&args.how)?;
+    if timed.workload(&settings).map_err(Failure::usage)?.grid().contains(&0) {
+        return Err(Failure::usage(format_args!("with these sizes `{name}` has no programs to time")));
+    }
     let watch = |trial: &Trial| {
         if !args.json {
             eprintln!("{}: {}", written(&trial.set), outcome(&trial.outcome));
@@ -61,18 +68,22 @@ pub(super) fn cache(args: &TuneCache, compiler: &Compiler) -> Result<(), Failure
         return Err(Failure::usage("times of a GPU by name are modelled, and kept for no cache")
             .help("`leankv tune kernel` models one kernel"));
     };
-    let choice = language::choice(&args.kv)?;
+    language::check_choice(&args.kv)?;
+    let settings = language::settings(&args.settings)?;
+    let loaded = language::load_alone(&args.model, WeightForm::Quantised)?;
+    let choice = language::choice_for(&args.kv, &settings, &loaded.name)?;
     if choice.variants.is_some() {
         return Err(Failure::usage(format_args!(
             "{choice} has codecs or hooks of its own, for which there are no workloads to time"
         ))
         .help("tune the kernels of such a cache by `leankv_runtime::tune`"));
     }
-    let loaded = language::load_alone(&args.model, WeightForm::Quantised)?;
     let model = loaded.model.config();
     let chunk = CHUNK.min(args.ctx);
     let room = Room { requests: 1, tokens: args.ctx, prompt: args.ctx, chunk, bytes: None };
-    let cache = open(compiler, device, &loaded.model, &choice, &room).map_err(Failure::usage)?;
+    // As they are without a table, so that gains are over that.
+    let cache = open(&Compiler::new(KernelCache::user()), device, &loaded.model, &choice, &room)
+        .map_err(Failure::usage)?;
     let (layers, kv_heads) = (model.layers, model.kv_heads);
     // A cache that drops tokens holds about this much of them in its two tiers.
     let [high, low] = if cache.config().formats.usual().low.is_some() {
@@ -92,7 +103,9 @@ pub(super) fn cache(args: &TuneCache, compiler: &Compiler) -> Result<(), Failure
     ]
     .map(|(name, size)| format!("{name}={size}"))
     .into();
+    let pages = cache.manager().shape().table_len;
     let mut table = table::table(["kernel", "tuned", "times as fast", "us", "candidates"]);
+    let mut kept = String::new();
     for (name, settings) in cache.kernels().specialisations() {
         let small = Subject::new(&name, Size::Small, &[], args.how.seed)?;
         let known: Vec<&str> = small.sizes().map(|(name, _)| name).collect();
@@ -103,9 +116,15 @@ pub(super) fn cache(args: &TuneCache, compiler: &Compiler) -> Result<(), Failure
             .collect();
         let timed = Subject::new(&name, Size::Typical, &shapes, args.how.seed)?;
         eprintln!("{name} ..");
-        let sizes = [("requests", 1), ("layers", layers), ("kv_heads", kv_heads), ("tokens", args.ctx)];
+        let sizes = [
+            ("requests", 1),
+            ("lists", layers * kv_heads),
+            ("pages", pages),
+            ("layers", layers),
+            ("kv_heads", kv_heads),
+        ];
         let found = find(&how.tuner(compiler).sizes(sizes), &small, &timed, &settings)?;
-        how.keep(&found)?;
+        kept = how.keep(&found)?;
         let faster = found.gain.low > 1.0;
         let mut time = found.trials.iter().filter_map(|trial| match trial.outcome {
             Outcome::Timed { microseconds, .. } if trial.set == found.set => Some(microseconds),
@@ -120,9 +139,7 @@ pub(super) fn cache(args: &TuneCache, compiler: &Compiler) -> Result<(), Failure
         ]);
     }
     println!("{table}");
-    if let Some(path) = &how.table {
-        terminal::print(&format!("Kept in {}, where caches find it.", path.display()));
-    }
+    terminal::print(&kept);
     Ok(())
 }
 
@@ -141,15 +158,16 @@ struct How {
 impl How {
     fn new(args: &HowKernels) -> Result<How, Failure> {
         let table = args.table.clone().or_else(TunedTable::user_path);
-        if let Some(path) = &table {
-            // Before anything is measured.
-            TunedTable::read(path).map_err(Failure::usage)?;
-        }
         let effort = match args.effort {
             KernelEffort::Quick => Effort::Quick,
             KernelEffort::Full => Effort::Full,
         };
-        Ok(How { place: place(&args.device)?, effort, time: args.time, table })
+        let place = place(&args.device)?;
+        if let (Place::Device(_), Some(path)) = (&place, &table) {
+            // Before anything is measured.
+            TunedTable::check_writable(path).map_err(of_table)?;
+        }
+        Ok(How { place, effort, time: args.time, table })
     }
 
     fn tuner<'a>(&'a self, compiler: &'a Compiler) -> Tuner<'a> {
@@ -168,12 +186,23 @@ impl How {
     fn keep(&self, found: &Found<Settings>) -> Result<String, Failure> {
         Ok(match &self.table {
             _ if found.modelled => "Modelled times are kept in no table.".to_owned(),
-            None => "Kept in no table: there is neither a home folder nor `--table`.".to_owned(),
+            _ if found.cut_short => "The search was cut short: kept in no table.".to_owned(),
+            None => format!(
+                "Kept in no table: {TABLE_VARIABLE} is empty, or there is no home folder; `--table` names one."
+            ),
             Some(path) => {
-                TunedTable::keep(path, found).map_err(Failure::machine)?;
+                TunedTable::keep(path, found).map_err(of_table)?;
                 format!("Kept in {}, where caches and `Compiler::load_tuned` find it.", path.display())
             }
         })
+    }
+}
+
+/// A file that cannot be read or written is the machine's, what stands in it the caller's.
+fn of_table(error: TableError) -> Failure {
+    match error {
+        TableError::Io { .. } => Failure::machine(error),
+        _ => Failure::usage(error),
     }
 }
 
@@ -217,13 +246,7 @@ fn place(name: &str) -> Result<Place, Failure> {
 }
 
 fn dry_run(subject: &Subject, settings: &Settings) -> Result<(), Failure> {
-    let mut all = settings.clone();
-    for field in subject.kernel.fields() {
-        if let Some(default) = field.default {
-            all.entry(field.name.to_owned()).or_insert(default);
-        }
-    }
-    let axes = Tuner::space(&subject.kernel.fields(), &all);
+    let axes = Tuner::space(&subject.kernel.fields(), settings);
     if axes.is_empty() {
         return Err(Failure::usage(TuneError::Nothing(subject.kernel.name().to_owned())));
     }
@@ -231,10 +254,8 @@ fn dry_run(subject: &Subject, settings: &Settings) -> Result<(), Failure> {
         println!("{name}: {}", values.join(", "));
     }
     let candidates: usize = axes.iter().map(|(_, values)| values.len()).product();
-    println!(
-        "{candidates} candidates, valid or not; quick measures at most {} of them",
-        (candidates / 4).max(8).min(candidates)
-    );
+    let quick = Tuner::most_of_quick(candidates).min(candidates);
+    println!("{candidates} candidates, valid or not; quick measures at most {quick} of them");
     Ok(())
 }
 
@@ -275,8 +296,4 @@ fn outcome(outcome: &Outcome) -> String {
         Outcome::SameCode { like } => format!("the same code as {}", written(like)),
         Outcome::Failed { why } => format!("not possible: {}", why.lines().next().unwrap_or_default()),
     }
-}
-
-fn written(settings: &Settings) -> String {
-    settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }

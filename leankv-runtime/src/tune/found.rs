@@ -23,7 +23,7 @@ pub struct Trial {
 pub enum Outcome {
     /// It is right and was timed, or its time modelled.
     Timed {
-        /// The median of a launch, in microseconds.
+        /// A launch, in microseconds: of the first candidate the median of its measurements, of others by their ratios to it.
         microseconds: f64,
         /// Its time over that of the best candidate until then, in pairs; 1 for the first one.
         beside_best: Ratio,
@@ -131,7 +131,7 @@ impl<S> fmt::Display for Found<S> {
     }
 }
 
-/// `name=value,name=value`.
-pub(super) fn written(settings: &Settings) -> String {
+/// Settings as `--set` takes them: `name=value,name=value`.
+pub fn written(settings: &Settings) -> String {
     settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }

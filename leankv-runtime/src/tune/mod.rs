@@ -50,7 +50,7 @@ use leankv_dsl::workload::Workload;
 
 use crate::compiler::Compiler;
 use crate::device::{Device, Kind};
-pub use found::{Found, Outcome, Trial};
+pub use found::{Found, Outcome, Trial, written};
 pub use race::Ratio;
 use race::pairs;
 use run::{Candidate, Run, Subject, start};
@@ -137,7 +137,7 @@ impl<'a> Tuner<'a> {
         Tuner { effort, ..self }
     }
 
-    /// Begins no further candidate after this time. One that has begun is measured to its end.
+    /// Begins no further candidate after this time. The given one is measured in any case, one that has begun to its end, and the last race follows.
     #[must_use]
     pub fn time(self, time: Duration) -> Self {
         Tuner { time: Some(time), ..self }
@@ -203,17 +203,12 @@ impl<'a> Tuner<'a> {
             checked: Some(checked),
         };
         kernel.specialisation(settings).map_err(|e| given(e.to_string()))?;
-        let mut settings = settings.clone();
-        for field in &subject.fields {
-            if let Some(default) = &field.default {
-                settings.entry(field.name.to_owned()).or_insert_with(|| default.clone());
-            }
-        }
-        self.find(&subject, settings)
+        self.find(&subject, with_defaults(&subject.fields, settings))
     }
 
-    /// The fields of a kernel that are tuned, with their values in order, the given one among them.
+    /// The fields of a kernel that are tuned, with their values in order, the given one (or the default) among them.
     pub fn space(fields: &[SpecField], given: &Settings) -> Vec<(String, Vec<String>)> {
+        let given = with_defaults(fields, given);
         let tuned = fields.iter().filter(|field| !field.tune.is_empty());
         tuned
             .map(|field| {
@@ -227,6 +222,12 @@ impl<'a> Tuner<'a> {
                 (field.name.to_owned(), values)
             })
             .collect()
+    }
+
+    /// As many candidates as a quick search measures, of so many.
+    #[must_use]
+    pub fn most_of_quick(candidates: usize) -> usize {
+        (candidates / 4).max(8)
     }
 
     fn find(&self, subject: &Subject<'_>, given: Settings) -> Result<Found<Settings>, TuneError> {
@@ -248,7 +249,7 @@ impl<'a> Tuner<'a> {
         let start: Vec<usize> = axes.iter().map(place).collect();
         let candidates: usize = sizes.iter().product();
         let limit = match self.effort {
-            Effort::Quick => ((candidates / 4).max(8), false),
+            Effort::Quick => (Tuner::most_of_quick(candidates), false),
             Effort::Full => (usize::MAX, true),
         };
         let at = |point: &[usize]| -> Settings {
@@ -319,6 +320,14 @@ impl<'a> Tuner<'a> {
             false => (given.set.clone(), Ratio::ONE),
         })
     }
+}
+
+/// The settings, and defaults for what they lack.
+fn with_defaults(fields: &[SpecField], settings: &Settings) -> Settings {
+    let default = |field: &SpecField| Some((field.name.to_owned(), field.default.clone()?));
+    let mut all: Settings = fields.iter().filter_map(default).collect();
+    all.extend(settings.clone());
+    all
 }
 
 /// What a candidate is launched with, or why there is no such launch.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 pub struct Ratio {
     /// The median of the pairs.
     pub median: f64,
-    /// The lower end of an interval that holds the true median with 98 %, by order statistics; the least one, of few pairs.
+    /// The lower end of an interval that holds the true median with 98 %, by order statistics; the least one, of few pairs. A race ends when its interval looks decided, so
+    /// that of a race holds it less often.
     pub low: f64,
     /// The upper end.
     pub high: f64,

@@ -116,7 +116,9 @@ impl Run<'_> {
                 let kernel = tuner.compiler.kernel(device, &candidate.func).map_err(|e| e.to_string())?;
                 candidate.kernel = Some(kernel);
                 let (ratio, seconds) = race_of(&candidate, self.champion.as_ref())?;
-                candidate.seconds = seconds;
+                // In the time scale of the first one, whatever the machine did since.
+                candidate.seconds =
+                    self.champion.as_ref().map_or(seconds, |best| ratio.median * best.seconds);
                 ratio
             }
         };

@@ -9,14 +9,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use leankv_dsl::COMPILER_FINGERPRINT;
 use leankv_dsl::ir::{Func, Print};
 use leankv_dsl::lang::{Settings, SpecField};
 use serde::{Deserialize, Serialize};
 
+use super::found::written;
 use super::{Found, Ratio};
 use crate::cache::{Digest, user_cache_dir};
 use crate::device::{Device, Kind};
 use crate::lower;
+use crate::staged::staged_in;
 
 /// The environment variable that names the user's table, in place of `tuned.json` in the folder of the kernel cache; empty for none.
 pub const TABLE_VARIABLE: &str = "LEANKV_TUNED";
@@ -66,6 +69,9 @@ pub enum TableError {
     /// Times of a model are no measurement.
     #[error("what was found for `{0}` is modelled; a table holds what was measured")]
     Modelled(String),
+    /// Nobody knows what else there is.
+    #[error("the search for `{0}` was cut short; a table holds what a whole one found")]
+    CutShort(String),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -157,26 +163,30 @@ impl TunedTable {
         self.entries.is_empty()
     }
 
+    /// Whether a table may be kept in this file: what is there is understood, and the folder can be written. For asking before anything is measured.
+    ///
+    /// # Errors
+    /// As [`TunedTable::keep`].
+    pub fn check_writable(path: &Path) -> Result<(), TableError> {
+        let (_lock, path) = locked(path)?;
+        TunedTable::read(&path).map(drop)
+    }
+
     /// Adds what was found to the table in a file, in place of an older entry for the same kernel, device and about the same sizes. Processes that do so at one time wait
     /// for each other, and readers see the file before or after.
     ///
     /// # Errors
-    /// As [`TunedTable::read`], and [`TableError::Modelled`].
+    /// As [`TunedTable::read`]; [`TableError::Modelled`] and [`TableError::CutShort`] for what is no result of a search on the device.
     pub fn keep<S>(path: &Path, found: &Found<S>) -> Result<(), TableError> {
         if found.modelled {
             return Err(TableError::Modelled(found.kernel.clone()));
         }
-        let io = |error| TableError::Io { path: path.to_owned(), error };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).map_err(io)?;
-        let lock: File = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.with_extension("lock"))
-            .map_err(io)?;
-        lock.lock().map_err(io)?;
-        let mut entries = TunedTable::read(path)?.entries;
+        if found.cut_short {
+            return Err(TableError::CutShort(found.kernel.clone()));
+        }
+        let (_lock, path) = locked(path)?;
+        let io = |error| TableError::Io { path: path.clone(), error };
+        let mut entries = TunedTable::read(&path)?.entries;
         let entry = Entry {
             kernel: found.kernel.clone(),
             device: found.device.clone(),
@@ -188,34 +198,55 @@ impl TunedTable {
         };
         entries.retain(|other| !other.is_replaced_by(&entry));
         entries.push(entry);
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+        let mut file = staged_in(folder_of(&path)).map_err(io)?;
         serde_json::to_writer_pretty(&mut file, &Contents { schema: SCHEMA, tuned: entries })
             .map_err(|error| io(error.into()))?;
         file.write_all(b"\n").and_then(|()| file.as_file().sync_all()).map_err(io)?;
-        file.persist(path).map_err(|error| io(error.error))?;
+        file.persist(&path).map_err(|error| io(error.error))?;
         Ok(())
     }
 
-    /// What is to be set, by the nearest entry of the kernel and the device. `fingerprint` gives that of the kernel as it is now at the specialisation of an entry.
+    /// What is to be set, by the nearest entry of the kernel and the device that holds for the kernel as it is now: `fingerprint` gives that of it at the specialisation of an
+    /// entry, and `usable` says whether it can be set. Of entries that are equally near the newest one is taken.
     pub(crate) fn find(
         &self,
         question: &Question<'_>,
         fingerprint: impl Fn(&Settings) -> String,
+        usable: impl Fn(&Settings) -> bool,
     ) -> Option<&Settings> {
-        let of = self.entries.iter().filter(|e| e.kernel == question.kernel && e.device == question.device);
-        let near = of.filter_map(|entry| Some((entry.distance(question)?, entry)));
-        let (_, nearest) = near.min_by(|a, b| a.0.total_cmp(&b.0))?;
-        if fingerprint(&nearest.given) == nearest.fingerprint {
-            return Some(&nearest.set);
-        }
-        if !self.warned.swap(true, Ordering::Relaxed) {
+        let of = self.entries.iter().rev();
+        let of = of.filter(|entry| entry.kernel == question.kernel && entry.device == question.device);
+        let mut near: Vec<(f64, &Entry)> =
+            of.filter_map(|entry| Some((entry.distance(question)?, entry))).collect();
+        near.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut entries = near.iter().map(|(_, entry)| entry);
+        let found =
+            entries.find(|entry| usable(&entry.set) && fingerprint(&entry.given) == entry.fingerprint);
+        if found.is_none() && !near.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 path = %self.path.display(), kernel = question.kernel,
                 "what was tuned is of another version of the kernel or the compiler and is not used; tune again"
             );
         }
-        None
+        found.map(|entry| &entry.set)
     }
+}
+
+/// The file that a path names, through links, with a lock that is held until it is dropped.
+fn locked(path: &Path) -> Result<(File, PathBuf), TableError> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let io = |error| TableError::Io { path: path.clone(), error };
+    fs::create_dir_all(folder_of(&path)).map_err(io)?;
+    let mut name = path.clone().into_os_string();
+    name.push(".lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(name).map_err(io)?;
+    lock.lock().map_err(io)?;
+    staged_in(folder_of(&path)).map_err(io)?;
+    Ok((lock, path))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 impl Entry {
@@ -244,8 +275,11 @@ impl Entry {
                 distance += doublings(own.parse().ok()?, asked.parse().ok()?);
             }
         }
-        let sizes = question.sizes.iter().filter_map(|&(name, size)| Some((*self.sizes.get(name)?, size)));
-        Some(distance + sizes.map(|(own, size)| doublings(own as f64, size as f64)).sum::<f64>())
+        // A size that it does not have counts as one doubling.
+        let apart = |&(name, size): &(&str, usize)| {
+            self.sizes.get(name).map_or(1.0, |&own| doublings(own as f64, size as f64))
+        };
+        Some(distance + question.sizes.iter().map(apart).sum::<f64>())
     }
 }
 
@@ -267,13 +301,13 @@ pub(crate) fn fingerprint(
     settings: &Settings,
     build: impl Fn(&Settings) -> Option<Func>,
 ) -> String {
-    let mut settings = settings.clone();
+    let mut usual = settings.clone();
     for field in fields.iter().filter(|field| !field.tune.is_empty()) {
-        let usual = field.default.as_ref().unwrap_or(&field.tune[0]);
-        settings.insert(field.name.to_owned(), usual.clone());
+        usual.insert(field.name.to_owned(), field.default.as_ref().unwrap_or(&field.tune[0]).clone());
     }
-    // Defaults need not be possible for every kernel; its name then has to do.
-    let ir = build(&settings).map(|func| Print::default().func(&func)).unwrap_or_default();
-    Digest::of(format!("{} {}\n{ir}", env!("CARGO_PKG_VERSION"), lower::llvm_version()).as_bytes())
-        .to_string()
+    // Defaults of these need not be possible beside the others; then it is the kernel as it is given.
+    let ir = build(&usual).or_else(|| build(settings)).map(|func| Print::default().func(&func));
+    let what =
+        [ir.unwrap_or_default(), written(&usual), COMPILER_FINGERPRINT.to_owned(), lower::llvm_version()];
+    Digest::of(what.join("\n").as_bytes()).to_string()
 }

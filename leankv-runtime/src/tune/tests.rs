@@ -234,12 +234,53 @@ fn what_does_not_fit_is_not_taken() {
         // The kernel no longer takes it.
         Found { set: set(16, 0), ..good() },
         Found { set: [("gone".to_owned(), "1".to_owned())].into(), ..good() },
+        // What no tuner sets: another field, a value that is not declared, fields that are missing.
+        Found {
+            set: {
+                let mut set = set(1, 0);
+                set.insert("block".to_owned(), "32".to_owned());
+                set
+            },
+            ..good()
+        },
+        Found { set: set(7, 0), ..good() },
+        Found { set: [("turns".to_owned(), "1".to_owned())].into(), ..good() },
     ];
     for other in others {
         fs::remove_file(&path).ok();
         TunedTable::keep(&path, &other).unwrap();
         assert_eq!(*loaded(&path, compiler(), 100).unwrap().spec(), spec(256, 0), "{other:?}");
     }
+}
+
+#[test]
+fn an_entry_that_holds_is_found_behind_one_that_is_nearer_and_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tuned.json");
+    TunedTable::keep(&path, &found(spec(1, 0), 5000)).unwrap();
+    TunedTable::keep(&path, &Found { fingerprint: "old".to_owned(), ..found(spec(4096, 0), 100) }).unwrap();
+    assert_eq!(*loaded(&path, compiler(), 100).unwrap().spec(), spec(1, 0));
+}
+
+#[test]
+fn a_search_that_was_cut_short_replaces_nothing_and_a_link_stays_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, link) = (folder.path().join("tuned.json"), folder.path().join("link.json"));
+    TunedTable::keep(&path, &found(spec(1, 0), 100)).unwrap();
+    let before = fs::read_to_string(&path).unwrap();
+    let error = TunedTable::keep(&path, &Found { cut_short: true, ..found(spec(256, 0), 100) }).unwrap_err();
+    assert!(error.to_string().contains("cut short"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
+
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        TunedTable::keep(&link, &found(spec(1, 0), 1 << 20)).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(TunedTable::read(&path).unwrap().len(), 2);
+    }
+    let error = TunedTable::check_writable(&path.join("below/tuned.json")).unwrap_err();
+    assert!(matches!(error, TableError::Io { .. }), "{error}");
 }
 
 #[test]

@@ -130,6 +130,9 @@ impl EngineKernels {
                 of(&kernels.tally),
             ]);
         }
+        // Kernels that know no formats are the same for all tierings.
+        all.sort();
+        all.dedup();
         all
     }
 
@@ -169,8 +172,8 @@ struct Build<'a> {
 
 impl Build<'_> {
     fn load<K: TypedKernel>(&self, kernel: &K, spec: &K::Spec) -> Result<KernelOf<K>, KvError> {
-        let CacheConfig { slots, layers, kv_heads, max_tokens, .. } = *self.config;
-        let sizes = [("requests", slots), ("layers", layers), ("kv_heads", kv_heads), ("tokens", max_tokens)];
+        // Neither slots nor tokens: what a request gets does not depend on how much a cache holds, to the bit, and other blocks add in another order.
+        let sizes = [("layers", self.config.layers), ("kv_heads", self.config.kv_heads)];
         Ok(self.compiler.load_tuned(self.device, kernel, spec, &self.choices, &sizes)?)
     }
 
