@@ -9,7 +9,7 @@ use leankv_kernels::workload::Size;
 use leankv_model::WeightForm;
 use leankv_model::cache::{Room, open};
 use leankv_runtime::cache::KernelCache;
-use leankv_runtime::kv::PageManager as _;
+use leankv_runtime::kv::{CacheConfig, PageManager as _};
 use leankv_runtime::text::{join, suggestion};
 use leankv_runtime::tune::{
     Effort, Found, Outcome, Ratio, TABLE_VARIABLE, TableError, Trial, TuneError, TunedTable, Tuner, written,
@@ -84,63 +84,61 @@ pub(super) fn cache(args: &TuneCache, compiler: &Compiler) -> Result<(), Failure
     // As they are without a table, so that gains are over that.
     let cache = open(&Compiler::new(KernelCache::user()), device, &loaded.model, &choice, &room)
         .map_err(Failure::usage)?;
-    let (layers, kv_heads) = (model.layers, model.kv_heads);
-    // A cache that drops tokens holds about this much of them in its two tiers.
-    let [high, low] = if cache.config().formats.usual().low.is_some() {
-        [args.ctx / 8, args.ctx / 4]
-    } else {
-        [args.ctx, 0]
-    };
-    let shapes: Vec<String> = [
+    let (lists, pages) = (model.layers * model.kv_heads, cache.manager().shape().table_len);
+    let sizes = [
         ("requests", 1),
-        ("layers", layers.min(4)),
-        ("lists", layers * kv_heads),
-        ("kv_heads", kv_heads),
+        ("lists", lists),
+        ("pages", pages),
+        ("layers", model.layers),
+        ("kv_heads", model.kv_heads),
+    ];
+    let shapes = shapes(cache.config(), args.ctx, chunk);
+    let mut table = table::table(["kernel", "tuned", "times as fast", "us", "candidates"]);
+    let mut kept = String::new();
+    for (name, settings) in cache.kernels().specialisations() {
+        eprintln!("{name} ..");
+        let small = Subject::new(&name, Size::Small, &[], args.how.seed)?;
+        let known: Vec<&str> = small.sizes().map(|(name, _)| name).collect();
+        let own = shapes.iter().filter(|(name, _)| known.contains(name));
+        let own: Vec<String> = own.map(|(name, size)| format!("{name}={size}")).collect();
+        let timed = Subject::new(&name, Size::Typical, &own, args.how.seed)?;
+        let found = find(&how.tuner(compiler).sizes(sizes), &small, &timed, &settings)?;
+        kept = how.keep(&found)?;
+        table.add_row(row(name, &found));
+    }
+    println!("{table}");
+    terminal::print(&kept);
+    Ok(())
+}
+
+/// Sizes of the workloads of a cache's kernels, for one request.
+fn shapes(config: &CacheConfig, ctx: usize, chunk: usize) -> [(&'static str, usize); 8] {
+    // A cache that drops tokens holds about this much of them in its two tiers.
+    let [high, low] = if config.formats.usual().low.is_some() { [ctx / 8, ctx / 4] } else { [ctx, 0] };
+    [
+        ("requests", 1),
+        ("layers", config.layers.min(4)),
+        ("lists", config.layers * config.kv_heads),
+        ("kv_heads", config.kv_heads),
         ("tokens", high),
         ("low_tokens", low),
         ("queries", chunk),
         ("chunk_tokens", chunk),
     ]
-    .map(|(name, size)| format!("{name}={size}"))
-    .into();
-    let pages = cache.manager().shape().table_len;
-    let mut table = table::table(["kernel", "tuned", "times as fast", "us", "candidates"]);
-    let mut kept = String::new();
-    for (name, settings) in cache.kernels().specialisations() {
-        let small = Subject::new(&name, Size::Small, &[], args.how.seed)?;
-        let known: Vec<&str> = small.sizes().map(|(name, _)| name).collect();
-        let shapes: Vec<String> = shapes
-            .iter()
-            .filter(|s| s.split_once('=').is_some_and(|(name, _)| known.contains(&name)))
-            .cloned()
-            .collect();
-        let timed = Subject::new(&name, Size::Typical, &shapes, args.how.seed)?;
-        eprintln!("{name} ..");
-        let sizes = [
-            ("requests", 1),
-            ("lists", layers * kv_heads),
-            ("pages", pages),
-            ("layers", layers),
-            ("kv_heads", kv_heads),
-        ];
-        let found = find(&how.tuner(compiler).sizes(sizes), &small, &timed, &settings)?;
-        kept = how.keep(&found)?;
-        let faster = found.gain.low > 1.0;
-        let mut time = found.trials.iter().filter_map(|trial| match trial.outcome {
-            Outcome::Timed { microseconds, .. } if trial.set == found.set => Some(microseconds),
-            _ => None,
-        });
-        table.add_row([
-            name,
-            if faster { written(&found.set) } else { "as it is".to_owned() },
-            if faster { ratio(&found.gain, found.modelled) } else { "-".to_owned() },
-            time.next_back().map_or("-".to_owned(), |us| format!("{us:.1}")),
-            format!("{} of {}", found.timed(), found.candidates),
-        ]);
-    }
-    println!("{table}");
-    terminal::print(&kept);
-    Ok(())
+}
+
+/// What was found for one of a cache's kernels.
+fn row(name: String, found: &Found<Settings>) -> [String; 5] {
+    let time = found.trials.iter().rev().find_map(|trial| match trial.outcome {
+        Outcome::Timed { microseconds, .. } if trial.set == found.set => Some(microseconds),
+        _ => None,
+    });
+    let [tuned, gain] = match found.gain.low > 1.0 {
+        true => [written(&found.set), ratio(&found.gain, found.modelled)],
+        false => ["as it is".to_owned(), "-".to_owned()],
+    };
+    let time = time.map_or("-".to_owned(), |us| format!("{us:.1}"));
+    [name, tuned, gain, time, format!("{} of {}", found.timed(), found.candidates)]
 }
 
 /// Tokens of a chunk of a prompt, as `leankv run` has them.
