@@ -356,7 +356,7 @@ impl Compiler {
         let question = Question { kernel: kernel.kernel_name(), device: &device, given: &given, sizes };
         let build =
             |settings: &Settings| kernel.build_with(&K::Spec::from_settings(settings).ok()?, choices).ok();
-        let fingerprint = |given: &Settings| tune::fingerprint(&fields, given, build);
+        let fingerprint = |all: &Settings| Some(tune::fingerprint(&build(all)?));
         // A table's file is anybody's: what it sets are fields that can be tuned, to values that the kernel declares.
         let usable = |set: &Settings| {
             let declared = |field: &&SpecField| {

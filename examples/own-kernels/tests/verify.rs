@@ -3,7 +3,7 @@
 use leankv_dsl::lang::TypedKernel;
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 use leankv_runtime::cache::KernelCache;
-use leankv_runtime::tune::Tuner;
+use leankv_runtime::tune::{Effort, Tuner};
 use leankv_runtime::verify::{Options, profile, verify};
 use leankv_runtime::{Compiler, Device, Sm};
 use own_kernels::{RowNormArgs, RowNormSpec, row_norm};
@@ -46,7 +46,7 @@ fn it_reads_each_sector_once_and_has_no_bank_conflicts() {
 fn its_fastest_specialisation_is_found() {
     let (compiler, device) = (Compiler::new(KernelCache::without_folder()), Device::host());
     let spec = RowNormSpec { block: 256, rows_per_program: 4 };
-    let tuner = Tuner::new(&compiler, &device);
+    let tuner = Tuner::new(&compiler, &device).effort(Effort::Full);
     let found = tuner.tune(&row_norm::KERNEL, &spec, |spec| workload(spec, 1000, 1)).unwrap();
     println!("{found}");
     for trial in &found.trials {

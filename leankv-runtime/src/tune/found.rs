@@ -67,42 +67,11 @@ pub struct Found<S> {
     pub cut_short: bool,
     /// Sizes of the workload, as the caller names them.
     pub sizes: BTreeMap<String, usize>,
-    /// Of the given specialisation's tile IR.
+    /// Of the best specialisation's tile IR.
     pub(super) fingerprint: String,
 }
 
 impl<S> Found<S> {
-    pub(super) fn with_best<T>(self, best: T) -> Found<T> {
-        let Found {
-            kernel,
-            device,
-            modelled,
-            best: _,
-            set,
-            given,
-            gain,
-            trials,
-            candidates,
-            cut_short,
-            sizes,
-            fingerprint,
-        } = self;
-        Found {
-            kernel,
-            device,
-            modelled,
-            best,
-            set,
-            given,
-            gain,
-            trials,
-            candidates,
-            cut_short,
-            sizes,
-            fingerprint,
-        }
-    }
-
     /// Candidates that were timed.
     #[must_use]
     pub fn timed(&self) -> usize {

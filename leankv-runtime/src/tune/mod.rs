@@ -125,7 +125,7 @@ impl<'a> Tuner<'a> {
         Tuner { compiler, on, choices, effort: Effort::default(), time: None, sizes, watch: None }
     }
 
-    /// Records kernels with these values: codecs, hooks, policies.
+    /// Records kernels with these values, for [`Tuner::tune`]: codecs, hooks, policies.
     #[must_use]
     pub fn choices(self, choices: Choices) -> Self {
         Tuner { choices, ..self }
@@ -174,10 +174,7 @@ impl<'a> Tuner<'a> {
             timed: &|settings| Ok(workload(&read(settings)?)),
             checked: None,
         };
-        let found = self.find(&subject, spec.settings())?;
-        // It was built from these settings before.
-        let best = read(&found.best).map_err(|why| TuneError::Given { kernel: found.kernel.clone(), why })?;
-        Ok(found.with_best(best))
+        self.find(&subject, spec.settings(), |settings| read(&settings))
     }
 
     /// As [`Tuner::tune`], of a kernel of a table; `settings` have defaults for what they lack. Candidates are checked on `checked` and timed on `timed`, which may be larger.
@@ -203,7 +200,7 @@ impl<'a> Tuner<'a> {
             checked: Some(checked),
         };
         kernel.specialisation(settings).map_err(|e| given(e.to_string()))?;
-        self.find(&subject, with_defaults(&subject.fields, settings))
+        self.find(&subject, with_defaults(&subject.fields, settings), Ok)
     }
 
     /// The fields of a kernel that are tuned, with their values in order, the given one (or the default) among them.
@@ -230,7 +227,13 @@ impl<'a> Tuner<'a> {
         (candidates / 4).max(8)
     }
 
-    fn find(&self, subject: &Subject<'_>, given: Settings) -> Result<Found<Settings>, TuneError> {
+    /// The search; `read` makes a specialisation of the settings that were found.
+    fn find<S>(
+        &self,
+        subject: &Subject<'_>,
+        given: Settings,
+        read: impl Fn(Settings) -> Result<S, String>,
+    ) -> Result<Found<S>, TuneError> {
         let axes = Tuner::space(&subject.fields, &given);
         if axes.is_empty() {
             return Err(TuneError::Nothing(subject.name.to_owned()));
@@ -272,7 +275,6 @@ impl<'a> Tuner<'a> {
         let Some(first) = run.champion.take() else {
             return Err(wrong(run.why_not()));
         };
-        let digest = fingerprint(&subject.fields, &given, |settings| (subject.build)(settings).ok());
         run.champion = Some(first.clone());
         let started = Instant::now();
         let walked = walk(&sizes, &start, limit, |point| match self.time {
@@ -285,12 +287,14 @@ impl<'a> Tuner<'a> {
         let names: Vec<&String> = axes.iter().map(|(name, _)| name).collect();
         let mut fixed = given.clone();
         fixed.retain(|name, _| !names.contains(&name));
-        let best = fixed.iter().chain(&set).map(|(name, value)| (name.clone(), value.clone())).collect();
+        let best: Settings = fixed.clone().into_iter().chain(set.clone()).collect();
+        // It was built before.
+        let fingerprint = fingerprint(&(subject.build)(&best).map_err(wrong)?);
         Ok(Found {
             kernel: subject.name.to_owned(),
             device,
             modelled: matches!(self.on, On::Model(_)),
-            best,
+            best: read(best).map_err(wrong)?,
             set,
             given: fixed,
             gain,
@@ -298,7 +302,7 @@ impl<'a> Tuner<'a> {
             candidates,
             cut_short: walked.is_err(),
             sizes: self.sizes.clone(),
-            fingerprint: digest,
+            fingerprint,
         })
     }
 

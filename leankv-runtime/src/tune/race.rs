@@ -68,23 +68,20 @@ const PLAIN: f64 = 1.25;
 /// Candidates whose times differ by less are level.
 const LEVEL: f64 = 1.01;
 
-/// Measures two in turns, the challenger's time over the champion's, until one is faster beyond the noise, both are level, or there were enough pairs. Gives the ratio and the
-/// challenger's times.
+/// Measures two in turns until one is faster beyond the noise, both are level, or there were enough pairs. Gives the challenger's time over the champion's, of every pair.
 pub(super) fn race<E>(
     mut challenger: impl FnMut() -> Result<f64, E>,
     mut champion: impl FnMut() -> Result<f64, E>,
-) -> Result<(Ratio, Vec<f64>), E> {
-    let (mut ratios, mut times) = (Vec::new(), Vec::new());
+) -> Result<Vec<f64>, E> {
+    let mut ratios = Vec::new();
     loop {
-        let (own, others) = pair(ratios.len(), &mut challenger, &mut champion)?;
-        times.push(own);
-        ratios.push(own / others);
+        ratios.push(pair(ratios.len(), &mut challenger, &mut champion)?);
         let (ratio, pairs) = (Ratio::of(&ratios), ratios.len());
         let plain = pairs >= FEW && (ratio.low > PLAIN || ratio.high < 1.0 / PLAIN);
         let apart = ratio.low > 1.0 || ratio.high < 1.0;
         let level = ratio.low > 1.0 / LEVEL && ratio.high < LEVEL;
         if plain || (pairs >= ENOUGH && (apart || level)) || pairs >= MOST {
-            return Ok((ratio, times));
+            return Ok(ratios);
         }
     }
 }
@@ -94,22 +91,21 @@ pub(super) fn pairs<E>(
     mut challenger: impl FnMut() -> Result<f64, E>,
     mut champion: impl FnMut() -> Result<f64, E>,
 ) -> Result<Vec<f64>, E> {
-    let ratio = |number| pair(number, &mut challenger, &mut champion).map(|(own, others)| own / others);
-    (0..MOST).map(ratio).collect()
+    (0..MOST).map(|number| pair(number, &mut challenger, &mut champion)).collect()
 }
 
-/// One time of each. Each goes first as often as the other, since a machine may get slower and slower.
+/// The ratio of one time of each. Each goes first as often as the other, since a machine may get slower and slower.
 fn pair<E>(
     number: usize,
     challenger: &mut impl FnMut() -> Result<f64, E>,
     champion: &mut impl FnMut() -> Result<f64, E>,
-) -> Result<(f64, f64), E> {
+) -> Result<f64, E> {
     if number.is_multiple_of(2) {
         let own = challenger()?;
-        Ok((own, champion()?))
+        Ok(own / champion()?)
     } else {
         let others = champion()?;
-        Ok((challenger()?, others))
+        Ok(challenger()? / others)
     }
 }
 
@@ -135,21 +131,23 @@ mod tests {
 
     #[test]
     fn a_plain_difference_ends_soon_and_a_small_one_is_seen_through_noise() {
-        let (ratio, times) = race(clock(2.0, 0.02, 1), clock(1.0, 0.02, 2)).unwrap();
-        assert_eq!(times.len(), FEW);
+        let pairs = race(clock(2.0, 0.02, 1), clock(1.0, 0.02, 2)).unwrap();
+        let ratio = Ratio::of(&pairs);
+        assert_eq!(pairs.len(), FEW);
         assert!(ratio.low > 1.9, "{ratio:?}");
         for seed in 0..20 {
-            let (ratio, _) = race(clock(0.95, 0.03, seed), clock(1.0, 0.03, 100 + seed)).unwrap();
+            let ratio = Ratio::of(&race(clock(0.95, 0.03, seed), clock(1.0, 0.03, 100 + seed)).unwrap());
             assert!(ratio.high < 1.0, "{seed}: {ratio:?}");
         }
     }
 
     #[test]
     fn equals_are_level_and_noise_makes_no_winner() {
-        let (ratio, times) = race(clock(1.0, 0.001, 1), clock(1.0, 0.001, 2)).unwrap();
-        assert!(times.len() <= ENOUGH && (ratio.median - 1.0).abs() < 0.01, "{ratio:?}");
+        let pairs = race(clock(1.0, 0.001, 1), clock(1.0, 0.001, 2)).unwrap();
+        let ratio = Ratio::of(&pairs);
+        assert!(pairs.len() <= ENOUGH && (ratio.median - 1.0).abs() < 0.01, "{ratio:?}");
         let wins = |seed| {
-            let (ratio, _) = race(clock(1.0, 0.2, seed), clock(1.0, 0.2, 1000 + seed)).unwrap();
+            let ratio = Ratio::of(&race(clock(1.0, 0.2, seed), clock(1.0, 0.2, 1000 + seed)).unwrap());
             usize::from(ratio.high < 1.0)
         };
         // A race looks at its interval many times, so it errs more often than an interval does.

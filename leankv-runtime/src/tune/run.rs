@@ -30,7 +30,6 @@ pub(super) struct Subject<'a> {
 #[derive(Clone)]
 pub(super) struct Candidate {
     pub(super) set: Settings,
-    pub(super) func: Func,
     /// On a device; `None` where times are modelled.
     pub(super) kernel: Option<Kernel>,
     pub(super) grid: [u32; 3],
@@ -96,29 +95,26 @@ impl Run<'_> {
             return Ok(Outcome::SameCode { like: like.clone() });
         }
         tuner.check(&func, checked.as_ref().unwrap_or(&timed))?;
-        let mut candidate = Candidate {
-            set: set.clone(),
-            kernel: None,
-            grid: timed.grid(),
-            args: args.into(),
-            seconds: 0.0,
-            func,
-        };
-        let beside_best = match &tuner.on {
-            On::Model(product) => {
-                candidate.seconds =
-                    model::seconds(tuner.compiler, product, &candidate.func, &compiled, &timed)?;
-                self.champion
-                    .as_ref()
-                    .map_or(Ratio::ONE, |best| Ratio::modelled(candidate.seconds / best.seconds))
+        let mut candidate =
+            Candidate { set: set.clone(), kernel: None, grid: timed.grid(), args: args.into(), seconds: 0.0 };
+        if let On::Device(device) = &tuner.on {
+            candidate.kernel = Some(tuner.compiler.kernel(device, &func).map_err(|e| e.to_string())?);
+        }
+        let beside_best = match (&tuner.on, &self.champion) {
+            (On::Model(product), champion) => {
+                candidate.seconds = model::seconds(tuner.compiler, product, &func, &compiled, &timed)?;
+                champion.as_ref().map_or(Ratio::ONE, |best| Ratio::modelled(candidate.seconds / best.seconds))
             }
-            On::Device(device) => {
-                let kernel = tuner.compiler.kernel(device, &candidate.func).map_err(|e| e.to_string())?;
-                candidate.kernel = Some(kernel);
-                let (ratio, seconds) = race_of(&candidate, self.champion.as_ref())?;
+            (On::Device(_), None) => {
+                candidate.seconds = alone(&candidate)?;
+                Ratio::ONE
+            }
+            (On::Device(_), Some(champion)) => {
+                let (mut own, mut others) = (start(&candidate)?, start(champion)?);
+                let pairs = race(|| own.measure(), || others.measure()).map_err(|e| e.to_string())?;
+                let ratio = Ratio::of(&pairs);
                 // In the time scale of the first one, whatever the machine did since.
-                candidate.seconds =
-                    self.champion.as_ref().map_or(seconds, |best| ratio.median * best.seconds);
+                candidate.seconds = ratio.median * champion.seconds;
                 ratio
             }
         };
@@ -154,19 +150,13 @@ fn what_is_wrong(report: &VerifyReport) -> String {
     format!("{}: {}", run.executor, details.first().map_or(run.outcome.summary(), String::as_str))
 }
 
-/// A candidate's times beside the champion's, or alone where there is none: the ratio, and the median in seconds.
-fn race_of(candidate: &Candidate, champion: Option<&Candidate>) -> Result<(Ratio, f64), String> {
+/// Seconds of a launch of a candidate by itself.
+fn alone(candidate: &Candidate) -> Result<f64, String> {
     let mut own = start(candidate)?;
-    let (ratio, mut times) = match champion {
-        Some(champion) => {
-            let mut others = start(champion)?;
-            race(|| own.measure(), || others.measure())
-        }
-        None => (0..MOST).map(|_| own.measure()).collect::<Result<_, _>>().map(|times| (Ratio::ONE, times)),
-    }
-    .map_err(|e| e.to_string())?;
+    let times = (0..MOST).map(|_| own.measure()).collect::<Result<Vec<_>, _>>();
+    let mut times = times.map_err(|e| e.to_string())?;
     times.sort_by(f64::total_cmp);
-    Ok((ratio, median(&times)))
+    Ok(median(&times))
 }
 
 /// Launches a candidate in memory of its own, if what it leaves there is what plain Rust says.

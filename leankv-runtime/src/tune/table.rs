@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use leankv_dsl::COMPILER_FINGERPRINT;
 use leankv_dsl::ir::{Func, Print};
-use leankv_dsl::lang::{Settings, SpecField};
+use leankv_dsl::lang::Settings;
 use serde::{Deserialize, Serialize};
 
-use super::found::written;
 use super::{Found, Ratio};
 use crate::cache::{Digest, user_cache_dir};
 use crate::device::{Device, Kind};
@@ -92,7 +91,7 @@ struct Entry {
     set: Settings,
     /// How many times as fast as the specialisation that was given.
     gain: Ratio,
-    /// Of the kernel at the specialisation that was given, and the compiler.
+    /// Of the kernel at what was found, and the compiler.
     fingerprint: String,
 }
 
@@ -206,12 +205,12 @@ impl TunedTable {
         Ok(())
     }
 
-    /// What is to be set, by the nearest entry of the kernel and the device that holds for the kernel as it is now: `fingerprint` gives that of it at the specialisation of an
-    /// entry, and `usable` says whether it can be set. Of entries that are equally near the newest one is taken.
+    /// What is to be set, by the nearest entry of the kernel and the device that holds for the kernel as it is now: `fingerprint` gives that of it at what an
+    /// entry has, if it can be built, and `usable` says whether it may be set. Of entries that are equally near the newest one is taken.
     pub(crate) fn find(
         &self,
         question: &Question<'_>,
-        fingerprint: impl Fn(&Settings) -> String,
+        fingerprint: impl Fn(&Settings) -> Option<String>,
         usable: impl Fn(&Settings) -> bool,
     ) -> Option<&Settings> {
         let of = self.entries.iter().rev();
@@ -220,12 +219,15 @@ impl TunedTable {
             of.filter_map(|entry| Some((entry.distance(question)?, entry))).collect();
         near.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut entries = near.iter().map(|(_, entry)| entry);
-        let found =
-            entries.find(|entry| usable(&entry.set) && fingerprint(&entry.given) == entry.fingerprint);
+        let holds = |entry: &Entry| {
+            let all = entry.given.clone().into_iter().chain(entry.set.clone()).collect();
+            usable(&entry.set) && fingerprint(&all).as_ref() == Some(&entry.fingerprint)
+        };
+        let found = entries.find(|entry| holds(entry));
         if found.is_none() && !near.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 path = %self.path.display(), kernel = question.kernel,
-                "what was tuned is of another version of the kernel or the compiler and is not used; tune again"
+                "what was tuned is not used: it is of another version of the kernel or the compiler, or sets what the kernel does not declare; tune again"
             );
         }
         found.map(|entry| &entry.set)
@@ -295,19 +297,8 @@ pub(crate) fn device_key(device: &Device) -> Option<String> {
     }
 }
 
-/// A digest of a kernel's tile IR, without places in its source, and of what compiles it. The fields that are tuned have their defaults in it, whatever they are in `settings`.
-pub(crate) fn fingerprint(
-    fields: &[SpecField],
-    settings: &Settings,
-    build: impl Fn(&Settings) -> Option<Func>,
-) -> String {
-    let mut usual = settings.clone();
-    for field in fields.iter().filter(|field| !field.tune.is_empty()) {
-        usual.insert(field.name.to_owned(), field.default.as_ref().unwrap_or(&field.tune[0]).clone());
-    }
-    // Defaults of these need not be possible beside the others; then it is the kernel as it is given.
-    let ir = build(&usual).or_else(|| build(settings)).map(|func| Print::default().func(&func));
-    let what =
-        [ir.unwrap_or_default(), written(&usual), COMPILER_FINGERPRINT.to_owned(), lower::llvm_version()];
+/// A digest of a kernel's tile IR at a specialisation, without places in its source, and of what compiles it.
+pub(crate) fn fingerprint(func: &Func) -> String {
+    let what = [Print::default().func(func), COMPILER_FINGERPRINT.to_owned(), lower::llvm_version()];
     Digest::of(what.join("\n").as_bytes()).to_string()
 }

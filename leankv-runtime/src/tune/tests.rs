@@ -160,10 +160,11 @@ fn a_gpu_that_is_not_here_is_modelled_and_kept_in_no_table() {
 
 /// What a search on the host might have found for a kernel at a specialisation.
 pub(crate) fn as_found(kernel: &dyn KernelDef, given: &Settings, set: Settings) -> Found<()> {
-    let fields = kernel.fields();
-    let fingerprint = fingerprint(&fields, given, |settings| kernel.build(settings).ok());
     let mut given = given.clone();
     given.retain(|name, _| !set.contains_key(name));
+    let all: Settings = given.clone().into_iter().chain(set.clone()).collect();
+    // Of a table that somebody changed by hand, the kernel may not be possible.
+    let fingerprint = kernel.build(&all).map_or("none".to_owned(), |func| fingerprint(&func));
     Found {
         kernel: kernel.name().to_owned(),
         device: device_key(&Device::host()).unwrap(),
@@ -251,6 +252,31 @@ fn what_does_not_fit_is_not_taken() {
         TunedTable::keep(&path, &other).unwrap();
         assert_eq!(*loaded(&path, compiler(), 100).unwrap().spec(), spec(256, 0), "{other:?}");
     }
+}
+
+#[test]
+fn what_was_found_is_taken_where_the_usual_values_are_not_possible() {
+    #[kernel(default(block = 64), tune(block = [16, 32, 64]), valid = |s| s.block * s.rows <= 64)]
+    fn narrow(#[comptime] rows: usize, #[comptime] block: usize, out: ViewMut<f32, 2>) {
+        out.tile((0, 0), [rows, block]).store(Tile::zeros([rows, block]));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tuned.json");
+    let given = NarrowSpec { rows: 2, block: 32 };
+    let set: Settings = [("block".to_owned(), "16".to_owned())].into();
+    TunedTable::keep(&path, &as_found(&narrow::KERNEL, &given.settings(), set)).unwrap();
+    let compiler = compiler().with_tuned(TunedTable::read(&path).unwrap());
+    let load = |spec| {
+        compiler
+            .load_tuned(&Device::host(), &narrow::KERNEL, &spec, &Choices::new(), &[])
+            .unwrap()
+            .spec()
+            .block
+    };
+    assert_eq!(load(given), 16);
+    // The nearest entry of another number of rows, where it is possible; else the given one.
+    assert_eq!(load(NarrowSpec { rows: 4, block: 8 }), 16);
+    assert_eq!(load(NarrowSpec { rows: 8, block: 8 }), 8);
 }
 
 #[test]
