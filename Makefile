@@ -48,7 +48,10 @@ results: setup ## measure what RESULTS.md shows, and write it (two models, 0.6 G
 	$(CARGO) run --release --locked -p leankv-cli -- fetch-model qwen2.5-coder-0.5b
 	$(CARGO) run --release --locked -p leankv-cli -- results
 
-test: lint doc model ## lint, documentation, then every test
+# The model is fetched by the program that the tests are built with: `make model` builds one for other features.
+test: lint doc ## lint, documentation, then every test
+	$(CARGO) test --workspace --locked --no-run
+	"$${CARGO_TARGET_DIR:-target}/debug/leankv" fetch-model smollm2-135m
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --locked --manifest-path examples/own-kernels/Cargo.toml --target-dir target
 

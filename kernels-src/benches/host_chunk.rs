@@ -71,6 +71,7 @@ fn bench(tiering: &str, d: usize, block: usize, block_q: usize) {
         k: input(&k, HEADS),
         v: input(&v, HEADS),
         before: CACHED as i32,
+        first_query: 0,
         scale,
         kv: kv(),
         out: given(&vec![0.0; q.len()]).tensor_mut([CHUNK, query_heads, d]),

@@ -21,6 +21,9 @@ pub struct BasisSpec {
     /// Type of queries, keys and values as they come.
     #[spec(default = FloatType::F16, values = FloatType::ALL)]
     pub input: FloatType,
+    /// Type of what attention gives, as it is wanted.
+    #[spec(default = FloatType::F32, values = FloatType::ALL)]
+    pub output: FloatType,
     /// Whether rows are rotated.
     #[spec(default = true)]
     pub rotated: bool,
@@ -107,20 +110,23 @@ pub fn enter_basis(
     }
 }
 
-/// Brings what attention gives out of the basis of the cache.
+/// Brings what attention gives out of the basis of the cache, to where and as what it is wanted.
 ///
-/// * Shapes: `out` is `[n, query_heads, head_dim]`; `means` as in [`enter_basis`](fn@enter_basis).
+/// * Shapes: `x` and `out` are `[n, query_heads, head_dim]`; `means` as in [`enter_basis`](fn@enter_basis).
 /// * Grid: `[ceil(n / rows), query_heads]`.
-/// * Values: the inverse of what values went through; f32 throughout.
+/// * Values: the inverse of what values went through, in f32; then rounded once to the type of `out`. Without rotation and means it is the rounding alone.
 #[kernel(warps = 1)]
 pub fn leave_basis(
     #[comptime] spec: BasisSpec,
     means: View<f32, 3>,
-    #[arg(align = 16)] out: ViewMut<f32, 3>,
+    #[arg(align = 16)] x: View<f32, 3>,
+    #[arg(align = 16, element = spec.output)] out: FloatViewMut<3>,
 ) {
     let (turn, head) = (program_id(0), program_id(1));
-    let place = out.with_extent(2, spec.head_dim).tile((turn, head, 0), [spec.rows, 1, spec.head_dim]);
-    let x = spec.rotate(place.load().squeeze(1));
+    let extents = [spec.rows, 1, spec.head_dim];
+    let x = x.with_extent(2, spec.head_dim).tile((turn, head, 0), extents).load().squeeze(1);
+    let x = spec.rotate(x);
     let mean = spec.centred.then(|| spec.mean(means, 1, head / spec.group as i32));
-    place.store(mean.map_or(x, |mean| x + mean).expand_dims(1));
+    let x = mean.map_or(x, |mean| x + mean).expand_dims(1);
+    out.with_extent(2, spec.head_dim).tile((turn, head, 0), extents).store(x);
 }

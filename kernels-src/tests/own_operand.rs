@@ -150,6 +150,7 @@ fn a_chunk_of_a_prompt_attends_to_a_cache_without_pages() {
         k: given(&k).tensor([n, KV_HEADS, D]).into(),
         v: given(&v).tensor([n, KV_HEADS, D]).into(),
         before,
+        first_query: 0,
         scale: 0.125,
         kv: kv(&keys, &values),
         out: filled(f32::NAN, [n, heads, D]),

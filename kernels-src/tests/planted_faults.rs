@@ -191,6 +191,7 @@ fn subjects() -> Vec<Subject> {
             k: given(&k).tensor([tokens, heads, D]).into(),
             v: given(&half(23, tokens * heads * D)).tensor([tokens, heads, D]).into(),
             before: 60,
+            first_query: 0,
             scale: 0.125,
             kv: cache.kv(1),
             out: filled(7.0, [tokens, n, D]),

@@ -6,12 +6,12 @@ use leankv_dsl::lang::*;
 
 use super::{ChunkSpec, Queries, Read};
 
-/// Attention of a chunk of one request's prompt to every cached token of both tiers and, causally, to the chunk itself.
+/// Attention of tokens of a chunk of one request's prompt to every cached token of both tiers and, causally, to the chunk itself.
 ///
-/// * Shapes: `q` is `[n, query_heads, head_dim]`, `k`, `v` are `[n, kv_heads, head_dim]`, after RoPE, query heads of a KV head next to each
-///   other; `before` is the position of the chunk's first token, and every cached token's position is less; `kv.slots` is `[1]`; `out` is
-///   `[n, query_heads, head_dim]`, `lse` is `[n, query_heads]`.
-/// * Grid: `[ceil(n / block_q), kv_heads]`: one program serves the whole query group, so cached codes are decoded once for all of it.
+/// * Shapes: `k`, `v` are `[n, kv_heads, head_dim]`, the chunk's tokens so far, after RoPE; `q` is `[m, query_heads, head_dim]`, the queries of its tokens
+///   `first_query..first_query + m`, query heads of a KV head next to each other; `before` is the position of the chunk's first token, and every
+///   cached token's position is less; `kv.slots` is `[1]`; `out` is `[m, query_heads, head_dim]`, `lse` is `[m, query_heads]`.
+/// * Grid: `[ceil(m / block_q), kv_heads]`: one program serves the whole query group, so cached codes are decoded once for all of it.
 /// * Values: logits and sums are f32; weights are rounded to f16 before they meet values. Input of other types is rounded to f16 first. The chunk's
 ///   own keys and values are taken as they come, unquantised (LeanKV, prompt phase). NaN in such a key gives NaN to the queries that attend to
 ///   it; NaN or infinity in a value gives NaN to that element of these queries, and of earlier ones that share a tile with the token. An empty cache
@@ -25,6 +25,7 @@ pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     #[arg(align = 16, element = spec.input)] k: FloatView<3>,
     #[arg(align = 16, element = spec.input)] v: FloatView<3>,
     before: Scalar<i32>,
+    first_query: Scalar<i32>,
     scale: Scalar<f32>,
     kv: K,
     #[arg(align = 16)] out: ViewMut<f32, 3>,
@@ -38,7 +39,7 @@ pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     let [k, v] = [k, v].map(|view| view.with_extent(2, spec.head_dim));
     let tokens = k.extent(0).cast::<i32>();
     let first = turn * spec.block_q as i32;
-    let load = |read| Queries::load(&spec, q, read, before, first, head, &hooks);
+    let load = |read| Queries::load(&spec, q, read, before + first_query, first, head, &hooks);
 
     let mut online = OnlineSoftmax::new(spec.rows(), spec.head_dim);
     for tier in tiers.iter() {
@@ -55,13 +56,13 @@ pub fn chunk_attention<C: Codecs, H: AttentionHooks, K: KvOperand>(
     let zeros = Tile::zeros([spec.rows(), spec.block]);
     let extents = [spec.block, 1, spec.head_dim];
     // Tiles above the diagonal are left out.
-    let last = (first + spec.block_q as i32).min(tokens);
+    let last = (first_query + first + spec.block_q as i32).min(tokens);
     for tile in range(0, last.cdiv(spec.block as i32)).stages(spec.stages) {
         let keys = k.tile((tile, head, 0), extents).load::<f16>().squeeze(1);
         let values = v.tile((tile, head, 0), extents).load::<f16>().squeeze(1);
         let numbers = tile * spec.block as i32 + iota(spec.block);
         let row = numbers.expand_dims(0);
-        let seen = row.le(queries.numbers.expand_dims(1)) & row.lt(tokens);
+        let seen = (row - first_query).le(queries.numbers.expand_dims(1)) & row.lt(tokens);
         let products = queries.q.dot(keys.t(), zeros);
         let logits = queries.logits(products, before + numbers, seen, scale, &hooks);
         let weights = online.step(logits, &hooks);

@@ -130,9 +130,9 @@ enum Read {
 struct Queries {
     /// As the hooks left them, `[rows, head_dim]`.
     q: Tile<f16, 2>,
-    /// Their numbers in the chunk, `[rows]`.
+    /// Their numbers among the queries, `[rows]`.
     numbers: Tile<i32, 1>,
-    /// Position of the chunk's first token.
+    /// Position of the first query that there is.
     before: Scalar<i32>,
     /// Which query head of the group each is, `[rows]`.
     members: Tile<i32, 1>,
@@ -141,7 +141,7 @@ struct Queries {
 }
 
 impl Queries {
-    /// The queries from chunk token `first` on.
+    /// The queries from number `first` on; the first that there is has position `before`.
     #[track_caller]
     fn load(
         spec: &ChunkSpec,

@@ -30,8 +30,8 @@ fn received(
 /// Adds to the pages what each cached token received from the chunk's last `window` queries: the sum over queries of the probability,
 /// maximised over the query group, and to its peak the largest one of queries that have it behind their window.
 ///
-/// * Shapes: `q`, `before`, `scale`, `kv` and `lse` as in [`chunk_attention`](fn@crate::chunk::chunk_attention) after it ran, before the
-///   chunk's own tokens are written.
+/// * Shapes: `q`, `scale`, `kv` and `lse` as in [`chunk_attention`](fn@crate::chunk::chunk_attention) after it ran, before the
+///   chunk's own tokens are written; `before` is the position of the first query.
 /// * Grid: `[splits, kv_heads]`: each split adds to its own pages.
 /// * Values: fixed order of summation; no atomics. Frozen tokens, which other requests share, are left as they are. A token's significance
 ///   and position stay where the token is.
@@ -77,8 +77,9 @@ pub fn cached_significance<C: Codecs, H: AttentionHooks, K: KvOperand>(
 
 /// What the chunk's own tokens received from its last `window` queries: the significance they start with.
 ///
-/// * Shapes: `q`, `k`, `before`, `scale` and `lse` as in [`chunk_attention`](fn@crate::chunk::chunk_attention) after it ran; `priors` is `[n, kv_heads]`,
-///   what tokens' peaks start from, and is not looked at where none are kept; `words` is `[kv_heads, n]`.
+/// * Shapes: `q`, `k`, `before`, `first_query`, `scale` and `lse` as in [`chunk_attention`](fn@crate::chunk::chunk_attention) after it ran, for all tokens of
+///   the chunk: queries before the last `window` may be missing. `priors` is `[n, kv_heads]`, what tokens' peaks start from, and is not looked at where none
+///   are kept; `words` is `[kv_heads, n]`.
 /// * Grid: `[ceil(n / block), kv_heads]`.
 /// * Values: as [`cached_significance`](fn@cached_significance) gives them to cached tokens; a token's own query counts.
 /// * Source: LeanKV, significance in the prompt phase, as a sum of maxima.
@@ -89,6 +90,7 @@ pub fn chunk_significance<H: AttentionHooks>(
     #[arg(align = 16, element = spec.input)] k: FloatView<3>,
     lse: View<f32, 2>,
     before: Scalar<i32>,
+    first_query: Scalar<i32>,
     scale: Scalar<f32>,
     window: Scalar<i32>,
     priors: View<f32, 2>,
@@ -108,12 +110,12 @@ pub fn chunk_significance<H: AttentionHooks>(
     let mut all = Received::none(spec.block);
     for turn in range(0, (count - counted).cdiv(spec.block_q as i32)) {
         let first = counted + turn * spec.block_q as i32;
-        let queries = Queries::load(&spec, q, Read::Again, before, first, head, &hooks);
+        let queries = Queries::load(&spec, q, Read::Again, before + first_query, first, head, &hooks);
         let rows = queries.numbers.expand_dims(1);
-        let seen = numbers.expand_dims(0).le(rows) & rows.lt(count);
+        let seen = (numbers - first_query).expand_dims(0).le(rows) & rows.lt(count);
         let positions = before + numbers;
         let logits = queries.logits(queries.q.dot(keys.t(), zeros), positions, seen, scale, &hooks);
-        all = all.and(received(&spec, (logits, positions), lse, (before, first), head));
+        all = all.and(received(&spec, (logits, positions), lse, (before + first_query, first), head));
     }
     let peaks = Peaks::new(spec.peaks);
     if peaks.kept() {

@@ -3,7 +3,8 @@
 use leankv_dsl::lang::attention::{Lengths, PerTier};
 use leankv_dsl::lang::*;
 
-/// The pages that lists need for the tokens they hold and for `more_high` and `more_low` ones: targets of a rebalance.
+/// The pages that lists need for the tokens they hold and for `more_high` and `more_low` ones: targets of a rebalance. Where `demotes` is not 0 the low list has room
+/// for all tokens of the high one, too.
 ///
 /// * Shapes: `slots` is `[requests]`; `page_tokens` and `lengths` as in the [module](crate::manager); `targets` is `[requests, lists, 2]`.
 /// * Grid: `[ceil(lists / block), requests]`.
@@ -14,6 +15,7 @@ pub fn fit_pages(
     slots: View<i32, 1>,
     more_high: Scalar<i32>,
     more_low: Scalar<i32>,
+    demotes: Scalar<i32>,
     page_tokens: View<i32, 3>,
     lengths: View<i32, 3>,
     targets: ViewMut<i32, 3>,
@@ -21,9 +23,11 @@ pub fn fit_pages(
     let (tile, request) = (program_id(0), program_id(1));
     let (slot, extents) = (slots.get([request]), [1, block, 1]);
     let row = slot.max(0);
-    for (low, more) in [(false, more_high), (true, more_low)] {
+    let tokens_of = |low: bool| lengths.tile((row, tile, Lengths::AT.tokens(low)), extents).load();
+    let demoted = demotes.ne(0).splat(extents).select(tokens_of(false), 0);
+    for (low, tokens) in [(false, tokens_of(false) + more_high), (true, tokens_of(true) + more_low + demoted)]
+    {
         let tier = PerTier::AT.of(low);
-        let tokens = lengths.tile((row, tile, Lengths::AT.tokens(low)), extents).load() + more;
         let per_page = page_tokens.tile((row, tile, tier), extents).load();
         let pages: Tile<i32, 3> = per_page.gt(0).select(tokens.cdiv(per_page.max(1)), 0);
         targets.tile((request, tile, tier), extents).store(slot.ge(0).splat(extents).select(pages, -1));

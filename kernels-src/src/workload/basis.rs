@@ -2,8 +2,8 @@
 
 use leankv_dsl::workload::{Check, Generator, Workload, given};
 
-use super::floats::Floats;
-use super::{RecipeError, Shapes, changed, filled};
+use super::floats::{self, Floats};
+use super::{RecipeError, Shapes, filled};
 use crate::basis::{BasisSpec, EnterBasisArgs, LeaveBasisArgs, enter_basis, leave_basis};
 use crate::reference;
 
@@ -46,7 +46,8 @@ pub(super) fn leave(spec: &BasisSpec, shapes: &Shapes, seed: u64) -> Result<Work
     let back = reference::leave_basis(&inside, mean, spec.rotated, [kv_heads, spec.group, d])?;
     let args = LeaveBasisArgs {
         means: given(&means).tensor([if spec.centred { 2 } else { 0 }, kv_heads, d]),
-        out: changed(&inside, &back).tensor_mut([n, heads, d]),
+        x: given(&inside).tensor([n, heads, d]),
+        out: floats::expected(spec.output, &back, [n, heads, d]),
     };
     Ok(Workload::of::<leave_basis>([n.div_ceil(spec.rows.max(1)), heads, 1], args))
 }

@@ -21,12 +21,16 @@ const MASS: Check = Check::close(2e-4, 2e-4);
 /// A chunk, its cache, and what plain Rust says.
 struct Chunk {
     cache: Cache,
+    /// Tokens of the chunk, and how many of them come before the first query.
     n: usize,
+    first: usize,
     window: usize,
     q: FloatTensor<'static, 3>,
     k: FloatTensor<'static, 3>,
     v: FloatTensor<'static, 3>,
     scale: f32,
+    /// Of the queries, `[n - first, query_heads]`.
+    lse: Vec<f32>,
     expected: ChunkOutput,
 }
 
@@ -52,34 +56,41 @@ impl Chunk {
             recent: spec.window,
         };
         let expected = attend_chunk(&args, &cache.paged())?;
-        let [q, k, v] = [q, k, v].map(|x| x.tensor);
-        Ok(Chunk { cache, n, window, q, k, v, scale, expected })
+        // The first queries were given before.
+        let first = shapes.get("first_query").min(n.saturating_sub(window));
+        let heads = kv_heads * spec.group;
+        let q = Floats::given(spec.input, &q.exact[first * heads * d..], [n - first, heads, d]).tensor;
+        let lse = expected.lse[first * heads..].to_vec();
+        let [k, v] = [k, v].map(|x| x.tensor);
+        Ok(Chunk { cache, n, first, window, q, k, v, scale, lse, expected })
     }
 }
 
 pub(super) fn attention(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    let Chunk { cache, n, q, k, v, scale, expected, .. } = Chunk::new(spec, shapes, seed)?;
-    let heads = cache.kv_heads * spec.group;
-    let lse = given(&vec![f32::NAN; n * heads]).output(MASS).expect(&expected.lse, Check::close(1e-3, 1e-3));
+    let Chunk { cache, n, first, q, k, v, scale, lse, expected, .. } = Chunk::new(spec, shapes, seed)?;
+    let (heads, queries) = (cache.kv_heads * spec.group, n - first);
+    let out = &expected.out[first * heads * spec.head_dim..];
+    let lse = given(&vec![f32::NAN; queries * heads]).output(MASS).expect(&lse, Check::close(1e-3, 1e-3));
     let args = ChunkAttentionArgs {
         q,
         k,
         v,
         before: cache.longest as i32,
+        first_query: first as i32,
         scale,
         kv: cache.kv(given(&cache.arena)),
         // Weights are rounded to f16 before they meet values.
-        out: filled(f32::NAN, &expected.out, Check::close(4e-3, 2e-3)).tensor_mut([n, heads, spec.head_dim]),
-        lse: lse.tensor_mut([n, heads]),
+        out: filled(f32::NAN, out, Check::close(4e-3, 2e-3)).tensor_mut([queries, heads, spec.head_dim]),
+        lse: lse.tensor_mut([queries, heads]),
         codecs: (),
         hooks: (),
     };
-    let grid = [n.div_ceil(spec.block_q), cache.kv_heads, 1];
+    let grid = [queries.div_ceil(spec.block_q), cache.kv_heads, 1];
     Ok(Workload::of::<chunk_attention<Stock, Plain, PagedKv>>(grid, args))
 }
 
 pub(super) fn own(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    let Chunk { cache, n, q, k, scale, window, expected, .. } = Chunk::new(spec, shapes, seed)?;
+    let Chunk { cache, n, first, q, k, scale, window, lse, expected, .. } = Chunk::new(spec, shapes, seed)?;
     let (peaks, kv_heads) = (Peaks::new(spec.peaks), cache.kv_heads);
     let priors = Generator::new(seed ^ 1).f32s(if peaks.kept() { n * kv_heads } else { 0 }, 0.0, 0.1);
     let word = |(at, share): (usize, &Share)| {
@@ -91,8 +102,9 @@ pub(super) fn own(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
     let args = ChunkSignificanceArgs {
         q,
         k,
-        lse: given(&expected.lse).tensor([n, cache.kv_heads * spec.group]),
+        lse: given(&lse).tensor([n - first, cache.kv_heads * spec.group]),
         before: cache.longest as i32,
+        first_query: first as i32,
         scale,
         window: window as i32,
         priors: given(&priors).tensor([if peaks.kept() { n } else { 0 }, kv_heads]),
@@ -103,18 +115,18 @@ pub(super) fn own(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Worklo
 }
 
 pub(super) fn cached(spec: &ChunkSpec, shapes: &Shapes, seed: u64) -> Result<Workload, RecipeError> {
-    let Chunk { cache, n, q, scale, window, expected, .. } = Chunk::new(spec, shapes, seed)?;
+    let Chunk { cache, n, first, q, scale, window, lse, expected, .. } = Chunk::new(spec, shapes, seed)?;
     let peaks = Peaks::new(spec.peaks);
     let mut arena = cache.arena.clone();
-    let first = cache.slots[0] as usize * cache.kv_heads;
+    let list = cache.slots[0] as usize * cache.kv_heads;
     for (head, shares) in expected.cached.iter().enumerate() {
-        add_shares(&cache.paged(), first + head, peaks, shares, &mut arena)?;
+        add_shares(&cache.paged(), list + head, peaks, shares, &mut arena)?;
     }
     let check = significance(peaks);
     let args = CachedSignificanceArgs {
         q,
-        lse: given(&expected.lse).tensor([n, cache.kv_heads * spec.group]),
-        before: cache.longest as i32,
+        lse: given(&lse).tensor([n - first, cache.kv_heads * spec.group]),
+        before: (cache.longest + first) as i32,
         scale,
         window: window as i32,
         kv: cache.kv(given(&cache.arena).output(check).expect(&arena, check)),

@@ -184,12 +184,14 @@ pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
     let page_tokens: Vec<i32> =
         (0..requests * lists * 2).map(|place| (1 - place % 2 + random.below(9)) as i32).collect();
     let lengths: Vec<i32> = (0..requests * lists * 4).map(|_| random.below(40) as i32).collect();
-    let more = [3, 17];
+    let (more, demotes) = ([3, 17], (seed % 2) as i32);
     let of_place = |slot: i32, place: usize| match usize::try_from(slot) {
         Err(_) => -1,
         Ok(slot) => {
             let (list, tier) = (place / 2, place % 2);
-            let tokens = Lengths::get(&lengths, slot * lists + list).tokens(tier == 1) + more[tier];
+            let own = Lengths::get(&lengths, slot * lists + list);
+            let demoted = if tier == 1 && demotes != 0 { own.tokens(false) } else { 0 };
+            let tokens = own.tokens(tier == 1) + more[tier] + demoted;
             let per_page = page_tokens[(slot * lists + list) * 2 + tier];
             if per_page == 0 { 0 } else { (tokens + per_page - 1) / per_page }
         }
@@ -200,6 +202,7 @@ pub(super) fn fit(spec: &FitPagesSpec, shapes: &Shapes, seed: u64) -> Result<Wor
         slots: given(&slots).tensor([requests]),
         more_high: more[0],
         more_low: more[1],
+        demotes,
         page_tokens: given(&page_tokens).tensor([requests, lists, 2]),
         lengths: given(&lengths).tensor([requests, lists, 4]),
         targets: filled(-9, &targets, Check::Bits).tensor_mut([requests, lists, 2]),

@@ -150,6 +150,12 @@ const ROWS: Shape = shape("rows", "rows", 13, 512);
 
 const ONE_REQUEST: Shape = shape("requests", "requests of the launch: one", 1, 1);
 const QUERIES: Shape = shape("queries", "tokens of the chunk", 21, 256);
+const FIRST_QUERY: Shape = shape(
+    "first_query",
+    "tokens of the chunk before the first query, at most those whose queries do not count",
+    3,
+    0,
+);
 const WINDOW: Shape = shape("window", "queries of the chunk that count", 10, 64);
 const ONE_OF: Shape = shape("requests", "requests in the cache; the launch is over the first one", 2, 2);
 const LEFT_OUT: Shape = shape("left_out", "1: the request is left out, with a negative slot", 0, 0);
@@ -190,17 +196,17 @@ pub static RECIPES: &[Recipe] = &[
     recipe!(
         "cached_significance",
         chunk::cached as ChunkSpec,
-        [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, WINDOW]
+        [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, FIRST_QUERY, WINDOW]
     ),
     recipe!(
         "chunk_attention",
         chunk::attention as ChunkSpec,
-        [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, WINDOW]
+        [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, FIRST_QUERY, WINDOW]
     ),
     recipe!(
         "chunk_significance",
         chunk::own as ChunkSpec,
-        [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, WINDOW]
+        [ONE_REQUEST, KV_HEADS, TOKENS, LOW_TOKENS, RAGGED, QUERIES, FIRST_QUERY, WINDOW]
     ),
     recipe!(
         "classify_chunk",

@@ -131,12 +131,12 @@ mark!(Index: i32 i64);
 
 impl Float for half::f16 {
     fn of(value: f64) -> Self {
-        half::f16::from_f64(value)
+        crate::ir::round::f16_from_f64(value)
     }
 }
 impl Float for half::bf16 {
     fn of(value: f64) -> Self {
-        half::bf16::from_f64(value)
+        crate::ir::round::bf16_from_f64(value)
     }
 }
 impl Float for f32 {
@@ -147,5 +147,20 @@ impl Float for f32 {
 impl Float for f64 {
     fn of(value: f64) -> Self {
         value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::Float;
+
+    #[test]
+    fn numbers_just_above_a_tie_round_up() {
+        // The low half of an f64 decides.
+        let above = |tie: f64| tie + 2f64.powi(-40);
+        assert_eq!(f16::of(above(1.0 + 2f64.powi(-11))), f16::from_f32(1.0 + 2f32.powi(-10)));
+        assert_eq!(bf16::of(above(1.0 + 2f64.powi(-8))), bf16::from_f32(1.0 + 2f32.powi(-7)));
     }
 }

@@ -193,21 +193,35 @@ macro_rules! slices {
 slices!(Slice, Tensor);
 slices!(SliceMut, TensorMut);
 
-/// A buffer for a [`FloatView`](super::FloatView): a [`Tensor`] of any type of floats. A launch checks that it is the kernel's.
-#[derive(Debug)]
-pub struct FloatTensor<'a, const R: usize>(Value<'a>);
+macro_rules! float_tensors {
+    ($(#[$doc:meta])* $float:ident, $tensor:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $float<'a, const R: usize>(Value<'a>);
 
-impl<'a, E: Float, const R: usize> From<Tensor<'a, E, R>> for FloatTensor<'a, R> {
-    fn from(tensor: Tensor<'a, E, R>) -> Self {
-        Self(tensor.into_value())
-    }
-}
+        impl<'a, E: Float, const R: usize> From<$tensor<'a, E, R>> for $float<'a, R> {
+            fn from(tensor: $tensor<'a, E, R>) -> Self {
+                Self(tensor.into_value())
+            }
+        }
 
-impl<'a, const R: usize> FloatTensor<'a, R> {
-    pub(super) fn into_value(self) -> Value<'a> {
-        self.0
-    }
+        impl<'a, const R: usize> $float<'a, R> {
+            pub(super) fn into_value(self) -> Value<'a> {
+                self.0
+            }
+        }
+    };
 }
+float_tensors!(
+    /// A buffer for a [`FloatView`](super::FloatView): a [`Tensor`] of any type of floats. A launch checks that it is the kernel's.
+    FloatTensor,
+    Tensor
+);
+float_tensors!(
+    /// A buffer for a [`FloatViewMut`](super::FloatViewMut): a [`TensorMut`] of any type of floats. A launch checks that it is the kernel's.
+    FloatTensorMut,
+    TensorMut
+);
 
 /// What is given for one parameter.
 #[derive(Debug)]

@@ -48,9 +48,9 @@ pub use control::{Carry, Iterable, Range, comptime, range};
 pub use element::{Bits, Code, Element, Float, Index, Int, Number, Plain};
 pub use kernel::{BAD_SPEC, KernelDef, TypedKernel};
 pub use ops::{
-    At, Atomics, Combined, DotWith, FloatType, FloatView, FloatViewTile, InlinePtx, Printable, Ptr, PtrMut,
-    TileAt, UnknownFloatType, View, ViewIndex, ViewMut, ViewTile, ViewTileMut, Word, device_assert,
-    device_print, element, static_assert,
+    At, Atomics, Combined, DotWith, FloatType, FloatView, FloatViewMut, FloatViewTile, FloatViewTileMut,
+    InlinePtx, Printable, Ptr, PtrMut, TileAt, UnknownFloatType, View, ViewIndex, ViewMut, ViewTile,
+    ViewTileMut, Word, device_assert, device_print, element, static_assert,
 };
 pub use record::Handle;
 pub use row::row;

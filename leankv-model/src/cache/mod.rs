@@ -9,7 +9,7 @@ mod window;
 
 pub use attend::{PromptAttend, StepAttend};
 pub use choice::{Always, BadChoice, KvChoice, Limit};
-pub use open::{Room, open, page_bytes, thresholds};
+pub use open::{Room, config_without_model, open, page_bytes, thresholds};
 pub use registry::{
     Context, Entry, Named, NamedPolicy, NamedVariant, PolicyMaker, Registry, RegistryError, Stage,
     VariantMaker,

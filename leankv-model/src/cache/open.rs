@@ -2,7 +2,7 @@
 
 use leankv_dsl::format::{KvFormat, LayerFormats, cache_page_bytes};
 use leankv_dsl::lang::attention::HookChoice;
-use leankv_kernels::policy::PolicySpec;
+use leankv_kernels::policy::{PolicyChoice, PolicySpec};
 use leankv_runtime::kv::{Budget, CacheConfig, KvCache, Thresholds};
 use leankv_runtime::{Compiler, Device};
 
@@ -52,17 +52,55 @@ pub fn thresholds(choice: &KvChoice) -> Thresholds {
     }
 }
 
+/// The configuration of a cache of this choice, for a model of which only extents are known: `[layers, kv_heads, group, head_dim]`. Variants that are made from a model's
+/// weights, and policies of a user's, cannot be had.
+///
+/// # Errors
+/// [`ModelError::Choice`] for a choice that means nothing, [`ModelError::Refused`] for one that needs a model, and for extents, formats or room that cannot be.
+pub fn config_without_model(
+    extents: [usize; 4],
+    choice: &KvChoice,
+    room: &Room,
+) -> Result<CacheConfig, ModelError> {
+    choice.check()?;
+    let mut variants = Variants::default();
+    variants.basis.rotated = match &choice.variants {
+        None => choice.formats.formats().any(|format| format.is_mid_rise()),
+        Some(named) => {
+            let names: Vec<&str> = named.iter().map(|variant| variant.name()).collect();
+            if let Some(other) = names.iter().find(|name| **name != "rotated") {
+                let why = format!(
+                    "`+{other}` is made from a model's weights, of which only extents are known here; there are `+rotated` and `+plain`"
+                );
+                return Err(ModelError::Refused(why));
+            }
+            !names.is_empty()
+        }
+    };
+    let Some(policy) = choice.policy.stock() else {
+        return Err(ModelError::Refused(format!(
+            "the policy `{}` is not one of this project's",
+            choice.policy
+        )));
+    };
+    config(extents, choice, room, variants, policy.into())
+}
+
 /// The configuration of a cache of this choice.
-fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<CacheConfig, ModelError> {
-    let model = context.model.config();
-    let Variants { codecs, hooks, basis } = variants(context, choice)?;
-    let page_bytes = page_bytes(&choice.formats, model.head_dim)?;
-    let extents = [model.layers, model.kv_heads, model.group(), model.head_dim];
+fn config(
+    extents: [usize; 4],
+    choice: &KvChoice,
+    room: &Room,
+    Variants { codecs, hooks, basis }: Variants,
+    policy: PolicyChoice,
+) -> Result<CacheConfig, ModelError> {
+    let [_, _, _, head_dim] = extents;
+    let page_bytes = page_bytes(&choice.formats, head_dim)?;
     let usual = CacheConfig::new(extents, room.requests, room.tokens, 1);
     let mut config = CacheConfig {
         formats: choice.formats.clone(),
         page_bytes,
-        policy: choice.policy.make(context)?,
+        policy,
         codecs,
         hooks,
         chunk: room.chunk,
@@ -82,7 +120,7 @@ fn config(context: &Context<'_>, choice: &KvChoice, room: &Room) -> Result<Cache
             of_token += layout.account().true_bytes_per_token();
         }
         // The tokens that a part of the prompt's bytes in FP16 pays for.
-        let pays = (room.prompt * 4 * model.head_dim * config.layers) as f64 / f64::from(part);
+        let pays = (room.prompt * 4 * head_dim * config.layers) as f64 / f64::from(part);
         let tokens = (pays / of_token) as usize;
         config.window = tokens.max(choice.always.keep).saturating_sub(config.sinks).max(1);
     }
@@ -107,7 +145,9 @@ pub fn open(
 ) -> Result<KvCache, ModelError> {
     choice.check()?;
     let context = Context { device, model, tokens: room.tokens, rotated: false };
-    let config = config(&context, choice, room)?;
+    let of_model = model.config();
+    let extents = [of_model.layers, of_model.kv_heads, of_model.group(), of_model.head_dim];
+    let config = config(extents, choice, room, variants(&context, choice)?, choice.policy.make(&context)?)?;
     Ok(KvCache::new(compiler, device, config)?)
 }
 

@@ -6,7 +6,7 @@ use std::ops::{Bound, RangeBounds};
 
 use leankv_dsl::lang::launch::{Region, Slice, SliceMut, Tensor, TensorMut};
 
-use super::{Device, DeviceError, Memory};
+use super::{Device, DeviceError, Memory, Pitched};
 use crate::element::Element;
 use crate::launch::Slot;
 
@@ -41,6 +41,18 @@ pub struct BufferViewMut<'a, T> {
     pub(crate) len: usize,
     /// The view holds its part alone, as `&mut [T]` does.
     exclusive: PhantomData<&'a mut T>,
+}
+
+impl<T> fmt::Debug for BufferView<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BufferView({} elements from byte {})", self.len, self.offset)
+    }
+}
+
+impl<T> fmt::Debug for BufferViewMut<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BufferViewMut({} elements from byte {})", self.len, self.offset)
+    }
 }
 
 impl<T: Element> DeviceBuffer<T> {
@@ -206,6 +218,52 @@ impl<'a, T: Element> BufferViewMut<'a, T> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// A part of this part.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`].
+    pub fn slice(self, range: impl RangeBounds<usize>) -> Result<BufferViewMut<'a, T>, DeviceError> {
+        let range = checked(range, self.len)?;
+        let offset = self.offset + range.start * size_of::<T>();
+        Ok(BufferViewMut { offset, len: range.len(), ..self })
+    }
+
+    /// Copies `rows` rows of `row` elements from another buffer of the device, whose starts lie `stride` elements apart here and `from_stride` elements
+    /// there: on the device, in order with the work queued on the default stream, and without a wait.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] for rows that one of the two has not, [`DeviceError::Overlap`] for rows here that overlap, [`DeviceError::WrongDevice`], and what
+    /// the driver says.
+    pub fn copy_rows(
+        self,
+        stride: usize,
+        from: BufferView<'_, T>,
+        from_stride: usize,
+        [rows, row]: [usize; 2],
+    ) -> Result<(), DeviceError> {
+        let end = |stride: usize| match rows {
+            0 => 0,
+            rows => (rows - 1).saturating_mul(stride).saturating_add(row),
+        };
+        checked(..end(stride), self.len)?;
+        checked(..end(from_stride), from.len)?;
+        if stride < row && rows > 1 {
+            return Err(DeviceError::Overlap { from: 0, to: stride, count: row });
+        }
+        let device = &self.allocation.device;
+        if !device.same_as(&from.allocation.device) {
+            return Err(DeviceError::WrongDevice { what: "rows to copy" });
+        }
+        #[cfg(test)]
+        crate::faults::hit("copying on the device")?;
+        let size = size_of::<T>();
+        let pitched = |offset: usize, stride: usize| Pitched { at: offset, stride: stride * size };
+        let (to_at, from_at) = (pitched(self.offset, stride), pitched(from.offset, from_stride));
+        let (to, from) = (&self.allocation.memory, &from.allocation.memory);
+        // SAFETY: both ranges were checked. This view holds its part alone, so the two do not overlap.
+        unsafe { to.copy_rows(to_at, from, from_at, [rows, row * size], &device.default_stream()) }
     }
 
     /// Two parts that do not overlap, so that one launch can write both.

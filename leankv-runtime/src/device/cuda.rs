@@ -12,7 +12,7 @@ use cudarc::driver::{
     LaunchConfig, PushKernelArg,
 };
 
-use super::DeviceError;
+use super::{DeviceError, Pitched};
 
 /// Every driver function that cudarc calls on behalf of this file.
 const FUNCTIONS: &[&str] = &[
@@ -417,6 +417,42 @@ impl CudaMemory {
             queue.0.context().bind_to_thread()?;
             // SAFETY: the buffer checked both ranges, which do not overlap. Memory is freed after the work queued before.
             unsafe { cudarc::driver::result::memcpy_dtod_async(to, from, bytes, queue.0.cu_stream()) }
+        })
+    }
+
+    /// A copy a row, or one where the rows of both lie side by side.
+    ///
+    /// # Safety
+    /// Both blocks have these rows. Nobody else reads or writes those that are written, and they do not overlap with what is read.
+    pub(super) unsafe fn copy_rows(
+        &self,
+        to: Pitched,
+        from: &CudaMemory,
+        from_at: Pitched,
+        [rows, row]: [usize; 2],
+        queue: &CudaQueue,
+    ) -> Result<(), DeviceError> {
+        let dense = to.stride == row && from_at.stride == row;
+        let [rows, row] = if dense { [1, rows * row] } else { [rows, row] };
+        if row == 0 {
+            return Ok(());
+        }
+        let (mut guard, from_guard) = (self.lock(), from.lock());
+        let _marks = (
+            guard.as_mut().map(|slice| slice.device_ptr_mut(&queue.0).1),
+            from_guard.as_ref().map(|slice| slice.device_ptr(&queue.0).1),
+        );
+        let at = |memory: &CudaMemory, rows: Pitched, number: usize| {
+            memory.address() + (rows.at + number * rows.stride) as u64
+        };
+        driver("copying on the device", || {
+            queue.0.context().bind_to_thread()?;
+            for number in 0..rows {
+                let (to, from) = (at(self, to, number), at(from, from_at, number));
+                // SAFETY: the caller promises the rows. Memory is freed after the work queued before.
+                unsafe { cudarc::driver::result::memcpy_dtod_async(to, from, row, queue.0.cu_stream())? };
+            }
+            Ok(())
         })
     }
 

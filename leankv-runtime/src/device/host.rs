@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
-use super::DeviceError;
+use super::{DeviceError, Pitched};
 
 /// Host buffers are aligned as CUDA's are, so that a launch that is aligned on one is aligned on the other.
 pub(crate) const ALIGNMENT: usize = 256;
@@ -78,6 +78,28 @@ impl HostMemory {
         self.check(to, bytes);
         // SAFETY: both ranges were checked; the block is initialised from its allocation on.
         unsafe { self.start.as_ptr().add(to).copy_from(self.start.as_ptr().add(from), bytes) }
+    }
+
+    /// Copies so many rows of so many bytes from another block.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes the rows that are written, and they do not overlap with what is read.
+    pub(super) unsafe fn copy_rows(
+        &self,
+        to: Pitched,
+        from: &HostMemory,
+        from_at: Pitched,
+        [rows, row]: [usize; 2],
+    ) {
+        for number in 0..rows {
+            let [at, start] = [to, from_at].map(|rows| rows.at + number * rows.stride);
+            self.check(at, row);
+            from.check(start, row);
+            // SAFETY: both ranges were checked, and the caller promises the rest.
+            unsafe {
+                self.start.as_ptr().add(at).copy_from_nonoverlapping(from.start.as_ptr().add(start), row)
+            }
+        }
     }
 
     /// Buffers check ranges and report them; this holds the line for `unsafe` below.

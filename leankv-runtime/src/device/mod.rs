@@ -314,6 +314,13 @@ pub(crate) enum Memory {
     Cuda(cuda::CudaMemory),
 }
 
+/// Rows in a block of memory: the byte at which the first one starts, and the bytes from there to the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Pitched {
+    pub(crate) at: usize,
+    pub(crate) stride: usize,
+}
+
 impl Memory {
     /// The address of its first byte, as kernels see it.
     pub(crate) fn address(&self) -> u64 {
@@ -350,6 +357,32 @@ impl Memory {
         match self {
             Memory::Host(memory) => memory.copy_within(from, to, bytes),
             Memory::Cuda(memory) => memory.copy_within(from, to, bytes, stream.cuda()?)?,
+        }
+        Ok(())
+    }
+
+    /// Copies so many rows of so many bytes from a block of the same device.
+    ///
+    /// # Safety
+    /// Both have these rows. Nobody else reads or writes those that are written, and they do not overlap with what is read.
+    unsafe fn copy_rows(
+        &self,
+        to: Pitched,
+        from: &Memory,
+        from_at: Pitched,
+        rows: [usize; 2],
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        match (self, from) {
+            // SAFETY: the caller promises it.
+            (Memory::Host(memory), Memory::Host(from)) => unsafe {
+                memory.copy_rows(to, from, from_at, rows)
+            },
+            // SAFETY: as above.
+            (Memory::Cuda(memory), Memory::Cuda(from)) => unsafe {
+                memory.copy_rows(to, from, from_at, rows, stream.cuda()?)?;
+            },
+            _ => return Err(DeviceError::WrongDevice { what: "rows to copy" }),
         }
         Ok(())
     }

@@ -127,6 +127,29 @@ pub enum KvError {
         /// What was given.
         got: FloatType,
     },
+    /// Attention gives another element type than is wanted.
+    #[error(
+        "attention gives {expected} here, not {got}; set `CacheConfig::output`, and take other types than f32 by `KvCache::layer`"
+    )]
+    Output {
+        /// What the cache was made for.
+        expected: FloatType,
+        /// What was wanted.
+        got: FloatType,
+    },
+    /// A step that was ended, or given up when another one was begun.
+    #[error("this step is not under way any more: it was ended, or another one was begun; begin a new one")]
+    NoStep,
+    /// Rows that do not start where kernels can read them.
+    #[error(
+        "{what}: rows start at multiples of 16 bytes, and these do not ({bytes} bytes); copy them into a buffer of their own"
+    )]
+    Unaligned {
+        /// Of which tensor.
+        what: &'static str,
+        /// Address of the first row, or distance between rows.
+        bytes: u64,
+    },
     /// A step to be replayed is not that of the last batch.
     #[error(
         "only a step of the same requests as the last one can be replayed; take this one with `decode_step`"

@@ -18,6 +18,7 @@
 //! | P8 order | a page given back in a rebalance is taken by a later one, after its last reader |
 //! | P9 index safety | places in an arena beyond 2^31 bytes are reached |
 //! | P10 observability | [`PageManager::snapshot`], [`PageManager::audit`] |
+//! | P11 a bound: no request holds more pages than counts say | [`CacheConfig::pages_at_most`] |
 
 mod audit;
 mod bundle;
@@ -31,12 +32,12 @@ mod state;
 pub use audit::{Finding, audit};
 pub use bundle::bundle;
 pub use engine::{
-    Basis, Budget, CacheConfig, DecodeStep, EngineKernels, HeadStats, InputElement, KvCache, Means, Preempt,
-    PromptChunk, RequestId, RequestStats, Thresholds,
+    Basis, Budget, CacheConfig, DecodeStep, EngineKernels, HeadStats, InputElement, KvCache, LayerInput,
+    Means, Preempt, PromptChunk, RequestId, RequestStats, Rows, RowsMut, StepId, StepPart, Thresholds,
 };
 pub use error::{KvError, OutOfPages, Refused};
 pub use leankv_kernels::reference::PageState;
-pub use manager::{DeviceManager, ManagerKernels, PageManager, SequentialManager};
+pub use manager::{DeviceManager, ManagerKernels, More, PageManager, SequentialManager};
 pub use shape::CacheShape;
 pub use state::State;
 

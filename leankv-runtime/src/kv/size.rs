@@ -37,13 +37,17 @@ impl CacheConfig {
         let of_splits = product(&[self.slots, self.kv_heads, splits, found])
             .saturating_add(product(&[self.slots, self.kv_heads]))
             .saturating_mul(4);
-        // Partial results of every split, the output, and the pending queries of every layer.
-        let row = product(&[splits, d + 1]) * 4 + (d as u128 + 1) * 4 + product(&[self.layers, 2 * d + 4]);
+        // Partial results of every split, and the pending queries of every layer.
+        let row = product(&[splits, d + 1]) * 4 + 4 + product(&[self.layers, 2 * d + 4]);
         let of_queries = product(&[self.slots, self.kv_heads, self.group]).saturating_mul(row);
-        let of_chunk = product(&[self.chunk, self.kv_heads, self.group, d + 1]).saturating_mul(4);
+        // The output of a step, twice where it is wanted in another form.
+        let outputs = if self.output_changes() { 2 } else { 1 };
+        let of_output =
+            product(&[self.slots.max(self.chunk), self.kv_heads, self.group, d, outputs]).saturating_mul(4);
+        let of_chunk = product(&[self.chunk, self.kv_heads, self.group, 4]);
         let of_tokens = product(&[self.chunk, self.kv_heads, 8]);
         // Where the thresholds of every layer stand, and the numbers of the layers of every tiering.
-        let of_slots = product(&[self.slots, 64 + 8 * Ladder::RUNGS + 8 * self.layers])
+        let of_slots = product(&[self.slots, 68 + 8 * Ladder::RUNGS + 8 * self.layers])
             .saturating_add(product(&[1 + self.more_formats.len(), self.layers, 4]));
         // Rows in another basis, and the means of all layers.
         let of_basis = match self.basis.changes() {
@@ -53,7 +57,7 @@ impl CacheConfig {
             false => 0,
         };
         let of_priors = if self.peaks > 0 { product(&[self.layers, self.kv_heads, 4]) } else { 0 };
-        [of_lists, of_splits, of_queries, of_chunk, of_tokens, of_slots, of_basis, of_priors]
+        [of_lists, of_splits, of_queries, of_output, of_chunk, of_tokens, of_slots, of_basis, of_priors]
             .into_iter()
             .fold(shape.bytes(), u128::saturating_add)
     }

@@ -41,7 +41,26 @@ impl State {
         shape.check()?;
         check_bytes(shape.bytes(), &shape, Some(device))?;
         // The largest first, so that a lack of room is found before the rest is made.
-        let arena = device.zeros(shape.arena_bytes())?;
+        State::over(device, shape, device.zeros(shape.arena_bytes())?)
+    }
+
+    /// As [`State::new`], with pages in memory that is there. What it holds does not matter.
+    ///
+    /// # Errors
+    /// [`KvError::Length`] for an arena of another length, [`KvError::Unaligned`] for one that starts elsewhere than at a multiple of 16 bytes,
+    /// [`DeviceError::WrongDevice`], and as [`State::new`].
+    pub fn over(device: &Device, shape: CacheShape, arena: DeviceBuffer<u8>) -> Result<State, KvError> {
+        shape.check()?;
+        let (what, expected) = ("bytes of the arena", shape.arena_bytes());
+        if arena.len() != expected {
+            return Err(KvError::Length { what, expected, got: arena.len() });
+        }
+        if !arena.device().same_as(device) {
+            return Err(DeviceError::WrongDevice { what }.into());
+        }
+        if !arena.address().is_multiple_of(16) {
+            return Err(KvError::Unaligned { what: "the arena", bytes: arena.address() });
+        }
         let empty = PageState::new(shape.page_shape());
         Ok(State {
             shape,

@@ -2,6 +2,7 @@
 
 mod budget;
 mod common;
+mod cut;
 mod extents;
 mod kept;
 mod mixed;

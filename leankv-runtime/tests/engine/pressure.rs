@@ -215,9 +215,9 @@ fn a_buffer_of_another_device_is_refused_and_the_same_step_goes_on() {
     for layer in 0..config.layers {
         let rows: Vec<_> = prompt.positions().map(|token| row(&config, 1, token, layer)).collect();
         let ([q, k, v], [q2, k2, v2]) = (upload(&device, &rows), upload(&elsewhere, &rows));
-        refused(prompt.layer(&q2, &k, &v).map(|_| ()), "q [tokens");
-        refused(prompt.layer(&q, &k2, &v).map(|_| ()), "k [tokens");
-        refused(prompt.layer(&q, &k, &v2).map(|_| ()), "v [tokens");
+        refused(prompt.layer(&q2, &k, &v).map(|_| ()), "q [rows");
+        refused(prompt.layer(&q, &k2, &v).map(|_| ()), "k [rows");
+        refused(prompt.layer(&q, &k, &v2).map(|_| ()), "v [rows");
         prompt.layer(&q, &k, &v).unwrap();
     }
     prompt.finish().unwrap();
@@ -228,9 +228,9 @@ fn a_buffer_of_another_device_is_refused_and_the_same_step_goes_on() {
     for layer in 0..config.layers {
         let rows = [row(&config, 1, 16, layer)];
         let ([q, k, v], [q2, k2, v2]) = (upload(&device, &rows), upload(&elsewhere, &rows));
-        refused(open.layer(&q2, &k, &v).map(|_| ()), "q [requests");
-        refused(open.layer(&q, &k2, &v).map(|_| ()), "k [requests");
-        refused(open.layer(&q, &k, &v2).map(|_| ()), "v [requests");
+        refused(open.layer(&q2, &k, &v).map(|_| ()), "q [rows");
+        refused(open.layer(&q, &k2, &v).map(|_| ()), "k [rows");
+        refused(open.layer(&q, &k, &v2).map(|_| ()), "v [rows");
         let view = open.layer(&q, &k, &v).unwrap();
         let mut host = vec![0.0; view.len()];
         view.read_into(&mut host).unwrap();

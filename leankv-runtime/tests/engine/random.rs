@@ -4,6 +4,7 @@
 //! `LEANKV_SOAK=100000 cargo test --release -p leankv-runtime --test engine random` (`make soak`) runs as many sequences.
 
 mod advance;
+mod batch;
 mod picture;
 mod seen;
 mod world;
@@ -60,6 +61,18 @@ enum Act {
     StepOrPreempt {
         of: Vec<Index>,
         victims: Vec<Index>,
+    },
+    /// Steps of an engine: decodes and pieces of prompts, cut anywhere.
+    Batch {
+        of: Vec<Index>,
+        cuts: Vec<Index>,
+        times: usize,
+    },
+    /// One that is left after some layers.
+    LeaveBatch {
+        of: Vec<Index>,
+        cuts: Vec<Index>,
+        layers: usize,
     },
     /// A chunk that is left after some layers.
     LeaveChunk {
@@ -168,6 +181,8 @@ impl ReferenceStateMachine for Script {
             7 => (some(), 1..13usize).prop_map(|(of, times)| Act::Steps { of, times }),
             3 => (some(), prop::collection::vec(any::<Index>(), 0..3))
                 .prop_map(|(of, victims)| Act::StepOrPreempt { of, victims }),
+            7 => (some(), some(), 1..6usize).prop_map(|(of, cuts, times)| Act::Batch { of, cuts, times }),
+            1 => (some(), some(), 0..=layers).prop_map(|(of, cuts, layers)| Act::LeaveBatch { of, cuts, layers }),
             2 => (index.clone(), 0..=layers).prop_map(|(of, layers)| Act::LeaveChunk { of, layers }),
             1 => (some(), 0..=layers).prop_map(|(of, layers)| Act::LeaveStep { of, layers }),
             4 => index.clone().prop_map(Act::Fork),
@@ -192,6 +207,11 @@ impl World {
     fn one(&self, of: Index, may: impl Fn(&World, usize) -> bool) -> Option<usize> {
         let who = self.who(may);
         (!who.is_empty()).then(|| *of.get(&who))
+    }
+
+    /// Whether it has a next token, of its prompt or another one.
+    fn goes_on(&self, who: usize) -> bool {
+        self.decodes(who) || self.prefills(who)
     }
 
     /// The ones that are named, each once.
@@ -226,6 +246,16 @@ impl World {
             Act::StepOrPreempt { of, victims } => {
                 let batch = self.several(&of, World::decodes);
                 self.step(&batch, None, Some(&victims));
+            }
+            Act::Batch { of, cuts, times } => {
+                for _ in 0..times {
+                    let who = self.several(&of, World::goes_on);
+                    self.batch(&who, &cuts, None);
+                }
+            }
+            Act::LeaveBatch { of, cuts, layers } => {
+                let who = self.several(&of, World::goes_on);
+                self.batch(&who, &cuts, Some(layers));
             }
             Act::LeaveChunk { of, layers } => {
                 let Some(who) = self.one(of, World::prefills) else { return };

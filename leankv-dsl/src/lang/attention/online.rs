@@ -59,12 +59,13 @@ impl OnlineSoftmax {
         weights
     }
 
-    /// Takes exponents relative to a larger number, if a logit asks for it.
+    /// Takes the exponents of a query relative to a larger number, if one of its logits asks for it: what a query gets does not depend on those beside it.
     #[device]
     fn raise(&mut self, logits: Tile<f32, 2>, hooks: &dyn AttentionHooks) {
         let most = (self.base + LAG).expand_dims(1);
         if any(folded(logits, Fold::Max).gt(most)) {
-            let base = hooks.running_max(self.base, logits);
+            let largest = hooks.running_max(self.base, logits);
+            let base = largest.gt(self.base + LAG).select(largest, self.base);
             let old = (self.base - base).exp().expand_dims(1);
             self.base = base;
             self.sum *= old;

@@ -6,12 +6,12 @@ use std::str::FromStr;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-use super::{TileAt, View, ViewTile};
+use super::{TileAt, View, ViewMut, ViewTile, ViewTileMut};
 use crate::diag::Diagnostic;
 use crate::ir::Loc;
 use crate::lang::arg::{ArgOptions, ArgScope, KernelArg};
 use crate::lang::element::Float;
-use crate::lang::launch::{Arguments, FloatTensor, Name};
+use crate::lang::launch::{Arguments, FloatTensor, FloatTensorMut, Name};
 use crate::lang::record::{self, BAD_ARGUMENT};
 use crate::lang::tile::{Scalar, Tile};
 
@@ -80,6 +80,28 @@ pub enum FloatViewTile<const R: usize> {
     F32(ViewTile<f32, R>),
 }
 
+/// A [`ViewMut`] whose element type is a [`FloatType`], as that of a [`FloatView`]. What is stored is cast to it.
+#[derive(Clone, Copy, Debug)]
+pub enum FloatViewMut<const R: usize> {
+    /// Of IEEE halves.
+    F16(ViewMut<f16, R>),
+    /// Of bfloat16.
+    Bf16(ViewMut<bf16, R>),
+    /// Of IEEE singles.
+    F32(ViewMut<f32, R>),
+}
+
+/// A tile's place in a [`FloatViewMut`].
+#[derive(Clone, Copy, Debug)]
+pub enum FloatViewTileMut<const R: usize> {
+    /// Of IEEE halves.
+    F16(ViewTileMut<f16, R>),
+    /// Of bfloat16.
+    Bf16(ViewTileMut<bf16, R>),
+    /// Of IEEE singles.
+    F32(ViewTileMut<f32, R>),
+}
+
 /// `view`'s inside by `do`, in the variants of `to` if there is one.
 macro_rules! each {
     ($of:ident, $view:expr, $inside:ident => $to:ident($do:expr)) => {
@@ -136,28 +158,71 @@ impl<const R: usize> FloatViewTile<R> {
     }
 }
 
+impl<const R: usize> FloatViewMut<R> {
+    /// As [`ViewMut::with_extent`].
+    #[track_caller]
+    pub fn with_extent(self, axis: usize, extent: usize) -> Self {
+        each!(FloatViewMut, self, view => FloatViewMut(view.with_extent(axis, extent)))
+    }
+
+    /// As [`ViewMut::tile`].
+    #[track_caller]
+    pub fn tile(self, at: impl TileAt<R>, extents: [usize; R]) -> FloatViewTileMut<R> {
+        each!(FloatViewMut, self, view => FloatViewTileMut(view.tile(at, extents)))
+    }
+}
+
+impl<const R: usize> FloatViewTileMut<R> {
+    /// Casts, to the nearest, and stores; drops what is outside.
+    #[track_caller]
+    pub fn store<T: Float>(self, value: Tile<T, R>) {
+        each!(FloatViewTileMut, self, tile => tile.store(value.cast()));
+    }
+}
+
+/// The type that a parameter says; reported where it says none.
+#[track_caller]
+fn element_of(name: &str, options: &ArgOptions) -> FloatType {
+    options.element.unwrap_or_else(|| {
+        let message = format!("`{name}` is a view of floats, and its parameter does not say of which");
+        record::report(
+            Diagnostic::error(BAD_ARGUMENT, Loc::caller(), message)
+                .help("write `#[arg(element = spec.field)]` with a `FloatType`"),
+        );
+        FloatType::default()
+    })
+}
+
 impl<const R: usize> KernelArg for FloatView<R> {
     #[track_caller]
     fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
-        match options.element {
-            Some(FloatType::F16) => FloatView::F16(View::declare(scope, name, options)),
-            Some(FloatType::Bf16) => FloatView::Bf16(View::declare(scope, name, options)),
-            Some(FloatType::F32) => FloatView::F32(View::declare(scope, name, options)),
-            None => {
-                let message =
-                    format!("`{name}` is a view of floats, and its parameter does not say of which");
-                record::report(
-                    Diagnostic::error(BAD_ARGUMENT, Loc::caller(), message)
-                        .help("write `#[arg(element = spec.field)]` with a `FloatType`"),
-                );
-                FloatView::F16(View::declare(scope, name, options))
-            }
+        match element_of(name, &options) {
+            FloatType::F16 => FloatView::F16(View::declare(scope, name, options)),
+            FloatType::Bf16 => FloatView::Bf16(View::declare(scope, name, options)),
+            FloatType::F32 => FloatView::F32(View::declare(scope, name, options)),
         }
     }
 
     type Given<'a> = FloatTensor<'a, R>;
 
     fn give<'a>(given: FloatTensor<'a, R>, name: Name<'_>, to: &mut Arguments<'a>) {
+        to.push(name, given.into_value());
+    }
+}
+
+impl<const R: usize> KernelArg for FloatViewMut<R> {
+    #[track_caller]
+    fn declare(scope: &mut ArgScope, name: &str, options: ArgOptions) -> Self {
+        match element_of(name, &options) {
+            FloatType::F16 => FloatViewMut::F16(ViewMut::declare(scope, name, options)),
+            FloatType::Bf16 => FloatViewMut::Bf16(ViewMut::declare(scope, name, options)),
+            FloatType::F32 => FloatViewMut::F32(ViewMut::declare(scope, name, options)),
+        }
+    }
+
+    type Given<'a> = FloatTensorMut<'a, R>;
+
+    fn give<'a>(given: FloatTensorMut<'a, R>, name: Name<'_>, to: &mut Arguments<'a>) {
         to.push(name, given.into_value());
     }
 }

@@ -20,7 +20,7 @@ mod view;
 pub use atomic::Atomics;
 pub use debug::{Printable, device_assert, device_print, static_assert};
 pub use dot::DotWith;
-pub use float_view::{FloatType, FloatView, FloatViewTile, UnknownFloatType};
+pub use float_view::{FloatType, FloatView, FloatViewMut, FloatViewTile, FloatViewTileMut, UnknownFloatType};
 pub use inline_ptx::InlinePtx;
 pub(crate) use memory::scalar;
 pub use memory::{Ptr, PtrMut};

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use leankv_dsl::lang::FloatType;
 use leankv_dsl::lang::launch::Tensor;
-use leankv_kernels::basis::{BasisSpec, EnterBasisArgs, LeaveBasisArgs, enter_basis, leave_basis};
+use leankv_kernels::basis::{BasisSpec, EnterBasisArgs, LeaveBasisArgs};
 
-use super::batch::Run;
 use super::launch::run;
-use super::{CacheConfig, InputElement, KvCache, RequestId};
+use super::mixed::Step;
+use super::output::Outputs;
+use super::{CacheConfig, InputElement, KvCache, LayerInput, RowsMut};
 use crate::device::{Device, DeviceBuffer};
-use crate::kernel::KernelOf;
 use crate::kv::KvError;
 
 /// The basis in which a cache holds keys and values. What goes in and what comes out is as without one but for rounding: see [`leankv_kernels::basis`].
@@ -49,6 +49,11 @@ impl fmt::Display for Basis {
 }
 
 impl CacheConfig {
+    /// Whether what attention gives, which is f32 in the cache's basis, needs a pass to become what is wanted.
+    pub(in crate::kv) fn output_changes(&self) -> bool {
+        self.basis.changes() || self.output != FloatType::F32
+    }
+
     /// Type of queries, keys and values as the kernels of the cache get them.
     pub(super) fn inner_input(&self) -> FloatType {
         if self.basis.changes() { FloatType::F32 } else { self.input }
@@ -72,20 +77,13 @@ impl CacheConfig {
     }
 }
 
-/// Its kernels.
-#[derive(Clone, Debug)]
-pub(super) struct BasisKernels {
-    pub(super) enter: KernelOf<enter_basis>,
-    pub(super) leave: KernelOf<leave_basis>,
-}
-
 /// Tokens of a program.
 const ROWS: usize = 4;
 
 pub(super) fn spec(config: &CacheConfig) -> BasisSpec {
-    let CacheConfig { head_dim, group, input, .. } = *config;
+    let CacheConfig { head_dim, group, input, output, .. } = *config;
     let Basis { rotated, means } = &config.basis;
-    BasisSpec { head_dim, group, input, rotated: *rotated, centred: means.is_some(), rows: ROWS }
+    BasisSpec { head_dim, group, input, output, rotated: *rotated, centred: means.is_some(), rows: ROWS }
 }
 
 /// Device buffers of a basis.
@@ -93,47 +91,39 @@ pub(super) fn spec(config: &CacheConfig) -> BasisSpec {
 pub(super) struct BasisScratch {
     /// `[layers, 2, kv_heads, head_dim]`, of keys and of values; empty unless they are centred.
     means: DeviceBuffer<f32>,
-    /// One layer's queries, keys and values in the basis.
-    pub(super) rows: [DeviceBuffer<f32>; 3],
-}
-
-/// One layer's queries, keys and values: `[n, query_heads, head_dim]`, and twice `[n, kv_heads, head_dim]`.
-pub(super) type Rows<'a, E> = [&'a DeviceBuffer<E>; 3];
-
-/// One layer of a step or a chunk.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part<'a> {
-    pub(super) layer: usize,
-    /// Tokens.
-    pub(super) n: usize,
-    pub(super) of: Of<'a>,
-}
-
-/// What a layer's rows are of.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Of<'a> {
-    /// A decode step.
-    Step(&'a [Run]),
-    /// A chunk of a request's prompt, with so many tokens before it.
-    Chunk(RequestId, usize),
+    /// One layer's queries, keys and values in the basis; none where it is that of what comes in.
+    inside: Option<[DeviceBuffer<f32>; 3]>,
 }
 
 impl BasisScratch {
-    /// Where a cache has another basis.
-    pub(super) fn new(device: &Device, config: &CacheConfig) -> Result<Option<BasisScratch>, KvError> {
-        if !config.basis.changes() {
-            return Ok(None);
-        }
+    /// For steps of `rows` rows.
+    pub(super) fn new(device: &Device, config: &CacheConfig, rows: usize) -> Result<BasisScratch, KvError> {
         let of_layer = config.kv_heads * config.head_dim;
         let layers = config.basis.means.iter().flat_map(|means| {
             let layers = means.keys.chunks(of_layer).zip(means.values.chunks(of_layer));
             layers.flat_map(|(keys, values)| keys.iter().chain(values).copied())
         });
-        let (n, d) = (config.slots.max(config.chunk), config.head_dim);
-        let (q, kv) = (n * config.query_heads() * d, n * config.kv_heads * d);
-        let rows = [device.zeros(q)?, device.zeros(kv)?, device.zeros(kv)?];
-        Ok(Some(BasisScratch { means: device.upload(&layers.collect::<Vec<f32>>())?, rows }))
+        let means = device.upload(&layers.collect::<Vec<f32>>())?;
+        let mut scratch = BasisScratch { means, inside: None };
+        if config.basis.changes() {
+            scratch.inside = Some(inside(device, config, rows)?);
+        }
+        Ok(scratch)
     }
+
+    /// Makes room for steps of `rows` rows.
+    pub(super) fn grow(&mut self, device: &Device, config: &CacheConfig, rows: usize) -> Result<(), KvError> {
+        if self.inside.is_some() {
+            self.inside = Some(inside(device, config, rows)?);
+        }
+        Ok(())
+    }
+}
+
+fn inside(device: &Device, config: &CacheConfig, rows: usize) -> Result<[DeviceBuffer<f32>; 3], KvError> {
+    let row = rows * config.head_dim;
+    let (q, kv) = (row * config.query_heads(), row * config.kv_heads);
+    Ok([device.zeros(q)?, device.zeros(kv)?, device.zeros(kv)?])
 }
 
 impl KvCache {
@@ -145,71 +135,67 @@ impl KvCache {
         Ok(means.slice(layer * of_layer..(layer + 1) * of_layer)?.tensor([two, heads, d]))
     }
 
-    /// Does one layer in the basis of the cache.
-    pub(super) fn layer<E: InputElement>(
+    /// Does a layer of a step with its rows as they are in the basis of the cache.
+    pub(super) fn in_basis<E: InputElement>(
         &mut self,
-        part: Part<'_>,
-        rows: Rows<'_, E>,
-        priors: Option<&DeviceBuffer<f32>>,
+        step: &Step,
+        layer: usize,
+        input: &LayerInput<'_, E>,
     ) -> Result<(), KvError> {
-        let Some(mut scratch) = self.basis.take() else { return self.inside(part, rows, priors) };
-        let entered = self.enter_basis(part, rows, &mut scratch);
-        let done = entered
-            .and_then(|()| self.inside(part, scratch.rows.each_ref(), priors))
-            .and_then(|()| self.leave_basis(part, &scratch));
-        self.basis = Some(scratch);
+        let rows = step.rows;
+        let Some(mut inside) = self.basis.inside.take() else { return self.attend(step, layer, input) };
+        let done = self.enter_basis(layer, rows, input, &mut inside).and_then(|()| {
+            let (d, heads) = (self.config.head_dim, self.config.kv_heads);
+            let [q, k, v] = &inside;
+            let kv = ..rows * heads * d;
+            let entered = LayerInput {
+                q: q.slice(..rows * self.config.query_heads() * d)?.into(),
+                k: k.slice(kv)?.into(),
+                v: v.slice(kv)?.into(),
+                priors: input.priors,
+            };
+            self.attend(step, layer, &entered)
+        });
+        self.basis.inside = Some(inside);
         done
-    }
-
-    fn inside<E: InputElement>(
-        &mut self,
-        part: Part<'_>,
-        rows: Rows<'_, E>,
-        priors: Option<&DeviceBuffer<f32>>,
-    ) -> Result<(), KvError> {
-        let Part { layer, n, of } = part;
-        match of {
-            Of::Step(runs) => runs.iter().try_for_each(|run| self.step_layer(run, layer, rows, priors)),
-            Of::Chunk(id, before) => self.chunk_layer(id, layer, (before, n), rows, priors),
-        }
     }
 
     fn enter_basis<E: InputElement>(
         &self,
-        Part { layer, n, .. }: Part<'_>,
-        [q, k, v]: Rows<'_, E>,
-        scratch: &mut BasisScratch,
+        layer: usize,
+        n: usize,
+        input: &LayerInput<'_, E>,
+        [q_out, k_out, v_out]: &mut [DeviceBuffer<f32>; 3],
     ) -> Result<(), KvError> {
-        let Some(kernels) = &self.kernels.basis else { return Ok(()) };
+        let Some(enter) = &self.kernels.enter else { return Ok(()) };
         let (heads, query_heads, d) = (self.config.kv_heads, self.config.query_heads(), self.config.head_dim);
-        let BasisScratch { means, rows: [q_out, k_out, v_out] } = scratch;
         let args = EnterBasisArgs {
-            q: q.tensor([n, query_heads, d]).into(),
-            k: k.tensor([n, heads, d]).into(),
-            v: v.tensor([n, heads, d]).into(),
-            means: self.means(means, layer)?,
+            q: input.q.tensor(0..n, [query_heads, d])?.into(),
+            k: input.k.tensor(0..n, [heads, d])?.into(),
+            v: input.v.tensor(0..n, [heads, d])?.into(),
+            means: self.means(&self.basis.means, layer)?,
             q_out: q_out.slice_mut(..n * query_heads * d)?.tensor([n, query_heads, d]),
             k_out: k_out.slice_mut(..n * heads * d)?.tensor([n, heads, d]),
             v_out: v_out.slice_mut(..n * heads * d)?.tensor([n, heads, d]),
         };
-        run(kernels.enter.launch((n.div_ceil(ROWS) as u32, (query_heads + 2 * heads) as u32), args))
+        run(enter.launch((n.div_ceil(ROWS) as u32, (query_heads + 2 * heads) as u32), args))
     }
 
-    /// Brings what attention gave out of the basis.
-    fn leave_basis(
-        &mut self,
-        Part { layer, n, of }: Part<'_>,
-        scratch: &BasisScratch,
+    /// Brings what attention gave for the rows of a layer out of the basis, to `out` and its type.
+    pub(super) fn leave_basis<O: InputElement>(
+        &self,
+        layer: usize,
+        n: usize,
+        outputs: &Outputs,
+        out: RowsMut<'_, O>,
     ) -> Result<(), KvError> {
+        let Some(leave) = self.kernels.leave.as_ref().filter(|_| n > 0) else { return Ok(()) };
         let (query_heads, d) = (self.config.query_heads(), self.config.head_dim);
-        let means = self.means(&scratch.means, layer)?;
-        let Some(kernels) = &self.kernels.basis else { return Ok(()) };
-        let out = match of {
-            Of::Step(_) => &mut self.scratch.out,
-            Of::Chunk(..) => &mut self.chunk.out,
+        let args = LeaveBasisArgs {
+            means: self.means(&self.basis.means, layer)?,
+            x: outputs.attended.slice(..n * query_heads * d)?.tensor([n, query_heads, d]),
+            out: out.tensor(n, [query_heads, d])?.into(),
         };
-        let out = out.slice_mut(..n * query_heads * d)?.tensor([n, query_heads, d]);
-        let args = LeaveBasisArgs { means, out };
-        run(kernels.leave.launch((n.div_ceil(ROWS) as u32, query_heads as u32), args))
+        run(leave.launch((n.div_ceil(ROWS) as u32, query_heads as u32), args))
     }
 }

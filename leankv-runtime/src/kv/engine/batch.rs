@@ -21,19 +21,28 @@ pub(super) struct Batch {
 pub(super) struct Run {
     pub(super) formats: usize,
     pub(super) rows: Range<usize>,
+    /// Where the first of them lies in a step's tensors, which may have rows of prompts before it.
+    pub(super) at: usize,
 }
 
 impl Run {
-    /// The runs of rows with these formats.
-    pub(super) fn of(formats: impl IntoIterator<Item = usize>) -> Vec<Run> {
+    /// The runs of rows with these formats, which lie in a step's tensors where `at` says.
+    pub(super) fn of(rows: impl IntoIterator<Item = (usize, usize)>) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
-        for (row, formats) in formats.into_iter().enumerate() {
+        for (row, (formats, at)) in rows.into_iter().enumerate() {
             match runs.last_mut() {
-                Some(run) if run.formats == formats => run.rows.end = row + 1,
-                _ => runs.push(Run { formats, rows: row..row + 1 }),
+                Some(run) if run.formats == formats && run.at + run.rows.len() == at => {
+                    run.rows.end = row + 1
+                }
+                _ => runs.push(Run { formats, rows: row..row + 1, at }),
             }
         }
         runs
+    }
+
+    /// Their rows in a step's tensors.
+    pub(super) fn places(&self) -> Range<usize> {
+        self.at..self.at + self.rows.len()
     }
 }
 
@@ -49,7 +58,7 @@ impl KvCache {
     /// [`KvError::NotReplayable`] when the last step was of another batch; [`Refused::OutOfPages`] when pages might run short: the step can be taken by
     /// [`KvCache::decode_step`]; the rest as there. With nothing changed.
     pub fn replay_step(&mut self, requests: &[RequestId]) -> Result<(), KvError> {
-        let batch = self.batch(requests)?;
+        let batch = self.batch(requests, None)?;
         if self.scratch.batch.as_ref() != Some(&batch) {
             return Err(KvError::NotReplayable);
         }
@@ -67,14 +76,15 @@ impl KvCache {
         Ok(())
     }
 
-    /// What the device must know of these requests, all of which can take a step.
-    pub(super) fn batch(&self, requests: &[RequestId]) -> Result<Batch, KvError> {
+    /// What the device must know of these requests, all of which can take a step. `places` says where each lies in the step's tensors, if
+    /// there is anything else in them.
+    pub(super) fn batch(&self, requests: &[RequestId], places: Option<&[usize]>) -> Result<Batch, KvError> {
         self.alive()?;
         let (mut slots, mut positions, mut prompts) = (Vec::new(), Vec::new(), Vec::new());
         for &id in requests {
             let request = self.whole(id)?;
             if request.tokens < request.prompt {
-                return Err(KvError::PromptPending { id, left: request.prompt - request.tokens });
+                return Err(KvError::PromptPending { id, left: request.prompt - request.seen() });
             }
             if request.tokens >= self.config.max_tokens {
                 return Err(KvError::Full { id, tokens: request.tokens });
@@ -86,12 +96,10 @@ impl KvCache {
             positions.push(request.tokens as i32);
             prompts.push(request.prompt as i32);
         }
-        Ok(Batch { slots, positions, prompts, runs: self.runs(requests) })
-    }
-
-    /// The runs of a batch of requests that are here.
-    pub(super) fn runs(&self, requests: &[RequestId]) -> Vec<Run> {
-        Run::of(requests.iter().filter_map(|id| Some(self.slots[id.slot].as_ref()?.formats)))
+        let place = |row: usize| places.map_or(row, |places| places[row]);
+        let rows = requests.iter().enumerate();
+        let formats = rows.filter_map(|(row, id)| Some((self.slots[id.slot].as_ref()?.formats, place(row))));
+        Ok(Batch { slots, positions, prompts, runs: Run::of(formats) })
     }
 
     /// Moves the positions on, on the device.

@@ -1,16 +1,16 @@
 //! A chunk of a prompt that is under way.
 
 use leankv_dsl::lang::attention::{ForLayer, PagedKvArgs};
+use leankv_dsl::lang::launch::Tensor;
 use leankv_kernels::chunk::{
     CachedSignificanceArgs, ChunkAttentionArgs, ChunkSignificanceArgs, ClassifyChunkArgs, WriteChunkArgs,
 };
 
-use super::basis::{Of, Part, Rows};
-use super::compact::Room;
 use super::launch::{priors_of, run};
 use super::layer::OfLayer;
-use super::request::Request;
-use super::{InputElement, KvCache, RequestId};
+use super::mixed::{Piece, Step, StepPart};
+use super::waiting::Waiting;
+use super::{InputElement, KvCache, LayerInput, RequestId};
 use crate::device::{BufferView, DeviceBuffer, DeviceError};
 use crate::kv::{KvError, PageManager};
 
@@ -20,18 +20,17 @@ use crate::kv::{KvError, PageManager};
 pub struct PromptChunk<'a> {
     cache: &'a mut KvCache,
     id: RequestId,
-    /// Tokens before it, and of it.
+    /// Tokens before it.
     before: usize,
-    tokens: usize,
-    next: usize,
+    step: Step,
 }
 
 /// Device buffers of a chunk.
 #[derive(Debug)]
 pub(super) struct ChunkScratch {
-    pub(super) slot: DeviceBuffer<i32>,
-    pub(super) out: DeviceBuffer<f32>,
+    /// `[chunk, query_heads]`.
     pub(super) lse: DeviceBuffer<f32>,
+    /// `[kv_heads, chunk]`.
     pub(super) words: DeviceBuffer<f32>,
     pub(super) dest: DeviceBuffer<i32>,
 }
@@ -41,21 +40,14 @@ impl<'a> PromptChunk<'a> {
     pub(super) fn begin(cache: &'a mut KvCache, id: RequestId) -> Result<PromptChunk<'a>, KvError> {
         cache.alive()?;
         let request = cache.whole(id)?;
-        let (slot, before, prompt) = (request.slot, request.tokens, request.prompt);
-        let tokens = prompt.saturating_sub(before).min(cache.config.chunk);
-        if tokens == 0 {
+        let before = request.seen();
+        let in_chunk = cache.config.chunk - request.waiting;
+        let rows = request.prompt.saturating_sub(before).min(in_chunk);
+        if rows == 0 {
             return Err(KvError::PromptDone { id });
         }
-        cache.free_floor = 0;
-        cache.chunk.slot.write(&[slot as i32])?;
-        // SAFETY: it is the slot of a request that is here.
-        unsafe { cache.manager.queue_fit(cache.chunk.slot.as_view(), [tokens; 2]) }?;
-        let answers = cache.manager.answers(1)?;
-        cache.ask_free();
-        for answer in answers {
-            answer?;
-        }
-        Ok(PromptChunk { cache, id, before, tokens, next: 0 })
+        let step = cache.open_step(&[StepPart { request: id, rows }])?;
+        Ok(PromptChunk { cache, id, before, step })
     }
 
     /// The cache.
@@ -70,7 +62,7 @@ impl<'a> PromptChunk<'a> {
 
     /// Positions of the chunk's tokens: as many rows have the tensors of every layer.
     pub fn positions(&self) -> std::ops::Range<usize> {
-        self.before..self.before + self.tokens
+        self.before..self.before + self.step.rows
     }
 
     /// Attends from the chunk's tokens to what the next layer holds and, causally, to the chunk; then writes the chunk's keys and values into
@@ -89,8 +81,7 @@ impl<'a> PromptChunk<'a> {
         self.layer_with_priors(q, k, v, None)
     }
 
-    /// As [`layer`](PromptChunk::layer), with what the peaks of the tokens start from: `priors` is `[tokens, kv_heads]`; none for those of
-    /// [`CacheConfig::priors`](super::CacheConfig::priors). A prior is a share of attention, from 0 to 1; a cache that keeps no peaks ([`CacheConfig::peaks`](super::CacheConfig::peaks)) takes none.
+    /// As [`layer`](PromptChunk::layer), with what the peaks of the tokens start from: see [`LayerInput::priors`].
     ///
     /// # Errors
     /// As [`layer`](PromptChunk::layer), and [`KvError::Length`] for another number of priors.
@@ -101,26 +92,8 @@ impl<'a> PromptChunk<'a> {
         v: &DeviceBuffer<E>,
         priors: Option<&DeviceBuffer<f32>>,
     ) -> Result<BufferView<'_, f32>, KvError> {
-        self.cache.alive()?;
-        let layers = self.cache.config.layers;
-        if self.next == layers {
-            return Err(KvError::Length { what: "layers of a chunk", expected: layers, got: layers + 1 });
-        }
-        let whats = [
-            "q [tokens, query_heads, head_dim]",
-            "k [tokens, kv_heads, head_dim]",
-            "v [tokens, kv_heads, head_dim]",
-        ];
-        let queries = self.cache.check_rows(self.tokens, whats, q, k, v)?;
-        self.cache.check_priors(self.tokens, priors)?;
-        if self.next == 0 {
-            self.cache.mark(&[self.id], true);
-        }
-        let part = Part { layer: self.next, n: self.tokens, of: Of::Chunk(self.id, self.before) };
-        let result = self.cache.layer(part, [q, k, v], priors);
-        self.cache.remember(result)?;
-        self.next += 1;
-        Ok(self.cache.chunk.out.slice(..queries)?)
+        let input = LayerInput { q: q.into(), k: k.into(), v: v.into(), priors };
+        self.cache.layer_of(&mut self.step, &input)
     }
 
     /// Ends the chunk: thresholds are solved where the request has a budget, what was cached before is classified again in all layers, and
@@ -130,79 +103,146 @@ impl<'a> PromptChunk<'a> {
     /// [`KvError::Length`] when layers are missing, and [`KvError::OverBudget`] when window and sinks of all that share a budget pass it; the request
     /// can then only be freed. What the launches say.
     pub fn finish(self) -> Result<(), KvError> {
-        let layers = self.cache.config.layers;
-        if self.next != layers {
-            return Err(KvError::Length { what: "layers of a chunk", expected: layers, got: self.next });
-        }
-        let slot = self.id.slot;
-        let (tokens, cache) = (self.before + self.tokens, self.cache);
-        let request = cache.request(self.id)?.clone();
-        cache.compact(vec![Request { tokens, ..request }], Room::Held)?;
-        cache.mark(&[self.id], false);
-        if let Some(request) = &mut cache.slots[slot] {
-            request.tokens = tokens;
-        }
-        Ok(())
+        self.cache.finish_of(&self.step)
     }
 }
 
 impl KvCache {
-    /// Whether requests are in the middle of something.
-    pub(super) fn mark(&mut self, requests: &[RequestId], torn: bool) {
-        for id in requests {
-            if let Some(request) = &mut self.slots[id.slot] {
-                request.torn = torn;
+    /// One layer of a piece of a prompt: it attends to what is cached and to its chunk as that came, and where the chunk ends with it the chunk's tokens are written.
+    pub(super) fn piece_layer<E: InputElement>(
+        &mut self,
+        piece: &Piece,
+        layer: usize,
+        input: &LayerInput<'_, E>,
+    ) -> Result<(), KvError> {
+        if piece.is_whole() {
+            return self.piece_beside(piece, layer, input, None);
+        }
+        let slot = piece.id.slot;
+        let Some(mut waiting) = self.waiting[slot].take() else { return Err(KvError::Torn { id: piece.id }) };
+        let done = self.piece_beside(piece, layer, input, Some(&mut waiting));
+        self.waiting[slot] = Some(waiting);
+        done
+    }
+
+    /// As [`piece_layer`](KvCache::piece_layer), beside those of its chunk that wait.
+    fn piece_beside<E: InputElement>(
+        &mut self,
+        piece: &Piece,
+        layer: usize,
+        input: &LayerInput<'_, E>,
+        mut waiting: Option<&mut Waiting>,
+    ) -> Result<(), KvError> {
+        if let Some(waiting) = &mut waiting {
+            waiting.take_in(&self.config, piece, layer, input)?;
+        }
+        self.attend_piece(piece, layer, input, waiting.as_deref())?;
+        if let Some(waiting) = &mut waiting {
+            waiting.take_lse(&self.config, piece, layer, &self.chunk.lse)?;
+        }
+        match piece.ends_chunk() {
+            true => self.write_chunk(piece, layer, input, waiting.as_deref()),
+            false => Ok(()),
+        }
+    }
+
+    /// Keys and values of a piece's chunk as far as they are there, `[n, kv_heads, head_dim]`.
+    fn chunk_rows<'a, E: InputElement>(
+        &self,
+        piece: &Piece,
+        layer: usize,
+        input: &LayerInput<'a, E>,
+        waiting: Option<&'a Waiting>,
+    ) -> Result<[Tensor<'a, E, 3>; 2], KvError> {
+        match waiting {
+            Some(waiting) => waiting.keys_and_values(&self.config, layer, piece.there()),
+            None => {
+                let heads = [self.config.kv_heads, self.config.head_dim];
+                Ok([input.k.tensor(piece.places(), heads)?, input.v.tensor(piece.places(), heads)?])
             }
         }
     }
 
-    pub(super) fn chunk_layer<E: InputElement>(
+    fn attend_piece<E: InputElement>(
         &mut self,
-        id: RequestId,
+        piece: &Piece,
         layer: usize,
-        (before, n): (usize, usize),
-        [q, k, v]: Rows<'_, E>,
-        priors: Option<&DeviceBuffer<f32>>,
+        input: &LayerInput<'_, E>,
+        waiting: Option<&Waiting>,
     ) -> Result<(), KvError> {
-        let request = self.request(id)?;
-        let (prompt, tiering) = (request.prompt as i32, self.formats.of(request.formats).tierings[layer]);
+        let tiering = self.formats.of(self.request(piece.id)?.formats).tierings[layer];
+        let [k, v] = self.chunk_rows(piece, layer, input, waiting)?;
         let shape = *self.manager.shape();
-        let heads = shape.kv_heads;
-        let (d, query_heads, scale) = (self.config.head_dim, self.config.query_heads(), self.config.scale());
-        let window = self.config.window_q.min(n) as i32;
+        let (n, heads, query_heads) = (piece.rows, shape.kv_heads, self.config.query_heads());
+        let of = OfLayer { slots: shape.slots, layers: shape.layers, heads, layer };
+        let q_heads = [query_heads, self.config.head_dim];
+        let attend = &self.kernels.tierings[tiering].chunk_attend;
+        let slot = self.numbers.slice(piece.id.slot..piece.id.slot + 1)?;
+        let state = self.manager.state_for_kernels();
+        let args = ChunkAttentionArgs {
+            q: input.q.tensor(piece.places(), q_heads)?.into(),
+            k: k.into(),
+            v: v.into(),
+            before: piece.start as i32,
+            first_query: piece.before as i32,
+            scale: self.config.scale(),
+            kv: paged(&mut state.arena, slot, &state.table, &state.lengths, &of, shape.table_len)?,
+            out: self.outputs.rows(piece.places(), q_heads)?,
+            lse: self.chunk.lse.slice_mut(..n * query_heads)?.tensor([n, query_heads]),
+            codecs: ForLayer { choice: &self.config.codecs, layer },
+            hooks: ForLayer { choice: &self.config.hooks, layer },
+        };
+        run(attend.launch((n.div_ceil(attend.spec().block_q) as u32, heads as u32), args))
+    }
+
+    /// The end of a chunk in a layer: its counted queries add to the significance of what is cached and of its own tokens, which get a tier and are written.
+    fn write_chunk<E: InputElement>(
+        &mut self,
+        piece: &Piece,
+        layer: usize,
+        input: &LayerInput<'_, E>,
+        waiting: Option<&Waiting>,
+    ) -> Result<(), KvError> {
+        let request = self.request(piece.id)?;
+        let (prompt, tiering) = (request.prompt as i32, self.formats.of(request.formats).tierings[layer]);
+        let [k, v] = self.chunk_rows(piece, layer, input, waiting)?;
+        let shape = *self.manager.shape();
+        let (n, heads, scale) = (piece.chunk, shape.kv_heads, self.config.scale());
+        let (query_heads, d) = (self.config.query_heads(), self.config.head_dim);
+        let counted = self.config.counted(n);
+        let first = n - counted;
+        let of_counted = || -> Result<_, KvError> {
+            let lse = self.chunk.lse.slice(first * query_heads..n * query_heads);
+            Ok(match waiting {
+                Some(waiting) => waiting.queries::<E>(&self.config, layer, counted)?,
+                None => {
+                    let q = input.q.tensor(piece.at + first..piece.at + n, [query_heads, d])?;
+                    (q, lse?.tensor([counted, query_heads]))
+                }
+            })
+        };
+        let (q, lse) = of_counted()?;
+        let priors = match waiting {
+            Some(waiting) if self.config.peaks > 0 => waiting.priors(&self.config, layer, n)?,
+            _ => priors_of(&self.config, input.priors, &self.priors, layer, piece.places())?,
+        };
+        let (before, window) = (piece.start as i32, counted as i32);
         let codecs = ForLayer { choice: &self.config.codecs, layer };
         let hooks = ForLayer { choice: &self.config.hooks, layer };
         let of = OfLayer { slots: shape.slots, layers: shape.layers, heads, layer };
-        let prior_rows = priors_of(&self.config, priors, &self.priors, layer, 0..n)?;
-        let (state, chunk) = (self.manager.state_for_kernels(), &mut self.chunk);
-        let kernels = &self.kernels.tierings[tiering];
-        let before = before as i32;
+        let slot = self.numbers.slice(piece.id.slot..piece.id.slot + 1)?;
+        let (state, kernels) = (self.manager.state_for_kernels(), &self.kernels.tierings[tiering]);
+        let (words, dest) = (&mut self.chunk.words, &mut self.chunk.dest);
         let programs = |block: usize| (n.div_ceil(block) as u32, heads as u32);
-        let q = q.slice(..n * query_heads * d)?.tensor([n, query_heads, d]);
-        let [k, v] = [k.slice(..n * heads * d)?, v.slice(..n * heads * d)?].map(|x| x.tensor([n, heads, d]));
 
-        let args = ChunkAttentionArgs {
-            q: q.clone().into(),
-            k: k.clone().into(),
-            v: v.clone().into(),
-            before,
-            scale,
-            kv: paged(&mut state.arena, &chunk.slot, &state.table, &state.lengths, &of, shape.table_len)?,
-            out: chunk.out.slice_mut(..n * query_heads * d)?.tensor([n, query_heads, d]),
-            lse: chunk.lse.slice_mut(..n * query_heads)?.tensor([n, query_heads]),
-            codecs,
-            hooks,
-        };
-        run(kernels.chunk_attend.launch(programs(kernels.chunk_attend.spec().block_q), args))?;
-
-        if before > 0 {
+        if before > 0 && counted > 0 {
             let args = CachedSignificanceArgs {
                 q: q.clone().into(),
-                lse: chunk.lse.slice(..n * query_heads)?.tensor([n, query_heads]),
-                before,
+                lse: lse.clone(),
+                before: before + first as i32,
                 scale,
                 window,
-                kv: paged(&mut state.arena, &chunk.slot, &state.table, &state.lengths, &of, shape.table_len)?,
+                kv: paged(&mut state.arena, slot, &state.table, &state.lengths, &of, shape.table_len)?,
                 codecs,
                 hooks,
             };
@@ -213,30 +253,29 @@ impl KvCache {
         let args = ChunkSignificanceArgs {
             q: q.into(),
             k: k.clone().into(),
-            lse: chunk.lse.slice(..n * query_heads)?.tensor([n, query_heads]),
+            lse,
             before,
+            first_query: first as i32,
             scale,
             window,
-            priors: prior_rows,
-            words: chunk.words.slice_mut(..heads * n)?.tensor([heads, n]),
+            priors,
+            words: words.slice_mut(..heads * n)?.tensor([heads, n]),
             hooks,
         };
-        run(self
-            .kernels
-            .chunk_significance
-            .launch(programs(self.kernels.chunk_significance.spec().block), args))?;
+        let significance = &self.kernels.chunk_significance;
+        run(significance.launch(programs(significance.spec().block), args))?;
 
         let args = ClassifyChunkArgs {
-            words: chunk.words.slice(..heads * n)?.tensor([heads, n]),
+            words: words.slice(..heads * n)?.tensor([heads, n]),
             before,
             prompt,
             layer: layer as i32,
             keys: k.clone().into(),
             values: v.clone().into(),
-            slots: chunk.slot.tensor([1]),
+            slots: slot.tensor([1]),
             thresholds: of.read(&state.thresholds, 2)?,
             lengths: of.write(&mut state.lengths, 4)?,
-            dest: chunk.dest.slice_mut(..heads * n)?.tensor([heads, n]),
+            dest: dest.slice_mut(..heads * n)?.tensor([heads, n]),
             policies: &self.config.policy,
         };
         run(kernels.classify.launch(heads as u32, args))?;
@@ -244,10 +283,10 @@ impl KvCache {
         let args = WriteChunkArgs {
             keys: k.into(),
             values: v.into(),
-            words: chunk.words.slice(..heads * n)?.tensor([heads, n]),
-            dest: chunk.dest.slice(..heads * n)?.tensor([heads, n]),
+            words: words.slice(..heads * n)?.tensor([heads, n]),
+            dest: dest.slice(..heads * n)?.tensor([heads, n]),
             before,
-            kv: paged(&mut state.arena, &chunk.slot, &state.table, &state.lengths, &of, shape.table_len)?,
+            kv: paged(&mut state.arena, slot, &state.table, &state.lengths, &of, shape.table_len)?,
             codecs,
         };
         run(kernels.write.launch(programs(kernels.write.spec().block), args))
@@ -257,7 +296,7 @@ impl KvCache {
 /// One layer of the cache, for a launch over one request.
 fn paged<'a>(
     arena: &'a mut DeviceBuffer<u8>,
-    slot: &'a DeviceBuffer<i32>,
+    slot: BufferView<'a, i32>,
     table: &'a DeviceBuffer<i32>,
     lengths: &'a DeviceBuffer<i32>,
     of: &OfLayer,

@@ -12,7 +12,7 @@ use super::launch::run;
 use super::request::Request;
 use super::{Budget, KvCache, RequestId, short};
 use crate::device::{Device, DeviceBuffer, DeviceError};
-use crate::kv::{CacheShape, KvError, PageManager, Refused};
+use crate::kv::{CacheShape, KvError, More, PageManager, Refused};
 
 /// Device buffers of what is solved and reclassified, for as many requests as there are slots.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ struct Rows {
 /// Where demoted tokens find room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
-    /// In the pages that there are; the rest stays high.
+    /// In the pages that there are, which have been taken before.
     Held,
     /// In as many pages as they need.
     Taken,
@@ -105,7 +105,21 @@ impl KvCache {
                 due.push(request.clone());
             }
         }
-        if due.is_empty() { Ok(()) } else { self.compact(due, Room::Taken) }
+        if due.is_empty() {
+            return Ok(());
+        }
+        match self.compact(due.clone(), Room::Taken) {
+            Err(KvError::Refused(Refused::OutOfPages(_))) if self.config.defer_demotion => {
+                self.compact(due.clone(), Room::Held)?;
+                for request in due {
+                    if let Some(here) = &mut self.slots[request.slot] {
+                        here.solved = None;
+                    }
+                }
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Solves for the thresholds of requests that have a budget, and of all that share it with one of them; reclassifies by them what the former
@@ -140,7 +154,7 @@ impl KvCache {
         let result = self.launch_recompact(&told);
         self.remember(result)?;
         // SAFETY: they are the slots of requests that are here, each once.
-        unsafe { self.manager.queue_fit(self.compact.slots.slice(..rows.len())?, [0, 0]) }?;
+        unsafe { self.manager.queue_fit(self.compact.slots.slice(..rows.len())?, More::default()) }?;
         self.ask_free();
         for request in rows.into_iter().filter(|request| moving.contains(&request.slot)) {
             if let Some(here) = &mut self.slots[request.slot] {
@@ -241,7 +255,7 @@ impl KvCache {
         scratch.stands.write_at(0, &rows.stands)?;
         scratch.groups.write_at(0, &rows.groups)?;
         scratch.budgets.write_at(0, &rows.budgets)?;
-        let runs = Run::of(rows.formats.iter().copied());
+        let runs = Run::of(rows.formats.iter().copied().zip(0..));
         let columns = LayerRungs::COLUMNS;
         for (Run { rows: of, .. }, at, band) in self.formats.bands(&runs) {
             let (kernels, n) = (&self.kernels.tierings[band.tiering], of.len());

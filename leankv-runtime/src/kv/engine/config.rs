@@ -27,6 +27,8 @@ pub struct CacheConfig {
     pub head_dim: usize,
     /// Element type of queries, keys and values as they come.
     pub input: FloatType,
+    /// Element type of what [`KvCache::layer`](super::KvCache::layer) gives. [`DecodeStep`](super::DecodeStep) and [`PromptChunk`](super::PromptChunk) give f32.
+    pub output: FloatType,
     /// Formats of every layer's tiers, of requests that ask for nothing else.
     pub formats: LayerFormats,
     /// What else requests may ask for: see [`KvCache::admit_as`](super::KvCache::admit_as). All share the arena.
@@ -71,6 +73,9 @@ pub struct CacheConfig {
     /// is reached a little later. A short sequence has no tokens to spare: without this the perplexity of SmolLM2-135M rises by 44 % at an eighth
     /// of FP16's bytes in sequences of 256 to 512 tokens, and by 15 % up to 1024.
     pub keep_tokens: usize,
+    /// What is done where a budget is due in a decode step and pages for all that is to be demoted are short: without it the step is refused; with it
+    /// only so much is demoted as there is room for, and the rest with a later step. What a request gets then depends on the others, and for a while it may hold more than its budget.
+    pub defer_demotion: bool,
     /// Bytes that the pages of all requests with [`Budget::Shared`] may take together; all of the arena without it.
     pub shared_budget: Option<usize>,
 }
@@ -97,6 +102,7 @@ impl CacheConfig {
             group,
             head_dim,
             input: FloatType::F16,
+            output: FloatType::F32,
             formats: "K8V4/K4V2".parse().expect("this is a tiering's name"),
             more_formats: Vec::new(),
             page_bytes: 6784,
@@ -117,6 +123,7 @@ impl CacheConfig {
             gap: Some(16),
             solve_every: 16,
             keep_tokens: CacheConfig::KEEP_TOKENS,
+            defer_demotion: false,
             shared_budget: None,
         }
     }
@@ -405,7 +412,7 @@ impl CacheConfig {
     }
 
     /// Window and sinks, with room for `ahead` tokens.
-    fn always_bytes(&self, formats: &LayerFormats, ahead: usize) -> Result<usize, KvError> {
+    pub(super) fn always_bytes(&self, formats: &LayerFormats, ahead: usize) -> Result<usize, KvError> {
         self.demoted_bytes(formats, (self.window + self.sinks).min(self.max_tokens), ahead)
     }
 
@@ -417,8 +424,7 @@ impl CacheConfig {
         Ok((shape, splits))
     }
 
-    /// The extents of the cache's buffers. A row of the page table holds a whole sequence in the tier that packs the fewest tokens, and one
-    /// chunk more in both tiers.
+    /// The extents of the cache's buffers. A row of the page table holds a whole sequence and one chunk more in both tiers.
     ///
     /// # Errors
     /// [`KvError::Shape`], with what to change.
@@ -457,8 +463,10 @@ impl CacheConfig {
         let mut table_len = 0;
         for tiering in self.tierings() {
             let [high, low] = self.page_tokens(&tiering)?;
-            let whole = self.max_tokens.div_ceil(high.min(low));
-            table_len = table_len.max(whole + self.chunk.div_ceil(high) + self.chunk.div_ceil(low) + 4);
+            // At the end of a chunk the pages of all tokens are taken in both tiers, where there are two.
+            let both = self.max_tokens.div_ceil(high)
+                + if tiering.low.is_some() { self.max_tokens.div_ceil(low) } else { 0 };
+            table_len = table_len.max(both + self.chunk.div_ceil(high) + self.chunk.div_ceil(low) + 4);
         }
         self.check_means()?;
         self.check_priors()?;

@@ -20,7 +20,7 @@ use leankv_kernels::step::{
 };
 
 use super::CacheConfig;
-use super::basis::{self as basis_of, BasisKernels};
+use super::basis as basis_of;
 use crate::compiler::Compiler;
 use crate::device::Device;
 use crate::kernel::KernelOf;
@@ -39,7 +39,9 @@ pub struct EngineKernels {
     pub(super) advance: KernelOf<advance_positions>,
     pub(super) merge: KernelOf<merge_splits<ChosenHooks>>,
     /// Where the cache has another basis than what comes in.
-    pub(super) basis: Option<BasisKernels>,
+    pub(super) enter: Option<KernelOf<enter_basis>>,
+    /// Where attention gives something else than what is wanted.
+    pub(super) leave: Option<KernelOf<leave_basis>>,
     /// In the order of [`CacheConfig::tierings`].
     pub(super) tierings: Vec<TieringKernels>,
 }
@@ -96,11 +98,12 @@ impl EngineKernels {
             merge: build.load(&merge_splits::KERNEL, &build.decode(*config.formats.usual()))?,
             solve: build.load(&solve_budget::KERNEL, &solve)?,
             advance: build.load(&advance_positions::KERNEL, &advance)?,
-            basis: match config.basis.changes() {
-                true => Some(BasisKernels {
-                    enter: build.load(&enter_basis::KERNEL, &basis_of::spec(config))?,
-                    leave: build.load(&leave_basis::KERNEL, &basis_of::spec(config))?,
-                }),
+            enter: match config.basis.changes() {
+                true => Some(build.load(&enter_basis::KERNEL, &basis_of::spec(config))?),
+                false => None,
+            },
+            leave: match config.output_changes() {
+                true => Some(build.load(&leave_basis::KERNEL, &basis_of::spec(config))?),
                 false => None,
             },
             tierings: config
@@ -303,6 +306,7 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
         group,
         head_dim,
         input,
+        output,
         formats: _,
         more_formats: _,
         page_bytes,
@@ -322,6 +326,7 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
         split_pages: _,
         gap: _,
         solve_every: _,
+        defer_demotion: _,
         shared_budget: _,
         keep_tokens: _,
     } = built;
@@ -342,6 +347,7 @@ fn differences(built: &CacheConfig, asked: &CacheConfig) -> Vec<String> {
         field("group", group, &asked.group),
         field("head_dim", head_dim, &asked.head_dim),
         field("input", input, &asked.input),
+        field("output", output, &asked.output),
         field("tierings", &tierings(built), &tierings(asked)),
         field("page_bytes", page_bytes, &asked.page_bytes),
         field("chunk", chunk, &asked.chunk),

@@ -6,10 +6,9 @@ use leankv_kernels::candidates::LookingArgs;
 use leankv_kernels::decode::{DecodeAttentionArgs, MergeSplitsArgs};
 use leankv_kernels::step::{InsertTokenArgs, PlanStepArgs, StepPlan};
 
-use super::basis::Rows;
 use super::batch::Run;
 use super::layer::OfLayer;
-use super::{CacheConfig, InputElement, KvCache};
+use super::{CacheConfig, InputElement, KvCache, LayerInput};
 use crate::device::{DeviceBuffer, DeviceError};
 use crate::kv::{KvError, PageManager};
 use crate::launch::Launch;
@@ -51,13 +50,12 @@ impl KvCache {
         unsafe { self.manager.queue(slots, targets) }
     }
 
-    /// Inserts one layer's new tokens of requests of the same formats, and attends; the output is in `scratch.out`.
+    /// Inserts one layer's new tokens of requests of the same formats, and attends; the output is in `outputs.attended`.
     pub(super) fn step_layer<E: InputElement>(
         &mut self,
         these: &Run,
         layer: usize,
-        [q, k, v]: Rows<'_, E>,
-        priors: Option<&DeviceBuffer<f32>>,
+        input: &LayerInput<'_, E>,
     ) -> Result<(), KvError> {
         let shape = *self.manager.shape();
         let (d, query_heads) = (self.config.head_dim, self.config.query_heads());
@@ -67,16 +65,17 @@ impl KvCache {
         let hooks = ForLayer { choice: &self.config.hooks, layer };
         // Rows of tensors that have so many numbers a request.
         let part = |each: usize| these.rows.start * each..these.rows.end * each;
-        let prior_rows = priors_of(&self.config, priors, &self.priors, layer, these.rows.clone())?;
-        let q = q.slice(part(query_heads * d))?.tensor([n, query_heads, d]);
-        let (k, v) = (k.slice(part(heads * d))?, v.slice(part(heads * d))?);
+        let at = these.places();
+        let prior_rows = priors_of(&self.config, input.priors, &self.priors, layer, at.clone())?;
+        let q = input.q.tensor(at.clone(), [query_heads, d])?;
+        let [k, v] = [input.k, input.v].map(|rows| rows.tensor(at.clone(), [heads, d]));
         let of = OfLayer { slots: shape.slots, layers: shape.layers, heads, layer };
         let kernels = &self.kernels.tierings[self.formats.of(these.formats).tierings[layer]];
         let (state, scratch) = (self.manager.state_for_kernels(), &mut self.scratch);
 
         let args = InsertTokenArgs {
-            keys: k.tensor([n, heads, d]).into(),
-            values: v.tensor([n, heads, d]).into(),
+            keys: k?.into(),
+            values: v?.into(),
             positions: scratch.positions.slice(part(1))?.tensor([n]),
             priors: prior_rows,
             plan: plan_of(&scratch.plan, these, &of, StepPlan::COLUMNS)?,
@@ -123,7 +122,7 @@ impl KvCache {
             finds,
             pending: self.pending.write(layer)?,
             shortlist: self.shortlist.write(layer)?,
-            out: scratch.out.slice_mut(part(query_heads * d))?.tensor([n, query_heads, d]),
+            out: self.outputs.rows(at, [query_heads, d])?,
             lse: scratch.lse.slice_mut(part(query_heads))?.tensor([n, query_heads]),
             hooks,
         };

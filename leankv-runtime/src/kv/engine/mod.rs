@@ -10,9 +10,13 @@
 //! was touched, and requests of the batch that were granted keep their pages for the next try. Then each layer's keys and values are inserted and attended to. What one
 //! request gets depends on its own tokens alone: not on the others of its batch, nor on its slot, nor on which pages it holds; only a budget
 //! that it shares depends on those who share it.
+//!
+//! An engine whose batches mix decodes with pieces of prompts takes both in one step, without a borrow of the cache in between:
+//! [`KvCache::begin`], [`KvCache::layer`] for one layer after another, [`KvCache::finish`].
 
 mod basis;
 mod batch;
+mod bound;
 mod chunk;
 mod compact;
 mod config;
@@ -21,6 +25,8 @@ mod input;
 mod kernels;
 mod launch;
 mod layer;
+mod mixed;
+mod output;
 mod parts;
 mod pending;
 mod request;
@@ -28,12 +34,14 @@ mod shortlist;
 mod stats;
 mod step;
 mod thresholds;
+mod waiting;
 
 pub use basis::{Basis, Means};
 pub use chunk::PromptChunk;
 pub use config::CacheConfig;
-pub use input::InputElement;
+pub use input::{InputElement, LayerInput, Rows, RowsMut};
 pub use kernels::EngineKernels;
+pub use mixed::{StepId, StepPart};
 pub use request::RequestId;
 pub use stats::{HeadStats, RequestStats};
 pub use step::DecodeStep;
@@ -45,19 +53,22 @@ use leankv_dsl::format::LayerFormats;
 use leankv_dsl::lang::attention::{Lengths, PerTier};
 
 use self::basis::BasisScratch;
-use self::batch::Batch;
+use self::batch::{Batch, Run};
 use self::chunk::ChunkScratch;
 use self::compact::CompactScratch;
 use self::formats::AllFormats;
+use self::mixed::Step;
+use self::output::Outputs;
 use self::parts::Parts;
 use self::pending::Pending;
 use self::request::Request;
 use self::shortlist::Shortlist;
+use self::waiting::Waiting;
 use super::audit::audit_owners;
 use super::state::of_slot;
-use super::{DeviceManager, Finding, KvError, OutOfPages, PageManager, PageState, Refused, audit};
+use super::{DeviceManager, Finding, KvError, OutOfPages, PageManager, PageState, Refused, State, audit};
 use crate::compiler::Compiler;
-use crate::device::{Device, DeviceBuffer, DeviceError};
+use crate::device::{Device, DeviceBuffer};
 
 /// Keys and values of many requests, compressed, on one device.
 #[derive(Debug)]
@@ -76,8 +87,16 @@ pub struct KvCache {
     pending: Pending,
     shortlist: Shortlist,
     chunk: ChunkScratch,
-    /// Not there while rows are in it.
-    basis: Option<BasisScratch>,
+    /// `0..slots`, of which launches over one request are given one.
+    numbers: DeviceBuffer<i32>,
+    basis: BasisScratch,
+    outputs: Outputs,
+    /// Tokens of chunks that have not ended, by slot.
+    waiting: Vec<Option<Waiting>>,
+    /// Room for those of another request.
+    spare: Option<Waiting>,
+    /// The step that was begun last, until it is ended or given up.
+    open: Option<Step>,
     /// What peaks start from where nothing else is given, `[layers, kv_heads]`; empty where none are kept.
     priors: DeviceBuffer<f32>,
     compact: CompactScratch,
@@ -97,7 +116,6 @@ struct Scratch {
     /// One layer's rows of the plan, for a launch.
     target: DeviceBuffer<i32>,
     parts: Parts,
-    out: DeviceBuffer<f32>,
     lse: DeviceBuffer<f32>,
 }
 
@@ -125,10 +143,35 @@ impl KvCache {
         config: CacheConfig,
         kernels: EngineKernels,
     ) -> Result<KvCache, KvError> {
+        let (shape, _) = config.check_room(device)?;
+        KvCache::over(device, config, kernels, State::new(device, shape)?)
+    }
+
+    /// As [`KvCache::with_kernels`], with its pages in memory of the caller's: [`CacheConfig::pages`] of them, of [`CacheConfig::page_bytes`] each. What the memory
+    /// holds does not matter.
+    ///
+    /// # Errors
+    /// As [`KvCache::with_kernels`], and what [`State::over`] says of the arena.
+    pub fn with_arena(
+        device: &Device,
+        config: CacheConfig,
+        kernels: EngineKernels,
+        arena: DeviceBuffer<u8>,
+    ) -> Result<KvCache, KvError> {
+        let (shape, _) = config.check_room(device)?;
+        KvCache::over(device, config, kernels, State::over(device, shape, arena)?)
+    }
+
+    fn over(
+        device: &Device,
+        config: CacheConfig,
+        kernels: EngineKernels,
+        state: State,
+    ) -> Result<KvCache, KvError> {
         let (shape, splits) = config.check_room(device)?;
         kernels.check(device, &config)?;
         let formats = AllFormats::new(device, &config)?;
-        let manager = DeviceManager::with_kernels(device, shape, kernels.manager.clone())?;
+        let manager = DeviceManager::over(kernels.manager.clone(), state)?;
         let (slots, lists) = (shape.slots, shape.lists());
         let queries = slots * config.query_heads();
         let scratch = Scratch {
@@ -139,20 +182,22 @@ impl KvCache {
             plan: device.zeros(slots * lists * leankv_kernels::step::StepPlan::COLUMNS)?,
             target: device.zeros(slots * lists * PerTier::COLUMNS)?,
             parts: Parts::new(device, &config, slots, splits)?,
-            out: device.zeros(queries * config.head_dim)?,
             lse: device.zeros(queries)?,
         };
         let pending = Pending::new(device, &config, slots)?;
         let shortlist = Shortlist::new(device, &config, slots)?;
         let (rows, n) = (config.query_heads(), config.chunk);
         let chunk = ChunkScratch {
-            slot: device.zeros(1)?,
-            out: device.zeros(n * rows * config.head_dim)?,
             lse: device.zeros(n * rows)?,
             words: device.zeros(config.kv_heads * n)?,
             dest: device.zeros(config.kv_heads * n)?,
         };
-        let basis = BasisScratch::new(device, &config)?;
+        // A step of one prompt's chunk, or one of all requests; larger ones make room.
+        let most = slots.max(n);
+        let (basis, outputs) =
+            (BasisScratch::new(device, &config, most)?, Outputs::new(device, &config, most)?);
+        let numbers: Vec<i32> = (0..slots as i32).collect();
+        let numbers = device.upload(&numbers)?;
         let priors = match (config.peaks, config.priors.is_empty()) {
             (0, _) => device.zeros(0)?,
             (_, true) => device.zeros(config.lists())?,
@@ -161,6 +206,7 @@ impl KvCache {
         let compact = CompactScratch::new(device, &shape)?;
         static CACHES: AtomicU64 = AtomicU64::new(0);
         let free_floor = shape.pages;
+        let waiting = (0..slots).map(|_| None).collect();
         let slots = (0..slots).map(|_| None).collect();
         Ok(KvCache {
             config,
@@ -174,7 +220,12 @@ impl KvCache {
             pending,
             shortlist,
             chunk,
+            numbers,
             basis,
+            outputs,
+            waiting,
+            spare: None,
+            open: None,
             priors,
             compact,
             formats,
@@ -257,6 +308,7 @@ impl KvCache {
             id,
             slot,
             tokens: 0,
+            waiting: 0,
             prompt,
             formats: number,
             budget: thresholds.budget,
@@ -280,11 +332,14 @@ impl KvCache {
     /// Only who has a request's handle can share its prefix: nothing is shared by content, so no tenant sees what another one cached.
     ///
     /// # Errors
-    /// [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::NoSlotFree`], and [`KvError::Refused`] when the copies find no room; then there is no
+    /// [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::PromptPending`] in the middle of a chunk of a prompt, [`KvError::NoSlotFree`], and [`KvError::Refused`] when the copies find no room; then there is no
     /// child and the parent is as before.
     pub fn fork(&mut self, parent: RequestId) -> Result<RequestId, KvError> {
         self.alive()?;
         let request = self.whole(parent)?.clone();
+        if request.waiting > 0 {
+            return Err(KvError::PromptPending { id: parent, left: request.prompt - request.seen() });
+        }
         let slot = self.free_slot()?;
         self.pending.copy(request.slot, slot)?;
         self.shortlist.clear(slot)?;
@@ -315,8 +370,9 @@ impl KvCache {
             slots.push(slot);
         }
         self.manager.free(&slots)?;
-        for slot in slots {
+        for (slot, &id) in slots.into_iter().zip(requests) {
             self.slots[slot] = None;
+            self.put_waiting_by(id);
         }
         Ok(())
     }
@@ -329,8 +385,8 @@ impl KvCache {
     /// when window and sinks of all that share a budget pass it. [`KvError::NoRequest`], [`KvError::Torn`], [`KvError::PromptPending`], [`KvError::SlotTwice`] for a request named twice, [`KvError::Full`] for a sequence that
     /// has all the tokens it can have, [`KvError::Poisoned`], and what the device says.
     pub fn decode_step(&mut self, requests: &[RequestId]) -> Result<DecodeStep<'_>, KvError> {
-        self.plan(requests)?;
-        Ok(DecodeStep::new(self, requests))
+        let step = self.open_decodes(requests)?;
+        Ok(DecodeStep::new(self, step))
     }
 
     /// As [`KvCache::decode_step`]; as long as there are too few pages, `preempt` names a request that is freed. One of the batch is then left
@@ -345,8 +401,8 @@ impl KvCache {
     ) -> Result<DecodeStep<'_>, KvError> {
         let mut left = requests.to_vec();
         loop {
-            let out = match self.plan(&left) {
-                Ok(()) => return Ok(DecodeStep::new(self, &left)),
+            let out = match self.open_decodes(&left) {
+                Ok(step) => return Ok(DecodeStep::new(self, step)),
                 Err(KvError::Refused(Refused::OutOfPages(out))) => out,
                 // Requests that share a budget lack the pages by which they pass it.
                 Err(KvError::OverBudget { need, bytes }) => {
@@ -373,7 +429,7 @@ impl KvCache {
     /// # Errors
     /// [`KvError::NoRequest`].
     pub fn tokens(&self, id: RequestId) -> Result<usize, KvError> {
-        Ok(self.request(id)?.tokens)
+        Ok(self.request(id)?.seen())
     }
 
     /// What a request holds, per layer and KV head, in true bytes.
@@ -447,46 +503,6 @@ impl KvCache {
         result
     }
 
-    /// Checks one layer's tensors of `n` rows, before anything is changed: type, lengths, and that they lie where the cache does. Gives the
-    /// length of `q`.
-    fn check_rows<E: InputElement>(
-        &self,
-        n: usize,
-        whats: [&'static str; 3],
-        q: &DeviceBuffer<E>,
-        k: &DeviceBuffer<E>,
-        v: &DeviceBuffer<E>,
-    ) -> Result<usize, KvError> {
-        if E::INPUT != self.config.input {
-            return Err(KvError::Input { expected: self.config.input, got: E::INPUT });
-        }
-        let row = n * self.config.head_dim;
-        let (queries, pairs) = (row * self.config.query_heads(), row * self.config.kv_heads);
-        for ((what, buffer), expected) in whats.into_iter().zip([q, k, v]).zip([queries, pairs, pairs]) {
-            if buffer.len() != expected {
-                return Err(KvError::Length { what, expected, got: buffer.len() });
-            }
-            if !buffer.device().same_as(self.manager.state().device()) {
-                return Err(DeviceError::WrongDevice { what }.into());
-            }
-        }
-        Ok(queries)
-    }
-
-    /// Checks what the peaks of `n` new tokens start from.
-    fn check_priors(&self, n: usize, priors: Option<&DeviceBuffer<f32>>) -> Result<(), KvError> {
-        let Some(priors) = priors else { return Ok(()) };
-        let expected = if self.config.peaks > 0 { n * self.config.kv_heads } else { 0 };
-        let what = "priors [tokens, kv_heads], none where no peaks are kept";
-        if priors.len() != expected {
-            return Err(KvError::Length { what, expected, got: priors.len() });
-        }
-        if !priors.device().same_as(self.manager.state().device()) {
-            return Err(DeviceError::WrongDevice { what }.into());
-        }
-        Ok(())
-    }
-
     /// Asks how many pages are free. What was done before is done; without an answer none is surely free, and the next step asks again.
     fn ask_free(&mut self) {
         self.free_floor = self.manager.free_pages().unwrap_or(0);
@@ -517,11 +533,19 @@ impl KvCache {
         if request.torn { Err(KvError::Torn { id }) } else { Ok(request) }
     }
 
-    /// Checks a batch, plans its step, takes the pages.
-    fn plan(&mut self, requests: &[RequestId]) -> Result<(), KvError> {
-        let batch = self.batch(requests)?;
+    /// A decode step of requests whose prompts are there.
+    fn open_decodes(&mut self, requests: &[RequestId]) -> Result<Step, KvError> {
+        self.batch(requests, None)?;
+        let parts: Vec<StepPart> = requests.iter().map(|&request| StepPart { request, rows: 1 }).collect();
+        self.open_step(&parts)
+    }
+
+    /// Checks a batch, plans its step, takes the pages. `places` says where the rows of each request lie in the step's tensors.
+    fn plan(&mut self, requests: &[RequestId], places: &[usize]) -> Result<Vec<Run>, KvError> {
+        let batch = self.batch(requests, Some(places))?;
+        let runs = batch.runs.clone();
         if requests.is_empty() {
-            return Ok(());
+            return Ok(runs);
         }
         // A batch that goes on as it is lies on the device already.
         if self.scratch.batch.as_ref() != Some(&batch) {
@@ -532,14 +556,14 @@ impl KvCache {
             self.scratch.batch = Some(batch);
         }
         self.solve_due(requests)?;
-        let result = self.launch_plan(&self.runs(requests), requests.len());
+        let result = self.launch_plan(&runs, requests.len());
         self.remember(result)?;
 
         // A step takes at most one page for each list.
         let most = requests.len() * self.config.lists();
         if self.free_floor >= most {
             self.free_floor -= most;
-            return Ok(());
+            return Ok(runs);
         }
         self.free_floor = 0;
         let answers = self.manager.answers(requests.len())?;
@@ -547,7 +571,7 @@ impl KvCache {
         // Requests that were granted keep what they took; the step that is tried again needs it.
         match short(answers)? {
             Some(out) => Err(Refused::OutOfPages(out).into()),
-            None => Ok(()),
+            None => Ok(runs),
         }
     }
 }

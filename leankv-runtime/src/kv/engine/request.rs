@@ -30,8 +30,10 @@ impl RequestId {
 pub(super) struct Request {
     pub(super) id: RequestId,
     pub(super) slot: usize,
-    /// Tokens of its sequence, kept or not.
+    /// Tokens of its sequence that the cache has seen to, kept or not.
     pub(super) tokens: usize,
+    /// Tokens after them that wait for the end of their chunk.
+    pub(super) waiting: usize,
     /// Tokens of its prompt, there yet or not.
     pub(super) prompt: usize,
     /// Which of the cache's formats it has: a number of [`CacheConfig::all_formats`](super::CacheConfig::all_formats).
@@ -44,4 +46,11 @@ pub(super) struct Request {
     pub(super) forked: bool,
     /// A step was left in its middle: some layers have its token, others do not.
     pub(super) torn: bool,
+}
+
+impl Request {
+    /// Tokens of its sequence that have come.
+    pub(super) fn seen(&self) -> usize {
+        self.tokens + self.waiting
+    }
 }

@@ -1,8 +1,9 @@
 //! A decode step that is under way.
 
-use super::basis::{Of, Part};
-use super::batch::Run;
-use super::{InputElement, KvCache, RequestId};
+use leankv_dsl::lang::FloatType;
+
+use super::mixed::Step;
+use super::{InputElement, KvCache, LayerInput, RequestId};
 use crate::device::{BufferView, DeviceBuffer};
 use crate::kv::KvError;
 
@@ -11,15 +12,12 @@ use crate::kv::KvError;
 #[derive(Debug)]
 pub struct DecodeStep<'a> {
     cache: &'a mut KvCache,
-    requests: Vec<RequestId>,
-    runs: Vec<Run>,
-    next: usize,
+    step: Step,
 }
 
 impl<'a> DecodeStep<'a> {
-    pub(super) fn new(cache: &'a mut KvCache, requests: &[RequestId]) -> DecodeStep<'a> {
-        let runs = cache.runs(requests);
-        DecodeStep { cache, requests: requests.to_vec(), runs, next: 0 }
+    pub(super) fn new(cache: &'a mut KvCache, step: Step) -> DecodeStep<'a> {
+        DecodeStep { cache, step }
     }
 
     /// The cache.
@@ -29,7 +27,7 @@ impl<'a> DecodeStep<'a> {
 
     /// The requests of the batch, in the order of rows of all tensors.
     pub fn requests(&self) -> &[RequestId] {
-        &self.requests
+        &self.step.requests
     }
 
     /// Inserts the new tokens of the next layer and attends to all that it holds, the new tokens included. Gives
@@ -50,8 +48,7 @@ impl<'a> DecodeStep<'a> {
         self.layer_with_priors(q, k, v, None)
     }
 
-    /// As [`layer`](DecodeStep::layer), with what the peaks of the new tokens start from: `priors` is `[requests, kv_heads]`; none for those of
-    /// [`CacheConfig::priors`](super::CacheConfig::priors). A prior is a share of attention, from 0 to 1; a cache that keeps no peaks ([`CacheConfig::peaks`](super::CacheConfig::peaks)) takes none.
+    /// As [`layer`](DecodeStep::layer), with what the peaks of the new tokens start from: see [`LayerInput::priors`].
     ///
     /// # Errors
     /// As [`layer`](DecodeStep::layer), and [`KvError::Length`] for another number of priors.
@@ -62,28 +59,8 @@ impl<'a> DecodeStep<'a> {
         v: &DeviceBuffer<E>,
         priors: Option<&DeviceBuffer<f32>>,
     ) -> Result<BufferView<'_, f32>, KvError> {
-        self.cache.alive()?;
-        let (layers, n) = (self.cache.config.layers, self.requests.len());
-        if self.next == layers {
-            return Err(KvError::Length { what: "layers of a step", expected: layers, got: layers + 1 });
-        }
-        let whats = [
-            "q [requests, query_heads, head_dim]",
-            "k [requests, kv_heads, head_dim]",
-            "v [requests, kv_heads, head_dim]",
-        ];
-        let queries = self.cache.check_rows(n, whats, q, k, v)?;
-        self.cache.check_priors(n, priors)?;
-        if n > 0 {
-            if self.next == 0 {
-                self.cache.mark(&self.requests, true);
-            }
-            let part = Part { layer: self.next, n, of: Of::Step(&self.runs) };
-            let result = self.cache.layer(part, [q, k, v], priors);
-            self.cache.remember(result)?;
-        }
-        self.next += 1;
-        Ok(self.cache.scratch.out.slice(..queries)?)
+        let input = LayerInput { q: q.into(), k: k.into(), v: v.into(), priors };
+        self.cache.layer_of(&mut self.step, &input)
     }
 
     /// Ends the step: the sequences are one token longer.
@@ -91,13 +68,32 @@ impl<'a> DecodeStep<'a> {
     /// # Errors
     /// [`KvError::Length`] when layers are missing; the requests can then only be freed. What the launch says.
     pub fn finish(self) -> Result<(), KvError> {
-        let layers = self.cache.config.layers;
-        if self.next != layers {
-            return Err(KvError::Length { what: "layers of a step", expected: layers, got: self.next });
+        self.cache.finish_of(&self.step)
+    }
+}
+
+impl KvCache {
+    /// The next layer of a step, for who has no buffer for its output.
+    pub(super) fn layer_of<E: InputElement>(
+        &mut self,
+        step: &mut Step,
+        input: &LayerInput<'_, E>,
+    ) -> Result<BufferView<'_, f32>, KvError> {
+        if self.config.output != FloatType::F32 {
+            return Err(KvError::Output { expected: self.config.output, got: FloatType::F32 });
         }
-        self.cache.advance(self.requests.len())?;
-        self.cache.mark(&self.requests, false);
-        self.cache.advanced(&self.requests);
-        Ok(())
+        self.step_through(step, input)?;
+        let result = self.keep(step.next - 1, step.rows);
+        self.remember(result)?;
+        self.kept(step.rows)
+    }
+
+    /// Ends a step, if all its layers are done.
+    pub(super) fn finish_of(&mut self, step: &Step) -> Result<(), KvError> {
+        let layers = self.config.layers;
+        if step.next != layers {
+            return Err(KvError::Length { what: "layers of a step", expected: layers, got: step.next });
+        }
+        self.close_step(step)
     }
 }

@@ -223,7 +223,7 @@ fn a_launch_has_programs_for_its_longest_list_and_a_captured_one_for_any() {
         let batch = if turn % 3 == 0 { &ids[..] } else { &ids[..1] };
         take_step(&mut cache, batch).unwrap();
         // The positions are those of the next step by now.
-        let run = Run::of(batch.iter().map(|_| 0)).remove(0);
+        let run = Run::of(batch.iter().map(|_| 0).zip(0..)).remove(0);
         let [splits, captured] = [false, true].map(|captured| cache.splits(&run, 0, captured));
         let [high, low] = cache.config.page_tokens(cache.config.formats.usual()).unwrap();
         let lengths = cache.dump().unwrap().lengths;
@@ -238,7 +238,7 @@ fn a_launch_has_programs_for_its_longest_list_and_a_captured_one_for_any() {
 
 /// Overwrites what chunks and steps leave in their buffers: floats with what is no number, integers with `word`.
 fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
-    let Scratch { slots, positions, prompts, batch, plan, target, parts, out, lse } = &mut cache.scratch;
+    let Scratch { slots, positions, prompts, batch, plan, target, parts, lse } = &mut cache.scratch;
     let Parts { splits, lse: part_lse, out: part_out, sig, at, .. } = parts;
     // These three are inputs; what they hold is not known any more.
     *batch = None;
@@ -267,10 +267,9 @@ fn scribble(cache: &mut KvCache, word: i32) -> Result<(), KvError> {
     for buffer in [prices, budgets] {
         buffer.write(&vec![i64::from(word); buffer.len()])?;
     }
-    for buffer in [&mut chunk.slot, &mut chunk.dest] {
-        buffer.write(&vec![word; buffer.len()])?;
-    }
-    for buffer in [part_lse, part_out, sig, out, lse, &mut chunk.out, &mut chunk.lse, &mut chunk.words] {
+    chunk.dest.write(&vec![word; chunk.dest.len()])?;
+    let floats = [part_lse, part_out, sig, lse, &mut chunk.lse, &mut chunk.words];
+    for buffer in floats.into_iter().chain(cache.outputs.all()) {
         buffer.write(&vec![f32::NAN; buffer.len()])?;
     }
     cache.manager.scribble(word)
@@ -311,25 +310,22 @@ fn outputs(
         }
         let [q, k, v] = tensors(cache, ids.len())?;
         scribble(cache)?;
-        cache.plan(&ids)?;
-        let runs = cache.runs(&ids);
-        for layer in 0..layers {
-            for run in &runs {
-                cache.step_layer(run, layer, [&q, &k, &v], None)?;
-            }
-            take(cache.scratch.out.slice(..q.len())?)?;
+        let mut step = cache.open_decodes(&ids)?;
+        for _ in 0..layers {
+            let input = LayerInput { q: (&q).into(), k: (&k).into(), v: (&v).into(), priors: None };
+            cache.step_through(&mut step, &input)?;
+            take(cache.kept(ids.len())?)?;
             // The plan, and where it is carried out, live for the step; the rest is each layer's.
-            let Scratch { target, parts, out, lse, .. } = &mut cache.scratch;
+            let Scratch { target, parts, lse, .. } = &mut cache.scratch;
             let Parts { splits, lse: part_lse, out: part_out, sig, at, .. } = parts;
-            for buffer in [part_lse, part_out, sig, out, lse] {
+            for buffer in [part_lse, part_out, sig, lse].into_iter().chain(cache.outputs.all()) {
                 buffer.write(&vec![f32::NAN; buffer.len()])?;
             }
             for buffer in [target, splits, at] {
                 buffer.write(&vec![-1; buffer.len()])?;
             }
         }
-        cache.advance(ids.len())?;
-        cache.advanced(&ids);
+        cache.close_step(&step)?;
     }
     Ok(all)
 }

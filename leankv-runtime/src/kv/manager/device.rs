@@ -46,6 +46,17 @@ struct Scratch {
     needs: DeviceBuffer<i32>,
 }
 
+/// Tokens for which [`DeviceManager::queue_fit`] makes room in each pair of lists, beside those that they hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct More {
+    /// In the high list.
+    pub high: usize,
+    /// In the low list.
+    pub low: usize,
+    /// Whether the low list has room for all tokens of the high one, too.
+    pub demotes: bool,
+}
+
 impl DeviceManager {
     /// Empty lists on `device`; all pages free.
     ///
@@ -67,11 +78,18 @@ impl DeviceManager {
         shape: CacheShape,
         kernels: ManagerKernels,
     ) -> Result<DeviceManager, KvError> {
-        let built = kernels.scan.device();
-        if !built.same_as(device) {
-            return Err(KvError::other_device(built, device));
+        DeviceManager::over(kernels, State::new(device, shape)?)
+    }
+
+    /// As [`DeviceManager::with_kernels`], with the buffers of a cache that holds nothing.
+    ///
+    /// # Errors
+    /// As [`DeviceManager::with_kernels`].
+    pub fn over(kernels: ManagerKernels, state: State) -> Result<DeviceManager, KvError> {
+        let (device, built, shape) = (state.device().clone(), kernels.scan.device(), *state.shape());
+        if !built.same_as(&device) {
+            return Err(KvError::other_device(built, &device));
         }
-        let state = State::new(device, shape)?;
         let (slots, lists) = (shape.slots, shape.lists());
         let tiles = lists.div_ceil(kernels.block);
         let scratch = Scratch {
@@ -148,7 +166,7 @@ impl DeviceManager {
         self.remember(result)
     }
 
-    /// As [`queue`](DeviceManager::queue), to the pages that hold the tokens there are and `more` high and low ones. A negative slot leaves a
+    /// As [`queue`](DeviceManager::queue), to the pages that hold the tokens there are and `more`. A negative slot leaves a
     /// request out.
     ///
     /// # Errors
@@ -156,7 +174,7 @@ impl DeviceManager {
     ///
     /// # Safety
     /// As [`queue`](DeviceManager::queue), except that slots may be negative.
-    pub unsafe fn queue_fit(&mut self, slots: BufferView<'_, i32>, more: [usize; 2]) -> Result<(), KvError> {
+    pub unsafe fn queue_fit(&mut self, slots: BufferView<'_, i32>, more: More) -> Result<(), KvError> {
         let requests = slots.len();
         check_len("slots", requests.clamp(1, self.state.shape().slots), requests)?;
         self.alive()?;
@@ -242,7 +260,7 @@ impl DeviceManager {
     }
 
     /// Pages for the tokens there are, as targets.
-    fn launch_fit(&mut self, slots: BufferView<'_, i32>, more: [usize; 2]) -> Result<(), KvError> {
+    fn launch_fit(&mut self, slots: BufferView<'_, i32>, more: More) -> Result<(), KvError> {
         let shape = *self.state.shape();
         let (lists, requests) = (shape.lists(), slots.len());
         #[cfg(test)]
@@ -250,12 +268,13 @@ impl DeviceManager {
         #[cfg(not(test))]
         let left = &mut None;
         // More tokens than a row has places for are refused as any target is that is too large.
-        let [more_high, more_low] = more.map(|tokens| tokens.min(1 << 30) as i32);
+        let [more_high, more_low] = [more.high, more.low].map(|tokens| tokens.min(1 << 30) as i32);
         let targets = self.scratch.targets.slice_mut(..requests * lists * 2)?;
         let args = FitPagesArgs {
             slots: slots.tensor([requests]),
             more_high,
             more_low,
+            demotes: i32::from(more.demotes),
             page_tokens: self.state.page_tokens.tensor([shape.slots, lists, 2]),
             lengths: self.state.lengths.tensor([shape.slots, lists, Lengths::COLUMNS]),
             targets: targets.tensor([requests, lists, 2]),

@@ -6,7 +6,7 @@ mod device_tests;
 mod kernels;
 mod sequential;
 
-pub use device::DeviceManager;
+pub use device::{DeviceManager, More};
 pub use kernels::ManagerKernels;
 pub use sequential::SequentialManager;
 

@@ -1,6 +1,6 @@
 //! Chunks and steps: what they give is what the request gets alone, and what they take is what they may.
 
-use leankv_runtime::kv::{OutOfPages, PageManager, RequestId};
+use leankv_runtime::kv::{Budget, OutOfPages, PageManager, RequestId};
 use proptest::sample::Index;
 
 use super::config;
@@ -15,20 +15,26 @@ pub(super) type Victims = [Index];
 impl World {
     /// A chunk of a prompt, left after `stop` of its layers.
     pub(super) fn chunk(&mut self, who: usize, stop: Option<usize>) {
-        let Living { id, family, alone, sequence, .. } = self.living[who];
+        let Living { id, sequence, .. } = self.living[who];
         let before = Picture::of(&self.cache);
         let shape = *self.cache.manager().shape();
         let request = self.living[who].clone();
-        let n = (self.living[who].prompt - self.tokens(who)).min(self.cache.config().chunk);
-        // What is reserved: all of the chunk high, or all of it low.
-        let reserved = |list: usize, tier: usize, tokens: usize| {
+        // The rest of one that has begun.
+        let waiting = self.waiting(who);
+        let rest = (self.living[who].prompt - self.tokens(who)).min(self.cache.config().chunk - waiting);
+        let n = waiting + rest;
+        self.reaches(who, rest);
+        // What is reserved: all of the chunk high, or all of it low, and with a budget all that is there.
+        let reserved = |list: usize, tier: usize, tokens: [usize; 2]| {
             let there = tier == 0 || self.tiering(&request, list).low.is_some();
-            if there { (tokens + n).div_ceil(self.page_tokens(&request, list)[tier]) } else { 0 }
+            let demoted = if tier == 1 && request.budget != Budget::None { tokens[0] } else { 0 };
+            let all = tokens[tier] + demoted + n;
+            if there { all.div_ceil(self.page_tokens(&request, list)[tier]) } else { 0 }
         };
         let mut need = 0;
         for list in 0..shape.lists() {
             let (tokens, pages) = before.counts(id.slot(), list);
-            need += (0..2).map(|t| reserved(list, t, tokens[t]).saturating_sub(pages[t])).sum::<usize>();
+            need += (0..2).map(|t| reserved(list, t, tokens).saturating_sub(pages[t])).sum::<usize>();
         }
         let mut begun = match self.cache.prefill_chunk(id) {
             Ok(begun) => begun,
@@ -55,8 +61,25 @@ impl World {
             return self.left(&[who], layers);
         }
         begun.finish().unwrap();
+        self.came(who, of_request(&out, 0, 1));
+        self.chunk_ended(who);
+        note(Seen::Chunk);
+    }
+
+    /// A request's tokens have given this.
+    pub(super) fn came(&mut self, who: usize, out: Vec<Vec<u32>>) {
+        let waiting = &mut self.living[who].waiting;
+        waiting.resize(out.len(), Vec::new());
+        waiting.iter_mut().zip(out).for_each(|(layer, more)| layer.extend(more));
+    }
+
+    /// A chunk of a request's prompt has ended: alone it comes as a whole.
+    pub(super) fn chunk_ended(&mut self, who: usize) {
+        let Living { id, family, alone, sequence, .. } = self.living[who];
+        let (request, shape) = (self.living[who].clone(), *self.cache.manager().shape());
+        let out = std::mem::take(&mut self.living[who].waiting);
         let want = chunk(&mut self.alone[family], alone, sequence).unwrap();
-        assert_eq!(of_request(&out, 0, 1), of_request(&want, 0, 1), "P3: {id}");
+        assert_eq!(out, of_request(&want, 0, 1), "P3: {id}");
         let after = Picture::of(&self.cache);
         for list in 0..shape.lists() {
             let (tokens, pages) = after.counts(id.slot(), list);
@@ -66,7 +89,6 @@ impl World {
         }
         self.living[who].solved = self.tokens(who);
         self.check_budget(&self.living[who], &after);
-        note(Seen::Chunk);
     }
 
     /// A decode step, left after `stop` of its layers. Gives whether it was taken to its end.
@@ -76,6 +98,9 @@ impl World {
         let ids: Vec<RequestId> = named.iter().map(|request| request.id).collect();
         let due: Vec<RequestId> =
             named.iter().filter(|request| self.is_due(request)).map(|request| request.id).collect();
+        for &who in batch {
+            self.reaches(who, 1);
+        }
         let mut given_up = Vec::new();
         let begun = match victims {
             None => self.cache.decode_step(&ids),
@@ -131,31 +156,36 @@ impl World {
             self.left(&left, layers);
             return false;
         }
-        let after = Picture::of(&self.cache);
-        for (i, &Living { id, family, alone, sequence, .. }) in named.iter().enumerate() {
-            let want = step(&mut self.alone[family], &[(alone, sequence)]).unwrap();
-            assert_eq!(of_request(&out, i, named.len()), of_request(&want, 0, 1), "P3: {id}");
-            let solved = due.contains(&id);
-            let who = self.place(id);
-            if solved {
-                self.living[who].solved = before.tokens(id);
-            }
-            if self.living[who].solved > 0 {
-                self.check_budget(&self.living[who], &after);
-            }
-            for list in (0..config.lists()).filter(|_| !solved) {
-                let [(_, old), (_, new)] = [&before, &after].map(|p| p.counts(id.slot(), list));
-                let grown = (0..2).map(|t| new[t].saturating_sub(old[t])).sum::<usize>();
-                assert!(grown <= 1, "{id}, list {list}: {old:?} pages became {new:?} in one step");
-            }
+        for (i, request) in named.iter().enumerate() {
+            let solved = due.contains(&request.id);
+            self.token_came(self.place(request.id), of_request(&out, i, named.len()), solved, &before);
         }
         note(Seen::Step);
         note_if(named.iter().any(|request| request.formats != named[0].formats), Seen::Mixed);
         true
     }
 
+    /// A request has taken a decode step, which has given this. It was `solved` for in it, or takes at most a page a list.
+    pub(super) fn token_came(&mut self, who: usize, out: Vec<Vec<u32>>, solved: bool, before: &Picture) {
+        let Living { id, family, alone, sequence, .. } = self.living[who];
+        let want = step(&mut self.alone[family], &[(alone, sequence)]).unwrap();
+        assert_eq!(out, of_request(&want, 0, 1), "P3: {id}");
+        let after = Picture::of(&self.cache);
+        if solved {
+            self.living[who].solved = before.tokens(id);
+        }
+        if self.living[who].solved > 0 {
+            self.check_budget(&self.living[who], &after);
+        }
+        for list in (0..config().lists()).filter(|_| !solved) {
+            let [(_, old), (_, new)] = [before, &after].map(|p| p.counts(id.slot(), list));
+            let grown = (0..2).map(|t| new[t].saturating_sub(old[t])).sum::<usize>();
+            assert!(grown <= 1, "{id}, list {list}: {old:?} pages became {new:?} in one step");
+        }
+    }
+
     /// These might have been reclassified, or not.
-    fn doubt(&mut self, due: &[RequestId]) {
+    pub(super) fn doubt(&mut self, due: &[RequestId]) {
         self.living.iter_mut().filter(|request| due.contains(&request.id)).for_each(|r| r.unsure = true);
     }
 

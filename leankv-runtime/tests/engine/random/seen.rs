@@ -23,10 +23,17 @@ pub(super) enum Seen {
     Budget,
     /// A step of requests of several tierings.
     Mixed,
+    /// A step of decodes and pieces of prompts.
+    Batch,
+    /// A piece that did not end its chunk.
+    Piece,
+    NoBatch,
+    /// A request held as much as it may.
+    Bound,
 }
 
 impl Seen {
-    pub(super) const ALL: [Seen; 16] = [
+    pub(super) const ALL: [Seen; 20] = [
         Seen::Chunk,
         Seen::Step,
         Seen::Fork,
@@ -43,6 +50,10 @@ impl Seen {
         Seen::NoFork,
         Seen::Budget,
         Seen::Mixed,
+        Seen::Batch,
+        Seen::Piece,
+        Seen::NoBatch,
+        Seen::Bound,
     ];
 
     /// How often, in this process.

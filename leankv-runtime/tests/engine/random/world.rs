@@ -23,6 +23,7 @@ pub(super) struct Living {
     pub(super) sequence: u64,
     pub(super) prompt: usize,
     pub(super) formats: LayerFormats,
+    pub(super) thresholds: Thresholds,
     pub(super) budget: Budget,
     /// Tokens when its budget was last solved for.
     pub(super) solved: usize,
@@ -31,7 +32,13 @@ pub(super) struct Living {
     pub(super) unsure: bool,
     /// It was left in the middle of something.
     pub(super) torn: bool,
+    /// What the pieces of a chunk that has not ended have given, `[layers][tokens, query_heads, D]` as bits; alone the chunk comes as a whole.
+    pub(super) waiting: Vec<Vec<u32>>,
+    /// Tokens that it has, or would have if a step had not been refused or left.
+    pub(super) reached: usize,
     forks: usize,
+    /// It was forked, or is a fork: what it holds has no bound.
+    forked: bool,
 }
 
 /// The cache under test and what it must be equal to.
@@ -67,6 +74,22 @@ impl World {
 
     pub(super) fn prefills(&self, who: usize) -> bool {
         !self.living[who].torn && self.tokens(who) < self.living[who].prompt
+    }
+
+    /// Tokens of a request's chunk that wait for its end.
+    pub(super) fn waiting(&self, who: usize) -> usize {
+        let config = self.cache.config();
+        self.living[who]
+            .waiting
+            .first()
+            .map_or(0, |layer| layer.len() / (config.query_heads() * config.head_dim))
+    }
+
+    /// A request is to have so many tokens more. What it takes for them it may keep if it does not come to that.
+    pub(super) fn reaches(&mut self, who: usize, more: usize) {
+        let tokens = self.tokens(who) + more;
+        let reached = &mut self.living[who].reached;
+        *reached = tokens.max(*reached);
     }
 
     /// What a call that is refused must leave as it was.
@@ -118,11 +141,15 @@ impl World {
             sequence,
             prompt,
             formats: formats.clone(),
+            thresholds: thresholds.clone(),
             budget: thresholds.budget,
             solved: 0,
             unsure: false,
             torn: false,
+            waiting: Vec::new(),
+            reached: 0,
             forks: 0,
+            forked: false,
         });
     }
 
@@ -204,6 +231,10 @@ impl World {
 
     pub(super) fn fork(&mut self, who: usize) {
         let parent = self.living[who].clone();
+        if self.waiting(who) > 0 {
+            let pending = |error: &KvError| matches!(error, KvError::PromptPending { .. });
+            return self.refused(|cache| cache.fork(parent.id), pending);
+        }
         if self.living.len() == self.cache.config().slots {
             let full = |error: &KvError| matches!(error, KvError::NoSlotFree { .. });
             return self.refused(|cache| cache.fork(parent.id), full);
@@ -232,7 +263,8 @@ impl World {
         let sequence = self.next_sequence();
         let forks = parent.forks + 1;
         note(if forks > 1 { Seen::ForkOfFork } else { Seen::Fork });
-        self.living.push(Living { id, alone, sequence, forks, ..parent });
+        self.living[who].forked = true;
+        self.living.push(Living { id, alone, sequence, forks, forked: true, ..parent });
     }
 
     /// Requests end, all at once.
@@ -259,7 +291,8 @@ impl World {
         if torn || unsure {
             return;
         }
-        assert_eq!(self.cache.tokens(id).unwrap(), self.alone[family].tokens(alone).unwrap());
+        let ended = self.cache.tokens(id).unwrap() - self.waiting(who);
+        assert_eq!(ended, self.alone[family].tokens(alone).unwrap());
         assert!(bytes(&self.cache, id) == bytes(&self.alone[family], alone), "P3: {id} holds something else");
     }
 
@@ -277,6 +310,15 @@ impl World {
             let formats = formats(&self.cache, request.id);
             let (id, stats) = (request.id, self.cache.stats(request.id).unwrap());
             let tokens = stats.tokens;
+            if !request.forked {
+                let Living { thresholds, prompt, reached, .. } = request;
+                let (reached, piece) = (self.cache.tokens(id).unwrap().max(*reached), config.chunk);
+                let most =
+                    config.pages_at_most(&request.formats, thresholds, [*prompt, piece], reached).unwrap();
+                let pages: usize = stats.heads.iter().map(|head| head.pages).sum();
+                assert!(pages <= most, "P11: {id} holds {pages} pages, {most} at most with {reached} tokens");
+                note_if(pages == most, Seen::Bound);
+            }
             for (list, head) in stats.heads.iter().enumerate() {
                 let what = format!("{id}, list {list}");
                 assert_eq!(now.counts(id.slot(), list).0, [head.high, head.low], "{what}");
