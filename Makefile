@@ -4,7 +4,7 @@ CARGO ?= cargo
 # One verdict for one commit: what tests draw at random is the same in each run of `make`. By hand, cargo test draws anew, and so does soak.
 export PROPTEST_RNG_SEED ?= 241203131
 
-.PHONY: help setup demo softcuda gpu test soak lint doc spills bench bars bench-peers model results
+.PHONY: help setup demo softcuda gpu test soak lint doc spills bench bars bench-peers model results wheel test-vllm
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,12 @@ test: lint doc ## lint, documentation, then every test
 	"$${CARGO_TARGET_DIR:-target}/debug/leankv" fetch-model smollm2-135m
 	$(CARGO) test --workspace --locked
 	$(CARGO) test --locked --manifest-path examples/own-kernels/Cargo.toml --target-dir target
+
+wheel: setup ## build target/wheel/leankv-*.whl for Python, with the compiler in it, and test it where there is neither Rust nor LLVM
+	./scripts/wheel.sh target/wheel
+
+test-vllm: wheel ## test LeanKV inside vLLM for processors (installs vLLM into .tools/vllm, 6 GB)
+	./scripts/vllm/test.sh .tools/vllm target/wheel/leankv-*.whl
 
 ifndef SOAK_SEED
 SOAK_SEED := $(shell date +%s)

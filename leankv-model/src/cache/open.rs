@@ -113,6 +113,8 @@ fn config(
         window_q: WINDOW_Q.min(room.chunk),
         ..usual
     };
+    // Extents that cannot be are refused before anything counts with them.
+    config.shape()?;
     if let (Some(PolicySpec::SinkWindow), Limit::Part(part)) = (choice.policy.stock(), choice.limit) {
         let mut of_token = 0.0;
         for layer in 0..config.layers {
@@ -120,7 +122,8 @@ fn config(
             of_token += layout.account().true_bytes_per_token();
         }
         // The tokens that a part of the prompt's bytes in FP16 pays for.
-        let pays = (room.prompt * 4 * head_dim * config.layers) as f64 / f64::from(part);
+        let fp16 = [room.prompt, 4 * head_dim, config.layers].map(|n| n as f64).iter().product::<f64>();
+        let pays = fp16 / f64::from(part);
         let tokens = (pays / of_token) as usize;
         config.window = tokens.max(choice.always.keep).saturating_sub(config.sinks).max(1);
     }

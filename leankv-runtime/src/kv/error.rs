@@ -140,15 +140,17 @@ pub enum KvError {
     /// A step that was ended, or given up when another one was begun.
     #[error("this step is not under way any more: it was ended, or another one was begun; begin a new one")]
     NoStep,
-    /// Rows that do not start where kernels can read them.
+    /// Memory that does not start where kernels can read it.
     #[error(
-        "{what}: rows start at multiples of 16 bytes, and these do not ({bytes} bytes); copy them into a buffer of their own"
+        "{what} must start at multiples of {multiple} bytes, and {bytes} is none; take memory that is aligned"
     )]
     Unaligned {
-        /// Of which tensor.
+        /// Rows of which tensor, or the arena.
         what: &'static str,
-        /// Address of the first row, or distance between rows.
+        /// Address of the first byte, or distance between rows.
         bytes: u64,
+        /// What it must be a multiple of.
+        multiple: u64,
     },
     /// A step to be replayed is not that of the last batch.
     #[error(

@@ -33,6 +33,9 @@ pub struct State {
 }
 
 impl State {
+    /// What the address of an arena is a multiple of, in bytes.
+    pub const ALIGNMENT: u64 = 128;
+
     /// Empty lists; all pages free.
     ///
     /// # Errors
@@ -47,7 +50,7 @@ impl State {
     /// As [`State::new`], with pages in memory that is there. What it holds does not matter.
     ///
     /// # Errors
-    /// [`KvError::Length`] for an arena of another length, [`KvError::Unaligned`] for one that starts elsewhere than at a multiple of 16 bytes,
+    /// [`KvError::Length`] for an arena of another length, [`KvError::Unaligned`] for one that starts elsewhere than at a multiple of [`State::ALIGNMENT`],
     /// [`DeviceError::WrongDevice`], and as [`State::new`].
     pub fn over(device: &Device, shape: CacheShape, arena: DeviceBuffer<u8>) -> Result<State, KvError> {
         shape.check()?;
@@ -58,8 +61,9 @@ impl State {
         if !arena.device().same_as(device) {
             return Err(DeviceError::WrongDevice { what }.into());
         }
-        if !arena.address().is_multiple_of(16) {
-            return Err(KvError::Unaligned { what: "the arena", bytes: arena.address() });
+        let (bytes, multiple) = (arena.address(), State::ALIGNMENT);
+        if !bytes.is_multiple_of(multiple) {
+            return Err(KvError::Unaligned { what: "the arena", bytes, multiple });
         }
         let empty = PageState::new(shape.page_shape());
         Ok(State {

@@ -9,7 +9,7 @@ impl CacheConfig {
     /// Pages that a request holds at most between calls, until the end of the step that brings its sequence to `tokens` tokens, those of its chunk that wait
     /// included; the first `prompt` of them come as its prompt, at most `piece` in one step. The most of a step that ends a chunk is in it, since the pages of the worst case are taken as the step begins.
     ///
-    /// In the prompt it grows with `tokens`. After the prompt it is that of the decode steps alone, so that a scheduler can give back what the chunks needed.
+    /// More tokens than [`CacheConfig::max_tokens`] count as so many. In the prompt it grows with `tokens`. After the prompt it is that of the decode steps alone, so that a scheduler can give back what the chunks needed.
     ///
     /// It does not hold for forks and their parents, whose shared tokens no budget can take away, and for requests that share a budget ([`Budget::Shared`]): theirs is as without
     /// one. As a budget is solved for again in a decode step, demotion takes pages before it gives others back; that moment is not in the number (see
@@ -25,6 +25,7 @@ impl CacheConfig {
         tokens: usize,
     ) -> Result<usize, KvError> {
         thresholds.check(self, formats)?;
+        let [prompt, tokens] = [prompt, tokens].map(|n| n.min(self.max_tokens));
         let layers = Layers::of(self, formats)?;
         let stored = |tokens: usize| self.stored_at_most(&layers, formats, thresholds.budget, prompt, tokens);
         if tokens > prompt {
@@ -35,7 +36,9 @@ impl CacheConfig {
         let ended = if tokens == prompt { tokens } else { tokens / chunk * chunk };
         let most = (chunk - 1).saturating_add(piece);
         let mut pages = stored(ended)?;
-        for before in (0..ended).step_by(chunk) {
+        // Of steps that bring as much, the last one takes most.
+        let first = ended.saturating_sub(most) / chunk * chunk;
+        for before in (first..ended).step_by(chunk) {
             let new = (ended - before).min(most);
             let demotes = thresholds.budget != Budget::None;
             pages = pages.max(layers.while_written(stored(before)?, [before, new], demotes));

@@ -202,10 +202,10 @@ impl KvCache {
 
 /// The elements from the first row to the end of the last one.
 fn span(of: Range<usize>, stride: usize, row: usize) -> Range<usize> {
-    let start = of.start * stride;
     match of.len() {
-        0 => start..start,
-        n => start..start + (n - 1) * stride + row,
+        // The start of a row that is not there may be behind the end.
+        0 => 0..0,
+        n => of.start * stride..(of.start + n - 1) * stride + row,
     }
 }
 
@@ -223,8 +223,12 @@ fn check<E>(
         }
         Some(_) if len < expected => Err(KvError::Length { what, expected, got: len }),
         None if len != expected => Err(KvError::Length { what, expected, got: len }),
-        _ if rows > 0 && !address.is_multiple_of(16) => Err(KvError::Unaligned { what, bytes: address }),
-        _ if rows > 1 && !apart.is_multiple_of(16) => Err(KvError::Unaligned { what, bytes: apart as u64 }),
+        _ if rows > 0 && !address.is_multiple_of(16) => {
+            Err(KvError::Unaligned { what, bytes: address, multiple: 16 })
+        }
+        _ if rows > 1 && !apart.is_multiple_of(16) => {
+            Err(KvError::Unaligned { what, bytes: apart as u64, multiple: 16 })
+        }
         _ => Ok(()),
     }
 }

@@ -102,8 +102,13 @@ impl World {
         let [q, kv] = [config.query_heads(), config.kv_heads].map(|heads| heads * config.head_dim);
         let all: Vec<f16> = rows.iter().flat_map(|row| [&row.q[..], &row.k, &row.v].concat()).collect();
         let all = self.device.upload(&all).unwrap();
-        let part = |first: usize| Rows::from(all.slice(first..).unwrap()).strided(q + 2 * kv);
-        let input = LayerInput { q: part(0), k: part(q), v: part(q + kv), priors: None };
+        // No more than there are rows of.
+        let apart = q + 2 * kv;
+        let part = |first: usize, row: usize| {
+            let end = (rows.len() - 1) * apart + first + row;
+            Rows::from(all.slice(first..end).unwrap()).strided(apart)
+        };
+        let input = LayerInput { q: part(0, q), k: part(q, kv), v: part(q + kv, kv), priors: None };
         let mut out: DeviceBuffer<f32> =
             self.device.upload(&vec![f32::NAN; rows.len() * (q + APART)]).unwrap();
         self.cache.layer(step, layer, input, RowsMut::from(&mut out).strided(q + APART)).unwrap();
