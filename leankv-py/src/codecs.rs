@@ -27,9 +27,9 @@ pub(crate) fn quantize<'py>(
     codec: &str,
 ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
     let (tensor, spec) = (TensorRows::of("x", x)?, self::codec(codec)?);
-    tensor.check("x", rows, head_dim)?;
-    if tensor.dtype != FloatType::F32 {
-        return Err(PyValueError::new_err(format!("x is of {}; rows are coded from float32", tensor.dtype)));
+    tensor.check("x", FloatType::F32, [rows, 1, head_dim]).map_err(errors::value)?;
+    if !tensor.address.is_multiple_of(align_of::<f32>()) {
+        return Err(PyValueError::new_err("x starts where no float32 can; copy it"));
     }
     let shape = spec.shape();
     shape.check(u32::try_from(head_dim).unwrap_or(u32::MAX)).map_err(errors::value)?;
@@ -59,11 +59,10 @@ pub(crate) fn dequantize<'py>(
     let shape = spec.shape();
     shape.check(u32::try_from(head_dim).unwrap_or(u32::MAX)).map_err(errors::value)?;
     let (code, words) = (shape.row_bytes(head_dim as u32) as usize, shape.meta_bytes() as usize / 2);
-    for (what, got, expected) in [("codes", codes.len(), rows * code), ("meta", meta.len(), rows * words * 2)]
-    {
-        if got != expected {
+    for (what, got, of_row) in [("codes", codes.len(), code), ("meta", meta.len(), words * 2)] {
+        if rows.checked_mul(of_row) != Some(got) {
             return Err(PyValueError::new_err(format!(
-                "{what}: {rows} rows of {codec} take {expected} bytes, not {got}"
+                "{what}: {rows} rows of {codec} take {of_row} bytes each, and there are {got}"
             )));
         }
     }

@@ -3,9 +3,13 @@
 mod cache;
 mod codecs;
 mod compile;
+mod engine;
 mod errors;
+mod memory;
 mod plan;
+mod process;
 mod tensor;
+mod totals;
 
 use pyo3::prelude::*;
 

@@ -32,7 +32,7 @@ impl Plan {
     pub(crate) fn request(&self, kv: Option<&str>) -> PyResult<(KvChoice, Thresholds)> {
         let Some(text) = kv else { return Ok((self.choice.clone(), thresholds(&self.choice))) };
         let asked = parse(text)?;
-        let whole = config_without_model(self.extents, &asked, &self.room()).map_err(errors::choice)?;
+        let whole = config_without_model(self.extents, &asked, &self.room()).map_err(errors::value)?;
         let differs = |what: &str| {
             let why = format!(
                 "`{text}` has {what} other than `{}`; requests of one cache differ in formats and limits alone",
@@ -91,10 +91,13 @@ impl Plan {
         let (choice, input) = (parse(kv)?, float_type(input)?);
         let extents = [layers, kv_heads, group, head_dim];
         let config =
-            config_without_model(extents, &choice, &room(max_tokens, chunk)).map_err(errors::choice)?;
+            config_without_model(extents, &choice, &room(max_tokens, chunk)).map_err(errors::value)?;
         let config = CacheConfig { input, output: input, defer_demotion: true, ..config };
         // Everything is looked at now, so that nothing surprises later.
         config.shape().map_err(errors::value)?;
+        if piece == Some(0) {
+            return Err(errors::value("piece is 0; a step brings at least 1 token of a prompt"));
+        }
         Ok(Plan { extents, choice, chunk, piece: piece.unwrap_or(max_tokens), input, max_tokens, config })
     }
 
@@ -167,8 +170,9 @@ impl Plan {
     }
 
     /// Bytes of so many tokens in FP16, without any bookkeeping.
-    fn fp16_bytes(&self, tokens: usize) -> usize {
-        self.config.fp16_bytes(tokens)
+    fn fp16_bytes(&self, tokens: usize) -> PyResult<usize> {
+        let bytes = self.config.fp16_bytes(1).checked_mul(tokens);
+        bytes.ok_or_else(|| errors::value(format!("{tokens} tokens have more bytes than a number can say")))
     }
 
     /// The most pages that a request holds until the end of the step that brings it to `tokens` tokens, the first `prompt` of which come as its prompt, at most `piece` in
@@ -182,6 +186,9 @@ impl Plan {
         piece: Option<usize>,
     ) -> PyResult<usize> {
         let (choice, thresholds) = self.request(kv)?;
+        if piece == Some(0) {
+            return Err(errors::value("piece is 0; a step brings at least 1 token of a prompt"));
+        }
         let pieces = [prompt, piece.unwrap_or(self.piece)];
         self.config.pages_at_most(&choice.formats, &thresholds, pieces, tokens).map_err(errors::value)
     }

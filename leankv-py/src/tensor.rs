@@ -15,16 +15,32 @@ pub(crate) struct TensorRows {
     /// Elements from row to row.
     pub(crate) stride: usize,
     pub(crate) dtype: FloatType,
-    /// Rows and elements of a row, where the tensor says; a tuple does not.
-    extents: Option<[usize; 2]>,
+    /// Whether writing it is refused by who made it.
+    pub(crate) read_only: bool,
+    /// What the tensor says of itself; a tuple does not.
+    extents: Option<Extents>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Extents {
+    rows: usize,
+    /// Elements of a row.
+    row: usize,
+    /// Of the last axis of three.
+    head_dim: Option<usize>,
 }
 
 impl TensorRows {
     /// Of a torch tensor, a numpy array, or a tuple (address, elements from row to row, "bf16", "f16" or "f32").
     pub(crate) fn of(what: &str, tensor: &Bound<'_, PyAny>) -> PyResult<TensorRows> {
         if let Ok(tuple) = tensor.cast::<PyTuple>() {
-            let (address, stride, dtype): (usize, usize, String) = tuple.extract()?;
-            return Ok(TensorRows { address, stride, dtype: float_type(&dtype)?, extents: None });
+            let Ok((address, stride, dtype)) = tuple.extract::<(usize, usize, String)>() else {
+                return Err(PyTypeError::new_err(format!(
+                    "{what}: a tuple is (address, elements from row to row, dtype)"
+                )));
+            };
+            let dtype = float_type(&dtype)?;
+            return Ok(TensorRows { address, stride, dtype, read_only: false, extents: None });
         }
         match tensor.hasattr(intern!(tensor.py(), "data_ptr"))? {
             true => of_torch(what, tensor),
@@ -32,16 +48,41 @@ impl TensorRows {
         }
     }
 
-    /// Checks that these are `rows` rows of `row` elements.
-    pub(crate) fn check(&self, what: &str, rows: usize, row: usize) -> PyResult<()> {
-        match self.extents {
-            Some(extents) if extents != [rows, row] => {
-                let [got_rows, got] = extents;
-                Err(PyValueError::new_err(format!(
+    /// Checks that these are so many rows of so many heads of `head_dim` elements of a type, or says what is wrong.
+    pub(crate) fn check(
+        &self,
+        what: &str,
+        dtype: FloatType,
+        [rows, heads, head_dim]: [usize; 3],
+    ) -> Result<(), String> {
+        if self.dtype != dtype {
+            return Err(format!("{what} is of {}, and {dtype} is needed", self.dtype));
+        }
+        let row = heads * head_dim;
+        if let Some(got) = self.extents {
+            if (got.rows, got.row) != (rows, row) {
+                let Extents { rows: got_rows, row: got, .. } = got;
+                return Err(format!(
                     "{what}: {rows} rows of {row} elements are needed, not {got_rows} of {got}"
-                )))
+                ));
             }
-            _ => Ok(()),
+            if let Some(got) = got.head_dim.filter(|got| *got != head_dim) {
+                return Err(format!("{what}: heads have {head_dim} elements, not {got}"));
+            }
+        }
+        if rows > 1 && self.stride < row {
+            return Err(format!(
+                "{what}: rows of {row} elements that are {} apart lie over one another",
+                self.stride
+            ));
+        }
+        let size = if dtype == FloatType::F32 { 4 } else { 2 };
+        let end = rows.saturating_sub(1).checked_mul(self.stride).and_then(|last| last.checked_add(row));
+        let end = end.and_then(|end| end.checked_mul(size)).and_then(|end| end.checked_add(self.address));
+        match (end, self.address) {
+            (Some(end), 1..) if isize::try_from(end).is_ok() => Ok(()),
+            _ if rows == 0 => Ok(()),
+            _ => Err(format!("{what}: there is no memory for {rows} rows at address {}", self.address)),
         }
     }
 }
@@ -62,10 +103,15 @@ fn of_torch(what: &str, tensor: &Bound<'_, PyAny>) -> PyResult<TensorRows> {
         "torch.float32" => FloatType::F32,
         other => return Err(unknown(what, other)),
     };
+    if tensor.call_method0(intern!(py, "is_neg"))?.is_truthy()? {
+        return Err(PyValueError::new_err(format!(
+            "{what} is a view that negates what lies in memory; call resolve_neg()"
+        )));
+    }
     let shape: Vec<usize> = tensor.getattr(intern!(py, "shape"))?.extract()?;
     let strides: Vec<isize> = tensor.call_method0(intern!(py, "stride"))?.extract()?;
     let address = tensor.call_method0(intern!(py, "data_ptr"))?.extract()?;
-    rows(what, address, dtype, &shape, &strides)
+    rows(what, (address, false), dtype, &shape, &strides)
 }
 
 fn of_numpy(what: &str, array: &Bound<'_, PyAny>) -> PyResult<TensorRows> {
@@ -89,14 +135,23 @@ fn of_numpy(what: &str, array: &Bound<'_, PyAny>) -> PyResult<TensorRows> {
         other => return Err(unknown(what, other)),
     };
     let shape: Vec<usize> = field("shape")?.extract()?;
-    let (address, _): (usize, bool) = field("data")?.extract()?;
+    let data: (usize, bool) = field("data")?.extract()?;
     let bytes: Option<Vec<isize>> =
         interface.get_item("strides")?.map(|strides| strides.extract()).transpose()?.flatten();
     let strides: Vec<isize> = match bytes {
-        Some(bytes) => bytes.into_iter().map(|apart| apart / size).collect(),
+        Some(bytes) => {
+            // Fields of records may lie apart by bytes that are no elements.
+            let whole = bytes.iter().zip(&shape).all(|(apart, n)| *n <= 1 || apart % size == 0);
+            if !whole {
+                return Err(PyValueError::new_err(format!(
+                    "{what}: its elements lie apart by {bytes:?} bytes, which are no whole elements; make it contiguous"
+                )));
+            }
+            bytes.into_iter().map(|apart| apart / size).collect()
+        }
         None => (0..shape.len()).map(|axis| shape[axis + 1..].iter().product::<usize>() as isize).collect(),
     };
-    rows(what, address, dtype, &shape, &strides)
+    rows(what, data, dtype, &shape, &strides)
 }
 
 fn unknown(what: &str, dtype: &str) -> PyErr {
@@ -105,14 +160,14 @@ fn unknown(what: &str, dtype: &str) -> PyErr {
 
 fn rows(
     what: &str,
-    address: usize,
+    (address, read_only): (usize, bool),
     dtype: FloatType,
     shape: &[usize],
     strides: &[isize],
 ) -> PyResult<TensorRows> {
-    let row = match shape {
-        [_, row] => *row,
-        [_, heads, dim] => heads * dim,
+    let (row, head_dim) = match shape {
+        [_, row] => (*row, None),
+        [_, heads, dim] => (heads * dim, Some(*dim)),
         _ => {
             return Err(PyValueError::new_err(format!(
                 "{what} has {} axes; it is [rows, heads * head_dim] or [rows, heads, head_dim]",
@@ -129,9 +184,10 @@ fn rows(
     });
     if !dense || strides[0] < 0 {
         return Err(PyValueError::new_err(format!(
-            "{what}: the elements of a row lie apart ({strides:?}); make it contiguous"
+            "{what}: elements of a row lie apart, or rows lie backwards, with strides {strides:?}; make it contiguous"
         )));
     }
     let stride = if shape[0] <= 1 { row } else { strides[0] as usize };
-    Ok(TensorRows { address, stride, dtype, extents: Some([shape[0], row]) })
+    let extents = Some(Extents { rows: shape[0], row, head_dim });
+    Ok(TensorRows { address, stride, dtype, read_only, extents })
 }
