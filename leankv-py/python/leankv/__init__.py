@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cache",
-    "HFCache",
     "KvCache",
     "LeanKvError",
     "OutOfPages",

@@ -12,9 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Callable, NoReturn
 
-import torch
-from transformers.cache_utils import Cache
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+try:
+    import torch
+    from transformers.cache_utils import Cache
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+except ImportError as error:
+    raise ImportError(f"HFCache needs torch and transformers ({error}): pip install torch transformers.") from error
 
 from . import _native
 
@@ -74,7 +77,7 @@ class HFCache(Cache):
         """Takes a layer's new keys and values, `[rows, kv_heads, tokens, head_dim]`, and returns them: attention comes next."""
         rows, _, tokens, _ = key_states.shape
         if self._waits is not None:
-            _refuse('attention did not reach it: load the model with attn_implementation="sdpa", and make the cache after other libraries have set theirs')
+            _refuse('attention did not reach it: load the model with attn_implementation="sdpa"; reset() if a forward pass was interrupted')
         if layer_idx != self._next:
             _refuse(
                 f"layer {self._next} is next and {layer_idx} came: layers come in order, and a forward pass that was left in its middle needs reset()"
